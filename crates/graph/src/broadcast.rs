@@ -1,0 +1,102 @@
+//! Numpy broadcasting.
+
+use ndarray::{ArrayD, IxDyn, Zip};
+
+use crate::{Channel, OpError, Tensor, element_count};
+
+/// The shape two operands broadcast to.
+pub(crate) fn shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, OpError> {
+    let rank = a.len().max(b.len());
+    let dim = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |at| s[at]);
+    let result: Vec<usize> = (0..rank)
+        .map(|i| match (dim(a, i), dim(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(OpError::mismatch("operands", "shapes that broadcast", format!("{a:?} and {b:?}"))),
+        })
+        .collect::<Result<_, _>>()?;
+    element_count("result", &result)?;
+    Ok(result)
+}
+
+/// Applies `f` to floats or `g` to integers, elementwise with broadcasting.
+pub(crate) fn zip(
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(f32, f32) -> f32,
+    g: impl Fn(i64, i64) -> Option<i64>,
+) -> Result<Tensor, OpError> {
+    let to = shape(a.shape(), b.shape())?;
+    match (a, b) {
+        (Tensor::F32(a), Tensor::F32(b)) => Ok(zip_arrays(a, b, &to, f).into()),
+        (Tensor::I64(a), Tensor::I64(b)) => {
+            let results = zip_arrays(a, b, &to, |x, y| g(x, y).ok_or((x, y)));
+            if let Some(Err((x, y))) = results.iter().find(|r| r.is_err()) {
+                return Err(OpError::mismatch("integers", "a 64-bit result", format!("operands {x} and {y}")));
+            }
+            Ok(results.mapv(|r| r.unwrap_or_default()).into())
+        }
+        _ => Err(OpError::mismatch(
+            "element types",
+            "two float32 or two int64",
+            format!("{:?} and {:?}", a.dtype(), b.dtype()),
+        )),
+    }
+}
+
+/// The values of `constant`, one per channel, if adding it to (or multiplying it with) `channel.shape` treats all
+/// elements of a channel alike and leaves the shape as it is.
+pub(crate) fn per_channel(constant: &ArrayD<f32>, channel: Channel<'_>) -> Option<Vec<f64>> {
+    let (rank, own) = (channel.shape.len(), constant.shape());
+    let skip = rank.checked_sub(own.len())?;
+    let channels = channel.shape[channel.axis];
+    let fits = |(i, &d): (usize, &usize)| d == 1 || (i + skip == channel.axis && d == channels);
+    if !own.iter().enumerate().all(fits) {
+        return None;
+    }
+    let values = constant.iter().map(|&v| f64::from(v));
+    match constant.len() {
+        1 => Some(vec![values.last()?; channels]),
+        n if n == channels => Some(values.collect()),
+        _ => None,
+    }
+}
+
+fn zip_arrays<T, R>(a: &ArrayD<T>, b: &ArrayD<T>, to: &[usize], f: impl Fn(T, T) -> R) -> ArrayD<R>
+where
+    T: Copy,
+{
+    let a = a.broadcast(IxDyn(to)).expect("the shapes broadcast");
+    let b = b.broadcast(IxDyn(to)).expect("the shapes broadcast");
+    Zip::from(a).and(b).map_collect(|&x, &y| f(x, y))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::array;
+
+    #[test]
+    fn shapes_broadcast_as_in_numpy() {
+        assert_eq!(shape(&[2, 1, 4], &[3, 1]), Ok(vec![2, 3, 4]));
+        assert_eq!(shape(&[], &[5]), Ok(vec![5]));
+        assert!(shape(&[2], &[3]).is_err());
+    }
+
+    #[test]
+    fn integer_overflow_is_an_error() {
+        let a: Tensor = array(&[1], vec![i64::MAX]).into();
+        assert!(zip(&a, &a, |x, _| x, i64::checked_add).is_err());
+    }
+
+    #[test]
+    fn per_channel_constants_are_recognised() {
+        let of = |shape: &[usize]| array(shape, vec![1.0f32; shape.iter().product()]);
+        let channel = Channel { shape: &[1, 3, 4, 4], axis: 1 };
+        assert_eq!(per_channel(&of(&[3, 1, 1]), channel).map(|v| v.len()), Some(3));
+        assert_eq!(per_channel(&of(&[]), channel).map(|v| v.len()), Some(3));
+        assert!(per_channel(&of(&[4]), channel).is_none());
+        assert!(per_channel(&of(&[1, 1, 3, 1, 1]), channel).is_none());
+    }
+}

@@ -1,0 +1,69 @@
+//! Gemm.
+
+use privet_plan::WireId;
+
+use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast};
+
+/// `alpha · A' · B' + beta · C`, A' and B' being A and B or their transposes.
+#[derive(Debug, Clone, Copy)]
+pub struct Gemm {
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of the addend.
+    pub beta: f32,
+    /// Whether A is transposed.
+    pub trans_a: bool,
+    /// Whether B is transposed.
+    pub trans_b: bool,
+}
+
+impl Operator for Gemm {
+    fn name(&self) -> &'static str {
+        "Gemm"
+    }
+
+    fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
+        let (a, b) = (inputs.get(0, "A")?, inputs.get(1, "B")?);
+        a.expect_float("A")?;
+        b.expect_float("B")?;
+        let (&[a0, a1], &[b0, b1]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+            return Err(OpError::mismatch("A and B", "matrices", format!("{:?} and {:?}", a.shape, b.shape)));
+        };
+        let (m, k) = if self.trans_a { (a1, a0) } else { (a0, a1) };
+        let (k2, n) = if self.trans_b { (b1, b0) } else { (b0, b1) };
+        if k != k2 {
+            return Err(OpError::mismatch("B", format!("{k} as its inner dimension"), k2));
+        }
+        let shape = vec![m, n];
+        if let Some(c) = inputs.optional(2) {
+            c.expect_float("C")?;
+            if broadcast::shape(&shape, &c.shape)? != shape {
+                return Err(OpError::mismatch("C", format!("a shape that broadcasts to {shape:?}"), format!("{:?}", c.shape)));
+            }
+        }
+        Ok(vec![Fact::float(shape)])
+    }
+
+    fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
+        let matrix = |i: usize, what, transpose: bool| {
+            let m = inputs.get(i, what)?.floats(what)?.view();
+            let m = m.into_dimensionality::<ndarray::Ix2>();
+            let m = m.map_err(|e| OpError::mismatch(what, "a matrix", e))?;
+            Ok(if transpose { m.reversed_axes() } else { m })
+        };
+        let y = matrix(0, "A", self.trans_a)?.dot(&matrix(1, "B", self.trans_b)?) * self.alpha;
+        let y = y.into_dyn();
+        Ok(vec![match inputs.optional(2) {
+            Some(c) => (y + c.floats("C")? * self.beta).into(),
+            None => y.into(),
+        }])
+    }
+
+    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        // A product with a constant was brought to the form `Linear` before.
+        Err(OpError::unsupported(
+            "a product of two matrices that both depend on the model's input (or of two constants with a C that does)",
+            "one constant matrix, and beta = 1 if C depends on the input",
+        ))
+    }
+}

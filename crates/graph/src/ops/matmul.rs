@@ -1,0 +1,97 @@
+//! MatMul.
+
+use ndarray::{ArrayView2, Axis};
+use privet_plan::WireId;
+
+use crate::tensor::{array, contiguous};
+use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast};
+
+/// Matrix product with numpy's rules for vectors and batches.
+#[derive(Debug, Clone, Copy)]
+pub struct MatMul;
+
+impl Operator for MatMul {
+    fn name(&self) -> &'static str {
+        "MatMul"
+    }
+
+    fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
+        let (a, b) = (inputs.get(0, "A")?, inputs.get(1, "B")?);
+        a.expect_float("A")?;
+        b.expect_float("B")?;
+        Ok(vec![Fact::float(Geometry::of(&a.shape, &b.shape)?.result())])
+    }
+
+    fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
+        let (a, b) = (inputs.get(0, "A")?.floats("A")?, inputs.get(1, "B")?.floats("B")?);
+        let geometry = Geometry::of(a.shape(), b.shape())?;
+        let Geometry { batch, m, k, n, .. } = &geometry;
+        let a = if a.ndim() == 1 { a.view().insert_axis(Axis(0)) } else { a.view() };
+        let b = if b.ndim() == 1 { b.view().insert_axis(Axis(1)) } else { b.view() };
+        let full = |rows: usize, columns: usize| [batch.as_slice(), &[rows, columns]].concat();
+        let a = a.broadcast(full(*m, *k)).map(|v| v.to_owned());
+        let b = b.broadcast(full(*k, *n)).map(|v| v.to_owned());
+        let (Some(a), Some(b)) = (a, b) else {
+            return Err(OpError::mismatch("operands", "batches that broadcast", "others"));
+        };
+        let (a, b) = (contiguous(&a), contiguous(&b));
+        let mut y: Vec<f32> = Vec::with_capacity(geometry.result().iter().product());
+        for i in 0..batch.iter().product() {
+            let left = ArrayView2::from_shape((*m, *k), &a[i * m * k..(i + 1) * m * k]);
+            let right = ArrayView2::from_shape((*k, *n), &b[i * k * n..(i + 1) * k * n]);
+            let product = left.expect("the slice is one matrix").dot(&right.expect("the slice is one matrix"));
+            y.extend(product.iter());
+        }
+        Ok(vec![array(&geometry.result(), y).into()])
+    }
+
+    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        // A product with a constant matrix was brought to the form `Linear` before.
+        Err(OpError::unsupported(
+            "a product of two values that both depend on the model's input, or with a batch of constant matrices",
+            "a product with one constant matrix",
+        ))
+    }
+}
+
+/// Dimensions of a matrix product.
+struct Geometry {
+    batch: Vec<usize>,
+    m: usize,
+    k: usize,
+    n: usize,
+    a_is_vector: bool,
+    b_is_vector: bool,
+}
+
+impl Geometry {
+    fn of(a: &[usize], b: &[usize]) -> Result<Self, OpError> {
+        let wrong = || OpError::mismatch("operands", "[.., m, k] and [.., k, n]", format!("{a:?} and {b:?}"));
+        let (a_batch, m, k) = match a {
+            [] => return Err(wrong()),
+            [k] => (&[][..], 1, *k),
+            [batch @ .., m, k] => (batch, *m, *k),
+        };
+        let (b_batch, k2, n) = match b {
+            [] => return Err(wrong()),
+            [k] => (&[][..], *k, 1),
+            [batch @ .., k, n] => (batch, *k, *n),
+        };
+        if k != k2 {
+            return Err(wrong());
+        }
+        let batch = broadcast::shape(a_batch, b_batch)?;
+        Ok(Self { batch, m, k, n, a_is_vector: a.len() == 1, b_is_vector: b.len() == 1 })
+    }
+
+    fn result(&self) -> Vec<usize> {
+        let mut shape = self.batch.clone();
+        if !self.a_is_vector {
+            shape.push(self.m);
+        }
+        if !self.b_is_vector {
+            shape.push(self.n);
+        }
+        shape
+    }
+}

@@ -1,0 +1,180 @@
+//! Pad with a constant.
+
+use ndarray::{ArrayD, IxDyn, SliceInfoElem};
+use privet_plan::{Op, WireId};
+
+use super::slice::{Taken, slice};
+use crate::tensor::axis;
+use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, element_count};
+
+/// Constant padding; operands are data, pads (all beginnings, then all ends; negative ones crop) and optionally the
+/// value and the axes that pads speaks of.
+#[derive(Debug, Clone, Copy)]
+pub struct Pad;
+
+impl Operator for Pad {
+    fn name(&self) -> &'static str {
+        "Pad"
+    }
+
+    fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
+        let x = inputs.get(0, "data")?;
+        if let Some(value) = inputs.optional(2) {
+            let elements = value.shape.iter().product::<usize>();
+            if value.dtype != x.dtype || elements != 1 {
+                return Err(OpError::mismatch(
+                    "constant_value",
+                    format!("one {:?}", x.dtype),
+                    format!("{elements} {:?}", value.dtype),
+                ));
+            }
+        }
+        let shape = pads_of(&inputs, &x.shape)?.result(&x.shape)?;
+        Ok(vec![Fact::new(x.dtype, shape)])
+    }
+
+    fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.get(0, "data")?;
+        let list = |i: usize, what| inputs.optional(i).map(|t: &Tensor| t.ints(what)).transpose();
+        let pads = Pads::new(x.shape().len(), list(1, "pads")?, list(3, "axes")?)?;
+        let shape = pads.result(x.shape())?;
+        Ok(vec![match (x, inputs.optional(2)) {
+            (Tensor::F32(a), value) => {
+                let fill = value.map_or(Ok(0.0), |v| v.scalar("constant_value"))?;
+                pad(a, &pads, &shape, fill).into()
+            }
+            (Tensor::I64(a), value) => {
+                let fill = value.map(|v| v.ints("constant_value")).transpose()?.and_then(|v| v.first().copied());
+                pad(a, &pads, &shape, fill.unwrap_or(0)).into()
+            }
+            (Tensor::Bool(a), Some(Tensor::Bool(value))) => {
+                pad(a, &pads, &shape, value.first().copied().unwrap_or(false)).into()
+            }
+            (Tensor::Bool(a), _) => pad(a, &pads, &shape, false).into(),
+        }])
+    }
+
+    fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        let mut x = ctx.wire(0, "data")?;
+        if ctx.operands().optional(2).is_some() {
+            let value = ctx.weight(2, "constant_value")?;
+            if value.iter().any(|&v| v != 0.0) {
+                return Err(OpError::unsupported(format!("constant_value {:?}", value.first()), "padding with 0"));
+            }
+        }
+        let shape = ctx.shape_of(x).to_vec();
+        let pads = pads_of(&ctx.operands(), &shape)?;
+        if pads.crops() {
+            let taken: Vec<Taken> = (0..shape.len())
+                .map(|a| {
+                    let (start, end) = pads.kept(a, shape[a]);
+                    Taken { start, step: 1, count: end - start }
+                })
+                .collect();
+            if taken.iter().any(|t| t.count == 0) {
+                return Err(OpError::unsupported("pads that crop everything", "pads that keep an element"));
+            }
+            x = slice(ctx, x, &taken)?;
+        }
+        let before = pads.begin.iter().map(|&p| p.max(0) as u32).collect();
+        Ok(vec![ctx.layout(Op::Pad { before }, x, ctx.shape().to_vec())])
+    }
+
+    fn is_identity(&self, inputs: Args<'_, Fact>) -> bool {
+        let Some(x) = inputs.optional(0) else { return false };
+        pads_of(&inputs, &x.shape).is_ok_and(|pads| pads.begin.iter().chain(&pads.end).all(|&p| p == 0))
+    }
+}
+
+/// Padding per axis; negative numbers crop.
+struct Pads {
+    begin: Vec<i64>,
+    end: Vec<i64>,
+}
+
+fn pads_of(inputs: &Args<'_, Fact>, shape: &[usize]) -> Result<Pads, OpError> {
+    let list = |i: usize, what| inputs.optional(i).map(|f: &Fact| f.known(what)?.ints(what)).transpose();
+    Pads::new(shape.len(), list(1, "pads")?, list(3, "axes")?)
+}
+
+impl Pads {
+    fn new(rank: usize, pads: Option<Vec<i64>>, axes: Option<Vec<i64>>) -> Result<Self, OpError> {
+        let pads = pads.ok_or_else(|| OpError::mismatch("pads", "operand 1", "none"))?;
+        let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
+        // The bound keeps sums of a size and two pads far from overflow.
+        if pads.len() != 2 * axes.len() || pads.iter().any(|p| p.unsigned_abs() >= 1 << 31) {
+            return Err(OpError::mismatch("pads", format!("{} numbers below 2^31", 2 * axes.len()), format!("{pads:?}")));
+        }
+        let mut result = Self { begin: vec![0; rank], end: vec![0; rank] };
+        let mut seen = vec![false; rank];
+        for (i, &a) in axes.iter().enumerate() {
+            let at = axis("axes", a, rank)?;
+            if std::mem::replace(&mut seen[at], true) {
+                return Err(OpError::mismatch("axes", "distinct axes", format!("{axes:?}")));
+            }
+            (result.begin[at], result.end[at]) = (pads[i], pads[i + axes.len()]);
+        }
+        Ok(result)
+    }
+
+    fn result(&self, shape: &[usize]) -> Result<Vec<usize>, OpError> {
+        let along = |a: usize| {
+            let size = shape[a] as i64;
+            // What is cropped must be there; a crop never reaches into the padding of the other side.
+            let crop = (-self.begin[a]).max(0) + (-self.end[a]).max(0);
+            if crop > size {
+                return Err(OpError::mismatch("pads", format!("crops of at most {size}"), crop));
+            }
+            Ok((size + self.begin[a] + self.end[a]) as usize)
+        };
+        let result = (0..shape.len()).map(along).collect::<Result<Vec<_>, _>>()?;
+        element_count("padded result", &result)?;
+        Ok(result)
+    }
+
+    fn crops(&self) -> bool {
+        self.begin.iter().chain(&self.end).any(|&p| p < 0)
+    }
+
+    /// The part of an axis that is kept.
+    fn kept(&self, a: usize, size: usize) -> (usize, usize) {
+        ((-self.begin[a]).max(0) as usize, size - (-self.end[a]).max(0) as usize)
+    }
+}
+
+fn pad<T: Clone>(a: &ArrayD<T>, pads: &Pads, shape: &[usize], fill: T) -> ArrayD<T> {
+    let mut padded = ArrayD::from_elem(IxDyn(shape), fill);
+    let range = |start: usize, end: usize| SliceInfoElem::Slice { start: start as isize, end: Some(end as isize), step: 1 };
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    for (axis, &size) in a.shape().iter().enumerate() {
+        let (start, end) = pads.kept(axis, size);
+        let at = pads.begin[axis].max(0) as usize;
+        from.push(range(start, end));
+        to.push(range(at, at + (end - start)));
+    }
+    padded.slice_mut(to.as_slice()).assign(&a.slice(from.as_slice()));
+    padded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::array;
+
+    #[test]
+    fn negative_pads_crop() {
+        let x: Tensor = array(&[3], vec![1.0f32, 2.0, 3.0]).into();
+        let pads = Tensor::from_ints(vec![-1, 2]);
+        let y = Pad.eval(Args(&[Some(&x), Some(&pads)])).unwrap();
+        assert_eq!(y[0], array(&[4], vec![2.0f32, 3.0, 0.0, 0.0]).into());
+    }
+
+    #[test]
+    fn crops_beyond_the_data_are_refused() {
+        let x = Fact::float(vec![3]);
+        for pads in [vec![-4, 0], vec![-2, -2], vec![i64::MIN, 0], vec![1]] {
+            let pads = Fact::constant(std::sync::Arc::new(Tensor::from_ints(pads)));
+            assert!(Pad.facts(Args(&[Some(&x), Some(&pads)])).is_err());
+        }
+    }
+}

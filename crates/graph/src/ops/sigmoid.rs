@@ -1,0 +1,34 @@
+//! Sigmoid, as a final operator.
+
+use privet_plan::{Post, WireId};
+
+use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
+
+/// `1 / (1 + exp(-x))`; only as the model's last operator, computed by the receiver.
+#[derive(Debug, Clone, Copy)]
+pub struct Sigmoid;
+
+impl Operator for Sigmoid {
+    fn name(&self) -> &'static str {
+        "Sigmoid"
+    }
+
+    fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
+        let x = inputs.get(0, "input")?;
+        x.expect_float("input")?;
+        Ok(vec![Fact::float(x.shape.clone())])
+    }
+
+    fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.get(0, "input")?.floats("input")?;
+        Ok(vec![x.mapv(|v| 1.0 / (1.0 + (-v).exp())).into()])
+    }
+
+    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        Err(OpError::unsupported("Sigmoid inside the model", "Sigmoid as the model's last operator"))
+    }
+
+    fn post(&self, _input: &Fact) -> Option<Result<Post, OpError>> {
+        Some(Ok(Post::Sigmoid))
+    }
+}

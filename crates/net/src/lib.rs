@@ -1,0 +1,24 @@
+//! What the parties of a Privet session use to talk to each other.
+//!
+//! A [`Channel`] carries numbered [`Frame`]s between two parties, blocking, with a deadline on every wait and a count
+//! of what was sent. [`tls`] is the real one: TCP and TLS 1.3 with both certificates pinned. [`memory`] joins two
+//! threads of one process, for tests. [`handshake`] is the first exchange on any channel: who runs which version, and
+//! a refusal whose reason both sides get to see. [`identity`] holds a party's key and certificate.
+//!
+//! Nothing here knows what a frame means.
+
+mod channel;
+mod error;
+#[doc(hidden)]
+pub mod fault;
+mod frame;
+pub mod handshake;
+pub mod identity;
+pub mod memory;
+pub mod tls;
+
+pub use channel::{Channel, Deadlines, Peer, Traffic};
+pub use error::NetError;
+pub use frame::{Frame, FrameKind, HEADER_BYTES, WIRE_VERSION};
+pub use identity::{Fingerprint, Identity, PinnedPeer};
+pub use tls::{TlsChannel, TlsConnector, TlsListener};

@@ -1,0 +1,169 @@
+//! TCP with TLS 1.3, both sides authenticated by pinned certificates.
+//!
+//! Each connection has a thread that reads and one that writes, so both parties may send large frames at the same time.
+//! The protocol is negotiated by ALPN ([`ALPN`]): another version is refused before any frame. Sessions are never
+//! resumed, and no data is accepted before the handshake is complete.
+
+mod config;
+mod greeting;
+mod link;
+mod pump;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::channel::Deadlines;
+use crate::error::NetError;
+use crate::identity::{Identity, PinnedPeer};
+
+pub use link::TlsChannel;
+
+/// Name of the protocol inside TLS, with [`crate::WIRE_VERSION`].
+pub const ALPN: &str = "privet/1";
+
+/// Pause between attempts to reach a party that is not there yet.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How often a waiting accept looks at its stop flag and its deadline.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Connects to listening parties.
+#[derive(Debug)]
+pub struct TlsConnector;
+
+impl TlsConnector {
+    /// Connects to `address` (`host:port`) and authenticates both sides. A peer that is not listening yet is tried
+    /// again until `deadlines.connect` is over; a peer that refuses is not.
+    ///
+    /// # Errors
+    /// [`NetError::Connect`] if nobody answers, or whatever the handshake found wrong.
+    pub fn connect(
+        address: &str,
+        identity: &Identity,
+        peer: &PinnedPeer,
+        deadlines: Deadlines,
+    ) -> Result<TlsChannel, NetError> {
+        let stream = connect_tcp(address, deadlines.connect)?;
+        greeting::as_client(stream, address, identity, peer, deadlines)
+    }
+}
+
+/// Accepts connections of pinned parties.
+#[derive(Debug)]
+pub struct TlsListener {
+    listener: TcpListener,
+    address: SocketAddr,
+    identity: Identity,
+    peers: Vec<PinnedPeer>,
+    deadlines: Deadlines,
+}
+
+impl TlsListener {
+    /// Listens on `address` (`host:port`; port 0 picks a free one) for any of `peers`.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`].
+    pub fn bind(address: &str, identity: &Identity, peers: Vec<PinnedPeer>) -> Result<TlsListener, NetError> {
+        let fail =
+            |e: std::io::Error| NetError::Listen { address: address.to_owned(), detail: e.to_string() };
+        let listener = TcpListener::bind(address).map_err(fail)?;
+        listener.set_nonblocking(true).map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        Ok(TlsListener {
+            listener,
+            address,
+            identity: identity.clone(),
+            peers,
+            deadlines: Deadlines::default(),
+        })
+    }
+
+    /// Replaces the deadlines of later handshakes and of the channels they give.
+    #[must_use]
+    pub fn with_deadlines(mut self, deadlines: Deadlines) -> TlsListener {
+        self.deadlines = deadlines;
+        self
+    }
+
+    /// Where it listens; names the port that was picked.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for a TCP connection until `deadline` has passed (if any) or `stop` is set. Give the result to
+    /// [`TlsListener::handshake`], on a thread of its own where other peers should not wait for this one.
+    ///
+    /// # Errors
+    /// [`NetError::Timeout`], [`NetError::Stopped`] or [`NetError::Listen`].
+    pub fn accept_tcp(&self, deadline: Option<Duration>, stop: &AtomicBool) -> Result<TcpStream, NetError> {
+        let start = Instant::now();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(NetError::Stopped { address: self.address.to_string() });
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) => return Ok(stream),
+                // Interrupted, or the peer left while it was queued: neither concerns the listener.
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(POLL),
+                Err(e) => {
+                    return Err(NetError::Listen {
+                        address: self.address.to_string(),
+                        detail: e.to_string(),
+                    });
+                }
+            }
+            if deadline.is_some_and(|deadline| start.elapsed() >= deadline) {
+                let what = format!("waiting for a connection on {}", self.address);
+                return Err(NetError::Timeout { what, waited: start.elapsed() });
+            }
+        }
+    }
+
+    /// Authenticates both sides of an accepted connection, within `deadlines.handshake`.
+    ///
+    /// # Errors
+    /// What is wrong with the peer; the listener itself is unharmed and may go on accepting.
+    pub fn handshake(&self, stream: TcpStream) -> Result<TlsChannel, NetError> {
+        greeting::as_server(stream, &self.identity, &self.peers, self.deadlines)
+    }
+
+    /// [`TlsListener::accept_tcp`] and [`TlsListener::handshake`] in one, for parties that expect one peer.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn accept(&self, deadline: Option<Duration>, stop: &AtomicBool) -> Result<TlsChannel, NetError> {
+        self.handshake(self.accept_tcp(deadline, stop)?)
+    }
+}
+
+fn connect_tcp(address: &str, deadline: Duration) -> Result<TcpStream, NetError> {
+    let start = Instant::now();
+    loop {
+        let left = deadline.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+        let detail = match address.to_socket_addrs() {
+            Err(e) => format!("no such address: {e}"),
+            Ok(candidates) => {
+                let mut last = "the name has no address".to_owned();
+                for candidate in candidates {
+                    match TcpStream::connect_timeout(&candidate, left) {
+                        Ok(stream) => return Ok(stream),
+                        Err(e) => last = e.to_string(),
+                    }
+                }
+                last
+            }
+        };
+        if start.elapsed() + RETRY >= deadline {
+            return Err(NetError::Connect {
+                address: address.to_owned(),
+                tried_for: start.elapsed(),
+                detail,
+            });
+        }
+        thread::sleep(RETRY);
+    }
+}

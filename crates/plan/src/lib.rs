@@ -1,0 +1,197 @@
+//! The plan: what a model means as an integer program.
+//!
+//! A model lowers onto a [`Plan`] from above, engines execute plans from below. A plan is data only: steps with
+//! shapes, ring, scales and ranges. It is public (architecture without weights); the matching private
+//! integers are [`Weights`]. Both have versioned files ([`file`]).
+
+mod digest;
+pub mod file;
+mod op;
+mod preprocess;
+pub mod ranges;
+pub mod validate;
+mod weights;
+
+use privet_ring::Ring;
+use serde::{Deserialize, Serialize};
+
+pub use digest::Digest;
+pub use op::{Op, ParamId, WireId};
+pub use preprocess::{Channels, Layout, Preprocess};
+pub use privet_ring::geometry::Window;
+pub use weights::Weights;
+
+/// Version of the plan's meaning and encoding; other versions are refused.
+pub const PLAN_VERSION: u16 = 1;
+
+/// What is wrong with a plan, its weights or their files.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The file is not what it should be (magic, version, length, checksum).
+    #[error("{what}: {problem}")]
+    File {
+        /// Kind of file.
+        what: &'static str,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A step contradicts itself or its inputs.
+    #[error("plan step {step} ({name}): {problem}")]
+    Step {
+        /// Index of the step.
+        step: usize,
+        /// Name of the model node it came from.
+        name: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// Something else in the plan is inconsistent.
+    #[error("plan: {0}")]
+    Invalid(String),
+    /// The weights do not belong to the plan.
+    #[error("weights: {0}")]
+    Weights(String),
+}
+
+/// A model as a list of integer steps over Z_2^l. Step `i` defines wire `i`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the model, for people.
+    pub model: String,
+    /// The ring all wires live in.
+    pub ring: Ring,
+    /// Fractional bits of inputs, weights and truncated wires.
+    pub frac_bits: u8,
+    /// What the data owner provides.
+    pub inputs: Vec<InputSpec>,
+    /// Shapes of the model owner's private tensors.
+    pub params: Vec<ParamSpec>,
+    /// The program, in execution order.
+    pub steps: Vec<Step>,
+    /// What is revealed, and to be done with it in the clear by the receiver.
+    pub outputs: Vec<OutputSpec>,
+    /// Class labels, in output order; may be empty.
+    pub labels: Vec<String>,
+}
+
+/// One input of the data owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputSpec {
+    /// Name in the model.
+    pub name: String,
+    /// Shape, batch included.
+    pub shape: Vec<usize>,
+    /// How an image becomes this input.
+    pub preprocess: Preprocess,
+}
+
+/// One private tensor of the model owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamSpec {
+    /// Name in the model.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Fractional bits of the integers.
+    pub frac_bits: u8,
+}
+
+/// One step; its result is the wire of the same index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Name of the model node it came from, for people.
+    pub name: String,
+    /// What is computed.
+    pub op: Op,
+    /// Operand wires, all of smaller index.
+    pub inputs: Vec<WireId>,
+    /// Shape of the result.
+    pub shape: Vec<usize>,
+    /// Fractional bits of the result.
+    pub frac_bits: u8,
+    /// What values the result is safe for.
+    pub range: Range,
+}
+
+/// Bounds of a wire: every value v satisfies -2^(bits-1) <= v < 2^(bits-1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Signed width.
+    pub bits: u8,
+    /// Where the bound comes from.
+    pub source: RangeSource,
+}
+
+/// Where a range comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangeSource {
+    /// The widest the protocols allow; nothing is known about the model.
+    FullWidth,
+    /// Largest magnitude seen on calibration inputs times a margin.
+    Calibrated,
+    /// Follows from the ranges of the operands.
+    Proved,
+}
+
+/// One output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputSpec {
+    /// Name in the model.
+    pub name: String,
+    /// The wire that is revealed.
+    pub wire: WireId,
+    /// Float function that the receiver applies after the reveal.
+    pub post: Post,
+}
+
+/// A final float function of revealed values; costs and leaks nothing, because it is invertible or its receiver
+/// holds its operand anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Post {
+    /// Nothing.
+    None,
+    /// Softmax along an axis.
+    Softmax {
+        /// The axis.
+        axis: u32,
+    },
+    /// Logarithm of softmax along an axis.
+    LogSoftmax {
+        /// The axis.
+        axis: u32,
+    },
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+}
+
+impl Plan {
+    /// Shape of a wire.
+    pub fn shape(&self, wire: WireId) -> &[usize] {
+        &self.steps[wire.index()].shape
+    }
+
+    /// Number of elements of a wire.
+    pub fn len(&self, wire: WireId) -> usize {
+        self.shape(wire).iter().product()
+    }
+
+    /// For every step, the wires that no later step and no output reads.
+    pub fn last_uses(&self) -> Vec<Vec<WireId>> {
+        let mut last: Vec<Option<usize>> = vec![None; self.steps.len()];
+        for (i, step) in self.steps.iter().enumerate() {
+            for w in &step.inputs {
+                last[w.index()] = Some(i);
+            }
+        }
+        for output in &self.outputs {
+            last[output.wire.index()] = None;
+        }
+        let mut dead = vec![Vec::new(); self.steps.len()];
+        for (w, at) in last.into_iter().enumerate() {
+            if let Some(i) = at {
+                dead[i].push(WireId(w as u32));
+            }
+        }
+        dead
+    }
+}

@@ -1,0 +1,319 @@
+//! Consistency of a plan, checked before anything runs: plans come from files and peers.
+
+use std::collections::HashSet;
+
+use privet_ring::geometry::Window;
+
+use crate::{Op, ParamId, Plan, PlanError, Post, Step};
+
+/// Largest number of elements of one tensor.
+pub const MAX_ELEMENTS: usize = 1 << 28;
+/// Largest number of elements of all wires together.
+const MAX_TOTAL: usize = 1 << 32;
+
+impl Plan {
+    /// Whether every step has the operands, parameters, shape, scale, range and widths that its operation asks for.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let invalid = |problem: String| Err(PlanError::Invalid(problem));
+        if self.inputs.is_empty() || self.outputs.is_empty() {
+            return invalid("a plan needs at least one input and one output".into());
+        }
+        if u32::from(self.frac_bits) > self.ring.bits() - 3 {
+            return invalid(format!(
+                "{} fractional bits do not fit a {}-bit ring",
+                self.frac_bits,
+                self.ring.bits()
+            ));
+        }
+        for (shape, name) in (self.inputs.iter().map(|i| (&i.shape, &i.name)))
+            .chain(self.params.iter().map(|p| (&p.shape, &p.name)))
+        {
+            if let Err(problem) = check_size(shape) {
+                return invalid(format!("{name}: {problem}"));
+            }
+        }
+        let mut total = 0usize;
+        let mut inputs = HashSet::new();
+        for (i, step) in self.steps.iter().enumerate() {
+            let check = || -> Result<(), String> {
+                check_size(&step.shape)?;
+                self.check_operands(i, step)?;
+                self.check_range(step)?;
+                self.check_op(step)
+            };
+            check().map_err(|problem| PlanError::Step { step: i, name: step.name.clone(), problem })?;
+            if let Op::Input { input } = step.op
+                && !inputs.insert(input)
+            {
+                return invalid(format!("input {input} is read twice"));
+            }
+            total += step.shape.iter().product::<usize>();
+            if total > MAX_TOTAL {
+                return invalid(format!("more than {MAX_TOTAL} elements in all"));
+            }
+        }
+        for output in &self.outputs {
+            let Some(step) = self.steps.get(output.wire.index()) else {
+                return invalid(format!("output {}: no such wire", output.name));
+            };
+            if let Post::Softmax { axis } | Post::LogSoftmax { axis } = output.post
+                && axis as usize >= step.shape.len()
+            {
+                return invalid(format!(
+                    "output {}: softmax along axis {axis} of {:?}",
+                    output.name, step.shape
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_operands(&self, index: usize, step: &Step) -> Result<(), String> {
+        let expected = match step.op {
+            Op::Input { .. } => 0..=0,
+            Op::Combine { .. } | Op::Concat { .. } => 1..=4096,
+            _ => 1..=1,
+        };
+        if !expected.contains(&step.inputs.len()) {
+            return Err(format!("{} operands", step.inputs.len()));
+        }
+        match step.inputs.iter().find(|w| w.index() >= index) {
+            Some(wire) => Err(format!("reads wire {} before it is defined", wire.0)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_range(&self, step: &Step) -> Result<(), String> {
+        let full = self.ring.bits() - 1;
+        let bits = u32::from(step.range.bits);
+        if bits < 2 || bits > full { Err(format!("range of {bits} bits, 2 to {full} fit")) } else { Ok(()) }
+    }
+
+    fn param(&self, id: ParamId) -> Result<(&[usize], u8), String> {
+        let spec = self.params.get(id.index()).ok_or_else(|| format!("no parameter {}", id.0))?;
+        Ok((&spec.shape, spec.frac_bits))
+    }
+
+    fn check_op(&self, step: &Step) -> Result<(), String> {
+        let operand = |i: usize| &self.steps[step.inputs[i].index()];
+        let same_shape = |i: usize| expect_shape(&step.shape, &operand(i).shape);
+        let scale = |expected: u32| {
+            let found = u32::from(step.frac_bits);
+            if found == expected { Ok(()) } else { Err(format!("scale {found}, expected {expected}")) }
+        };
+        let operand_scale = || u32::from(operand(0).frac_bits);
+        let width_ok = |width: u8| {
+            let (full, width) = (self.ring.bits() - 1, u32::from(width));
+            if width < 2 || width > full { Err(format!("width {width}, 2 to {full} fit")) } else { Ok(()) }
+        };
+        let shift_ok = |shift: u8| {
+            let (most, shift) = (self.ring.bits() - 2, u32::from(shift));
+            if shift > most { Err(format!("shift {shift}, at most {most} fits")) } else { Ok(()) }
+        };
+        match &step.op {
+            Op::Input { input } => {
+                let spec = self.inputs.get(*input as usize).ok_or_else(|| format!("no input {input}"))?;
+                expect_shape(&step.shape, &spec.shape)?;
+                scale(u32::from(self.frac_bits))
+            }
+            Op::Combine { coefficients, .. } => {
+                if coefficients.len() != step.inputs.len() {
+                    return Err(format!(
+                        "{} coefficients for {} operands",
+                        coefficients.len(),
+                        step.inputs.len()
+                    ));
+                }
+                (0..step.inputs.len()).try_for_each(same_shape)
+            }
+            Op::Conv { weight, bias, groups, window } => {
+                let (w, w_scale) = self.param(*weight)?;
+                let x = &operand(0).shape;
+                let groups = *groups as usize;
+                if x.len() < 3 || w.len() != x.len() || !window.is_well_formed(x.len() - 2) {
+                    return Err(format!(
+                        "kernel {w:?} or window {window:?} does not fit an operand of shape {x:?}"
+                    ));
+                }
+                if groups == 0 || w[0] % groups != 0 || w[1] * groups != x[1] {
+                    return Err(format!("{groups} groups of kernel {w:?} on {} channels", x[1]));
+                }
+                if w[2..].iter().zip(&window.kernel).any(|(&a, &b)| a != b as usize) {
+                    return Err(format!("kernel {w:?} but window {:?}", window.kernel));
+                }
+                self.check_bias(*bias, w[0], step.frac_bits)?;
+                let spatial =
+                    window.output(&x[2..], false).ok_or("the kernel is larger than the padded operand")?;
+                let expected: Vec<usize> = [x[0], w[0]].into_iter().chain(spatial).collect();
+                expect_shape(&step.shape, &expected)?;
+                scale(operand_scale() + u32::from(w_scale))
+            }
+            Op::MatMul { weight, bias } => {
+                let (w, w_scale) = self.param(*weight)?;
+                let x = &operand(0).shape;
+                if w.len() != 2 || x.is_empty() || x[x.len() - 1] != w[0] {
+                    return Err(format!("matrix product of {x:?} and {w:?}"));
+                }
+                self.check_bias(*bias, w[1], step.frac_bits)?;
+                let expected: Vec<usize> = x[..x.len() - 1].iter().copied().chain([w[1]]).collect();
+                expect_shape(&step.shape, &expected)?;
+                scale(operand_scale() + u32::from(w_scale))
+            }
+            Op::Scale { factor } => {
+                let (w, w_scale) = self.param(*factor)?;
+                expect_broadcast(w, &step.shape)?;
+                same_shape(0)?;
+                scale(operand_scale() + u32::from(w_scale))
+            }
+            Op::AddParam { param } => {
+                let (w, w_scale) = self.param(*param)?;
+                expect_broadcast(w, &step.shape)?;
+                same_shape(0)?;
+                scale(operand_scale())?;
+                scale(u32::from(w_scale))
+            }
+            Op::AveragePool { window, reciprocal_bits, .. } => {
+                check_pool(window, &operand(0).shape, &step.shape)?;
+                if *reciprocal_bits == 0 || u32::from(*reciprocal_bits) > self.ring.bits() - 2 {
+                    return Err(format!("{reciprocal_bits} bits of reciprocal"));
+                }
+                scale(operand_scale() + u32::from(*reciprocal_bits))
+            }
+            Op::MaxPool { window, width } => {
+                check_pool(window, &operand(0).shape, &step.shape)?;
+                width_ok(*width)?;
+                if u32::from(*width) <= u32::from(operand(0).range.bits) {
+                    return Err(format!("width {width} does not hold a difference of two operands"));
+                }
+                scale(operand_scale())
+            }
+            Op::Trunc { shift } => {
+                same_shape(0)?;
+                shift_ok(*shift)?;
+                scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
+            }
+            Op::Relu { shift, width } => {
+                same_shape(0)?;
+                shift_ok(*shift)?;
+                width_ok(*width)?;
+                if shift >= width || *width < operand(0).range.bits {
+                    return Err(format!(
+                        "width {width} for shift {shift} and {} bits",
+                        operand(0).range.bits
+                    ));
+                }
+                scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
+            }
+            Op::Reshape => {
+                let expected: usize = operand(0).shape.iter().product();
+                let found: usize = step.shape.iter().product();
+                if expected != found {
+                    return Err(format!("reshapes {expected} elements to {:?}", step.shape));
+                }
+                scale(operand_scale())
+            }
+            Op::Transpose { perm } => {
+                let x = &operand(0).shape;
+                let mut sorted = perm.clone();
+                sorted.sort_unstable();
+                if !sorted.iter().copied().eq(0..x.len() as u32) {
+                    return Err(format!("{perm:?} does not permute {} axes", x.len()));
+                }
+                expect_shape(&step.shape, &perm.iter().map(|&a| x[a as usize]).collect::<Vec<_>>())?;
+                scale(operand_scale())
+            }
+            Op::Slice { starts, steps } => {
+                let x = &operand(0).shape;
+                if [starts.len(), steps.len(), step.shape.len()].iter().any(|&n| n != x.len()) {
+                    return Err(format!("slice of {} axes on {x:?}", starts.len()));
+                }
+                for axis in 0..x.len() {
+                    let last =
+                        i64::from(starts[axis]) + (step.shape[axis] as i64 - 1) * i64::from(steps[axis]);
+                    if steps[axis] == 0
+                        || starts[axis] as usize >= x[axis]
+                        || last < 0
+                        || last >= x[axis] as i64
+                    {
+                        return Err(format!("slice leaves axis {axis} of {x:?}"));
+                    }
+                }
+                scale(operand_scale())
+            }
+            Op::Pad { before } => {
+                let x = &operand(0).shape;
+                let fits = |a: usize| before[a] as usize + x[a] <= step.shape[a];
+                if before.len() != x.len() || step.shape.len() != x.len() || !(0..x.len()).all(fits) {
+                    return Err(format!("padding {before:?} of {x:?} does not fit {:?}", step.shape));
+                }
+                scale(operand_scale())
+            }
+            Op::Concat { axis } => {
+                let mut expected = operand(0).shape.clone();
+                let axis = *axis as usize;
+                if axis >= expected.len() {
+                    return Err(format!("axis {axis} of {expected:?}"));
+                }
+                expected[axis] = 0;
+                for i in 0..step.inputs.len() {
+                    let shape = &operand(i).shape;
+                    let fits = shape.len() == expected.len()
+                        && (0..shape.len()).all(|a| a == axis || shape[a] == expected[a]);
+                    if !fits || operand(i).frac_bits != step.frac_bits {
+                        return Err(format!("operand {i} of shape {shape:?} does not join {expected:?}"));
+                    }
+                    expected[axis] += shape[axis];
+                }
+                expect_shape(&step.shape, &expected)
+            }
+        }
+    }
+
+    fn check_bias(&self, bias: Option<ParamId>, channels: usize, frac_bits: u8) -> Result<(), String> {
+        let Some(id) = bias else { return Ok(()) };
+        let (shape, scale) = self.param(id)?;
+        if shape == [channels] && scale == frac_bits {
+            return Ok(());
+        }
+        Err(format!("bias {shape:?} at scale {scale}, expected [{channels}] at scale {frac_bits}"))
+    }
+}
+
+fn check_size(shape: &[usize]) -> Result<(), String> {
+    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    match elements {
+        Some(1..=MAX_ELEMENTS) if shape.len() <= 16 => Ok(()),
+        _ => Err(format!("shape {shape:?}: 1 to {MAX_ELEMENTS} elements and at most 16 axes are supported")),
+    }
+}
+
+fn expect_shape(found: &[usize], expected: &[usize]) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("shape {found:?}, expected {expected:?}")) }
+}
+
+/// numpy's rule, one-sided: `from` must broadcast to exactly `to`.
+fn expect_broadcast(from: &[usize], to: &[usize]) -> Result<(), String> {
+    let fits =
+        from.len() <= to.len() && from.iter().rev().zip(to.iter().rev()).all(|(&f, &t)| f == t || f == 1);
+    if fits { Ok(()) } else { Err(format!("{from:?} does not broadcast to {to:?}")) }
+}
+
+/// Pool shapes, for either rounding of the last window; every window must see at least one element.
+fn check_pool(window: &Window, x: &[usize], shape: &[usize]) -> Result<(), String> {
+    if x.len() < 3 || !window.is_well_formed(x.len() - 2) {
+        return Err(format!("window {window:?} does not fit an operand of shape {x:?}"));
+    }
+    let fits = |ceil| window.output(&x[2..], ceil).is_some_and(|s| shape[2..] == s);
+    if shape.len() != x.len() || shape[..2] != x[..2] || !(fits(false) || fits(true)) {
+        return Err(format!("shape {shape:?} from {x:?}"));
+    }
+    for axis in 0..window.axes() {
+        for out in 0..shape[axis + 2] {
+            let kernel = window.kernel[axis] as usize;
+            if (0..kernel).all(|k| window.input_position(axis, out, k, x[axis + 2]).is_none()) {
+                return Err(format!("a window of axis {axis} sees only padding"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! placeholder
+#![forbid(unsafe_code)]
+
+pub mod input;
+pub mod output;

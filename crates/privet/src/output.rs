@@ -1,0 +1,273 @@
+//! Outputs: named tensors become a file.
+
+use std::fmt::Display;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use thiserror::Error;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use crate::input::npy;
+
+/// Writes named outputs to `path`, by its extension:
+///
+/// - `.npz`: every output under its name; `numpy.load` reads it;
+/// - `.npy`: the only output;
+/// - `.csv`: the only output, one line per index of its first axis (a vector is one line), numbers in the shortest
+///   form that reads back the same.
+///
+/// The file appears whole or not at all: it is written beside its place under another name, synced, then renamed.
+/// An older file is replaced. As an answer is private, only the owner may read the file (mode 0600 on Unix).
+///
+/// # Errors
+/// Unknown extension, several outputs where only one fits, a missing directory, and failures of the system.
+pub fn write<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<(), OutputError> {
+    let bytes = encode(path, outputs)?;
+    write_atomically(path, &bytes).map_err(|source| OutputError::Write { path: path.into(), source })
+}
+
+/// Checks, before hours of work, that [`write()`] with this many outputs would not be refused.
+///
+/// # Errors
+/// Those of [`write()`], except failures of the system.
+pub fn check_path(path: &Path, outputs: usize) -> Result<(), OutputError> {
+    let format = Format::of(path)?;
+    if format != Format::Npz && outputs != 1 {
+        return Err(OutputError::Several { path: path.into(), outputs });
+    }
+    if path.is_dir() {
+        return Err(OutputError::IsDirectory { path: path.into() });
+    }
+    let directory = directory(path);
+    if directory.is_dir() { Ok(()) } else { Err(OutputError::NoDirectory { path: path.into(), directory }) }
+}
+
+/// Why outputs cannot be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// The extension names no format.
+    #[error("cannot tell the format of {} by its extension: expected .npz, .npy or .csv", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The format holds one array.
+    #[error("{} holds one output, there are {outputs}; write to a file ending in .npz", path.display())]
+    Several {
+        /// The file.
+        path: PathBuf,
+        /// Number of outputs.
+        outputs: usize,
+    },
+    /// Two outputs have one name.
+    #[error("two outputs are called {name:?}")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// The directory does not exist.
+    #[error("cannot write {}: {} is not a directory; create it first", path.display(), directory.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+        /// Where it would be.
+        directory: PathBuf,
+    },
+    /// There is a directory of that name.
+    #[error("cannot write {}: it is a directory", path.display())]
+    IsDirectory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// An element type of outputs: `f32` or `f64`.
+pub trait Float: Copy + Display + sealed::Sealed {
+    /// NumPy's name of the type.
+    #[doc(hidden)]
+    const DESCR: &'static str;
+    #[doc(hidden)]
+    fn append(self, bytes: &mut Vec<u8>);
+}
+
+impl Float for f32 {
+    const DESCR: &'static str = "<f4";
+    fn append(self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.to_le_bytes());
+    }
+}
+
+impl Float for f64 {
+    const DESCR: &'static str = "<f8";
+    fn append(self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.to_le_bytes());
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Npz,
+    Npy,
+    Csv,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self, OutputError> {
+        match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+            Some("npz") => Ok(Self::Npz),
+            Some("npy") => Ok(Self::Npy),
+            Some("csv") => Ok(Self::Csv),
+            _ => Err(OutputError::UnknownFormat { path: path.into() }),
+        }
+    }
+}
+
+fn encode<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<Vec<u8>, OutputError> {
+    check_path(path, outputs.len())?;
+    match (Format::of(path)?, outputs) {
+        (Format::Npy, [(_, only)]) => Ok(to_npy(only)),
+        (Format::Csv, [(_, only)]) => Ok(to_csv(only).into_bytes()),
+        _ => {
+            for (index, (name, _)) in outputs.iter().enumerate() {
+                if outputs[..index].iter().any(|(earlier, _)| earlier == name) {
+                    return Err(OutputError::Duplicate { name: name.clone() });
+                }
+            }
+            to_npz(outputs).map_err(|source| OutputError::Write { path: path.into(), source })
+        }
+    }
+}
+
+fn to_npy<T: Float>(array: &ArrayD<T>) -> Vec<u8> {
+    let mut data = Vec::with_capacity(array.len() * size_of::<T>());
+    array.iter().for_each(|value| value.append(&mut data));
+    npy::encode(T::DESCR, array.shape(), &data)
+}
+
+fn to_npz<T: Float>(outputs: &[(String, ArrayD<T>)]) -> Result<Vec<u8>, std::io::Error> {
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    // Stored, like numpy.savez: logits do not compress. No time stamp: equal outputs give equal files.
+    let options = SimpleFileOptions::DEFAULT;
+    for (name, array) in outputs {
+        archive.start_file(format!("{name}.npy"), options)?;
+        archive.write_all(&to_npy(array))?;
+    }
+    Ok(archive.finish()?.into_inner())
+}
+
+fn to_csv<T: Float>(array: &ArrayD<T>) -> String {
+    let rows = if array.ndim() > 1 { array.shape()[0] } else { 1 };
+    let values: Vec<String> = array.iter().map(T::to_string).collect();
+    let columns = (values.len() / rows.max(1)).max(1);
+    values.chunks(columns).map(|row| row.join(",") + "\n").collect()
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
+    let mut file = tempfile::Builder::new().prefix(".privet-").tempfile_in(directory(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn directory(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
+        _ => ".".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::load_npz;
+    use ndarray::{IxDyn, arr0, arr2};
+
+    fn named(values: &[f32], shape: &[usize]) -> (String, ArrayD<f32>) {
+        ("probabilities".to_owned(), ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn npz_keeps_every_output_under_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npz");
+        let outputs = [named(&[0.5, -1.0, 3.25], &[1, 3]), ("a/b".to_owned(), arr0(7.0f32).into_dyn())];
+        write(&path, &outputs).unwrap();
+        let read = load_npz(&path).unwrap();
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["a/b", "probabilities"]);
+        assert_eq!(read["probabilities"], outputs[0].1);
+        assert_eq!(read["a/b"], outputs[1].1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn npy_is_written_as_numpy_does() {
+        let bytes = to_npy(&arr2(&[[1.0f64], [2.0]]).into_dyn());
+        let header = b"\x93NUMPY\x01\0\x76\0{'descr': '<f8', 'fortran_order': False, 'shape': (2, 1,), }";
+        assert_eq!(&bytes[..header.len()], header);
+        assert_eq!(bytes.len(), 128 + 16);
+        assert_eq!(bytes[127], b'\n');
+        assert_eq!(npy::decode(&bytes).unwrap(), arr2(&[[1.0f32], [2.0]]).into_dyn());
+    }
+
+    #[test]
+    fn csv_has_a_line_per_sample_and_reads_back_the_same() {
+        let one = named(&[0.1, 2.0, -3e-9, 4.0, 5.0, 16_777_216.0], &[2, 1, 3]);
+        assert_eq!(to_csv(&one.1), "0.1,2,-0.000000003\n4,5,16777216\n");
+        assert_eq!(to_csv(&named(&[1.0, 2.0], &[2]).1), "1,2\n");
+        assert_eq!(to_csv(&named(&[], &[0, 3]).1), "");
+        let path = tempfile::tempdir().unwrap().path().join("y.csv");
+        assert!(matches!(write(&path, &[one]), Err(OutputError::NoDirectory { .. })));
+    }
+
+    #[test]
+    fn an_older_file_is_replaced_and_only_the_owner_reads_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npy");
+        std::fs::write(&path, "old").unwrap();
+        write(&path, &[named(&[1.0], &[1])]).unwrap();
+        assert_eq!(npy::decode(&std::fs::read(&path).unwrap()).unwrap().len(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let y = named(&[1.0], &[1]);
+        std::fs::create_dir(at("d.npz")).unwrap();
+        let cases = [
+            (at("y.txt"), vec![y.clone()], "expected .npz, .npy or .csv"),
+            (at("y.npy"), vec![y.clone(), y.clone()], "there are 2; write to a file ending in .npz"),
+            (at("y.csv"), vec![], "there are 0"),
+            (at("y.npz"), vec![y.clone(), y.clone()], "two outputs are called \"probabilities\""),
+            (at("missing/y.npz"), vec![y.clone()], "is not a directory; create it first"),
+            (at("d.npz"), vec![y], "it is a directory"),
+        ];
+        for (path, outputs, message) in cases {
+            let error = write(&path, &outputs).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

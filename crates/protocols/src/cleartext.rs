@@ -1,0 +1,183 @@
+//! The reference: a plan as a program on plain integers.
+//!
+//! Every value is computed exactly (or refused) and must stay in the range its wire declares, so that engines on
+//! Z_2^l agree with it bit for bit.
+
+use privet_plan::{Op, Plan, Step, Weights};
+
+use crate::{Overflow, Progress, ProtocolError, linear};
+
+/// Runs `plan` on `inputs` (fixed-point integers, one vector per plan input). Returns one vector per plan output.
+pub fn run(
+    plan: &Plan,
+    weights: &Weights,
+    inputs: &[Vec<i64>],
+    progress: &mut dyn Progress,
+) -> Result<Vec<Vec<i64>>, ProtocolError> {
+    run_observed(plan, weights, inputs, progress, |_, _| ())
+}
+
+/// Like [`run`], but calls `observe(step index, values)` on every wire; calibration looks at magnitudes this way.
+pub fn run_observed(
+    plan: &Plan,
+    weights: &Weights,
+    inputs: &[Vec<i64>],
+    progress: &mut dyn Progress,
+    mut observe: impl FnMut(usize, &[i64]),
+) -> Result<Vec<Vec<i64>>, ProtocolError> {
+    check_inputs(plan, inputs)?;
+    let last_uses = plan.last_uses();
+    let mut wires: Vec<Vec<i64>> = vec![Vec::new(); plan.steps.len()];
+    for (i, step) in plan.steps.iter().enumerate() {
+        progress.step(i, plan.steps.len(), &step.name);
+        let operands: Vec<&[i64]> = step.inputs.iter().map(|w| wires[w.index()].as_slice()).collect();
+        let context = Context { plan, weights, step, index: i };
+        let result = match &step.op {
+            Op::Input { input } => context.narrow(inputs[*input as usize].iter().map(|&v| i128::from(v)))?,
+            op => context.evaluate(op, &operands)?,
+        };
+        observe(i, &result);
+        wires[i] = result;
+        for dead in &last_uses[i] {
+            wires[dead.index()] = Vec::new();
+        }
+    }
+    Ok(plan.outputs.iter().map(|o| wires[o.wire.index()].clone()).collect())
+}
+
+fn check_inputs(plan: &Plan, inputs: &[Vec<i64>]) -> Result<(), ProtocolError> {
+    if inputs.len() != plan.inputs.len() {
+        let (expected, found) = (plan.inputs.len(), inputs.len());
+        return Err(ProtocolError::Mismatch(format!("expected {expected} inputs, found {found}")));
+    }
+    for (spec, values) in plan.inputs.iter().zip(inputs) {
+        let expected: usize = spec.shape.iter().product();
+        if values.len() != expected {
+            let (name, found) = (&spec.name, values.len());
+            return Err(ProtocolError::Mismatch(format!(
+                "input {name}: expected {expected} values, found {found}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+struct Context<'a> {
+    plan: &'a Plan,
+    weights: &'a Weights,
+    step: &'a Step,
+    index: usize,
+}
+
+impl Context<'_> {
+    fn evaluate(&self, op: &Op, operands: &[&[i64]]) -> Result<Vec<i64>, ProtocolError> {
+        match op {
+            Op::Input { .. } => unreachable!("inputs are read by the caller"),
+            Op::Conv { .. } | Op::MatMul { .. } | Op::Scale { .. } => self.product(operands[0]),
+            Op::AddParam { param } => {
+                let mut z: Vec<i128> = operands[0].iter().map(|&v| i128::from(v)).collect();
+                self.add_param(&mut z, &self.weights.tensors[param.index()]);
+                self.narrow(z)
+            }
+            Op::Combine { coefficients, constant } => {
+                let sum = |i: usize| -> i128 {
+                    let terms = coefficients.iter().zip(operands);
+                    i128::from(*constant)
+                        + terms.map(|(&k, x)| i128::from(k) * i128::from(x[i])).sum::<i128>()
+                };
+                self.narrow((0..operands[0].len()).map(sum))
+            }
+            Op::AveragePool { window, .. } => {
+                let wide: Vec<i128> = operands[0].iter().map(|&v| i128::from(v)).collect();
+                let factors = linear::reciprocals(self.plan, self.step);
+                let sums = linear::pool(self.plan, self.step, window, &wide, |sum, v| sum + v);
+                self.narrow(sums.zip(factors.iter().cycle()).map(|(sum, &f)| sum * i128::from(f)))
+            }
+            Op::Trunc { shift } => self.narrow(operands[0].iter().map(|&v| i128::from(v >> shift))),
+            Op::Relu { shift, .. } => self.narrow(operands[0].iter().map(|&v| i128::from(v.max(0) >> shift))),
+            Op::MaxPool { window, .. } => {
+                let present: Vec<Option<i64>> = operands[0].iter().map(|&v| Some(v)).collect();
+                let maxima = linear::pool(self.plan, self.step, window, &present, Ord::max);
+                self.narrow(maxima.map(|v| i128::from(v.expect("validated: no window sees only padding"))))
+            }
+            Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. } => {
+                let moved = linear::movement(self.plan, self.step, operands);
+                self.narrow(moved.into_iter().map(i128::from))
+            }
+        }
+    }
+
+    /// Operand times private tensor plus bias, exactly.
+    fn product(&self, x: &[i64]) -> Result<Vec<i64>, ProtocolError> {
+        let factor = linear::factor(&self.step.op).expect("called on products only");
+        let w = &self.weights.tensors[factor.index()];
+        let mut z = self.exact_product(x, w)?;
+        if let Some(bias) = linear::addend(&self.step.op) {
+            self.add_param(&mut z, &self.weights.tensors[bias.index()]);
+        }
+        self.narrow(z)
+    }
+
+    /// The kernels work modulo 2^64, which is exact while Σ|w|·max|x| < 2^63. Otherwise x is cut into halves.
+    fn exact_product(&self, x: &[i64], w: &[i64]) -> Result<Vec<i128>, ProtocolError> {
+        let run = |x: &[i64]| -> Option<Vec<i128>> {
+            let largest = x.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
+            let norm = self.largest_row_norm(w);
+            if u128::from(largest) * norm >= 1 << 63 {
+                return None;
+            }
+            let lanes = |values: &[i64]| -> Vec<u64> { values.iter().map(|&v| v as u64).collect() };
+            let z = linear::multiply(self.plan, self.step, &lanes(x), &lanes(w));
+            Some(z.into_iter().map(|v| i128::from(v as i64)).collect())
+        };
+        if let Some(z) = run(x) {
+            return Ok(z);
+        }
+        let low: Vec<i64> = x.iter().map(|&v| v & 0xffff_ffff).collect();
+        let high: Vec<i64> = x.iter().map(|&v| v >> 32).collect();
+        match (run(&low), run(&high)) {
+            (Some(low), Some(high)) => Ok(low.iter().zip(&high).map(|(l, h)| l + (h << 32)).collect()),
+            _ => Err(self.overflow(i128::MAX).into()),
+        }
+    }
+
+    /// Largest sum of magnitudes of the factors that one result may collect.
+    fn largest_row_norm(&self, w: &[i64]) -> u128 {
+        let norm =
+            |row: &mut dyn Iterator<Item = &i64>| row.map(|v| u128::from(v.unsigned_abs())).sum::<u128>();
+        match &self.step.op {
+            Op::Conv { .. } => {
+                w.chunks(w.len() / self.step.shape[1]).map(|r| norm(&mut r.iter())).max().unwrap_or(0)
+            }
+            Op::MatMul { .. } => {
+                let columns = self.step.shape[self.step.shape.len() - 1];
+                (0..columns).map(|j| norm(&mut w.iter().skip(j).step_by(columns))).max().unwrap_or(0)
+            }
+            _ => w.iter().map(|v| u128::from(v.unsigned_abs())).max().unwrap_or(0),
+        }
+    }
+
+    fn add_param(&self, z: &mut [i128], values: &[i64]) {
+        linear::for_each_addend(self.plan, self.step, |i, at| z[i] += i128::from(values[at]));
+    }
+
+    /// Checks the wire's range.
+    fn narrow(&self, values: impl IntoIterator<Item = i128>) -> Result<Vec<i64>, ProtocolError> {
+        let limit = 1i128 << (self.step.range.bits - 1);
+        let fit =
+            |v: i128| if (-limit..limit).contains(&v) { Ok(v as i64) } else { Err(self.overflow(v).into()) };
+        values.into_iter().map(fit).collect()
+    }
+
+    fn overflow(&self, value: i128) -> Overflow {
+        let magnitude = if value < 0 { !value } else { value };
+        Overflow {
+            step: self.index,
+            name: self.step.name.clone(),
+            value,
+            needed: 129 - magnitude.leading_zeros(),
+            bits: u32::from(self.step.range.bits),
+            advice: "use a wider --ring, fewer --frac-bits, or calibration inputs that cover this input",
+        }
+    }
+}

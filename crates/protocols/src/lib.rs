@@ -1,0 +1,25 @@
+//! Engines that execute plans.
+//!
+//! [`cleartext`] is the specification: the plan as a program on integers, trapping on overflow. [`masked`] computes
+//! exactly the same on masked values between two parties, with one-time material from a dealer. Everything here works
+//! on plans and channels; files, configuration and sessions live above.
+
+pub mod cleartext;
+mod error;
+mod linear;
+pub mod masked;
+
+pub use error::{Overflow, ProtocolError};
+
+/// Told about every step; engines call it in plan order.
+pub trait Progress {
+    /// Step `done` of `total` is about to run; `name` is the model node it came from.
+    fn step(&mut self, done: usize, total: usize, name: &str);
+}
+
+/// Reports to nobody.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&mut self, _: usize, _: usize, _: &str) {}
+}

@@ -1,0 +1,111 @@
+//! The dealer: everything the server needs for one inference, from the two parties' seeds and the weight masks' seed.
+
+use privet_plan::{Op, Plan, Step};
+use privet_ring::prg::{Prg, Seed};
+
+use super::gate::{Dealing, weight_masks};
+use super::schedule::{Schedule, gate, tournament};
+use super::walk::{Walker, walk};
+use super::{Sink, factors};
+use crate::{Progress, ProtocolError, linear};
+
+/// Deals one bundle: gives the server's chunks to `sink`. The client needs its seed only.
+///
+/// The dealer sees the plan and the seeds it made, never weights or inputs.
+pub fn deal(
+    plan: &Plan,
+    schedule: &Schedule,
+    server: &Seed,
+    client: &Seed,
+    weights: &Seed,
+    sink: &mut dyn Sink,
+    progress: &mut dyn Progress,
+) -> Result<(), ProtocolError> {
+    let weight_masks = factors(plan)
+        .into_iter()
+        .zip(&plan.params)
+        .enumerate()
+        .map(|(param, (used, spec))| {
+            let elements = if used { spec.shape.iter().product() } else { 0 };
+            weight_masks(weights, param, elements, plan.ring)
+        })
+        .collect();
+    let mut dealer = Dealer { plan, weight_masks, server: Prg::new(server), client: Prg::new(client), sink };
+    walk(plan, schedule, &mut dealer, progress)
+}
+
+struct Dealer<'a> {
+    plan: &'a Plan,
+    weight_masks: Vec<Vec<u64>>,
+    server: Prg,
+    client: Prg,
+    sink: &'a mut dyn Sink,
+}
+
+/// λ of a masked wire; the dealer knows nothing useful about a shared one.
+#[derive(Default)]
+enum Wire {
+    Masked(Vec<u64>),
+    #[default]
+    Shared,
+}
+
+impl Wire {
+    fn lambda(&self) -> &[u64] {
+        match self {
+            Wire::Masked(lambda) => lambda,
+            Wire::Shared => unreachable!("the schedule opens operands first"),
+        }
+    }
+}
+
+impl Walker for Dealer<'_> {
+    type Wire = Wire;
+
+    fn input(&mut self, k: usize, _: usize, elements: usize) -> Result<Wire, ProtocolError> {
+        Ok(Wire::Masked(Dealing::new(self.plan.ring, &self.server, &self.client, k).mask_input(elements)))
+    }
+
+    fn open(&mut self, k: usize, _: &Wire, elements: usize) -> Result<Wire, ProtocolError> {
+        Ok(Wire::Masked(Dealing::new(self.plan.ring, &self.server, &self.client, k).mask_ring(elements)))
+    }
+
+    fn public_linear(&mut self, step: &Step, operands: &[&Wire]) -> Wire {
+        if operands.iter().any(|w| matches!(w, Wire::Shared)) {
+            return Wire::Shared;
+        }
+        let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.lambda()).collect();
+        let mut lambda = linear::apply(self.plan, step, &lambdas, false);
+        self.plan.ring.reduce_all(&mut lambda);
+        Wire::Masked(lambda)
+    }
+
+    fn product(&mut self, k: usize, step: &Step, operand: &Wire) -> Result<Wire, ProtocolError> {
+        let factor = linear::factor(&step.op).expect("a product has a factor");
+        let gamma = linear::multiply(self.plan, step, operand.lambda(), &self.weight_masks[factor.index()]);
+        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        dealing.deal_ring(&gamma, self.plan.ring.bits());
+        self.sink.chunk(k, dealing.into_chunk())?;
+        Ok(Wire::Shared)
+    }
+
+    fn add_param(&mut self, _: &Step, _: &Wire) -> Wire {
+        Wire::Shared
+    }
+
+    fn gate(&mut self, k: usize, index: usize, operand: &Wire) -> Result<Wire, ProtocolError> {
+        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        match &self.plan.steps[index].op {
+            Op::MaxPool { width, .. } => {
+                tournament(self.plan, index).deal(operand.lambda(), u32::from(*width), &mut dealing);
+            }
+            op => gate(op).expect("a comparison").deal(operand.lambda(), &mut dealing),
+        }
+        self.sink.chunk(k, dealing.into_chunk())?;
+        Ok(Wire::Shared)
+    }
+
+    fn reveal(&mut self, _: usize, _: usize, _: &Wire) -> Result<(), ProtocolError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! The two ends of one gate's correlation: what the dealer shares ([`Dealing`]) and what a party draws, receives and
+//! opens ([`Party`]). Both consume the pseudorandom streams in the same order.
+//!
+//! "Dealing" w gives the client a pseudorandom share and the server the difference, so only the server is sent
+//! something. "Masking" draws λ = λ_server + λ_client (or ⊕ for bits), each half from its owner's seed.
+
+use privet_net::{Channel, Frame, FrameKind};
+use privet_ring::planes::{clear_tail, words};
+use privet_ring::prg::{Prg, Seed, Stream};
+use privet_ring::{Ring, pack, planes};
+
+use super::Role;
+use crate::ProtocolError;
+
+/// Kind of the frames that carry openings.
+pub const OPENING: FrameKind = FrameKind::new(0x200);
+
+/// The streams of one instruction under one party's seed.
+#[derive(Clone, Copy)]
+enum Use {
+    Mask,
+    Dealt,
+}
+
+fn stream(prg: &Prg, instruction: usize, purpose: Use) -> Stream<'_> {
+    prg.stream(((instruction as u64) << 1) | purpose as u64)
+}
+
+/// The dealer's side of one instruction.
+pub(super) struct Dealing<'a> {
+    ring: Ring,
+    server_masks: Stream<'a>,
+    client_masks: Stream<'a>,
+    client_dealt: Stream<'a>,
+    /// What the server is sent.
+    chunk: Vec<u8>,
+}
+
+impl<'a> Dealing<'a> {
+    pub(super) fn new(ring: Ring, server: &'a Prg, client: &'a Prg, instruction: usize) -> Self {
+        Self {
+            ring,
+            server_masks: stream(server, instruction, Use::Mask),
+            client_masks: stream(client, instruction, Use::Mask),
+            client_dealt: stream(client, instruction, Use::Dealt),
+            chunk: Vec::new(),
+        }
+    }
+
+    pub(super) fn into_chunk(self) -> Vec<u8> {
+        self.chunk
+    }
+
+    pub(super) fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    /// Masks of a wire that both parties open.
+    pub(super) fn mask_ring(&mut self, elements: usize) -> Vec<u64> {
+        let mask = self.ring.mask();
+        let mut lambda = self.server_masks.words(elements, mask);
+        let client = self.client_masks.words(elements, mask);
+        lambda.iter_mut().zip(client).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
+        lambda
+    }
+
+    /// Masks of the client's input: the server's half is zero.
+    pub(super) fn mask_input(&mut self, elements: usize) -> Vec<u64> {
+        self.client_masks.words(elements, self.ring.mask())
+    }
+
+    /// Masks of one bit plane.
+    pub(super) fn mask_plane(&mut self, elements: usize) -> Vec<u64> {
+        let mut lambda = self.server_masks.words(words(elements), u64::MAX);
+        let client = self.client_masks.words(words(elements), u64::MAX);
+        lambda.iter_mut().zip(client).for_each(|(a, b)| *a ^= b);
+        clear_tail(&mut lambda, elements);
+        lambda
+    }
+
+    /// Shares `values` modulo 2^`bits`.
+    pub(super) fn deal_ring(&mut self, values: &[u64], bits: u32) {
+        let mut share = self.client_dealt.words(values.len(), u64::MAX);
+        share.iter_mut().zip(values).for_each(|(s, v)| *s = v.wrapping_sub(*s));
+        pack::pack(&share, bits, &mut self.chunk);
+    }
+
+    /// Shares bit planes of `elements` bits each.
+    pub(super) fn deal_planes(&mut self, values: &[u64], elements: usize) {
+        let mut share = self.client_dealt.words(values.len(), u64::MAX);
+        share.iter_mut().zip(values).for_each(|(s, v)| *s ^= v);
+        clear_tail(&mut share, elements);
+        planes::pack(&share, elements, &mut self.chunk);
+    }
+}
+
+/// Where a party's dealt shares come from.
+enum Dealt<'a> {
+    /// The server reads what the dealer sent.
+    Chunk { bytes: &'a [u8], at: usize },
+    /// The client expands its seed.
+    Stream(Stream<'a>),
+}
+
+/// A party's side of one instruction, online.
+pub(super) struct Party<'a> {
+    ring: Ring,
+    role: Role,
+    masks: Stream<'a>,
+    dealt: Dealt<'a>,
+    channel: &'a mut dyn Channel,
+}
+
+impl<'a> Party<'a> {
+    /// `chunk` is the server's stored material of this instruction; the client's is ignored.
+    pub(super) fn new(
+        ring: Ring,
+        role: Role,
+        prg: &'a Prg,
+        instruction: usize,
+        chunk: &'a [u8],
+        channel: &'a mut dyn Channel,
+    ) -> Self {
+        let dealt = match role {
+            Role::Server => Dealt::Chunk { bytes: chunk, at: 0 },
+            Role::Client => Dealt::Stream(stream(prg, instruction, Use::Dealt)),
+        };
+        Self { ring, role, masks: stream(prg, instruction, Use::Mask), dealt, channel }
+    }
+
+    pub(super) fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    /// Whether this party adds public terms.
+    pub(super) fn is_first(&self) -> bool {
+        self.role == Role::Server
+    }
+
+    /// Own half of the masks of a wire.
+    pub(super) fn mask_ring(&mut self, elements: usize) -> Vec<u64> {
+        self.masks.words(elements, self.ring.mask())
+    }
+
+    /// Own half of the masks of one bit plane.
+    pub(super) fn mask_plane(&mut self, elements: usize) -> Vec<u64> {
+        let mut mask = self.masks.words(words(elements), u64::MAX);
+        clear_tail(&mut mask, elements);
+        mask
+    }
+
+    /// Own shares, modulo 2^`bits`, of `elements` dealt values.
+    pub(super) fn dealt_ring(&mut self, elements: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
+        let len = privet_ring::packed_len(bits, elements);
+        match &mut self.dealt {
+            Dealt::Chunk { bytes, at } => Ok(pack::unpack(take(bytes, at, len)?, bits, elements)?),
+            Dealt::Stream(stream) => Ok(stream.words(elements, u64::MAX >> (64 - bits))),
+        }
+    }
+
+    /// Own shares of `count` dealt bit planes.
+    pub(super) fn dealt_planes(&mut self, count: usize, elements: usize) -> Result<Vec<u64>, ProtocolError> {
+        let len = count * planes::plane_bytes(elements);
+        match &mut self.dealt {
+            Dealt::Chunk { bytes, at } => Ok(planes::unpack(take(bytes, at, len)?, elements, count)?),
+            Dealt::Stream(stream) => {
+                // The dealer draws plane by plane, and every draw starts at a fresh block.
+                let mut all = Vec::with_capacity(count * words(elements));
+                (0..count).for_each(|_| all.extend(stream.words(words(elements), u64::MAX)));
+                clear_tail(&mut all, elements);
+                Ok(all)
+            }
+        }
+    }
+
+    /// Opens masked bit planes: sends `own`, receives the peer's, returns the sum. One round.
+    pub(super) fn open_planes(&mut self, own: &[u64], elements: usize) -> Result<Vec<u64>, ProtocolError> {
+        let mut own = own.to_vec();
+        clear_tail(&mut own, elements);
+        let count = own.len() / words(elements);
+        let mut payload = Vec::new();
+        planes::pack(&own, elements, &mut payload);
+        let theirs = planes::unpack(&exchange(self.channel, payload)?, elements, count)?;
+        own.iter_mut().zip(theirs).for_each(|(a, b)| *a ^= b);
+        Ok(own)
+    }
+
+    /// Opens masked ring elements: sends `own`, receives the peer's, returns the sum. One round.
+    pub(super) fn open_ring(&mut self, mut own: Vec<u64>) -> Result<Vec<u64>, ProtocolError> {
+        let mut payload = Vec::new();
+        pack::pack(&own, self.ring.bits(), &mut payload);
+        let theirs = pack::unpack(&exchange(self.channel, payload)?, self.ring.bits(), own.len())?;
+        let mask = self.ring.mask();
+        own.iter_mut().zip(theirs).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
+        Ok(own)
+    }
+
+    /// Masks own shares with fresh masks and opens them. Returns the masked values and the own half of the masks.
+    pub(super) fn mask_and_open(&mut self, share: &[u64]) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
+        let lambda = self.mask_ring(share.len());
+        let own = share.iter().zip(&lambda).map(|(s, l)| s.wrapping_add(*l)).collect();
+        Ok((self.open_ring(own)?, lambda))
+    }
+
+    /// Sends ring elements one way; the other side calls [`Party::receive_ring`]. One round.
+    pub(super) fn send_ring(&mut self, values: &[u64]) -> Result<(), ProtocolError> {
+        let mut payload = Vec::new();
+        pack::pack(values, self.ring.bits(), &mut payload);
+        self.channel.send(Frame::new(OPENING, payload))?;
+        self.channel.count_round();
+        Ok(())
+    }
+
+    /// Receives ring elements.
+    pub(super) fn receive_ring(&mut self, elements: usize) -> Result<Vec<u64>, ProtocolError> {
+        let payload = receive(self.channel, self.ring.packed_len(elements))?;
+        self.channel.count_round();
+        Ok(pack::unpack(&payload, self.ring.bits(), elements)?)
+    }
+
+    /// Every dealt byte has to be used: a remainder means that dealer and party disagree about the plan.
+    pub(super) fn finish(self) -> Result<(), ProtocolError> {
+        match self.dealt {
+            Dealt::Chunk { bytes, at } if at != bytes.len() => Err(ProtocolError::Size {
+                what: "one-time material".to_owned(),
+                expected: at,
+                found: bytes.len(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Own half of the masks of a wire that is opened or the client's input.
+pub(super) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
+    stream(prg, instruction, Use::Mask).words(elements, ring.mask())
+}
+
+/// The client's shares of one dealt ring vector that opens its instruction's stream.
+pub(super) fn client_dealt(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
+    stream(prg, instruction, Use::Dealt).words(elements, ring.mask())
+}
+
+/// The masks λ_W of one private tensor.
+pub(super) fn weight_masks(seed: &Seed, param: usize, elements: usize, ring: Ring) -> Vec<u64> {
+    Prg::new(seed).stream(param as u64).words(elements, ring.mask())
+}
+
+fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Result<&'a [u8], ProtocolError> {
+    let piece = bytes.get(*at..*at + len).ok_or_else(|| ProtocolError::Size {
+        what: "one-time material".to_owned(),
+        expected: *at + len,
+        found: bytes.len(),
+    })?;
+    *at += len;
+    Ok(piece)
+}
+
+fn exchange(channel: &mut dyn Channel, payload: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
+    let expected = payload.len();
+    channel.send(Frame::new(OPENING, payload))?;
+    let theirs = receive(channel, expected)?;
+    channel.count_round();
+    Ok(theirs)
+}
+
+fn receive(channel: &mut dyn Channel, expected: usize) -> Result<Vec<u8>, ProtocolError> {
+    let payload = channel.recv_kind(OPENING, expected)?;
+    if payload.len() == expected {
+        return Ok(payload);
+    }
+    Err(ProtocolError::Size { what: "opening from the peer".to_owned(), expected, found: payload.len() })
+}

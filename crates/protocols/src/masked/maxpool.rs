@@ -1,0 +1,193 @@
+//! Max pooling: max(a, b) = b + ReLU(a − b), as a tree of log depth, one spatial axis after the other.
+//!
+//! a and b are masked wires, so a − b is one too and costs nothing; every maximum but those of the last level is masked
+//! and opened again. Which elements meet depends on the window only. Padding is left out of the windows, so it never wins.
+
+use privet_plan::Window;
+use privet_ring::Ring;
+
+use super::compare::Gate;
+use super::gate::{Dealing, Party};
+use super::schedule::GateCost;
+use crate::ProtocolError;
+
+/// The tournament, for one channel; all channels play the same one.
+pub(super) struct Tournament {
+    levels: Vec<Level>,
+    /// Elements of one channel of the operand.
+    input: usize,
+}
+
+struct Level {
+    /// Indices into the current elements whose maximum is taken.
+    pairs: Vec<(u32, u32)>,
+    /// The next elements.
+    next: Vec<Slot>,
+}
+
+#[derive(Clone, Copy)]
+enum Slot {
+    /// The element of this index goes on as it is.
+    Keep(u32),
+    /// The maximum of the pair of this index.
+    Winner(u32),
+}
+
+impl Tournament {
+    /// The tournament of a window over one channel.
+    pub(super) fn new(window: &Window, input: &[usize], output: &[usize]) -> Self {
+        let mut levels = Vec::new();
+        let mut sizes = input.to_vec();
+        for axis in (0..sizes.len()).rev() {
+            let inner: usize = sizes[axis + 1..].iter().product();
+            let outer: usize = sizes[..axis].iter().product();
+            let mut lists: Vec<Vec<u32>> = Vec::new();
+            for o in 0..outer {
+                for p in 0..output[axis] {
+                    for i in 0..inner {
+                        let positions = (0..window.kernel[axis] as usize)
+                            .filter_map(|k| window.input_position(axis, p, k, sizes[axis]));
+                        lists.push(positions.map(|at| ((o * sizes[axis] + at) * inner + i) as u32).collect());
+                    }
+                }
+            }
+            sizes[axis] = output[axis];
+            loop {
+                let done = lists.iter().all(|l| l.len() == 1);
+                levels.push(Level::join(&mut lists));
+                if done || lists.iter().all(|l| l.len() == 1) {
+                    break;
+                }
+            }
+        }
+        Self { levels, input: input.iter().product() }
+    }
+
+    fn last(&self) -> Option<usize> {
+        self.levels.iter().rposition(|l| !l.pairs.is_empty())
+    }
+
+    /// Rounds, bytes each party opens, and bytes dealt.
+    pub(super) fn cost(&self, width: u32, ring: Ring, channels: usize) -> GateCost {
+        let mut total = GateCost::default();
+        for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
+            let n = level.pairs.len() * channels;
+            let gate = Gate::Relu { shift: 0, width }.cost(ring, n);
+            let reopened = u64::from(Some(k) != self.last());
+            total.rounds += gate.rounds + reopened;
+            total.opened += gate.opened + reopened as usize * ring.packed_len(n);
+            total.dealt += gate.dealt;
+        }
+        total
+    }
+
+    /// Dealer: shares the correlations of all levels for masks `lambda`.
+    pub(super) fn deal(&self, lambda: &[u64], width: u32, dealing: &mut Dealing) {
+        let ring = dealing.ring();
+        let mut current = lambda.to_vec();
+        let mut size = self.input;
+        for (k, level) in self.levels.iter().enumerate() {
+            let mut winners = Vec::new();
+            if !level.pairs.is_empty() {
+                let difference: Vec<u64> = level
+                    .players(&current, size)
+                    .map(|(a, b)| ring.reduce(current[a].wrapping_sub(current[b])))
+                    .collect();
+                Gate::Relu { shift: 0, width }.deal(&difference, dealing);
+                if Some(k) == self.last() {
+                    return;
+                }
+                winners = dealing.mask_ring(difference.len());
+            }
+            current = level.advance(size, &current, &winners);
+            size = level.next.len();
+        }
+    }
+
+    /// Party: own shares of the maxima, from masked values and the own half of their masks.
+    pub(super) fn evaluate(
+        &self,
+        m: &[u64],
+        lambda: &[u64],
+        width: u32,
+        party: &mut Party,
+    ) -> Result<Vec<u64>, ProtocolError> {
+        let (ring, first) = (party.ring(), party.is_first());
+        let to_share = |m: u64, lambda: u64| ring.reduce(if first { m } else { 0 }.wrapping_sub(lambda));
+        let (mut m, mut lambda) = (m.to_vec(), lambda.to_vec());
+        let mut size = self.input;
+        let last = self.last();
+        for (k, level) in self.levels.iter().enumerate() {
+            let (mut won, mut won_lambda) = (Vec::new(), Vec::new());
+            if !level.pairs.is_empty() {
+                let subtract = |v: &[u64]| -> Vec<u64> {
+                    level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
+                };
+                let mut share =
+                    Gate::Relu { shift: 0, width }.evaluate(&subtract(&m), &subtract(&lambda), party)?;
+                for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
+                    *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));
+                }
+                if Some(k) == last {
+                    let kept: Vec<u64> = m.iter().zip(&lambda).map(|(&m, &l)| to_share(m, l)).collect();
+                    let mut shares = level.advance(size, &kept, &share);
+                    // Any level left only moves elements.
+                    let mut size = level.next.len();
+                    for level in &self.levels[k + 1..] {
+                        shares = level.advance(size, &shares, &[]);
+                        size = level.next.len();
+                    }
+                    return Ok(shares);
+                }
+                (won, won_lambda) = party.mask_and_open(&share)?;
+            }
+            m = level.advance(size, &m, &won);
+            lambda = level.advance(size, &lambda, &won_lambda);
+            size = level.next.len();
+        }
+        Ok(m.iter().zip(&lambda).map(|(&m, &l)| to_share(m, l)).collect())
+    }
+}
+
+impl Level {
+    /// Pairs up neighbours within every list; a last odd element goes on.
+    fn join(lists: &mut [Vec<u32>]) -> Self {
+        let (mut pairs, mut next) = (Vec::new(), Vec::new());
+        for list in lists {
+            *list = list
+                .chunks(2)
+                .map(|pair| {
+                    next.push(match *pair {
+                        [a, b] => {
+                            pairs.push((a, b));
+                            Slot::Winner(pairs.len() as u32 - 1)
+                        }
+                        _ => Slot::Keep(pair[0]),
+                    });
+                    next.len() as u32 - 1
+                })
+                .collect();
+        }
+        Self { pairs, next }
+    }
+
+    /// Indices of all pairs of all channels.
+    fn players<'a>(&'a self, all: &[u64], size: usize) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        (0..all.len() / size).flat_map(move |channel| {
+            self.pairs.iter().map(move |&(a, b)| (channel * size + a as usize, channel * size + b as usize))
+        })
+    }
+
+    /// The next elements of all channels.
+    fn advance(&self, size: usize, current: &[u64], winners: &[u64]) -> Vec<u64> {
+        let mut next = Vec::with_capacity(current.len() / size * self.next.len());
+        for (channel, elements) in current.chunks_exact(size).enumerate() {
+            let winners = &winners[channel * self.pairs.len()..];
+            next.extend(self.next.iter().map(|slot| match *slot {
+                Slot::Keep(i) => elements[i as usize],
+                Slot::Winner(i) => winners[i as usize],
+            }));
+        }
+        next
+    }
+}

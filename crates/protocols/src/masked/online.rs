@@ -1,0 +1,226 @@
+//! The online phase of server and client.
+
+use privet_net::Channel;
+use privet_plan::{Op, Plan, Step, Weights};
+use privet_ring::pack;
+use privet_ring::prg::{Prg, Seed};
+
+use super::gate::{Party, own_masks};
+use super::schedule::{Schedule, gate, tournament};
+use super::walk::{Walker, walk};
+use super::{RevealTo, Role, Source};
+use crate::{Progress, ProtocolError, linear};
+
+/// What a party brings to the online phase.
+pub enum Online<'a> {
+    /// The server's weights.
+    Server(&'a Weights),
+    /// The client's inputs, one vector of fixed-point integers per plan input.
+    Client(&'a [Vec<i64>]),
+}
+
+impl Online<'_> {
+    fn role(&self) -> Role {
+        match self {
+            Online::Server(_) => Role::Server,
+            Online::Client(_) => Role::Client,
+        }
+    }
+}
+
+/// Runs one inference with one bundle. Returns the outputs as signed integers, `None` for the party that learns nothing.
+pub fn online(
+    plan: &Plan,
+    schedule: &Schedule,
+    own: Online,
+    seed: &Seed,
+    source: &mut dyn Source,
+    channel: &mut dyn Channel,
+    progress: &mut dyn Progress,
+) -> Result<Option<Vec<Vec<i64>>>, ProtocolError> {
+    check(plan, &own)?;
+    let role = own.role();
+    let outputs = schedule.reveal_to.includes(role).then(Vec::new);
+    let mut evaluator = Evaluator { plan, schedule, own, prg: Prg::new(seed), source, channel, outputs };
+    walk(plan, schedule, &mut evaluator, progress)?;
+    let outputs = evaluator.outputs;
+    channel.flush()?;
+    Ok(outputs)
+}
+
+fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
+    match own {
+        Online::Server(weights) => weights.check(plan).map_err(|e| ProtocolError::Mismatch(e.to_string())),
+        Online::Client(inputs) => {
+            let lengths = plan.inputs.iter().map(|i| i.shape.iter().product::<usize>());
+            if lengths.eq(inputs.iter().map(Vec::len)) {
+                return Ok(());
+            }
+            Err(ProtocolError::Mismatch("the inputs do not have the plan's shapes".to_owned()))
+        }
+    }
+}
+
+struct Evaluator<'a> {
+    plan: &'a Plan,
+    schedule: &'a Schedule,
+    own: Online<'a>,
+    prg: Prg,
+    source: &'a mut dyn Source,
+    channel: &'a mut dyn Channel,
+    outputs: Option<Vec<Vec<i64>>>,
+}
+
+/// A wire as a party holds it; all lanes reduced.
+enum Wire {
+    Masked { m: Vec<u64>, lambda: Vec<u64> },
+    Shared(Vec<u64>),
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Wire::Shared(Vec::new())
+    }
+}
+
+impl Wire {
+    fn masked(&self) -> (&[u64], &[u64]) {
+        match self {
+            Wire::Masked { m, lambda } => (m, lambda),
+            Wire::Shared(_) => unreachable!("the schedule opens operands first"),
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    fn party<'b>(&'b mut self, k: usize, chunk: &'b [u8]) -> Party<'b> {
+        Party::new(self.plan.ring, self.own.role(), &self.prg, k, chunk, self.channel)
+    }
+
+    /// This party's stored material of an instruction.
+    fn stored(&mut self, k: usize) -> Result<Vec<u8>, ProtocolError> {
+        let len = self.schedule.instructions[k].1.stores(self.own.role());
+        if len == 0 { Ok(Vec::new()) } else { self.source.chunk(k, len) }
+    }
+
+    /// Own share of a wire in either form.
+    fn share(&self, wire: &Wire) -> Vec<u64> {
+        match wire {
+            Wire::Shared(share) => share.clone(),
+            Wire::Masked { m, lambda } => {
+                let first = self.own.role() == Role::Server;
+                let share =
+                    |(&m, &l): (&u64, &u64)| self.plan.ring.reduce(if first { m } else { 0 }.wrapping_sub(l));
+                m.iter().zip(lambda).map(share).collect()
+            }
+        }
+    }
+}
+
+impl Walker for Evaluator<'_> {
+    type Wire = Wire;
+
+    fn input(&mut self, k: usize, input: usize, elements: usize) -> Result<Wire, ProtocolError> {
+        let ring = self.plan.ring;
+        let own = match &self.own {
+            Online::Server(_) => None,
+            Online::Client(inputs) => {
+                let lambda = own_masks(&self.prg, k, elements, ring);
+                let masked = |(&v, &l): (&i64, &u64)| ring.reduce((v as u64).wrapping_add(l));
+                Some((inputs[input].iter().zip(&lambda).map(masked).collect::<Vec<u64>>(), lambda))
+            }
+        };
+        let mut party = self.party(k, &[]);
+        let (m, lambda) = match own {
+            Some((m, lambda)) => {
+                party.send_ring(&m)?;
+                (m, lambda)
+            }
+            None => (party.receive_ring(elements)?, vec![0; elements]),
+        };
+        Ok(Wire::Masked { m, lambda })
+    }
+
+    fn open(&mut self, k: usize, wire: &Wire, _: usize) -> Result<Wire, ProtocolError> {
+        let share = self.share(wire);
+        let (m, lambda) = self.party(k, &[]).mask_and_open(&share)?;
+        Ok(Wire::Masked { m, lambda })
+    }
+
+    fn public_linear(&mut self, step: &Step, operands: &[&Wire]) -> Wire {
+        let first = self.own.role() == Role::Server;
+        let apply = |values: &[&[u64]], constant: bool| {
+            let mut z = linear::apply(self.plan, step, values, constant);
+            self.plan.ring.reduce_all(&mut z);
+            z
+        };
+        if operands.iter().all(|w| matches!(w, Wire::Masked { .. })) {
+            let ms: Vec<&[u64]> = operands.iter().map(|w| w.masked().0).collect();
+            let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.masked().1).collect();
+            return Wire::Masked { m: apply(&ms, true), lambda: apply(&lambdas, false) };
+        }
+        let shares: Vec<Vec<u64>> = operands.iter().map(|w| self.share(w)).collect();
+        let shares: Vec<&[u64]> = shares.iter().map(Vec::as_slice).collect();
+        Wire::Shared(apply(&shares, first))
+    }
+
+    fn product(&mut self, k: usize, step: &Step, operand: &Wire) -> Result<Wire, ProtocolError> {
+        let ring = self.plan.ring;
+        let prepared = self.stored(k)?;
+        let mut share = pack::unpack(&prepared, ring.bits(), step.shape.iter().product())?;
+        if let Online::Server(weights) = &self.own {
+            let factor = linear::factor(&step.op).expect("a product has a factor");
+            let w: Vec<u64> = weights.tensors[factor.index()].iter().map(|&v| v as u64).collect();
+            let product = linear::multiply(self.plan, step, operand.masked().0, &w);
+            share.iter_mut().zip(product).for_each(|(s, p)| *s = ring.reduce(s.wrapping_add(p)));
+        }
+        Ok(Wire::Shared(share))
+    }
+
+    fn add_param(&mut self, step: &Step, operand: &Wire) -> Wire {
+        let mut share = self.share(operand);
+        if let (Online::Server(weights), Some(param)) = (&self.own, linear::addend(&step.op)) {
+            let values: Vec<u64> = weights.tensors[param.index()].iter().map(|&v| v as u64).collect();
+            linear::add(self.plan, step, &mut share, &values);
+            self.plan.ring.reduce_all(&mut share);
+        }
+        Wire::Shared(share)
+    }
+
+    fn gate(&mut self, k: usize, index: usize, operand: &Wire) -> Result<Wire, ProtocolError> {
+        let chunk = self.stored(k)?;
+        let plan = self.plan;
+        let (m, lambda) = operand.masked();
+        let mut party = self.party(k, &chunk);
+        let share = match &plan.steps[index].op {
+            Op::MaxPool { width, .. } => {
+                tournament(plan, index).evaluate(m, lambda, u32::from(*width), &mut party)?
+            }
+            op => gate(op).expect("a comparison").evaluate(m, lambda, &mut party)?,
+        };
+        party.finish()?;
+        Ok(Wire::Shared(share))
+    }
+
+    fn reveal(&mut self, k: usize, _: usize, wire: &Wire) -> Result<(), ProtocolError> {
+        let (ring, role, reveal_to) = (self.plan.ring, self.own.role(), self.schedule.reveal_to);
+        let share = self.share(wire);
+        let mut party = self.party(k, &[]);
+        let opened = match reveal_to {
+            RevealTo::Both => Some(party.open_ring(share)?),
+            _ if !reveal_to.includes(role) => {
+                party.send_ring(&share)?;
+                None
+            }
+            _ => {
+                let mut sum = party.receive_ring(share.len())?;
+                sum.iter_mut().zip(share).for_each(|(a, b)| *a = ring.reduce(a.wrapping_add(b)));
+                Some(sum)
+            }
+        };
+        if let (Some(outputs), Some(values)) = (&mut self.outputs, opened) {
+            outputs.push(values.into_iter().map(|v| ring.to_signed(v)).collect());
+        }
+        Ok(())
+    }
+}

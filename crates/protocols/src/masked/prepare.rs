@@ -1,0 +1,118 @@
+//! Preparation: everything a party can compute before the input is known.
+//!
+//! For every product the party's share is a_i = γ_i − λ_{x,i}·m_W (the server's with the bias), so that online only
+//! the server's m_x·W is left.
+
+use privet_plan::{Plan, Step, Weights};
+use privet_ring::pack;
+use privet_ring::prg::{Prg, Seed};
+
+use super::gate::{client_dealt, own_masks};
+use super::schedule::Schedule;
+use super::walk::{Walker, walk};
+use super::{MaskedWeights, Role, Sink, Source};
+use crate::{Progress, ProtocolError, linear};
+
+/// Prepares one bundle for `role`: reads what was dealt from `dealt`, gives what is to be stored to `sink`.
+///
+/// The server passes its weights, for the biases; the client passes `None` and reads nothing from `dealt`.
+#[expect(clippy::too_many_arguments, reason = "two roles share one walk; grouping would only move the list")]
+pub fn prepare(
+    plan: &Plan,
+    schedule: &Schedule,
+    role: Role,
+    seed: &Seed,
+    masked: &MaskedWeights,
+    weights: Option<&Weights>,
+    dealt: &mut dyn Source,
+    sink: &mut dyn Sink,
+    progress: &mut dyn Progress,
+) -> Result<(), ProtocolError> {
+    let mut preparer = Preparer { plan, schedule, role, prg: Prg::new(seed), masked, weights, dealt, sink };
+    walk(plan, schedule, &mut preparer, progress)
+}
+
+struct Preparer<'a> {
+    plan: &'a Plan,
+    schedule: &'a Schedule,
+    role: Role,
+    prg: Prg,
+    masked: &'a MaskedWeights,
+    weights: Option<&'a Weights>,
+    dealt: &'a mut dyn Source,
+    sink: &'a mut dyn Sink,
+}
+
+/// The own half of a masked wire's λ; `None` for a shared wire.
+type Lambda = Option<Vec<u64>>;
+
+impl Preparer<'_> {
+    /// What the dealer sent this party for an instruction; nothing for the client.
+    fn dealt(&mut self, k: usize) -> Result<Vec<u8>, ProtocolError> {
+        let len = self.schedule.instructions[k].1.dealt;
+        if self.role == Role::Client || len == 0 { Ok(Vec::new()) } else { self.dealt.chunk(k, len) }
+    }
+}
+
+impl Walker for Preparer<'_> {
+    type Wire = Lambda;
+
+    fn input(&mut self, k: usize, _: usize, elements: usize) -> Result<Lambda, ProtocolError> {
+        Ok(Some(match self.role {
+            Role::Server => vec![0; elements],
+            Role::Client => own_masks(&self.prg, k, elements, self.plan.ring),
+        }))
+    }
+
+    fn open(&mut self, k: usize, _: &Lambda, elements: usize) -> Result<Lambda, ProtocolError> {
+        Ok(Some(own_masks(&self.prg, k, elements, self.plan.ring)))
+    }
+
+    fn public_linear(&mut self, step: &Step, operands: &[&Lambda]) -> Lambda {
+        let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.as_deref()).collect::<Option<_>>()?;
+        let mut lambda = linear::apply(self.plan, step, &lambdas, false);
+        self.plan.ring.reduce_all(&mut lambda);
+        Some(lambda)
+    }
+
+    fn product(&mut self, k: usize, step: &Step, operand: &Lambda) -> Result<Lambda, ProtocolError> {
+        let ring = self.plan.ring;
+        let elements = step.shape.iter().product();
+        let mut share = match self.role {
+            Role::Server => pack::unpack(&self.dealt(k)?, ring.bits(), elements)?,
+            Role::Client => client_dealt(&self.prg, k, elements, ring),
+        };
+        let factor = linear::factor(&step.op).expect("a product has a factor");
+        let lambda = operand.as_deref().expect("the schedule opens operands first");
+        let m_w = self.masked[factor.index()].as_deref().expect("factors are masked");
+        // The server's half of the client's input mask is zero by construction; that is no secret.
+        if lambda.iter().any(|&v| v != 0) {
+            let product = linear::multiply(self.plan, step, lambda, m_w);
+            share.iter_mut().zip(product).for_each(|(s, p)| *s = s.wrapping_sub(p));
+        }
+        if let (Some(weights), Some(bias)) = (self.weights, linear::addend(&step.op)) {
+            let values: Vec<u64> = weights.tensors[bias.index()].iter().map(|&v| v as u64).collect();
+            linear::add(self.plan, step, &mut share, &values);
+        }
+        let mut bytes = Vec::new();
+        pack::pack(&share, ring.bits(), &mut bytes);
+        self.sink.chunk(k, bytes)?;
+        Ok(None)
+    }
+
+    fn add_param(&mut self, _: &Step, _: &Lambda) -> Lambda {
+        None
+    }
+
+    fn gate(&mut self, k: usize, _: usize, _: &Lambda) -> Result<Lambda, ProtocolError> {
+        let dealt = self.dealt(k)?;
+        if !dealt.is_empty() {
+            self.sink.chunk(k, dealt)?;
+        }
+        Ok(None)
+    }
+
+    fn reveal(&mut self, _: usize, _: usize, _: &Lambda) -> Result<(), ProtocolError> {
+        Ok(())
+    }
+}

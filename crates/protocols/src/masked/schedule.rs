@@ -1,0 +1,201 @@
+//! What the masked engine does with a plan, instruction by instruction, and what each instruction costs.
+//!
+//! Products, comparisons and truncations need masked operands and give additive shares; public linear steps take either.
+//! A wire held as shares is opened (masked) when something first needs it masked: the branches of a residual block
+//! are added before, so they cost one opening.
+
+use privet_plan::{Op, Plan, WireId};
+
+use super::compare::Gate;
+use super::maxpool::Tournament;
+use super::{RevealTo, Role};
+use crate::linear;
+
+/// How a wire is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// m = v + λ is known to both parties, λ is shared.
+    Masked,
+    /// v is shared additively.
+    Shared,
+}
+
+/// One instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruction {
+    /// Mask a shared wire with a fresh mask and open it.
+    Open(WireId),
+    /// Execute a step of the plan.
+    Step(usize),
+    /// Reveal an output.
+    Reveal(usize),
+}
+
+/// Declared cost of one instruction: payload bytes, without frame headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Online rounds.
+    pub rounds: u64,
+    /// Online bytes from server to client.
+    pub server_sends: usize,
+    /// Online bytes from client to server.
+    pub client_sends: usize,
+    /// Offline bytes from dealer to server.
+    pub dealt: usize,
+    /// One-time bytes the server stores.
+    pub server_stores: usize,
+    /// One-time bytes the client stores, next to its seed.
+    pub client_stores: usize,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.server_sends += other.server_sends;
+        self.client_sends += other.client_sends;
+        self.dealt += other.dealt;
+        self.server_stores += other.server_stores;
+        self.client_stores += other.client_stores;
+    }
+}
+
+impl Cost {
+    /// Online bytes that `role` sends.
+    pub fn sends(&self, role: Role) -> usize {
+        match role {
+            Role::Server => self.server_sends,
+            Role::Client => self.client_sends,
+        }
+    }
+
+    /// One-time bytes that `role` stores.
+    pub fn stores(&self, role: Role) -> usize {
+        match role {
+            Role::Server => self.server_stores,
+            Role::Client => self.client_stores,
+        }
+    }
+}
+
+/// Cost of a gate whose openings go both ways alike and whose material goes to the server alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct GateCost {
+    pub(super) rounds: u64,
+    pub(super) opened: usize,
+    pub(super) dealt: usize,
+}
+
+impl From<GateCost> for Cost {
+    fn from(gate: GateCost) -> Self {
+        Self {
+            rounds: gate.rounds,
+            server_sends: gate.opened,
+            client_sends: gate.opened,
+            dealt: gate.dealt,
+            server_stores: gate.dealt,
+            client_stores: 0,
+        }
+    }
+}
+
+/// The instructions of a plan with their costs.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// In execution order.
+    pub instructions: Vec<(Instruction, Cost)>,
+    /// Who learns the outputs.
+    pub reveal_to: RevealTo,
+}
+
+impl Schedule {
+    /// The schedule of a validated plan.
+    pub fn new(plan: &Plan, reveal_to: RevealTo) -> Self {
+        let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
+        let mut instructions = Vec::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            if needs_masked(&step.op) {
+                let wire = step.inputs[0];
+                if forms[wire.index()] == Form::Shared {
+                    instructions.push((Instruction::Open(wire), open_cost(plan, wire)));
+                    forms[wire.index()] = Form::Masked;
+                }
+            }
+            let all_masked = step.inputs.iter().all(|w| forms[w.index()] == Form::Masked);
+            forms.push(match &step.op {
+                Op::Input { .. } => Form::Masked,
+                op if linear::is_public_linear(op) && all_masked => Form::Masked,
+                _ => Form::Shared,
+            });
+            instructions.push((Instruction::Step(i), step_cost(plan, i)));
+        }
+        for (i, output) in plan.outputs.iter().enumerate() {
+            let bytes = plan.ring.packed_len(plan.len(output.wire));
+            let cost = Cost {
+                rounds: 1,
+                server_sends: if reveal_to == RevealTo::Server { 0 } else { bytes },
+                client_sends: if reveal_to == RevealTo::Client { 0 } else { bytes },
+                ..Cost::default()
+            };
+            instructions.push((Instruction::Reveal(i), cost));
+        }
+        Self { instructions, reveal_to }
+    }
+
+    /// Sum over all instructions.
+    pub fn total(&self) -> Cost {
+        let mut total = Cost::default();
+        self.instructions.iter().for_each(|(_, cost)| total += *cost);
+        total
+    }
+
+    /// Name of an instruction, for people.
+    pub fn name<'a>(&self, plan: &'a Plan, index: usize) -> &'a str {
+        match self.instructions[index].0 {
+            Instruction::Open(wire) => &plan.steps[wire.index()].name,
+            Instruction::Step(i) => &plan.steps[i].name,
+            Instruction::Reveal(i) => &plan.outputs[i].name,
+        }
+    }
+}
+
+fn needs_masked(op: &Op) -> bool {
+    linear::factor(op).is_some() || matches!(op, Op::Trunc { .. } | Op::Relu { .. } | Op::MaxPool { .. })
+}
+
+fn open_cost(plan: &Plan, wire: WireId) -> Cost {
+    let bytes = plan.ring.packed_len(plan.len(wire));
+    Cost { rounds: 1, server_sends: bytes, client_sends: bytes, ..Cost::default() }
+}
+
+fn step_cost(plan: &Plan, index: usize) -> Cost {
+    let step = &plan.steps[index];
+    let elements = step.shape.iter().product();
+    let bytes = plan.ring.packed_len(elements);
+    if linear::factor(&step.op).is_some() {
+        return Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() };
+    }
+    match &step.op {
+        Op::Input { .. } => Cost { rounds: 1, client_sends: bytes, ..Cost::default() },
+        Op::MaxPool { width, .. } => {
+            let channels = step.shape[0] * step.shape[1];
+            tournament(plan, index).cost(u32::from(*width), plan.ring, channels).into()
+        }
+        op => gate(op).map_or(Cost::default(), |g| g.cost(plan.ring, elements).into()),
+    }
+}
+
+/// The comparison gate of a step, if it is one.
+pub(super) fn gate(op: &Op) -> Option<Gate> {
+    match op {
+        Op::Trunc { shift } => Some(Gate::Trunc { shift: u32::from(*shift) }),
+        Op::Relu { shift, width } => Some(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width) }),
+        _ => None,
+    }
+}
+
+/// The tournament of a max pooling step.
+pub(super) fn tournament(plan: &Plan, index: usize) -> Tournament {
+    let step = &plan.steps[index];
+    let Op::MaxPool { window, .. } = &step.op else { unreachable!("not a max pool") };
+    Tournament::new(window, &plan.shape(step.inputs[0])[2..], &step.shape[2..])
+}

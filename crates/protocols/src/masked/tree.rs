@@ -1,0 +1,416 @@
+//! The comparison tree: shares of `[c mod 2^n < r mod 2^n]` from a public `c` and a dealt `r`, radix 4.
+//!
+//! Bit i generates a borrow when g_i = ¬c_i ∧ r_i and passes one on when p_i = ¬(c_i ⊕ r_i). A leaf covers up to four
+//! bits; the dealer shares all products of its bits of r, so the leaf's (G, P) are sums of shares with public
+//! coefficients. An inner node combines up to five children, G = G_3 ⊕ P_3·G_2 ⊕ P_3·P_2·G_1 ⊕ .., from their opened
+//! masked values and dealt products of their masks. One round a level.
+//!
+//! A second borrow, of the low `split` bits only, comes out of the same tree: groups never straddle the split, so it
+//! is either an opened inner value already or one more bit at the root.
+//!
+//! Reference: PROTOCOLS.md of the design, section 2 (MSB); the prefix adder is Kogge and Stone's, radix 4. Bits opened,
+//! dealt and rounds are counted by [`Tree::opened`], [`Tree::dealt`] and [`Tree::rounds`] and tested against the paper counts.
+
+use privet_ring::planes::words;
+
+use super::gate::{Dealing, Party};
+use crate::ProtocolError;
+
+/// Bits of a leaf and children of an inner node.
+const RADIX: usize = 4;
+/// The root takes one child more when that saves a round.
+const ROOT_ARITY: usize = 5;
+
+/// Shape of the tree; the same for dealer and parties.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tree {
+    /// Ranges of compared bits, from the lowest.
+    leaves: Vec<std::ops::Range<usize>>,
+    /// Sizes of the groups that each inner level joins, from the lowest.
+    levels: Vec<Vec<usize>>,
+    /// Children of the root that lie below the split; 0 without a split.
+    side: usize,
+}
+
+/// Masked (G, P) of one range of bits as a party holds them: opened values and own shares of the masks.
+#[derive(Default)]
+struct Item {
+    g: Vec<u64>,
+    p: Vec<u64>,
+    g_mask: Vec<u64>,
+    p_mask: Vec<u64>,
+}
+
+/// Masks of one range of bits, as the dealer knows them.
+#[derive(Default, Clone)]
+struct Masks {
+    g: Vec<u64>,
+    p: Vec<u64>,
+}
+
+/// The low borrow, as a party gets it.
+pub(super) enum Side {
+    /// No split was asked for.
+    None,
+    /// Opened on the way: the masked bits.
+    Opened(Vec<u64>),
+    /// Own share, still to be masked and opened.
+    Share(Vec<u64>),
+}
+
+impl Tree {
+    /// A tree over `bits` >= 1 bits; with `split` in 1..=bits also the borrow of the low `split` bits.
+    pub(super) fn new(bits: u32, split: Option<u32>) -> Self {
+        let (bits, split) = (bits as usize, split.map_or(0, |s| s as usize));
+        assert!(bits >= 1 && split <= bits, "a tree over {bits} bits split at {split}");
+        let mut leaves = Vec::new();
+        for part in [0..split, split..bits] {
+            let mut start = part.start;
+            while start < part.end {
+                let end = (start + RADIX).min(part.end);
+                leaves.push(start..end);
+                start = end;
+            }
+        }
+        let (mut items, mut side) = (leaves.len(), split.div_ceil(RADIX));
+        let mut levels = Vec::new();
+        while items > ROOT_ARITY {
+            let groups: Vec<usize> = chunks(side).chain(chunks(items - side)).collect();
+            side = side.div_ceil(RADIX);
+            items = groups.len();
+            levels.push(groups);
+        }
+        Self { leaves, levels, side }
+    }
+
+    /// Whether the only leaf is the root.
+    fn is_leaf(&self) -> bool {
+        self.leaves.len() == 1
+    }
+
+    fn root_arity(&self) -> usize {
+        self.levels.last().map_or(self.leaves.len(), Vec::len)
+    }
+
+    /// Whether the low borrow is an opened child of the root, so that no further bit is needed for it.
+    pub(super) fn side_is_opened(&self) -> bool {
+        self.side == 1 && !self.is_leaf()
+    }
+
+    /// Rounds of openings before the root's own bits: one a level.
+    pub(super) fn rounds(&self) -> u64 {
+        if self.is_leaf() { 0 } else { 1 + self.levels.len() as u64 }
+    }
+
+    /// Bits per element that each party opens, root's own bits not counted; one entry a round.
+    pub(super) fn opened(&self) -> Vec<usize> {
+        if self.is_leaf() {
+            return Vec::new();
+        }
+        let joined = |groups: &Vec<usize>| {
+            groups.iter().enumerate().filter(|&(_, &n)| n > 1).map(|(i, _)| 1 + usize::from(i > 0)).sum()
+        };
+        std::iter::once(2 * self.leaves.len() - 1).chain(self.levels.iter().map(joined)).collect()
+    }
+
+    /// Bits per element that the dealer shares.
+    pub(super) fn dealt(&self) -> usize {
+        let leaves: usize = self.leaves.iter().map(|l| (1 << l.len()) - 1).sum();
+        let node = |(i, &n): (usize, &usize)| if n > 1 { products(n, i > 0).len() } else { 0 };
+        let levels: usize =
+            self.levels.iter().map(|groups| groups.iter().enumerate().map(node).sum::<usize>()).sum();
+        let root = if self.is_leaf() { 0 } else { products(self.root_arity(), false).len() };
+        leaves + levels + root
+    }
+
+    /// Dealer: shares everything the tree over `r` (bit planes) needs. Returns the mask of the low borrow if that is an
+    /// opened child of the root.
+    pub(super) fn deal(&self, r: &[u64], elements: usize, dealing: &mut Dealing) -> Option<Vec<u64>> {
+        let stride = words(elements);
+        let mut items: Vec<Masks> = Vec::new();
+        for (i, leaf) in self.leaves.iter().enumerate() {
+            let bits: Vec<&[u64]> = leaf.clone().map(|k| &r[k * stride..][..stride]).collect();
+            for set in 1..1usize << leaf.len() {
+                dealing.deal_planes(&and_all(set, &bits), elements);
+            }
+            if !self.is_leaf() {
+                items.push(Masks::draw(i > 0, elements, dealing));
+            }
+        }
+        for groups in &self.levels {
+            let mut next = Vec::new();
+            let mut rest = &items[..];
+            for (i, &arity) in groups.iter().enumerate() {
+                let (children, tail) = rest.split_at(arity);
+                rest = tail;
+                next.push(if arity == 1 {
+                    children[0].clone()
+                } else {
+                    deal_products(children, i > 0, elements, dealing);
+                    Masks::draw(i > 0, elements, dealing)
+                });
+            }
+            items = next;
+        }
+        if !self.is_leaf() {
+            deal_products(&items, false, elements, dealing);
+        }
+        self.side_is_opened().then(|| items.swap_remove(0).g)
+    }
+
+    /// Party: evaluates the tree for the public bit planes `c`. Returns the own share of the borrow and the low borrow.
+    pub(super) fn evaluate(
+        &self,
+        c: &[u64],
+        elements: usize,
+        party: &mut Party,
+    ) -> Result<(Vec<u64>, Side), ProtocolError> {
+        let stride = words(elements);
+        let mut shares = Vec::new();
+        for (i, leaf) in self.leaves.iter().enumerate() {
+            let bits: Vec<&[u64]> = leaf.clone().map(|k| &c[k * stride..][..stride]).collect();
+            let dealt = party.dealt_planes((1 << leaf.len()) - 1, elements)?;
+            shares.push(leaf_shares(&bits, &dealt, i > 0, party.is_first()));
+        }
+        if self.is_leaf() {
+            let (borrow, _) = shares.swap_remove(0);
+            let side = if self.side == 1 { Side::Share(borrow.clone()) } else { Side::None };
+            return Ok((borrow, side));
+        }
+        let mut items = open_items(shares, elements, party)?;
+        for groups in &self.levels {
+            let mut joined = Vec::new();
+            let mut next: Vec<Item> = Vec::new();
+            let mut rest = &mut items[..];
+            for (i, &arity) in groups.iter().enumerate() {
+                let (children, tail) = rest.split_at_mut(arity);
+                rest = tail;
+                if arity == 1 {
+                    next.push(std::mem::take(&mut children[0]));
+                } else {
+                    let dealt = party.dealt_planes(products(arity, i > 0).len(), elements)?;
+                    joined.push(node_shares(children, &dealt, arity, i > 0, party.is_first()));
+                    next.push(Item::default());
+                }
+            }
+            let mut opened = open_items(joined, elements, party)?.into_iter();
+            for (item, _) in next.iter_mut().zip(groups).filter(|(_, arity)| **arity > 1) {
+                *item = opened.next().expect("one opened item per joined group");
+            }
+            items = next;
+        }
+        let dealt = party.dealt_planes(products(items.len(), false).len(), elements)?;
+        let (borrow, _) = node_shares(&items, &dealt, items.len(), false, party.is_first());
+        let side = match self.side {
+            0 => Side::None,
+            1 => Side::Opened(std::mem::take(&mut items[0].g)),
+            n => Side::Share(node_shares(&items, &dealt, n, false, party.is_first()).0),
+        };
+        Ok((borrow, side))
+    }
+}
+
+/// Splits `items` into groups of [`RADIX`], the last one smaller.
+fn chunks(items: usize) -> impl Iterator<Item = usize> {
+    (0..items).step_by(RADIX).map(move |at| RADIX.min(items - at))
+}
+
+/// A product of masks that a node needs: `P_k` for the bits of `p`, times `G_j` if given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Product {
+    g: Option<usize>,
+    p: usize,
+}
+
+/// All products of two or more masks that a node of this arity needs, in the order they are dealt.
+fn products(arity: usize, with_p: bool) -> Vec<Product> {
+    let lowest = usize::from(!with_p);
+    let p_sets = (0..1usize << arity).filter(|set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
+    let p_only = p_sets.map(|p| Product { g: None, p });
+    let with_g = (0..arity).flat_map(|j| {
+        let above = (1usize << arity) - (2 << j);
+        (1..1usize << arity).filter(move |set| set & !above == 0).map(move |p| Product { g: Some(j), p })
+    });
+    p_only.chain(with_g).collect()
+}
+
+/// AND of the planes selected by the bits of `set`, which is not empty.
+fn and_all(set: usize, planes: &[&[u64]]) -> Vec<u64> {
+    let mut chosen = planes.iter().enumerate().filter(|(k, _)| set >> k & 1 == 1).map(|(_, p)| p);
+    let mut product = chosen.next().expect("a product has a factor").to_vec();
+    for plane in chosen {
+        product.iter_mut().zip(plane.iter()).for_each(|(a, b)| *a &= b);
+    }
+    product
+}
+
+impl Masks {
+    fn draw(with_p: bool, elements: usize, dealing: &mut Dealing) -> Self {
+        let g = dealing.mask_plane(elements);
+        let p = if with_p { dealing.mask_plane(elements) } else { Vec::new() };
+        Self { g, p }
+    }
+}
+
+fn deal_products(children: &[Masks], with_p: bool, elements: usize, dealing: &mut Dealing) {
+    for product in products(children.len(), with_p) {
+        let mut plane: Vec<u64> = match product.g {
+            Some(j) => children[j].g.clone(),
+            None => vec![u64::MAX; words(elements)],
+        };
+        for (_, child) in children.iter().enumerate().filter(|(k, _)| product.p >> k & 1 == 1) {
+            plane.iter_mut().zip(&child.p).for_each(|(a, b)| *a &= b);
+        }
+        dealing.deal_planes(&plane, elements);
+    }
+}
+
+/// Masks shares of (G, P) with fresh masks and opens them, all in one round.
+fn open_items(
+    shares: Vec<(Vec<u64>, Option<Vec<u64>>)>,
+    elements: usize,
+    party: &mut Party,
+) -> Result<Vec<Item>, ProtocolError> {
+    if shares.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stride = words(elements);
+    let mut flat = Vec::new();
+    let mut masks = Vec::new();
+    for (g, p) in &shares {
+        for plane in std::iter::once(g).chain(p) {
+            let mask = party.mask_plane(elements);
+            flat.extend(plane.iter().zip(&mask).map(|(s, m)| s ^ m));
+            masks.push(mask);
+        }
+    }
+    let opened = party.open_planes(&flat, elements)?;
+    let mut opened = opened.chunks_exact(stride).map(<[u64]>::to_vec).zip(masks);
+    let mut take = || opened.next().expect("one plane per share");
+    Ok(shares
+        .iter()
+        .map(|(_, p)| {
+            let (g, g_mask) = take();
+            let (p, p_mask) = if p.is_some() { take() } else { Default::default() };
+            Item { g, p, g_mask, p_mask }
+        })
+        .collect())
+}
+
+/// Own shares of a leaf's G and P. `c` are its public planes, `dealt` the shares of all products of its bits of r.
+fn leaf_shares(c: &[&[u64]], dealt: &[u64], with_p: bool, first: bool) -> (Vec<u64>, Option<Vec<u64>>) {
+    let (bits, stride) = (c.len(), c[0].len());
+    let full = (1usize << bits) - 1;
+    let mut g = vec![0; stride];
+    let mut p = vec![0; if with_p { stride } else { 0 }];
+    for w in 0..stride {
+        // not[U]: all bits of c in U are zero.
+        let mut not = [u64::MAX; 1 << RADIX];
+        for set in 1..=full {
+            not[set] = not[set & (set - 1)] & !c[set.trailing_zeros() as usize][w];
+        }
+        let (mut sum_g, mut sum_p) = (0, if first { not[full] } else { 0 });
+        for set in 1..=full {
+            let share = dealt[(set - 1) * stride + w];
+            // The lowest bit of the set generates, the higher ones pass: where r_k is not a factor, ¬c_k is.
+            let lowest = set.trailing_zeros() as usize;
+            let above = full & !((2 << lowest) - 1);
+            sum_g ^= not[(1 << lowest) | (above & !set)] & share;
+            sum_p ^= not[full & !set] & share;
+        }
+        g[w] = sum_g;
+        if with_p {
+            p[w] = sum_p;
+        }
+    }
+    (g, with_p.then_some(p))
+}
+
+/// Own shares of G (and P) over the lowest `arity` of `children`, from the products dealt for all of them.
+fn node_shares(
+    children: &[Item],
+    dealt: &[u64],
+    arity: usize,
+    with_p: bool,
+    first: bool,
+) -> (Vec<u64>, Option<Vec<u64>>) {
+    let stride = children[0].g.len();
+    // Share of the product of the P masks in a set, and of that times a G mask: an own mask, or a dealt product.
+    let mut p_products: [&[u64]; 1 << ROOT_ARITY] = [&[]; 1 << ROOT_ARITY];
+    let mut g_products: [[&[u64]; 1 << ROOT_ARITY]; ROOT_ARITY] = [[&[]; 1 << ROOT_ARITY]; ROOT_ARITY];
+    for (k, child) in children.iter().enumerate() {
+        p_products[1 << k] = &child.p_mask;
+        g_products[k][0] = &child.g_mask;
+    }
+    for (product, plane) in products(children.len(), with_p).iter().zip(dealt.chunks_exact(stride)) {
+        match product.g {
+            Some(j) => g_products[j][product.p] = plane,
+            None => p_products[product.p] = plane,
+        }
+    }
+    let full = (1usize << arity) - 1;
+    let mut g = vec![0; stride];
+    let mut p = vec![0; if with_p { stride } else { 0 }];
+    for w in 0..stride {
+        // passes[U]: product of the opened P in U.
+        let mut passes = [u64::MAX; 1 << ROOT_ARITY];
+        for set in 1..=full {
+            let lowest = set.trailing_zeros() as usize;
+            let value = children[lowest].p.get(w).copied().unwrap_or(0);
+            passes[set] = passes[set & (set - 1)] & value;
+        }
+        let mut sum = 0;
+        for (j, child) in children.iter().enumerate().take(arity) {
+            let above = full & !((2 << j) - 1);
+            let opened = child.g[w];
+            let own = if first { opened } else { 0 } ^ g_products[j][0][w];
+            sum ^= passes[above] & own;
+            let mut set = above;
+            while set != 0 {
+                sum ^= passes[above & !set] & ((opened & p_products[set][w]) ^ g_products[j][set][w]);
+                set = (set - 1) & above;
+            }
+        }
+        g[w] = sum;
+        if with_p {
+            let mut sum = if first { passes[full] } else { 0 };
+            for set in 1..=full {
+                sum ^= passes[full & !set] & p_products[set][w];
+            }
+            p[w] = sum;
+        }
+    }
+    (g, with_p.then_some(p))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counts of PROTOCOLS.md: (width m, bits opened by both parties with the result, rounds, bits dealt with the top bit).
+    #[test]
+    fn counts_equal_the_published_ones() {
+        for (m, opened, rounds, dealt) in [(16, 16, 2, 68), (32, 38, 3, 151), (64, 78, 3, 329)] {
+            let tree = Tree::new(m - 1, None);
+            assert_eq!(2 * (tree.opened().iter().sum::<usize>() + 1), opened, "m={m}");
+            assert_eq!(tree.rounds() + 1, rounds, "m={m}");
+            assert_eq!(tree.dealt() + 1, dealt, "m={m}");
+        }
+    }
+
+    #[test]
+    fn no_tree_takes_more_than_three_rounds_and_a_split_costs_few_bits() {
+        for bits in 1..=63 {
+            let plain = Tree::new(bits, None);
+            for split in 1..=bits {
+                let tree = Tree::new(bits, Some(split));
+                assert!(tree.rounds() < 3, "{bits} split at {split}");
+                let extra = tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened());
+                assert!(
+                    extra <= plain.opened().iter().sum::<usize>() + 6,
+                    "{bits} split at {split}: {extra}"
+                );
+            }
+        }
+    }
+}

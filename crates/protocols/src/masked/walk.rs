@@ -1,0 +1,62 @@
+//! One walk over a schedule, for dealer, preparation and online alike.
+
+use privet_plan::{Op, Plan, Step, WireId};
+
+use super::schedule::{Instruction, Schedule};
+use crate::{Progress, ProtocolError, linear};
+
+/// What a walker does at each instruction; `k` numbers instructions and separates pseudorandom streams.
+pub(super) trait Walker {
+    /// A wire as this walker holds it. Empty by default, which is what wires nobody reads any more become.
+    type Wire: Default;
+
+    fn input(&mut self, k: usize, input: usize, elements: usize) -> Result<Self::Wire, ProtocolError>;
+    fn open(&mut self, k: usize, wire: &Self::Wire, elements: usize) -> Result<Self::Wire, ProtocolError>;
+    fn public_linear(&mut self, step: &Step, operands: &[&Self::Wire]) -> Self::Wire;
+    fn product(&mut self, k: usize, step: &Step, operand: &Self::Wire) -> Result<Self::Wire, ProtocolError>;
+    fn add_param(&mut self, step: &Step, operand: &Self::Wire) -> Self::Wire;
+    /// A comparison, truncation or max pool; `index` is the step's.
+    fn gate(&mut self, k: usize, index: usize, operand: &Self::Wire) -> Result<Self::Wire, ProtocolError>;
+    fn reveal(&mut self, k: usize, output: usize, wire: &Self::Wire) -> Result<(), ProtocolError>;
+}
+
+/// Drives `walker` through all instructions, dropping wires after their last use.
+pub(super) fn walk<W: Walker>(
+    plan: &Plan,
+    schedule: &Schedule,
+    walker: &mut W,
+    progress: &mut dyn Progress,
+) -> Result<(), ProtocolError> {
+    let last_uses = plan.last_uses();
+    let mut wires: Vec<W::Wire> = Vec::new();
+    wires.resize_with(plan.steps.len(), Default::default);
+    for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
+        progress.step(k, schedule.instructions.len(), schedule.name(plan, k));
+        match *instruction {
+            Instruction::Open(wire) => {
+                wires[wire.index()] = walker.open(k, &wires[wire.index()], plan.len(wire))?;
+            }
+            Instruction::Step(i) => {
+                let step = &plan.steps[i];
+                let operand = |j: usize| &wires[step.inputs[j].index()];
+                wires[i] = match &step.op {
+                    Op::Input { input } => walker.input(k, *input as usize, plan.len(WireId(i as u32)))?,
+                    Op::AddParam { .. } => walker.add_param(step, operand(0)),
+                    op if linear::factor(op).is_some() => walker.product(k, step, operand(0))?,
+                    op if linear::is_public_linear(op) => {
+                        let operands: Vec<&W::Wire> = (0..step.inputs.len()).map(operand).collect();
+                        walker.public_linear(step, &operands)
+                    }
+                    _ => walker.gate(k, i, operand(0))?,
+                };
+                for dead in &last_uses[i] {
+                    wires[dead.index()] = W::Wire::default();
+                }
+            }
+            Instruction::Reveal(output) => {
+                walker.reveal(k, output, &wires[plan.outputs[output].wire.index()])?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! A builder for small plans, and both engines run side by side.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use privet_net::{Channel, HEADER_BYTES, Traffic};
+use privet_plan::{
+    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
+    Window, WireId, ranges,
+};
+use privet_protocols::masked::{self, MaskedWeights, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::{ProtocolError, Silent, cleartext};
+use privet_ring::Ring;
+use privet_ring::prg::{Prg, Seed};
+
+/// Builds a plan step by step.
+pub struct Builder {
+    pub plan: Plan,
+    pub weights: Vec<Vec<i64>>,
+    prg: Prg,
+}
+
+impl Builder {
+    pub fn new(ring: u32, frac_bits: u8) -> Self {
+        let plan = Plan {
+            model: "test".into(),
+            ring: Ring::new(ring).unwrap(),
+            frac_bits,
+            inputs: Vec::new(),
+            params: Vec::new(),
+            steps: Vec::new(),
+            outputs: Vec::new(),
+            labels: Vec::new(),
+        };
+        Self { plan, weights: Vec::new(), prg: Prg::new(&Seed::from_bytes([9; 16])) }
+    }
+
+    pub fn input(&mut self, shape: &[usize]) -> WireId {
+        let input = self.plan.inputs.len() as u32;
+        let name = format!("input{input}");
+        self.plan.inputs.push(InputSpec { name, shape: shape.to_vec(), preprocess: Preprocess::default() });
+        let frac_bits = self.plan.frac_bits;
+        self.step(Op::Input { input }, &[], shape, frac_bits)
+    }
+
+    /// A private tensor of values in [-magnitude, magnitude].
+    pub fn param(&mut self, shape: &[usize], frac_bits: u8, magnitude: i64) -> ParamId {
+        let id = self.plan.params.len();
+        let count = shape.iter().product();
+        self.plan.params.push(ParamSpec { name: format!("w{id}"), shape: shape.to_vec(), frac_bits });
+        self.weights.push(uniform(&self.prg, id as u64, count, magnitude));
+        ParamId(id as u32)
+    }
+
+    pub fn step(&mut self, op: Op, inputs: &[WireId], shape: &[usize], frac_bits: u8) -> WireId {
+        self.plan.steps.push(Step {
+            name: format!("step{}", self.plan.steps.len()),
+            op,
+            inputs: inputs.to_vec(),
+            shape: shape.to_vec(),
+            frac_bits,
+            range: Range { bits: 2, source: RangeSource::FullWidth },
+        });
+        WireId(self.plan.steps.len() as u32 - 1)
+    }
+
+    pub fn output(&mut self, wire: WireId) {
+        let name = format!("output{}", self.plan.outputs.len());
+        self.plan.outputs.push(OutputSpec { name, wire, post: Post::None });
+    }
+
+    pub fn finish(mut self) -> (Plan, Weights) {
+        ranges::assign_full_width(&mut self.plan);
+        self.plan.validate().unwrap();
+        let weights = Weights::new(self.weights);
+        weights.check(&self.plan).unwrap();
+        (self.plan, weights)
+    }
+}
+
+/// `count` integers in [-magnitude, magnitude].
+pub fn uniform(prg: &Prg, stream: u64, count: usize, magnitude: i64) -> Vec<i64> {
+    let span = 2 * magnitude as u64 + 1;
+    prg.stream(stream).words(count, u64::MAX).into_iter().map(|w| (w % span) as i64 - magnitude).collect()
+}
+
+pub fn window(kernel: &[u32], stride: &[u32], dilation: &[u32], begin: &[u32], end: &[u32]) -> Window {
+    Window {
+        kernel: kernel.into(),
+        stride: stride.into(),
+        dilation: dilation.into(),
+        pad_begin: begin.into(),
+        pad_end: end.into(),
+    }
+}
+
+/// Chunks by instruction.
+#[derive(Default)]
+pub struct Chunks(pub BTreeMap<usize, Vec<u8>>);
+
+impl Source for Chunks {
+    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let bytes = self.0.remove(&instruction).unwrap_or_default();
+        assert_eq!(bytes.len(), len, "chunk of instruction {instruction}");
+        Ok(bytes)
+    }
+}
+
+/// One party's material.
+pub struct Half {
+    pub seed: Seed,
+    pub chunks: Chunks,
+}
+
+/// Both halves of a bundle, dealt and prepared.
+pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Half, Half) {
+    let [server, client, weight_seed] = std::array::from_fn(|_| Seed::random().unwrap());
+    let mut dealt = Chunks::default();
+    let mut sink = |k: usize, bytes: Vec<u8>| {
+        assert_eq!(bytes.len(), schedule.instructions[k].1.dealt, "dealt bytes of instruction {k}");
+        dealt.0.insert(k, bytes);
+        Ok(())
+    };
+    masked::deal(plan, schedule, &server, &client, &weight_seed, &mut sink, &mut Silent).unwrap();
+    let m_w = masked::mask_weights(plan, weights, &weight_seed);
+    let packed = masked::pack_masked_weights(plan, &m_w);
+    let received = masked::unpack_masked_weights(plan, &packed).unwrap();
+    let server = prepare(plan, schedule, Role::Server, server, &m_w, Some(weights), dealt);
+    let client = prepare(plan, schedule, Role::Client, client, &received, None, Chunks::default());
+    (server, client)
+}
+
+fn prepare(
+    plan: &Plan,
+    schedule: &Schedule,
+    role: Role,
+    seed: Seed,
+    m_w: &MaskedWeights,
+    weights: Option<&Weights>,
+    mut dealt: Chunks,
+) -> Half {
+    let mut stored = Chunks::default();
+    let mut sink = |k: usize, bytes: Vec<u8>| {
+        assert_eq!(bytes.len(), schedule.instructions[k].1.stores(role), "stored bytes of instruction {k}");
+        stored.0.insert(k, bytes);
+        Ok(())
+    };
+    masked::prepare(plan, schedule, role, &seed, m_w, weights, &mut dealt, &mut sink, &mut Silent).unwrap();
+    Half { seed, chunks: stored }
+}
+
+pub struct Outcome {
+    pub server: Option<Vec<Vec<i64>>>,
+    pub client: Option<Vec<Vec<i64>>>,
+    pub server_traffic: Traffic,
+    pub client_traffic: Traffic,
+}
+
+/// One inference between two threads over memory channels.
+pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) -> Outcome {
+    let schedule = Schedule::new(plan, reveal_to);
+    let (mut server, mut client) = offline(plan, weights, &schedule);
+    let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
+    let (server_out, client_out) = std::thread::scope(|scope| {
+        let own = Online::Client(inputs);
+        let run = |own, half: &mut Half, channel: &mut dyn Channel| {
+            masked::online(plan, &schedule, own, &half.seed, &mut half.chunks, channel, &mut Silent).unwrap()
+        };
+        let handle = scope.spawn(move || {
+            let out = run(own, &mut client, &mut b);
+            (out, b.traffic())
+        });
+        (run(Online::Server(weights), &mut server, &mut a), handle.join().unwrap())
+    });
+    Outcome {
+        server: server_out,
+        client: client_out.0,
+        server_traffic: a.traffic(),
+        client_traffic: client_out.1,
+    }
+}
+
+/// The reference result.
+pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec<i64>> {
+    cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
+}
+
+/// Payload bytes without frame headers.
+pub fn payload(traffic: Traffic) -> usize {
+    traffic.bytes_sent as usize - traffic.frames_sent as usize * HEADER_BYTES
+}

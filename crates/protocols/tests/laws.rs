@@ -1,0 +1,223 @@
+//! Laws of the engines: every operation, bit-equal to the cleartext reference, at the declared cost.
+
+mod common;
+
+use common::{Builder, payload, reference, two_party, uniform, window};
+use privet_plan::{Op, Plan, Weights, WireId};
+use privet_protocols::masked::{RevealTo, Role, Schedule};
+use privet_ring::prg::{Prg, Seed};
+
+/// Widths from both ends and around word boundaries, and LLAMA's default.
+const RINGS: [u32; 8] = [24, 31, 32, 33, 40, 48, 52, 64];
+
+fn inputs(plan: &Plan, magnitude: i64) -> Vec<Vec<i64>> {
+    let prg = Prg::new(&Seed::from_bytes([4; 16]));
+    let values = |(i, spec): (usize, &privet_plan::InputSpec)| {
+        uniform(&prg, i as u64, spec.shape.iter().product(), magnitude)
+    };
+    plan.inputs.iter().enumerate().map(values).collect()
+}
+
+/// Runs both engines; checks results, who learns them, bytes and rounds.
+fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
+    let expected = reference(plan, weights, inputs);
+    let outcome = two_party(plan, weights, inputs, reveal_to);
+    let ring = plan.ring.bits();
+    for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
+        match outputs {
+            Some(values) => {
+                assert!(reveal_to.includes(role));
+                assert_eq!(*values, expected, "l={ring}, {role:?}");
+            }
+            None => assert!(!reveal_to.includes(role)),
+        }
+    }
+    let total = Schedule::new(plan, reveal_to).total();
+    assert_eq!(payload(outcome.server_traffic), total.server_sends, "server bytes, l={ring}");
+    assert_eq!(payload(outcome.client_traffic), total.client_sends, "client bytes, l={ring}");
+    assert_eq!(outcome.server_traffic.rounds, total.rounds, "rounds, l={ring}");
+    assert_eq!(outcome.client_traffic.rounds, total.rounds, "rounds, l={ring}");
+}
+
+/// A small residual network that uses every operation.
+fn every_operation(ring: u32, f: u8) -> (Plan, Weights) {
+    let mut b = Builder::new(ring, f);
+    let one = 1i64 << f;
+    let x = b.input(&[1, 3, 9, 8]);
+    let w = b.param(&[6, 3, 3, 3], f, one / 8);
+    let bias = b.param(&[6], 2 * f, one * one / 4);
+    let same = window(&[3, 3], &[1, 1], &[1, 1], &[1, 1], &[1, 1]);
+    let conv = Op::Conv { weight: w, bias: Some(bias), groups: 1, window: same };
+    let conv = b.step(conv, &[x], &[1, 6, 9, 8], 2 * f);
+    let pool = Op::MaxPool { window: window(&[3, 3], &[2, 2], &[1, 1], &[1, 0], &[1, 1]), width: 0 };
+    let pooled = b.step(pool, &[conv], &[1, 6, 5, 4], 2 * f);
+    let y = b.step(Op::Relu { shift: f, width: 0 }, &[pooled], &[1, 6, 5, 4], f);
+    let w = b.param(&[6, 1, 3, 2], f, one / 4);
+    let depthwise = window(&[3, 2], &[1, 1], &[1, 1], &[1, 0], &[1, 1]);
+    let z =
+        b.step(Op::Conv { weight: w, bias: None, groups: 6, window: depthwise }, &[y], &[1, 6, 5, 4], 2 * f);
+    let residual = b.step(
+        Op::Combine { coefficients: vec![1, 1 << f], constant: -(1 << f) },
+        &[z, y],
+        &[1, 6, 5, 4],
+        2 * f,
+    );
+    let r = b.step(Op::Relu { shift: f, width: 0 }, &[residual], &[1, 6, 5, 4], f);
+    let joined = b.step(Op::Concat { axis: 1 }, &[r, y], &[1, 12, 5, 4], f);
+    let average = Op::AveragePool {
+        window: window(&[2, 3], &[2, 1], &[1, 1], &[1, 1], &[0, 0]),
+        count_include_pad: false,
+        reciprocal_bits: f,
+    };
+    let averaged = b.step(average, &[joined], &[1, 12, 3, 3], 2 * f);
+    let averaged = b.step(Op::Trunc { shift: f }, &[averaged], &[1, 12, 3, 3], f);
+    let slice = Op::Slice { starts: vec![0, 11, 0, 2], steps: vec![1, -2, 1, -1] };
+    let sliced = b.step(slice, &[averaged], &[1, 6, 3, 3], f);
+    let padded = b.step(Op::Pad { before: vec![0, 0, 1, 0] }, &[sliced], &[1, 6, 4, 4], f);
+    let moved = b.step(Op::Transpose { perm: vec![0, 2, 3, 1] }, &[padded], &[1, 4, 4, 6], f);
+    let factor = b.param(&[4, 1, 6], f, one);
+    let scaled = b.step(Op::Scale { factor }, &[moved], &[1, 4, 4, 6], 2 * f);
+    let param = b.param(&[6], 2 * f, one * one);
+    let shifted = b.step(Op::AddParam { param }, &[scaled], &[1, 4, 4, 6], 2 * f);
+    let cut = b.step(Op::Trunc { shift: f }, &[shifted], &[1, 4, 4, 6], f);
+    let flat = b.step(Op::Reshape, &[cut], &[2, 48], f);
+    let weight = b.param(&[48, 5], f, one / 8);
+    let bias = b.param(&[5], 2 * f, one * one);
+    let out = b.step(Op::MatMul { weight, bias: Some(bias) }, &[flat], &[2, 5], 2 * f);
+    let out = b.step(Op::Trunc { shift: f }, &[out], &[2, 5], f);
+    let plain = b.step(Op::Relu { shift: 0, width: 0 }, &[out], &[2, 5], f);
+    b.output(out);
+    b.output(plain);
+    b.output(y);
+    b.finish()
+}
+
+#[test]
+fn a_network_of_every_operation_is_bit_equal_at_the_declared_cost() {
+    for ring in RINGS {
+        let f = if ring < 40 { 6 } else { 12 };
+        let (plan, weights) = every_operation(ring, f);
+        law(&plan, &weights, &inputs(&plan, 2 << f), RevealTo::Client);
+    }
+}
+
+#[test]
+fn outputs_go_to_whom_they_are_revealed() {
+    let (plan, weights) = every_operation(32, 6);
+    for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
+        law(&plan, &weights, &inputs(&plan, 100), reveal_to);
+    }
+}
+
+/// One gate on boundary values of its range, both signs, for every ring width.
+#[test]
+fn gates_are_exact_at_the_ends_of_their_range_for_every_ring() {
+    for ring in 16..=64 {
+        for (op, shift) in [
+            (Op::Trunc { shift: 5 }, 5),
+            (Op::Relu { shift: 5, width: 0 }, 5),
+            (Op::Relu { shift: 0, width: 0 }, 0),
+            (Op::Trunc { shift: ring as u8 - 2 }, ring as u8 - 2),
+        ] {
+            let f = (ring as u8 - 2).min(60);
+            let mut b = Builder::new(ring, f.min(ring as u8 - 3));
+            let f = b.plan.frac_bits;
+            if shift > f {
+                continue;
+            }
+            let limit = 1i64 << (ring - 2);
+            let edge = vec![-limit, -limit + 1, -33, -32, -31, -1, 0, 1, 31, 32, 33, limit - 2, limit - 1];
+            let x = b.input(&[edge.len()]);
+            let y = b.step(op, &[x], &[edge.len()], f - shift);
+            b.output(y);
+            let (plan, weights) = b.finish();
+            law(&plan, &weights, &[edge], RevealTo::Client);
+        }
+    }
+}
+
+#[test]
+fn the_first_maximum_and_ties_survive_pooling() {
+    let mut b = Builder::new(64, 4);
+    let x = b.input(&[1, 1, 2, 3]);
+    let pool = Op::MaxPool { window: window(&[2, 2], &[1, 1], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
+    let y = b.step(pool, &[x], &[1, 1, 1, 2], 4);
+    b.output(y);
+    let (plan, weights) = b.finish();
+    let limit = (1i64 << 61) - 1;
+    for values in [vec![5, 5, -limit, 5, limit, -limit], vec![-1, -1, -1, -1, -1, -2], vec![-limit - 1; 6]] {
+        law(&plan, &weights, &[values], RevealTo::Client);
+    }
+}
+
+#[test]
+fn one_and_three_spatial_axes_and_batches() {
+    let mut b = Builder::new(48, 8);
+    let x = b.input(&[2, 4, 10]);
+    let weight = b.param(&[4, 2, 3], 8, 60);
+    let w = window(&[3], &[2], &[2], &[1], &[3]);
+    let y = b.step(Op::Conv { weight, bias: None, groups: 2, window: w }, &[x], &[2, 4, 5], 16);
+    let y = b.step(Op::Trunc { shift: 8 }, &[y], &[2, 4, 5], 8);
+    let volume = b.step(Op::Reshape, &[y], &[1, 2, 2, 2, 5], 8);
+    let pool =
+        Op::MaxPool { window: window(&[2, 1, 3], &[1, 1, 1], &[1, 1, 2], &[0, 0, 0], &[0, 0, 0]), width: 0 };
+    let pooled = b.step(pool, &[volume], &[1, 2, 1, 2, 1], 8);
+    b.output(pooled);
+    let (plan, weights) = b.finish();
+    law(&plan, &weights, &inputs(&plan, 1000), RevealTo::Client);
+}
+
+#[test]
+fn overflow_is_trapped_and_named() {
+    let mut b = Builder::new(24, 4);
+    let x = b.input(&[2]);
+    let sum = b.step(Op::Combine { coefficients: vec![3], constant: 0 }, &[x], &[2], 4);
+    b.output(sum);
+    let (plan, weights) = b.finish();
+    let limit = (1i64 << 22) / 3;
+    assert_eq!(reference(&plan, &weights, &[vec![limit, -limit]]), [[3 * limit, -3 * limit]]);
+    let run = |v| {
+        let inputs = [vec![0, v]];
+        privet_protocols::cleartext::run(&plan, &weights, &inputs, &mut privet_protocols::Silent)
+    };
+    let error = run(limit + 1).unwrap_err().to_string();
+    assert!(error.contains("step1") && error.contains("24 bits") && error.contains("safe for 23"), "{error}");
+}
+
+#[test]
+fn calibrated_widths_stay_exact_and_cost_less() {
+    let (mut plan, weights) = every_operation(64, 12);
+    let inputs = inputs(&plan, 2 << 12);
+    let full = Schedule::new(&plan, RevealTo::Client).total();
+    let mut maxima = vec![0u64; plan.steps.len()];
+    let observe = |i: usize, values: &[i64]| {
+        maxima[i] = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
+    };
+    privet_protocols::cleartext::run_observed(
+        &plan,
+        &weights,
+        &inputs,
+        &mut privet_protocols::Silent,
+        observe,
+    )
+    .unwrap();
+    privet_plan::ranges::assign_calibrated(&mut plan, &maxima, 4).unwrap();
+    plan.validate().unwrap();
+    law(&plan, &weights, &inputs, RevealTo::Client);
+    let narrow = Schedule::new(&plan, RevealTo::Client).total();
+    assert!(narrow.server_sends < full.server_sends && narrow.dealt < full.dealt);
+}
+
+/// Wires nobody names stay private: the schedule's openings are masked, its reveals are the plan's outputs.
+#[test]
+fn only_outputs_are_revealed() {
+    use privet_protocols::masked::Instruction;
+    let (plan, _) = every_operation(64, 12);
+    let schedule = Schedule::new(&plan, RevealTo::Client);
+    let reveals: Vec<WireId> = schedule
+        .instructions
+        .iter()
+        .filter_map(|(i, _)| if let Instruction::Reveal(o) = i { Some(plan.outputs[*o].wire) } else { None })
+        .collect();
+    assert_eq!(reveals, plan.outputs.iter().map(|o| o.wire).collect::<Vec<_>>());
+}
