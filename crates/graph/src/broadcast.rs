@@ -33,7 +33,11 @@ pub(crate) fn zip(
         (Tensor::I64(a), Tensor::I64(b)) => {
             let results = zip_arrays(a, b, &to, |x, y| g(x, y).ok_or((x, y)));
             if let Some(Err((x, y))) = results.iter().find(|r| r.is_err()) {
-                return Err(OpError::mismatch("integers", "a 64-bit result", format!("operands {x} and {y}")));
+                return Err(OpError::mismatch(
+                    "integers",
+                    "a 64-bit result",
+                    format!("operands {x} and {y}"),
+                ));
             }
             Ok(results.mapv(|r| r.unwrap_or_default()).into())
         }

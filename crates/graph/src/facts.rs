@@ -4,10 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::{Args, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId, element_count};
+use crate::{
+    Args, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId, element_count,
+};
 
-/// Most elements that folding may compute in all, so that a small file cannot ask for much.
-const FOLDING_BUDGET: usize = 1 << 27;
+/// Elements that folding may compute besides a multiple of what the model holds, so that a small file cannot ask for
+/// much.
+const FOLDING_BUDGET: usize = 1 << 24;
+/// How often folding may rewrite all constants of the model: transposed, reshaped and scaled weights.
+const FOLDING_REWRITES: usize = 8;
 
 /// Facts of all values that are inputs, constants or results of remaining nodes.
 #[derive(Debug, Clone)]
@@ -16,10 +21,9 @@ pub(crate) struct Facts(Vec<Option<Fact>>);
 impl Facts {
     /// The fact of a value.
     pub(crate) fn get(&self, value: ValueId) -> Result<&Fact, GraphError> {
-        self.0
-            .get(value.index())
-            .and_then(Option::as_ref)
-            .ok_or_else(|| GraphError::Malformed(format!("value {} is used before it is defined", value.index())))
+        self.0.get(value.index()).and_then(Option::as_ref).ok_or_else(|| {
+            GraphError::Malformed(format!("value {} is used before it is defined", value.index()))
+        })
     }
 
     /// The facts of a node's operands.
@@ -30,7 +34,10 @@ impl Facts {
 
 /// Fixes the shapes of all inputs. Given shapes come first; a symbolic dimension takes the size it has elsewhere under
 /// the same name; a symbolic batch (axis 0) is otherwise 1; other symbolic dimensions are refused.
-pub(crate) fn resolve_inputs(graph: &mut Graph, given: &[(Option<String>, Vec<usize>)]) -> Result<(), GraphError> {
+pub(crate) fn resolve_inputs(
+    graph: &mut Graph,
+    given: &[(Option<String>, Vec<usize>)],
+) -> Result<(), GraphError> {
     let mut shapes: HashMap<usize, &Vec<usize>> = HashMap::new();
     for (name, shape) in given {
         let at = match name {
@@ -74,7 +81,8 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         facts.0[value.index()] = Some(Fact::constant(tensor.clone()));
     }
     let mut alias: HashMap<ValueId, ValueId> = HashMap::new();
-    let mut budget = FOLDING_BUDGET;
+    let held: usize = graph.constants.values().map(|c| c.len()).sum();
+    let mut budget = FOLDING_BUDGET.saturating_add(held.saturating_mul(FOLDING_REWRITES));
     for mut node in std::mem::take(&mut graph.nodes) {
         for input in node.inputs.iter_mut().flatten() {
             *input = alias.get(input).copied().unwrap_or(*input);
@@ -117,7 +125,8 @@ pub(crate) fn fixed_shape(input: &GraphInput) -> Result<Vec<usize>, GraphError> 
         Dim::Symbolic(_) => None,
     };
     let shape = input.dims.as_ref().and_then(|dims| dims.iter().map(fixed).collect());
-    shape.ok_or_else(|| GraphError::Malformed(format!("the shape of input {:?} was not resolved", input.name)))
+    shape
+        .ok_or_else(|| GraphError::Malformed(format!("the shape of input {:?} was not resolved", input.name)))
 }
 
 fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut usize) -> Result<Vec<Fact>, OpError> {
@@ -135,15 +144,19 @@ fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut usize) -> Resul
     }
     let cost: usize = results.iter().map(|r| r.shape.iter().product::<usize>()).sum();
     *budget = budget.checked_sub(cost).ok_or(OpError::TooLarge {
-        what: "constant folding, all results together",
+        what: "constant folding, after everything before",
         shape: results[0].shape.clone(),
-        limit: FOLDING_BUDGET,
+        limit: *budget,
     })?;
     let tensors = node.op.eval(Args(&values))?;
     Ok(tensors.into_iter().map(|t| Fact::constant(Arc::new(t))).collect())
 }
 
-fn bind_dims(input: &GraphInput, shape: &[usize], bound: &mut HashMap<String, usize>) -> Result<(), GraphError> {
+fn bind_dims(
+    input: &GraphInput,
+    shape: &[usize],
+    bound: &mut HashMap<String, usize>,
+) -> Result<(), GraphError> {
     let Some(dims) = &input.dims else { return Ok(()) };
     let contradiction = || GraphError::InputShape {
         input: input.name.clone(),
@@ -156,9 +169,7 @@ fn bind_dims(input: &GraphInput, shape: &[usize], bound: &mut HashMap<String, us
     for (dim, &size) in dims.iter().zip(shape) {
         match dim {
             Dim::Fixed(d) if *d != size => return Err(contradiction()),
-            Dim::Symbolic(name)
-                if !name.is_empty() && *bound.entry(name.clone()).or_insert(size) != size =>
-            {
+            Dim::Symbolic(name) if !name.is_empty() && *bound.entry(name.clone()).or_insert(size) != size => {
                 return Err(contradiction());
             }
             _ => {}

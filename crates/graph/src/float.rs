@@ -67,7 +67,11 @@ impl FloatModel {
         values[value.index()].as_ref().or_else(|| self.graph.constants.get(&value).map(AsRef::as_ref))
     }
 
-    fn output(&self, values: &[Option<Tensor>], output: &crate::GraphOutput) -> Result<ArrayD<f32>, GraphError> {
+    fn output(
+        &self,
+        values: &[Option<Tensor>],
+        output: &crate::GraphOutput,
+    ) -> Result<ArrayD<f32>, GraphError> {
         match self.value(values, output.value) {
             Some(Tensor::F32(a)) => Ok(a.clone()),
             Some(Tensor::I64(a)) => Ok(a.mapv(|v| v as f32)),

@@ -141,6 +141,14 @@ impl Graph {
                 found: name.to_owned(),
             });
         };
+        let input = &self.inputs[at];
+        if input.dtype != tensor.dtype() {
+            return Err(GraphError::Malformed(format!(
+                "input {name:?}: expected elements of type {:?}, found {:?}",
+                input.dtype,
+                tensor.dtype()
+            )));
+        }
         let input = self.inputs.remove(at);
         self.constants.insert(input.value, Arc::new(tensor));
         Ok(())

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use ndarray::ArrayD;
 use privet_plan::{
-    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId,
-    ranges,
+    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
+    WireId, ranges,
 };
 use privet_ring::{Ring, fixed};
 
@@ -114,7 +114,11 @@ impl Builder {
                 });
             }
             let preprocess = options.preprocess.clone();
-            builder.plan.inputs.push(InputSpec { name: input.name.clone(), shape: shape.clone(), preprocess });
+            builder.plan.inputs.push(InputSpec {
+                name: input.name.clone(),
+                shape: shape.clone(),
+                preprocess,
+            });
             let op = Op::Input { input: i as u32 };
             let wire = builder.emit(&input.name, op, &[], shape, options.frac_bits);
             builder.places.insert(input.value, Place { wire, post: Post::None });
@@ -127,7 +131,10 @@ impl Builder {
         let at = |error| facts::at(node, error);
         let results: Vec<&Fact> = node.outputs.iter().map(|o| facts.get(*o)).collect::<Result<_, _>>()?;
         if let Some(empty) = results.iter().find(|r| r.shape.contains(&0)) {
-            return Err(at(OpError::unsupported(format!("an empty result of shape {:?}", empty.shape), "at least one element")));
+            return Err(at(OpError::unsupported(
+                format!("an empty result of shape {:?}", empty.shape),
+                "at least one element",
+            )));
         }
         if self.is_final(graph, node)
             && let Some(Some(operand)) = operands.first()
@@ -149,7 +156,11 @@ impl Builder {
         for ((output, fact), wire) in node.outputs.iter().zip(&results).zip(wires) {
             let found = &self.plan.steps[wire.index()].shape;
             if *found != fact.shape {
-                return Err(at(OpError::mismatch("lowered result", format!("{:?}", fact.shape), format!("{found:?}"))));
+                return Err(at(OpError::mismatch(
+                    "lowered result",
+                    format!("{:?}", fact.shape),
+                    format!("{found:?}"),
+                )));
             }
             self.places.insert(*output, Place { wire, post: Post::None });
         }
@@ -297,8 +308,15 @@ impl<'a> Lowering<'a> {
         if wires.len() > MAX_COPIES {
             return Err(OpError::unsupported(format!("{} operands", wires.len()), "at most 4096 operands"));
         }
-        if let [only] = wires {
-            return Ok(*only);
+        match wires {
+            [] => {
+                return Err(OpError::unsupported(
+                    "constants alone",
+                    "an operand that depends on the model's input",
+                ));
+            }
+            [only] => return Ok(*only),
+            _ => {}
         }
         let same = wires.iter().all(|&w| self.frac_bits(w) == self.frac_bits(wires[0]));
         let wires: Vec<WireId> = wires.iter().map(|&w| if same { w } else { self.at_base(w) }).collect();
@@ -357,7 +375,8 @@ impl<'a> Lowering<'a> {
         let ring = self.ring_bits();
         let encode = |&v: &f32| fixed::encode(f64::from(v), ring, u32::from(frac_bits));
         let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
-            let largest = values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+            let largest =
+                values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
             let scaled = (f64::from(largest).abs() * f64::from(frac_bits).exp2()).round();
             return Err(OpError::WeightRange {
                 tensor: name,

@@ -37,9 +37,9 @@ impl Fact {
 
     /// The known value, or an error saying that `what` must not depend on the inputs.
     pub fn known(&self, what: &'static str) -> Result<&Tensor, OpError> {
-        self.value
-            .as_deref()
-            .ok_or_else(|| OpError::unsupported(format!("{what} that depends on the model's input"), "a constant"))
+        self.value.as_deref().ok_or_else(|| {
+            OpError::unsupported(format!("{what} that depends on the model's input"), "a constant")
+        })
     }
 
     /// Errors unless the elements are floats.

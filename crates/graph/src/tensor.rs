@@ -173,6 +173,8 @@ mod tests {
     #[test]
     fn negative_axes_count_from_the_end() {
         assert_eq!(axis("axis", -1, 4), Ok(3));
-        assert!(axis("axis", 4, 4).is_err() && axis("axis", -5, 4).is_err() && axis("axis", i64::MIN, 4).is_err());
+        assert!(
+            axis("axis", 4, 4).is_err() && axis("axis", -5, 4).is_err() && axis("axis", i64::MIN, 4).is_err()
+        );
     }
 }

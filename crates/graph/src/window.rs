@@ -77,7 +77,11 @@ impl WindowSpec {
         }
         self.choose_padding(&mut window, spatial);
         let out = window.output(spatial, self.ceil_mode).ok_or_else(|| {
-            OpError::mismatch("window", "a kernel that fits the padded input", format!("{window:?} over {spatial:?}"))
+            OpError::mismatch(
+                "window",
+                "a kernel that fits the padded input",
+                format!("{window:?} over {spatial:?}"),
+            )
         })?;
         Ok((window, out))
     }
@@ -98,6 +102,9 @@ impl WindowSpec {
     }
 }
 
+/// Most entries of a position table: kernel elements times output positions of one plane.
+const MAX_POSITIONS: usize = 1 << 26;
+
 /// Marks a position in the padding.
 pub(crate) const PADDING: u32 = u32::MAX;
 
@@ -105,8 +112,11 @@ pub(crate) const PADDING: u32 = u32::MAX;
 pub(crate) fn positions(window: &Window, spatial: &[usize], out: &[usize]) -> Result<Vec<u32>, OpError> {
     element_count("input plane", spatial)?;
     let out_len = element_count("output plane", out)?;
-    let table_shape = [window.kernel_len(), out_len];
-    let count = element_count("window positions", &table_shape)?;
+    let shape = vec![window.kernel_len(), out_len];
+    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MAX_POSITIONS);
+    let Some(count) = count else {
+        return Err(OpError::TooLarge { what: "window positions", shape, limit: MAX_POSITIONS });
+    };
     let kernel: Vec<usize> = window.kernel.iter().map(|&k| k as usize).collect();
     let mut table = Vec::with_capacity(count);
     for k in 0..window.kernel_len() {
@@ -126,9 +136,12 @@ pub(crate) fn positions(window: &Window, spatial: &[usize], out: &[usize]) -> Re
 
 /// Errors when some output position reads nothing but padding.
 pub(crate) fn every_window_reads(window: &Window, spatial: &[usize], out: &[usize]) -> Result<(), OpError> {
-    // The positions of a window are a product over axes, so it reads something iff it does so on every axis.
+    // The positions of a window are a product over axes, so it reads something iff it does so on every axis. Kernels
+    // of hostile files are long: look only at the first position behind the leading padding.
     let reads = |axis: usize, o: usize| {
-        (0..window.kernel[axis] as usize).any(|k| window.input_position(axis, o, k, spatial[axis]).is_some())
+        let padding = (window.pad_begin[axis] as usize).saturating_sub(o * window.stride[axis] as usize);
+        let k = padding.div_ceil(window.dilation[axis] as usize);
+        k < window.kernel[axis] as usize && window.input_position(axis, o, k, spatial[axis]).is_some()
     };
     let all = (0..spatial.len()).all(|axis| (0..out[axis]).all(|o| reads(axis, o)));
     if all {

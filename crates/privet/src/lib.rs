@@ -1,5 +1,22 @@
-//! placeholder
+//! Private machine learning: the library behind the `privet` command.
+//!
+//! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
+//! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
+//! ([`setup`], [`config`]), runs them over pinned TLS, and turns files into inputs ([`input`]) and answers into labels
+//! ([`postprocess`]) and files ([`output`]).
+
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod events;
+pub mod error;
 pub mod input;
+pub mod model;
 pub mod output;
+pub mod postprocess;
+pub mod resources;
+pub mod setup;
+
+pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
+pub use error::Error;
+pub use events::{Event, Observer, Phase, PlanSummary, Report, TensorSummary};

@@ -47,7 +47,12 @@ impl Operator for AveragePool {
 }
 
 /// Average pooling of a wire, truncated first if it is pending.
-pub(super) fn average_pool(ctx: &mut Lowering<'_>, x: WireId, window: Window, count_include_pad: bool) -> WireId {
+pub(super) fn average_pool(
+    ctx: &mut Lowering<'_>,
+    x: WireId,
+    window: Window,
+    count_include_pad: bool,
+) -> WireId {
     let (x, base) = (ctx.at_base(x), ctx.base());
     let op = Op::AveragePool { window, count_include_pad, reciprocal_bits: base };
     ctx.emit(op, &[x], ctx.shape().to_vec(), 2 * base)
@@ -56,11 +61,12 @@ pub(super) fn average_pool(ctx: &mut Lowering<'_>, x: WireId, window: Window, co
 /// For every window, how many of its positions are elements or declared padding.
 fn padded_counts(window: &Window, spatial: &[usize], out: &[usize]) -> Vec<usize> {
     // A product over axes, like the windows themselves.
-    let mut counts = vec![1];
+    let mut counts = vec![1usize];
     for axis in 0..spatial.len() {
         let limit = (window.pad_begin[axis] + window.pad_end[axis]) as usize + spatial[axis];
         let (stride, dilation) = (window.stride[axis] as usize, window.dilation[axis] as usize);
-        let inside = |o: usize| (0..window.kernel[axis] as usize).filter(|k| o * stride + k * dilation < limit).count();
+        let inside =
+            |o: usize| limit.saturating_sub(o * stride).div_ceil(dilation).min(window.kernel[axis] as usize);
         let along: Vec<usize> = (0..out[axis]).map(inside).collect();
         counts = counts.iter().flat_map(|c| along.iter().map(move |n| c * n)).collect();
     }

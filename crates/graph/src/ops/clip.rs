@@ -34,7 +34,9 @@ impl Operator for Clip {
         let low = inputs.optional(1).map_or(Ok(f32::NEG_INFINITY), |t| t.scalar("min"))?;
         let high = inputs.optional(2).map_or(Ok(f32::INFINITY), |t| t.scalar("max"))?;
         // Where low > high everything becomes high, as numpy and ONNX Runtime do.
-        Ok(vec![x.mapv(|v| if v > low { v } else { low }).mapv_into(|v| if v < high { v } else { high }).into()])
+        Ok(vec![
+            x.mapv(|v| if v > low { v } else { low }).mapv_into(|v| if v < high { v } else { high }).into(),
+        ])
     }
 
     /// With bounds a, b that are multiples of 2^s, `floor(clip(x) / 2^s)` is exactly
@@ -78,7 +80,13 @@ impl Operator for Clip {
 
 impl Clip {
     /// A bound with f fractional bits; `None` when it is absent or so far out that no value of the ring reaches it.
-    fn bound(&self, ctx: &Lowering<'_>, i: usize, what: &'static str, x: WireId) -> Result<Option<i64>, OpError> {
+    fn bound(
+        &self,
+        ctx: &Lowering<'_>,
+        i: usize,
+        what: &'static str,
+        x: WireId,
+    ) -> Result<Option<i64>, OpError> {
         let Some(fact) = ctx.operands().optional(i) else { return Ok(None) };
         let value = fact.known(what)?.scalar(what)?;
         if value.is_nan() {
@@ -96,4 +104,3 @@ impl Clip {
         }
     }
 }
-

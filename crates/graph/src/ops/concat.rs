@@ -1,7 +1,7 @@
 //! Concat.
 
-use ndarray::{ArrayD, ArrayViewD, Axis};
-use privet_plan::WireId;
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice};
+use privet_plan::{Op, WireId};
 
 use crate::tensor::axis;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
@@ -45,22 +45,56 @@ impl Operator for Concat {
         let first = inputs.get(0, "operands")?;
         let axis = axis("axis", self.axis, first.shape().len())?;
         Ok(vec![match first {
-            Tensor::F32(_) => join(axis, all.iter().map(|t| t.floats("operands")).collect::<Result<_, _>>()?)?.into(),
+            Tensor::F32(_) => {
+                join(axis, all.iter().map(|t| t.floats("operands")).collect::<Result<_, _>>()?)?.into()
+            }
             Tensor::I64(_) => join(axis, all.iter().filter_map(|t| ints(t)).collect())?.into(),
             Tensor::Bool(_) => join(axis, all.iter().filter_map(|t| bools(t)).collect())?.into(),
         }])
     }
 
+    /// A constant operand becomes padding of its neighbour and a private addend.
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let axis = axis("axis", self.axis, ctx.shape().len())?;
-        let operands = ctx.operands().len();
-        let wires = (0..operands).map(|i| ctx.wire(i, "operand")).collect::<Result<Vec<_>, _>>()?;
-        Ok(vec![ctx.concat(&wires, axis)?])
+        let mut wires: Vec<WireId> = Vec::new();
+        let mut zeros_before = 0;
+        let mut addend = ArrayD::<f32>::zeros(IxDyn(ctx.shape()));
+        let mut at = 0;
+        for i in 0..ctx.operands().len() {
+            let length = ctx.operands().get(i, "operands")?.shape[axis];
+            if let Some(constant) = ctx.constant(i) {
+                addend.slice_axis_mut(Axis(axis), Slice::from(at..at + length)).assign(constant);
+                match wires.last_mut() {
+                    Some(last) => *last = padded(ctx, *last, axis, 0, length),
+                    None => zeros_before += length,
+                }
+            } else {
+                let wire = ctx.wire(i, "operand")?;
+                wires.push(padded(ctx, wire, axis, std::mem::take(&mut zeros_before), 0));
+            }
+            at += length;
+        }
+        let joined = ctx.concat(&wires, axis)?;
+        if addend.iter().all(|&v| v == 0.0) {
+            return Ok(vec![joined]);
+        }
+        Ok(vec![ctx.add_param(joined, "constant", &addend)?])
     }
 
     fn is_identity(&self, inputs: Args<'_, Fact>) -> bool {
         inputs.len() == 1
     }
+}
+
+fn padded(ctx: &mut Lowering<'_>, wire: WireId, axis: usize, before: usize, after: usize) -> WireId {
+    if before + after == 0 {
+        return wire;
+    }
+    let mut shape = ctx.shape_of(wire).to_vec();
+    let mut begin = vec![0; shape.len()];
+    begin[axis] = before as u32;
+    shape[axis] += before + after;
+    ctx.layout(Op::Pad { before: begin }, wire, shape)
 }
 
 fn ints(t: &Tensor) -> Option<&ArrayD<i64>> {

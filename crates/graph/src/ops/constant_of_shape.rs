@@ -44,7 +44,8 @@ impl Operator for ConstantOfShape {
 pub(super) fn dimensions(what: &'static str, tensor: &Tensor) -> Result<Vec<usize>, OpError> {
     let ints = tensor.ints(what)?;
     let shape: Option<Vec<usize>> = ints.iter().map(|&d| usize::try_from(d).ok()).collect();
-    let shape = shape.ok_or_else(|| OpError::mismatch(what, "dimensions of at least 0", format!("{ints:?}")))?;
+    let shape =
+        shape.ok_or_else(|| OpError::mismatch(what, "dimensions of at least 0", format!("{ints:?}")))?;
     element_count(what, &shape)?;
     Ok(shape)
 }

@@ -7,8 +7,8 @@ use crate::tensor::{array, contiguous};
 use crate::window::{PADDING, positions};
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, WindowSpec};
 
-/// Output positions per matrix product: bounds the memory of the unfolded input.
-const BLOCK: usize = 4096;
+/// Most elements of the unfolded input per matrix product (64 MiB).
+const MAX_UNFOLDED: usize = 1 << 24;
 
 /// Convolution of x `[N, C, spatial..]` with w `[O, C/groups, kernel..]` and an optional bias `[O]`.
 #[derive(Debug, Clone)]
@@ -32,7 +32,11 @@ impl Operator for Conv {
         if let Some(bias) = inputs.optional(2) {
             bias.expect_float("bias")?;
             if bias.shape != [w.shape[0]] {
-                return Err(OpError::mismatch("bias", format!("[{}]", w.shape[0]), format!("{:?}", bias.shape)));
+                return Err(OpError::mismatch(
+                    "bias",
+                    format!("[{}]", w.shape[0]),
+                    format!("{:?}", bias.shape),
+                ));
             }
         }
         Ok(vec![Fact::float([x.shape[0], w.shape[0]].into_iter().chain(out).collect())])
@@ -43,7 +47,8 @@ impl Operator for Conv {
         let w = inputs.get(1, "weight")?.floats("weight")?;
         let bias = inputs.optional(2).map(|b| b.floats("bias")).transpose()?;
         let (window, out) = self.resolve(x.shape(), w.shape())?;
-        let plane = Plane { positions: positions(&window, &x.shape()[2..], &out)?, window: &window, out: &out };
+        let plane =
+            Plane { positions: positions(&window, &x.shape()[2..], &out)?, window: &window, out: &out };
         Ok(vec![convolve(x, w, bias, self.groups as usize, &plane).into()])
     }
 
@@ -92,7 +97,13 @@ struct Plane<'a> {
 }
 
 /// Unfolds blocks of output positions and multiplies matrices.
-fn convolve(x: &ArrayD<f32>, w: &ArrayD<f32>, bias: Option<&ArrayD<f32>>, groups: usize, plane: &Plane<'_>) -> ArrayD<f32> {
+fn convolve(
+    x: &ArrayD<f32>,
+    w: &ArrayD<f32>,
+    bias: Option<&ArrayD<f32>>,
+    groups: usize,
+    plane: &Plane<'_>,
+) -> ArrayD<f32> {
     let (batch, channels, filters) = (x.shape()[0], x.shape()[1], w.shape()[0]);
     let (in_len, out_len) = (x.shape()[2..].iter().product::<usize>(), plane.out.iter().product::<usize>());
     let (per_group, filters_per_group) = (channels / groups, filters / groups);
@@ -101,11 +112,12 @@ fn convolve(x: &ArrayD<f32>, w: &ArrayD<f32>, bias: Option<&ArrayD<f32>>, groups
     let (x, w) = (contiguous(x), contiguous(w));
     let w = ArrayView2::from_shape((filters, rows), &w).expect("facts fixed the shape");
     let mut y = Array2::<f32>::zeros((batch * filters, out_len));
-    let mut unfolded = Array2::<f32>::zeros((rows, BLOCK.min(out_len)));
+    let block = (MAX_UNFOLDED / rows.max(1)).clamp(1, out_len.max(1));
+    let mut unfolded = Array2::<f32>::zeros((rows, block));
     for (n, g) in (0..batch).flat_map(|n| (0..groups).map(move |g| (n, g))) {
         let filter = g * filters_per_group..(g + 1) * filters_per_group;
-        for start in (0..out_len).step_by(BLOCK) {
-            let end = (start + BLOCK).min(out_len);
+        for start in (0..out_len).step_by(block) {
+            let end = (start + block).min(out_len);
             for row in 0..rows {
                 let channel = n * channels + g * per_group + row / kernel;
                 let source = &x[channel * in_len..(channel + 1) * in_len];

@@ -54,7 +54,11 @@ impl DepthToSpace {
         };
         let block = usize::try_from(self.block).ok().filter(|b| (1..1 << 12).contains(b));
         let Some(block) = block.filter(|b| c.is_multiple_of(b * b)) else {
-            return Err(OpError::mismatch("blocksize", format!("a positive b with b² dividing {c}"), self.block));
+            return Err(OpError::mismatch(
+                "blocksize",
+                format!("a positive b with b² dividing {c}"),
+                self.block,
+            ));
         };
         let depth = c / (block * block);
         let (split, perm) = if self.channel_first {

@@ -79,9 +79,16 @@ fn runs(positions: &[usize]) -> Vec<Taken> {
     runs
 }
 
-fn select<T: Clone>(a: &ArrayD<T>, at: usize, positions: &[usize], shape: &[usize]) -> Result<ArrayD<T>, OpError> {
+fn select<T: Clone>(
+    a: &ArrayD<T>,
+    at: usize,
+    positions: &[usize],
+    shape: &[usize],
+) -> Result<ArrayD<T>, OpError> {
     let taken = a.select(Axis(at), positions).as_standard_layout().into_owned();
-    taken.into_shape_with_order(IxDyn(shape)).map_err(|e| OpError::mismatch("indices", "indices that fit the data", e))
+    taken
+        .into_shape_with_order(IxDyn(shape))
+        .map_err(|e| OpError::mismatch("indices", "indices that fit the data", e))
 }
 
 #[cfg(test)]

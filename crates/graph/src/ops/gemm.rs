@@ -38,7 +38,11 @@ impl Operator for Gemm {
         if let Some(c) = inputs.optional(2) {
             c.expect_float("C")?;
             if broadcast::shape(&shape, &c.shape)? != shape {
-                return Err(OpError::mismatch("C", format!("a shape that broadcasts to {shape:?}"), format!("{:?}", c.shape)));
+                return Err(OpError::mismatch(
+                    "C",
+                    format!("a shape that broadcasts to {shape:?}"),
+                    format!("{:?}", c.shape),
+                ));
             }
         }
         Ok(vec![Fact::float(shape)])

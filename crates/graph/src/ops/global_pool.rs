@@ -25,7 +25,8 @@ impl Operator for GlobalAveragePool {
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
         eval(inputs, |window, _| {
-            let (sum, count) = window.fold((0.0f64, 0usize), |(sum, count), v| (sum + f64::from(v), count + 1));
+            let (sum, count) =
+                window.fold((0.0f64, 0usize), |(sum, count), v| (sum + f64::from(v), count + 1));
             (sum / count as f64) as f32
         })
     }
@@ -61,7 +62,11 @@ fn facts(inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
     let x = inputs.get(0, "input")?;
     x.expect_float("input")?;
     if x.shape.len() < 3 || x.shape[2..].iter().any(|d| !(1..1 << 24).contains(d)) {
-        return Err(OpError::mismatch("input", "[N, C, spatial..], sizes below 2^24", format!("{:?}", x.shape)));
+        return Err(OpError::mismatch(
+            "input",
+            "[N, C, spatial..], sizes below 2^24",
+            format!("{:?}", x.shape),
+        ));
     }
     let mut shape = x.shape.clone();
     shape[2..].fill(1);

@@ -20,10 +20,18 @@ impl Operator for Linear {
         x.expect_float("input")?;
         w.expect_float("weight")?;
         let (Some((last, rest)), &[k, n]) = (x.shape.split_last(), w.shape.as_slice()) else {
-            return Err(OpError::mismatch("operands", "[.., k] and [k, n]", format!("{:?} and {:?}", x.shape, w.shape)));
+            return Err(OpError::mismatch(
+                "operands",
+                "[.., k] and [k, n]",
+                format!("{:?} and {:?}", x.shape, w.shape),
+            ));
         };
         if *last != k {
-            return Err(OpError::mismatch("operands", "[.., k] and [k, n]", format!("{:?} and {:?}", x.shape, w.shape)));
+            return Err(OpError::mismatch(
+                "operands",
+                "[.., k] and [k, n]",
+                format!("{:?} and {:?}", x.shape, w.shape),
+            ));
         }
         Ok(vec![Fact::float(rest.iter().copied().chain([n]).collect())])
     }

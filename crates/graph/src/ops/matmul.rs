@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, Axis};
 use privet_plan::WireId;
 
 use crate::tensor::{array, contiguous};
-use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast};
+use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast, element_count};
 
 /// Matrix product with numpy's rules for vectors and batches.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +28,12 @@ impl Operator for MatMul {
         let Geometry { batch, m, k, n, .. } = &geometry;
         let a = if a.ndim() == 1 { a.view().insert_axis(Axis(0)) } else { a.view() };
         let b = if b.ndim() == 1 { b.view().insert_axis(Axis(1)) } else { b.view() };
-        let full = |rows: usize, columns: usize| [batch.as_slice(), &[rows, columns]].concat();
-        let a = a.broadcast(full(*m, *k)).map(|v| v.to_owned());
-        let b = b.broadcast(full(*k, *n)).map(|v| v.to_owned());
+        let (a_full, b_full) =
+            ([batch.as_slice(), &[*m, *k]].concat(), [batch.as_slice(), &[*k, *n]].concat());
+        element_count("broadcast A", &a_full)?;
+        element_count("broadcast B", &b_full)?;
+        let a = a.broadcast(a_full).map(|v| v.to_owned());
+        let b = b.broadcast(b_full).map(|v| v.to_owned());
         let (Some(a), Some(b)) = (a, b) else {
             return Err(OpError::mismatch("operands", "batches that broadcast", "others"));
         };
@@ -39,7 +42,8 @@ impl Operator for MatMul {
         for i in 0..batch.iter().product() {
             let left = ArrayView2::from_shape((*m, *k), &a[i * m * k..(i + 1) * m * k]);
             let right = ArrayView2::from_shape((*k, *n), &b[i * k * n..(i + 1) * k * n]);
-            let product = left.expect("the slice is one matrix").dot(&right.expect("the slice is one matrix"));
+            let product =
+                left.expect("the slice is one matrix").dot(&right.expect("the slice is one matrix"));
             y.extend(product.iter());
         }
         Ok(vec![array(&geometry.result(), y).into()])

@@ -54,8 +54,9 @@ pub(super) fn pool_window(spec: &WindowSpec, x: &[usize]) -> Result<(Window, Vec
     }
     let kernel: Option<Vec<usize>> =
         spec.kernel.as_ref().and_then(|k| k.iter().map(|&k| usize::try_from(k).ok()).collect());
-    let kernel = kernel
-        .ok_or_else(|| OpError::mismatch("kernel_shape", "one size per spatial axis", format!("{:?}", spec.kernel)))?;
+    let kernel = kernel.ok_or_else(|| {
+        OpError::mismatch("kernel_shape", "one size per spatial axis", format!("{:?}", spec.kernel))
+    })?;
     spec.resolve(&kernel, &x[2..])
 }
 

@@ -44,7 +44,8 @@ impl Operator for Pad {
                 pad(a, &pads, &shape, fill).into()
             }
             (Tensor::I64(a), value) => {
-                let fill = value.map(|v| v.ints("constant_value")).transpose()?.and_then(|v| v.first().copied());
+                let fill =
+                    value.map(|v| v.ints("constant_value")).transpose()?.and_then(|v| v.first().copied());
                 pad(a, &pads, &shape, fill.unwrap_or(0)).into()
             }
             (Tensor::Bool(a), Some(Tensor::Bool(value))) => {
@@ -56,12 +57,10 @@ impl Operator for Pad {
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let mut x = ctx.wire(0, "data")?;
-        if ctx.operands().optional(2).is_some() {
-            let value = ctx.weight(2, "constant_value")?;
-            if value.iter().any(|&v| v != 0.0) {
-                return Err(OpError::unsupported(format!("constant_value {:?}", value.first()), "padding with 0"));
-            }
-        }
+        let value = match ctx.operands().optional(2) {
+            Some(value) => value.known("constant_value")?.scalar("constant_value")?,
+            None => 0.0,
+        };
         let shape = ctx.shape_of(x).to_vec();
         let pads = pads_of(&ctx.operands(), &shape)?;
         if pads.crops() {
@@ -77,7 +76,13 @@ impl Operator for Pad {
             x = slice(ctx, x, &taken)?;
         }
         let before = pads.begin.iter().map(|&p| p.max(0) as u32).collect();
-        Ok(vec![ctx.layout(Op::Pad { before }, x, ctx.shape().to_vec())])
+        let y = ctx.layout(Op::Pad { before }, x, ctx.shape().to_vec());
+        if value == 0.0 {
+            return Ok(vec![y]);
+        }
+        // The value belongs to the model, so it is a private addend and not a constant of the plan.
+        let frame = pad(&ArrayD::zeros(IxDyn(&shape)), &pads, ctx.shape(), value);
+        Ok(vec![ctx.add_param(y, "value", &frame)?])
     }
 
     fn is_identity(&self, inputs: Args<'_, Fact>) -> bool {
@@ -103,7 +108,11 @@ impl Pads {
         let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
         // The bound keeps sums of a size and two pads far from overflow.
         if pads.len() != 2 * axes.len() || pads.iter().any(|p| p.unsigned_abs() >= 1 << 31) {
-            return Err(OpError::mismatch("pads", format!("{} numbers below 2^31", 2 * axes.len()), format!("{pads:?}")));
+            return Err(OpError::mismatch(
+                "pads",
+                format!("{} numbers below 2^31", 2 * axes.len()),
+                format!("{pads:?}"),
+            ));
         }
         let mut result = Self { begin: vec![0; rank], end: vec![0; rank] };
         let mut seen = vec![false; rank];
@@ -144,7 +153,11 @@ impl Pads {
 
 fn pad<T: Clone>(a: &ArrayD<T>, pads: &Pads, shape: &[usize], fill: T) -> ArrayD<T> {
     let mut padded = ArrayD::from_elem(IxDyn(shape), fill);
-    let range = |start: usize, end: usize| SliceInfoElem::Slice { start: start as isize, end: Some(end as isize), step: 1 };
+    let range = |start: usize, end: usize| SliceInfoElem::Slice {
+        start: start as isize,
+        end: Some(end as isize),
+        step: 1,
+    };
     let (mut from, mut to) = (Vec::new(), Vec::new());
     for (axis, &size) in a.shape().iter().enumerate() {
         let (start, end) = pads.kept(axis, size);

@@ -32,7 +32,9 @@ impl Operator for Range {
             }
             _ => {
                 let (start, delta) = (integer(tensors[0])?, integer(tensors[2])?);
-                Tensor::from_ints((0..count as i64).map(|i| start.wrapping_add(i.wrapping_mul(delta))).collect())
+                Tensor::from_ints(
+                    (0..count as i64).map(|i| start.wrapping_add(i.wrapping_mul(delta))).collect(),
+                )
             }
         }])
     }
@@ -55,7 +57,8 @@ fn count(tensors: &[&Tensor]) -> Result<(DType, usize), OpError> {
     };
     let steps = match start.dtype() {
         DType::F32 => {
-            let (start, limit, delta) = (start.scalar("start")?, limit.scalar("limit")?, delta.scalar("delta")?);
+            let (start, limit, delta) =
+                (start.scalar("start")?, limit.scalar("limit")?, delta.scalar("delta")?);
             ((f64::from(limit) - f64::from(start)) / f64::from(delta)).ceil()
         }
         _ => {

@@ -41,7 +41,11 @@ impl Operator for Reshape {
 impl Reshape {
     fn shape(&self, from: &[usize], wanted: &[i64]) -> Result<Vec<usize>, OpError> {
         let wrong = || {
-            OpError::mismatch("shape", format!("one that holds the elements of {from:?}"), format!("{wanted:?}"))
+            OpError::mismatch(
+                "shape",
+                format!("one that holds the elements of {from:?}"),
+                format!("{wanted:?}"),
+            )
         };
         let mut shape = Vec::with_capacity(wanted.len());
         let mut inferred = None;

@@ -26,7 +26,8 @@ impl Operator for Slice {
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
         let x = inputs.get(0, "data")?;
-        let taken = taken(&x.shape, |i, what| inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose())?;
+        let taken =
+            taken(&x.shape, |i, what| inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose())?;
         Ok(vec![Fact::new(x.dtype, taken.iter().map(|t| t.count).collect())])
     }
 
@@ -43,14 +44,16 @@ impl Operator for Slice {
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "data")?;
         let inputs = ctx.operands();
-        let taken =
-            taken(ctx.shape_of(x), |i, what| inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose())?;
+        let taken = taken(ctx.shape_of(x), |i, what| {
+            inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose()
+        })?;
         Ok(vec![slice(ctx, x, &taken)?])
     }
 
     fn is_identity(&self, inputs: Args<'_, Fact>) -> bool {
         let Some(x) = inputs.optional(0) else { return false };
-        let taken = taken(&x.shape, |i, what| inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose());
+        let taken =
+            taken(&x.shape, |i, what| inputs.optional(i).map(|f| f.known(what)?.ints(what)).transpose());
         taken.is_ok_and(|t| t.iter().zip(&x.shape).all(|(t, &d)| t.count == d && (t.step == 1 || d == 1)))
     }
 }
@@ -62,7 +65,9 @@ pub(super) fn slice(ctx: &mut Lowering<'_>, x: WireId, taken: &[Taken]) -> Resul
         // A step that is never taken may be anything.
         let step = if t.count > 1 { t.step } else { 1 };
         let step = i32::try_from(step);
-        steps.push(step.map_err(|_| OpError::unsupported(format!("a step of {}", t.step), "steps below 2^31"))?);
+        steps.push(
+            step.map_err(|_| OpError::unsupported(format!("a step of {}", t.step), "steps below 2^31"))?,
+        );
     }
     let starts = taken.iter().map(|t| t.start as u32).collect();
     Ok(ctx.layout(Op::Slice { starts, steps }, x, taken.iter().map(|t| t.count).collect()))
@@ -72,7 +77,8 @@ fn taken(
     shape: &[usize],
     list: impl Fn(usize, &'static str) -> Result<Option<Vec<i64>>, OpError>,
 ) -> Result<Vec<Taken>, OpError> {
-    let required = |i, what| list(i, what)?.ok_or_else(|| OpError::mismatch(what, format!("operand {i}"), "none"));
+    let required =
+        |i, what| list(i, what)?.ok_or_else(|| OpError::mismatch(what, format!("operand {i}"), "none"));
     let (starts, ends) = (required(1, "starts")?, required(2, "ends")?);
     let axes = match list(3, "axes")? {
         Some(axes) => axes,

@@ -73,7 +73,12 @@ pub(super) fn sum_of(ctx: &mut Lowering<'_>, signs: &[i64]) -> Result<WireId, Op
         }
     }
     let sum = match terms.as_slice() {
-        [] => return Err(OpError::unsupported("a sum of constants", "a value that depends on the model's input")),
+        [] => {
+            return Err(OpError::unsupported(
+                "a sum of constants",
+                "a value that depends on the model's input",
+            ));
+        }
         [(wire, 1)] => *wire,
         _ => ctx.combine(&terms, 0)?,
     };

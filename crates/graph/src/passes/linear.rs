@@ -1,7 +1,5 @@
 //! Brings matrix products with a constant factor to one normal form, [`Linear`].
 
-
-
 use ndarray::{ArrayD, Axis};
 
 use crate::facts::Facts;
@@ -174,4 +172,3 @@ fn swap_last(rank: usize) -> Vec<i64> {
     perm.swap(rank - 1, rank - 2);
     perm
 }
-

@@ -1,0 +1,99 @@
+//! The operators, by name and by the opset that gave them their meaning.
+
+mod activation;
+mod arithmetic;
+mod batch_normalization;
+mod cast;
+mod clip;
+mod constant;
+mod conv;
+mod depth_to_space;
+mod dropout;
+mod gather;
+mod gemm;
+mod pad;
+mod pool;
+mod shape;
+mod slice;
+mod softmax;
+mod squeeze;
+mod window;
+
+use crate::OnnxError;
+use crate::node::{NodeReader, Parsed};
+
+/// Oldest supported version of the default operator set.
+pub(crate) const OLDEST_OPSET: i64 = 7;
+/// Newest supported version; later ones may give a name another meaning.
+pub(crate) const NEWEST_OPSET: i64 = 28;
+
+/// One meaning of an operator's name.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// The opset from which on the name means this.
+    pub(crate) since: i64,
+    pub(crate) parse: fn(&NodeReader<'_>) -> Result<Parsed, OnnxError>,
+}
+
+const fn row(name: &'static str, since: i64, parse: fn(&NodeReader<'_>) -> Result<Parsed, OnnxError>) -> Row {
+    Row { name, since, parse }
+}
+
+/// Every supported operator. Meanings older than opset 7 count as 7.
+pub(crate) static TABLE: &[Row] = &[
+    row("Add", 7, arithmetic::add),
+    row("AveragePool", 7, pool::average_pool),
+    row("BatchNormalization", 7, batch_normalization::batch_normalization),
+    row("Cast", 7, cast::cast),
+    row("Clip", 7, clip::clip_7),
+    row("Clip", 11, clip::clip_11),
+    row("Concat", 7, shape::concat),
+    row("Constant", 7, constant::constant),
+    row("ConstantOfShape", 9, constant::constant_of_shape),
+    row("Conv", 7, conv::conv),
+    row("DepthToSpace", 7, depth_to_space::depth_to_space),
+    row("Div", 7, arithmetic::div),
+    row("Dropout", 7, dropout::dropout),
+    row("Expand", 8, shape::expand),
+    row("Flatten", 7, shape::flatten),
+    row("Gather", 7, gather::gather),
+    row("Gemm", 7, gemm::gemm),
+    row("GlobalAveragePool", 7, pool::global_average_pool),
+    row("GlobalMaxPool", 7, pool::global_max_pool),
+    row("Identity", 7, shape::identity),
+    row("LogSoftmax", 7, softmax::log_softmax_7),
+    row("LogSoftmax", 13, softmax::log_softmax_13),
+    row("MatMul", 7, gemm::matmul),
+    row("MaxPool", 7, pool::max_pool),
+    row("Mul", 7, arithmetic::mul),
+    row("Neg", 7, arithmetic::neg),
+    row("Pad", 7, pad::pad_7),
+    row("Pad", 11, pad::pad_11),
+    row("Range", 11, constant::range),
+    row("Relu", 7, activation::relu),
+    row("Reshape", 7, shape::reshape),
+    row("Shape", 7, shape::shape),
+    row("Sigmoid", 7, activation::sigmoid),
+    row("Slice", 7, slice::slice_7),
+    row("Slice", 10, slice::slice_10),
+    row("Softmax", 7, softmax::softmax_7),
+    row("Softmax", 13, softmax::softmax_13),
+    row("Squeeze", 7, squeeze::squeeze_7),
+    row("Squeeze", 13, squeeze::squeeze_13),
+    row("Sub", 7, arithmetic::sub),
+    row("Sum", 7, arithmetic::sum),
+    row("Transpose", 7, shape::transpose),
+    row("Unsqueeze", 7, squeeze::unsqueeze_7),
+    row("Unsqueeze", 13, squeeze::unsqueeze_13),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_free_of_duplicates() {
+        assert!(TABLE.windows(2).all(|w| (w[0].name, w[0].since) < (w[1].name, w[1].since)));
+        assert!(TABLE.iter().all(|r| (OLDEST_OPSET..=NEWEST_OPSET).contains(&r.since)));
+    }
+}

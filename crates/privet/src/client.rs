@@ -1,0 +1,224 @@
+//! The client: owns the inputs. Offline it fetches plan, masked weights and material, online it gets one answer.
+
+use privet_net::{Channel, TlsChannel};
+use privet_plan::file::MAX_PLAN_BYTES;
+use privet_plan::{Digest, Plan};
+use privet_protocols::masked::{self, MaskedWeights, Online, RevealTo, Role, Schedule};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{PartyConfig, PartyRole};
+use crate::error::Error;
+use crate::events::{Event, Observer, Phase, PlanSummary, Report};
+use crate::session::{Meter, Steps, message};
+use crate::store::{self, Database, EpochId, Material, Purpose};
+use crate::supply::{self, Supply, Workshop};
+use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
+
+const MODELS: &str = "models";
+
+/// Bundles offered to the server at a time.
+const MAX_OFFERED: usize = 64;
+
+/// How a client runs.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The server's address, instead of the configured one.
+    pub server: Option<String>,
+    /// The dealer's address, instead of the configured one.
+    pub dealer: Option<String>,
+    /// Offline: inferences to hold material for.
+    pub count: u64,
+    /// Online: who learns the outputs.
+    pub reveal_to: RevealTo,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { server: None, dealer: None, count: 1, reveal_to: RevealTo::Client }
+    }
+}
+
+/// What the client agreed with a server.
+#[derive(Clone, Serialize, Deserialize)]
+struct Agreement {
+    plan: Digest,
+    epoch: EpochId,
+}
+
+/// Fetches plan and masked weights from the server and material for `options.count` inferences from the dealer. Material
+/// held already counts, so that a broken run continues where it stopped.
+///
+/// # Errors
+/// If server, dealer or state fail; what was stored until then stays usable.
+pub fn offline(config: PartyConfig, options: &ClientOptions, observer: &dyn Observer) -> Result<Report, Error> {
+    let meter = Meter::start();
+    let database = Database::open(&store::database_path(&config.state))?;
+    let material = Material::open(&database, &config.state)?;
+    let mut channel = connect(&config, options)?;
+    wire::greet(&mut channel, &ClientHello::Offline)?;
+    let ServerHello::Offline { plan: digest, plan_bytes, epoch } = wire::greeted(&mut channel)? else {
+        return Err(unexpected(&channel, "answered another question"));
+    };
+    let (plan, masked) = take_model(&config, &mut channel, digest, plan_bytes, epoch)?;
+    observer.event(&Event::Plan(PlanSummary::of(&plan)));
+    let partner = channel.peer().fingerprint;
+    database.put(MODELS, partner.as_bytes(), &Agreement { plan: digest, epoch })?;
+    let purpose = Purpose { peer: partner, plan: digest, epoch };
+    let dropped = material.burn_others(&purpose)?;
+    if dropped > 0 {
+        let text = format!("{dropped} unused bundles for another model were burnt");
+        observer.event(&Event::Warning { text });
+    }
+    let shop =
+        Workshop { plan: &plan, masked: &masked, weights: None, material: &material, meter: &meter, observer };
+    let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
+    let dealer = options.dealer.as_deref();
+    let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+    supply.some(missing, &shop, || wire::send(&mut channel, &ClientMessage::Working))?;
+    supply.finish(&meter)?;
+    wire::send(&mut channel, &ClientMessage::Ready(material.ready(&purpose)?))?;
+    let both = loop {
+        match wire::receive(&mut channel)? {
+            ServerMessage::Working => {}
+            ServerMessage::Prepared(ids) => break ids,
+        }
+    };
+    channel.shutdown()?;
+    meter.connection(&channel);
+    message(observer, format!("{} inferences are ready", both.len()));
+    if (both.len() as u64) < options.count {
+        let text = format!("{} were asked for; run `privet client offline` again", options.count);
+        observer.event(&Event::Warning { text });
+    }
+    Ok(meter.report(PartyRole::Client, Phase::Offline, observer))
+}
+
+/// The plan agreed with the configured server, to prepare an input with.
+///
+/// # Errors
+/// If the offline phase has not been run, or its files are damaged.
+pub fn plan(config: &PartyConfig) -> Result<Plan, Error> {
+    let database = Database::open(&store::database_path(&config.state))?;
+    Ok(agreed(config, &database)?.0)
+}
+
+/// One private inference on `inputs` (fixed-point integers, one vector per plan input). Returns the outputs if the client
+/// learns them.
+///
+/// # Errors
+/// If there is no unused material, or server or connection fail. Material used in a failed attempt is burnt.
+pub fn online(
+    config: PartyConfig,
+    inputs: &[Vec<i64>],
+    options: &ClientOptions,
+    observer: &dyn Observer,
+) -> Result<(Option<Vec<Vec<i64>>>, Report), Error> {
+    let meter = Meter::start();
+    let database = Database::open(&store::database_path(&config.state))?;
+    let material = Material::open(&database, &config.state)?;
+    let (plan, agreement) = agreed(&config, &database)?;
+    if !config.reveal_to.contains(&options.reveal_to) {
+        let text = format!("this configuration does not allow to reveal outputs to {:?}", options.reveal_to);
+        return Err(Error::NotReady(format!("{text}; add it to reveal_to in {}", config.dir.display())));
+    }
+    let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();
+    let purpose = Purpose { peer: partner, plan: agreement.plan, epoch: agreement.epoch };
+    let mut bundles = material.ready(&purpose)?;
+    bundles.truncate(MAX_OFFERED);
+    if bundles.is_empty() {
+        let hint = "no one-time material is left; run `privet client offline --count N` with dealer and server running";
+        return Err(Error::NotReady(hint.to_owned()));
+    }
+    let mut channel = connect(&config, options)?;
+    let hello = ClientHello::Online {
+        plan: agreement.plan,
+        epoch: agreement.epoch,
+        bundles: bundles.clone(),
+        reveal_to: options.reveal_to,
+    };
+    wire::greet(&mut channel, &hello)?;
+    let ServerHello::Online { bundle } = wire::greeted(&mut channel)? else {
+        return Err(unexpected(&channel, "answered another question"));
+    };
+    channel.count_round();
+    if !bundles.contains(&bundle) {
+        return Err(unexpected(&channel, "chose a bundle that was not offered"));
+    }
+    let schedule = Schedule::new(&plan, options.reveal_to);
+    // Burnt durably before the first message that depends on it.
+    let mut reader = material.burn(bundle, &plan, &schedule, Role::Client)?;
+    let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
+    let seed = reader.header.seed();
+    let own = Online::Client(inputs);
+    let outputs = masked::online(&plan, &schedule, own, &seed, &mut reader, &mut channel, &mut steps)?;
+    channel.shutdown()?;
+    meter.connection(&channel);
+    meter.inference();
+    Ok((outputs, meter.report(PartyRole::Client, Phase::Online, observer)))
+}
+
+fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+}
+
+fn unexpected(channel: &TlsChannel, problem: &str) -> Error {
+    Error::Peer { peer: channel.peer().to_string(), problem: problem.to_owned() }
+}
+
+fn plan_path(config: &PartyConfig, digest: &Digest) -> std::path::PathBuf {
+    config.state.join("models").join(format!("{digest}.privet"))
+}
+
+fn agreed(config: &PartyConfig, database: &Database) -> Result<(Plan, Agreement), Error> {
+    let server = config.peer(PartyRole::Server)?;
+    let agreement: Option<Agreement> = database.get(MODELS, server.pinned.fingerprint().as_bytes())?;
+    let agreement = agreement.ok_or_else(|| {
+        Error::NotReady(format!("nothing is agreed with {} yet; run `privet client offline` first", server.name))
+    })?;
+    let plan = Plan::from_bytes(&store::read(&plan_path(config, &agreement.plan))?)?;
+    if plan.digest() == agreement.plan {
+        return Ok((plan, agreement));
+    }
+    Err(Error::NotReady("the stored plan is not the agreed one; run `privet client offline` again".to_owned()))
+}
+
+/// Plan and masked weights: from the state if they are there, otherwise from the server.
+fn take_model(
+    config: &PartyConfig,
+    channel: &mut TlsChannel,
+    digest: Digest,
+    plan_bytes: u64,
+    epoch: EpochId,
+) -> Result<(Plan, MaskedWeights), Error> {
+    store::private_dir(&config.state.join("models"))?;
+    let plan_path = plan_path(config, &digest);
+    let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
+    let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());
+    let stored_plan = stored_plan.filter(|plan| plan.digest() == digest);
+    let need = ClientMessage::Need { plan: stored_plan.is_none(), weights: !weights_path.exists() };
+    wire::send(channel, &need)?;
+    let plan = match stored_plan {
+        Some(plan) => plan,
+        None => {
+            if plan_bytes > MAX_PLAN_BYTES as u64 {
+                return Err(unexpected(channel, "announced a plan that is too large"));
+            }
+            let bytes = wire::receive_blob(channel, plan_bytes as usize)?;
+            let plan = Plan::from_bytes(&bytes)?;
+            if plan.digest() != digest {
+                return Err(unexpected(channel, "sent another plan than it announced"));
+            }
+            store::write_private(&plan_path, &bytes)?;
+            plan
+        }
+    };
+    let packed = if weights_path.exists() {
+        store::read(&weights_path)?
+    } else {
+        let bytes = wire::receive_blob(channel, masked::masked_weights_len(&plan))?;
+        store::write_private(&weights_path, &bytes)?;
+        bytes
+    };
+    let masked = masked::unpack_masked_weights(&plan, &packed)?;
+    Ok((plan, masked))
+}

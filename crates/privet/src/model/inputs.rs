@@ -1,0 +1,133 @@
+//! From files to the integers that an engine takes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use privet_plan::{InputSpec, Op, Plan};
+use privet_ring::fixed;
+
+use super::ModelError;
+use crate::input::{fit_to_shape, load, load_npz};
+
+/// Loads the plan's inputs, in its order.
+///
+/// `given` is one file for a model with one input; one `.npz` file with an array per input; or `name=FILE` for each
+/// input. A path that exists is a path even if it contains `=`.
+///
+/// # Errors
+/// An input is missing, unknown or given twice, or its file cannot be used.
+pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, ModelError> {
+    if let ([only], [file]) = (&plan.inputs[..], given) {
+        let file = match named(file, &plan.inputs) {
+            Some((_, file)) => file,
+            None => file.clone(),
+        };
+        return Ok(vec![load_one(&file, only)?]);
+    }
+    if let [file] = given
+        && file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"))
+        && named(file, &plan.inputs).is_none()
+    {
+        return from_npz(plan, file);
+    }
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for argument in given {
+        let Some((name, file)) = named(argument, &plan.inputs) else {
+            return Err(ModelError::Inputs(format!(
+                "--input {}: expected NAME=FILE, where NAME is one of {}; or one .npz file with an array per input",
+                argument.display(),
+                names(plan)
+            )));
+        };
+        if files.insert(name.clone(), file).is_some() {
+            return Err(ModelError::Inputs(format!("input {name:?} is given twice")));
+        }
+    }
+    let load = |spec: &InputSpec| match files.get(&spec.name) {
+        Some(file) => load_one(file, spec),
+        None => Err(ModelError::Inputs(format!(
+            "input {:?} is missing: the model's inputs are {}",
+            spec.name,
+            names(plan)
+        ))),
+    };
+    plan.inputs.iter().map(load).collect()
+}
+
+/// Encodes inputs as fixed-point integers for an engine. Refuses values outside the range that the plan declares safe:
+/// an engine on masked values could not notice.
+///
+/// # Errors
+/// [`ModelError::InputRange`] names the input and the value; [`ModelError::Inputs`] a wrong count or shape.
+pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>, ModelError> {
+    if arrays.len() != plan.inputs.len() {
+        return Err(ModelError::Inputs(format!(
+            "expected {} inputs, found {}",
+            plan.inputs.len(),
+            arrays.len()
+        )));
+    }
+    let encode = |(i, (spec, array)): (usize, (&InputSpec, &ArrayD<f32>))| {
+        if array.shape() != spec.shape {
+            let (name, expected, found) = (&spec.name, &spec.shape, array.shape());
+            return Err(ModelError::Inputs(format!(
+                "input {name:?}: expected shape {expected:?}, found {found:?}"
+            )));
+        }
+        let reads = |op: &Op| matches!(op, Op::Input { input } if *input as usize == i);
+        let step = plan.steps.iter().find(|s| reads(&s.op));
+        let bits = step.map_or(plan.ring.bits() - 1, |s| u32::from(s.range.bits));
+        let frac_bits = u32::from(plan.frac_bits);
+        let encode = |(index, &value): (usize, &f32)| {
+            let name = || spec.name.clone();
+            fixed::encode(f64::from(value), bits, frac_bits)
+                .map_err(|_| ModelError::InputRange { name: name(), value, index, bits, frac_bits })
+        };
+        array.iter().enumerate().map(encode).collect()
+    };
+    plan.inputs.iter().zip(arrays).enumerate().map(encode).collect()
+}
+
+fn load_one(file: &Path, spec: &InputSpec) -> Result<ArrayD<f32>, ModelError> {
+    Ok(load(file, &spec.preprocess, &spec.shape)?)
+}
+
+fn from_npz(plan: &Plan, file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
+    let mut arrays = load_npz(file)?;
+    let found = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
+    let take = |spec: &InputSpec| {
+        let Some(array) = arrays.remove(&spec.name) else {
+            return Err(ModelError::Inputs(format!(
+                "{} has no array {:?}: the model's inputs are {}, the file has {found}",
+                file.display(),
+                spec.name,
+                names(plan)
+            )));
+        };
+        Ok(fit_to_shape(format!("{}, array {:?}", file.display(), spec.name), array, &spec.shape)?)
+    };
+    let inputs = plan.inputs.iter().map(take).collect::<Result<_, _>>()?;
+    match arrays.first_key_value() {
+        None => Ok(inputs),
+        Some((name, _)) => Err(ModelError::Inputs(format!(
+            "{}: the model has no input {name:?}; its inputs are {}",
+            file.display(),
+            names(plan)
+        ))),
+    }
+}
+
+/// Splits `name=FILE` where `name` is an input's and the whole is no file.
+fn named(argument: &Path, inputs: &[InputSpec]) -> Option<(String, PathBuf)> {
+    let text = argument.to_str()?;
+    let matches = |spec: &&InputSpec| text.strip_prefix(&spec.name).is_some_and(|rest| rest.starts_with('='));
+    // Longest first: names may contain `=`.
+    let spec = inputs.iter().filter(matches).max_by_key(|spec| spec.name.len())?;
+    let file = PathBuf::from(&text[spec.name.len() + 1..]);
+    (!argument.exists()).then(|| (spec.name.clone(), file))
+}
+
+fn names(plan: &Plan) -> String {
+    plan.inputs.iter().map(|i| format!("{:?}", i.name)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,204 @@
+//! Models: from an ONNX file to a public plan and private weights, and their directory.
+//!
+//! | file | what | whose |
+//! |---|---|---|
+//! | `plan.privet` | the integer program, preprocessing and labels, no weights | public |
+//! | `weights.safetensors` | fixed-point integers, bound to the plan by its digest | the server's, mode 0600 |
+
+mod compile;
+mod inputs;
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use privet_graph::{FloatModel, GraphError};
+use privet_onnx::OnnxError;
+use privet_plan::file::MAX_PLAN_BYTES;
+use privet_plan::{Plan, PlanError, Weights};
+use privet_protocols::ProtocolError;
+use privet_ring::RingError;
+
+use crate::input::InputError;
+
+pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, MARGIN, compile};
+pub use inputs::{fixed_inputs, load_inputs};
+
+/// File name of the plan in a model's directory.
+pub const PLAN_FILE: &str = "plan.privet";
+/// File name of the weights in a model's directory.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The model file is not read.
+    #[error("model {}: {source}", path.display())]
+    Onnx {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OnnxError,
+    },
+    /// The model does not lower onto a plan.
+    #[error("model {}: {source}", path.display())]
+    Graph {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GraphError,
+    },
+    /// Options contradict each other or the model.
+    #[error("{0}")]
+    Options(String),
+    /// Ring width.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A file of preprocessing, labels or inputs.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The plan that calibration asks for does not fit.
+    #[error("calibration: {0}")]
+    Calibration(#[source] PlanError),
+    /// A calibration input does not run.
+    #[error("calibration with {}: {source}", path.display())]
+    CalibrationRun {
+        /// The input.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<ProtocolError>,
+    },
+    /// An input value does not fit the plan.
+    #[error(
+        "input {name:?}: the value {value} at flat index {index} does not fit {bits}-bit fixed point with {frac_bits} \
+         fractional bits; compile with fewer --frac-bits, a wider --ring, or --calibrate files that cover this input"
+    )]
+    InputRange {
+        /// Name of the input.
+        name: String,
+        /// The value.
+        value: f32,
+        /// Its position in row-major order.
+        index: usize,
+        /// Width that the plan declares safe for this input.
+        bits: u32,
+        /// Fractional bits of inputs.
+        frac_bits: u32,
+    },
+    /// Inputs as given do not match the model's.
+    #[error("{0}")]
+    Inputs(String),
+    /// A file of a model's directory cannot be read.
+    #[error("cannot read {}: {problem}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says, and what to do.
+        problem: String,
+    },
+    /// A file of a model's directory cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of a model's directory is damaged, of another version, or belongs to another one.
+    #[error("{}: {source}; make it anew with privet compile", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PlanError,
+    },
+}
+
+/// A compiled model.
+pub struct Model {
+    /// The public integer program.
+    pub plan: Plan,
+    /// The private integers.
+    pub weights: Weights,
+    /// The same model in float, for comparison.
+    pub float: FloatModel,
+}
+
+impl Model {
+    /// Writes plan and weights into `dir`, which is made if needed. Each file appears whole or not at all; an older
+    /// model is replaced. The weights can be read by their owner only.
+    ///
+    /// # Errors
+    /// Failures of the system.
+    pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        let encode = |source| ModelError::File { path: dir.join(WEIGHTS_FILE), source };
+        let weights = self.weights.to_bytes(&self.plan).map_err(encode)?;
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        make.map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
+        // While a model is replaced, old weights with a new plan are refused by their digest.
+        write(&dir.join(WEIGHTS_FILE), &weights, 0o600)?;
+        write(&dir.join(PLAN_FILE), &self.plan.to_bytes(), 0o644)
+    }
+}
+
+/// A model as the server has it: no float, no ONNX.
+pub struct LoadedModel {
+    /// The public integer program.
+    pub plan: Plan,
+    /// The private integers.
+    pub weights: Weights,
+}
+
+impl LoadedModel {
+    /// Reads what [`Model::save`] wrote.
+    ///
+    /// # Errors
+    /// A file is missing, cut short, damaged, of another version, or the weights belong to another plan.
+    pub fn load(dir: &Path) -> Result<Self, ModelError> {
+        let plan_path = dir.join(PLAN_FILE);
+        let damaged = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ModelError::File { path, source }
+        };
+        let plan = Plan::from_bytes(&read(&plan_path, MAX_PLAN_BYTES as u64)?).map_err(damaged(&plan_path))?;
+        let weights_path = dir.join(WEIGHTS_FILE);
+        // 8 bytes a value and a header line per tensor.
+        let values: u64 = plan.params.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();
+        let limit = 8 * values + 4096 * (plan.params.len() as u64 + 1);
+        let bytes = read(&weights_path, limit)?;
+        let weights = Weights::from_bytes(&bytes, &plan).map_err(damaged(&weights_path))?;
+        Ok(Self { plan, weights })
+    }
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let fail = |problem: String| ModelError::Read { path: path.to_owned(), problem };
+    let open = File::open(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => fail("no such file; make it with privet compile MODEL.onnx -o DIR".to_owned()),
+        _ => fail(e.to_string()),
+    })?;
+    let mut bytes = Vec::new();
+    open.take(limit + 1).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(fail(format!("more than the {limit} bytes it can have; is it another model's?")));
+    }
+    Ok(bytes)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ModelError> {
+    let attempt = || {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".privet-").tempfile_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        fs::File::open(parent)?.sync_all()
+    };
+    attempt().map_err(|source| ModelError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! The server: owns the model. Offline it prepares material for its clients, online it answers them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use privet_net::{Fingerprint, TlsChannel};
+use privet_plan::Digest;
+use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule};
+use privet_ring::prg::Seed;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{PartyConfig, PartyRole, PeerConfig};
+use crate::error::Error;
+use crate::events::{Event, Observer, Phase, PlanSummary, Report};
+use crate::model::LoadedModel;
+use crate::session::{self, Meter, Steps, message};
+use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Status};
+use crate::supply::{Supply, Workshop};
+use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage, refusal};
+
+const MASKS: &str = "weight_masks";
+
+/// How a server runs.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// Address to listen on, instead of the configured one.
+    pub listen: Option<String>,
+    /// The dealer's address, instead of the configured one.
+    pub dealer: Option<String>,
+    /// Offline: inferences to hold material for, for every client.
+    pub count: u64,
+    /// Stop after this many clients (offline) or inferences (online).
+    pub sessions: Option<u64>,
+    /// Set from outside to stop accepting and finish.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Prepares material for `options.count` inferences with every configured client, then hands plan and masked weights to
+/// the clients until each has prepared its side (or `options.sessions` have).
+///
+/// # Errors
+/// If the dealer, the state or the listening address cannot be used; failing sessions are only reported.
+pub fn offline(
+    config: PartyConfig,
+    model: LoadedModel,
+    options: &ServerOptions,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    let meter = Meter::start();
+    let server = Server::new(&config, model, options, Phase::Offline, &meter, observer)?;
+    let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
+    for client in config.peers(PartyRole::Client) {
+        server.stock(client.pinned.fingerprint())?;
+    }
+    message(observer, "waiting for the clients to fetch the plan and prepare their side".to_owned());
+    session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p))?;
+    Ok(meter.report(PartyRole::Server, Phase::Offline, observer))
+}
+
+/// Answers clients until told to stop (or `options.sessions` inferences are done).
+///
+/// # Errors
+/// If the state or the listening address cannot be used; failing sessions are only reported.
+pub fn online(
+    config: PartyConfig,
+    model: LoadedModel,
+    options: &ServerOptions,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    let meter = Meter::start();
+    let server = Server::new(&config, model, options, Phase::Online, &meter, observer)?;
+    let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
+    session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p))?;
+    Ok(meter.report(PartyRole::Server, Phase::Online, observer))
+}
+
+/// A mask of one client's copy of the weights. Bound to the digest of the weights: other weights get another mask, or the
+/// difference of the masked copies would be the difference of the weights.
+#[derive(Clone, Serialize, Deserialize)]
+struct WeightMask {
+    epoch: EpochId,
+    seed: [u8; 16],
+}
+
+struct Server<'a> {
+    config: &'a PartyConfig,
+    model: LoadedModel,
+    plan: Digest,
+    weights: Digest,
+    database: Database,
+    options: &'a ServerOptions,
+    phase: Phase,
+    /// One fetch from the dealer at a time, so that none is made twice.
+    fetching: Mutex<()>,
+    served: AtomicU64,
+    meter: &'a Meter,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Server<'a> {
+    fn new(
+        config: &'a PartyConfig,
+        model: LoadedModel,
+        options: &'a ServerOptions,
+        phase: Phase,
+        meter: &'a Meter,
+        observer: &'a dyn Observer,
+    ) -> Result<Self, Error> {
+        observer.event(&Event::Plan(PlanSummary::of(&model.plan)));
+        let plan = model.plan.digest();
+        let weights = model.weights.digest(&plan);
+        let database = Database::open(&store::database_path(&config.state))?;
+        // Clears away what a crash has left.
+        Material::open(&database, &config.state)?;
+        Ok(Self {
+            config,
+            model,
+            plan,
+            weights,
+            database,
+            options,
+            phase,
+            fetching: Mutex::new(()),
+            served: AtomicU64::new(0),
+            meter,
+            observer,
+        })
+    }
+
+    fn mask_key(&self, client: Fingerprint) -> Vec<u8> {
+        [self.weights.0.as_slice(), client.as_bytes()].concat()
+    }
+
+    fn mask(&self, client: Fingerprint) -> Result<Option<WeightMask>, Error> {
+        Ok(self.database.get(MASKS, &self.mask_key(client))?)
+    }
+
+    /// Tops up the material for a client to `options.count` inferences.
+    fn stock(&self, client: Fingerprint) -> Result<(), Error> {
+        let material = Material::attach(&self.database, &self.config.state);
+        let held = match self.mask(client)? {
+            Some(mask) => material.ready(&self.purpose(client, mask.epoch))?.len() as u64,
+            None => 0,
+        };
+        let missing = self.options.count.saturating_sub(held);
+        self.fetch(client, |supply, shop| supply.some(missing, shop, || Ok(())))
+    }
+
+    fn purpose(&self, client: Fingerprint, epoch: EpochId) -> Purpose {
+        Purpose { peer: client, plan: self.plan, epoch }
+    }
+
+    /// Connects to the dealer about a client and does `work`; makes sure that the client has a mask of the weights.
+    fn fetch(
+        &self,
+        client: Fingerprint,
+        work: impl FnOnce(&mut Supply, &Workshop) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.mask(client)?;
+        let plan = &self.model.plan;
+        let dealer = self.options.dealer.as_deref();
+        let epoch = known.as_ref().map(|m| m.epoch);
+        let mut supply = Supply::connect(self.config, dealer, Role::Server, client, plan, epoch)?;
+        let seed = match (&known, &supply.new_mask) {
+            (Some(mask), _) => Seed::from_bytes(mask.seed),
+            (None, Some(seed)) => {
+                let mask = WeightMask { epoch: supply.epoch, seed: *seed.expose() };
+                self.database.put(MASKS, &self.mask_key(client), &mask)?;
+                seed.clone()
+            }
+            (None, None) => unreachable!("Supply::connect gives a mask to who has none"),
+        };
+        let material = Material::attach(&self.database, &self.config.state);
+        let dropped = material.burn_others(&self.purpose(client, supply.epoch))?;
+        if dropped > 0 {
+            let text = format!("{dropped} unused bundles for another model were burnt");
+            self.observer.event(&Event::Warning { text });
+        }
+        let masked = masked::mask_weights(plan, &self.model.weights, &seed);
+        let shop = Workshop {
+            plan,
+            masked: &masked,
+            weights: Some(&self.model.weights),
+            material: &material,
+            meter: self.meter,
+            observer: self.observer,
+        };
+        work(&mut supply, &shop)?;
+        supply.finish(self.meter)
+    }
+
+    fn session(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+        match wire::greeted(channel)? {
+            ClientHello::Offline => self.prepare(channel, peer),
+            ClientHello::Online { .. } if self.phase == Phase::Offline => {
+                let reason = "the server is in its offline phase; start `privet server online`";
+                Err(wire::refuse(channel, refusal::PHASE, reason))
+            }
+            ClientHello::Online { plan, epoch, bundles, reveal_to } => {
+                self.answer(channel, peer, plan, epoch, &bundles, reveal_to)
+            }
+        }
+    }
+
+    /// Counts a finished client or inference.
+    fn done(&self) {
+        let served = self.served.fetch_add(1, Ordering::SeqCst) + 1;
+        let clients = self.config.peers(PartyRole::Client).count() as u64;
+        let enough = self.options.sessions.or((self.phase == Phase::Offline).then_some(clients));
+        if enough.is_some_and(|n| served >= n) {
+            self.options.stop.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Offline: gives a client plan and masked weights, and agrees with it on bundles.
+    fn prepare(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+        let client = peer.pinned.fingerprint();
+        if self.mask(client)?.is_none()
+            && let Err(e) = self.fetch(client, |_, _| Ok(()))
+        {
+            let reason = "the server could not reach the dealer; ask its operator";
+            wire::refuse(channel, refusal::UNAVAILABLE, reason);
+            return Err(e);
+        }
+        let mask = self.mask(client)?.ok_or_else(|| Error::NotReady("no mask of the weights".to_owned()))?;
+        let plan_bytes = self.model.plan.to_bytes();
+        let hello =
+            ServerHello::Offline { plan: self.plan, plan_bytes: plan_bytes.len() as u64, epoch: mask.epoch };
+        wire::greet(channel, &hello)?;
+        let material = Material::attach(&self.database, &self.config.state);
+        loop {
+            match wire::receive(channel)? {
+                ClientMessage::Working => {}
+                ClientMessage::Need { plan, weights } => {
+                    if plan {
+                        wire::send_blob(channel, &plan_bytes)?;
+                    }
+                    if weights {
+                        let seed = Seed::from_bytes(mask.seed);
+                        let masked = masked::mask_weights(&self.model.plan, &self.model.weights, &seed);
+                        wire::send_blob(channel, &masked::pack_masked_weights(&self.model.plan, &masked))?;
+                    }
+                }
+                ClientMessage::Ready(ids) => {
+                    self.catch_up(channel, client, &material, &ids)?;
+                    let mut both = Vec::new();
+                    for id in ids {
+                        if material.status(id)? == Some(Status::Ready) {
+                            both.push(id);
+                        }
+                    }
+                    let text = format!("{}: {} inferences are ready", peer.name, both.len());
+                    message(self.observer, text);
+                    wire::send(channel, &ServerMessage::Prepared(both))?;
+                    self.done();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Fetches the server's halves of bundles that so far only the client holds.
+    fn catch_up(
+        &self,
+        channel: &mut TlsChannel,
+        client: Fingerprint,
+        material: &Material,
+        ids: &[BundleId],
+    ) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for &id in ids {
+            if material.status(id)?.is_none() {
+                missing.push(id);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.fetch(client, |supply, shop| {
+            supply.these(missing, shop, || wire::send(channel, &ServerMessage::Working))
+        })
+    }
+
+    /// Online: one inference.
+    fn answer(
+        &self,
+        channel: &mut TlsChannel,
+        peer: &PeerConfig,
+        plan: Digest,
+        epoch: EpochId,
+        bundles: &[BundleId],
+        reveal_to: RevealTo,
+    ) -> Result<(), Error> {
+        let client = peer.pinned.fingerprint();
+        if plan != self.plan {
+            let reason = format!(
+                "the client has plan {}, the server serves {}; run `privet client offline` again",
+                plan.short(),
+                self.plan.short()
+            );
+            return Err(wire::refuse(channel, refusal::PLAN, &reason));
+        }
+        if self.mask(client)?.is_none_or(|m| m.epoch != epoch) {
+            let reason = "the weights have changed or are masked anew; run `privet client offline` again";
+            return Err(wire::refuse(channel, refusal::EPOCH, reason));
+        }
+        if !self.config.reveal_to.contains(&reveal_to) {
+            let reason = format!("the server's configuration does not allow to reveal outputs to {reveal_to:?}");
+            return Err(wire::refuse(channel, refusal::REVEAL, &reason));
+        }
+        let material = Material::attach(&self.database, &self.config.state);
+        let ready = material.ready(&self.purpose(client, epoch))?;
+        let Some(&id) = bundles.iter().find(|id| ready.contains(id)) else {
+            let mut reason = "the server holds none of the client's bundles".to_owned();
+            for id in bundles {
+                if material.status(*id)? == Some(Status::Burnt) {
+                    reason = format!("bundle {id} was used before: a replayed session, or state restored from a backup");
+                }
+            }
+            reason.push_str("; run `privet client offline` again");
+            return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
+        };
+        let schedule = Schedule::new(&self.model.plan, reveal_to);
+        // Burnt durably before the first message that depends on it.
+        let mut reader = match material.burn(id, &self.model.plan, &schedule, Role::Server) {
+            Ok(reader) => reader,
+            Err(e) => {
+                wire::refuse(channel, refusal::MATERIAL, "the server's copy of the bundle is damaged");
+                return Err(e.into());
+            }
+        };
+        wire::greet(channel, &ServerHello::Online { bundle: id })?;
+        let inference = self.served.load(Ordering::SeqCst);
+        let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
+        let seed = reader.header.seed();
+        let own = Online::Server(&self.model.weights);
+        let outputs =
+            masked::online(&self.model.plan, &schedule, own, &seed, &mut reader, channel, &mut steps)?;
+        if let Some(outputs) = outputs {
+            let summary = crate::postprocess::summary(&self.model.plan, &outputs);
+            message(self.observer, format!("{}: {summary}", peer.name));
+        }
+        self.meter.inference();
+        self.done();
+        Ok(())
+    }
+}

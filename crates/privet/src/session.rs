@@ -1,0 +1,164 @@
+//! What all parties do alike: accepting connections, counting traffic, reporting.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use privet_net::{Channel, NetError, TlsChannel, TlsListener, Traffic};
+use privet_protocols::Progress;
+
+use crate::config::{PartyConfig, PartyRole, PeerConfig};
+use crate::error::Error;
+use crate::events::{Event, Observer, Phase, Report};
+use crate::resources;
+
+/// Sessions served at a time; a further connection is closed.
+const MAX_SESSIONS: usize = 64;
+
+/// Adds up what a party does in one phase.
+pub(crate) struct Meter {
+    started: Instant,
+    totals: Mutex<Totals>,
+}
+
+#[derive(Default)]
+struct Totals {
+    traffic: Traffic,
+    stored: u64,
+    inferences: u64,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), totals: Mutex::default() }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Totals)) {
+        change(&mut self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// Counts a finished connection.
+    pub(crate) fn connection(&self, channel: &dyn Channel) {
+        let t = channel.traffic();
+        self.with(|totals| {
+            totals.traffic.bytes_sent += t.bytes_sent;
+            totals.traffic.bytes_received += t.bytes_received;
+            totals.traffic.rounds += t.rounds;
+        });
+    }
+
+    /// Counts stored one-time bytes.
+    pub(crate) fn stored(&self, bytes: u64) {
+        self.with(|totals| totals.stored += bytes);
+    }
+
+    /// Counts a bundle prepared, or an inference done.
+    pub(crate) fn inference(&self) {
+        self.with(|totals| totals.inferences += 1);
+    }
+
+    pub(crate) fn report(&self, role: PartyRole, phase: Phase, observer: &dyn Observer) -> Report {
+        let totals = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let report = Report {
+            role: role.name().to_owned(),
+            phase,
+            inferences: totals.inferences,
+            seconds: self.started.elapsed().as_secs_f64(),
+            cpu_seconds: resources::cpu_seconds(),
+            bytes_sent: totals.traffic.bytes_sent,
+            bytes_received: totals.traffic.bytes_received,
+            rounds: totals.traffic.rounds,
+            bytes_stored: totals.stored,
+            peak_memory_bytes: resources::peak_memory_bytes(),
+        };
+        observer.event(&Event::Report(report.clone()));
+        report
+    }
+}
+
+/// Passes an engine's progress on as events.
+pub(crate) struct Steps<'a> {
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) phase: Phase,
+    pub(crate) inference: u64,
+}
+
+impl Progress for Steps<'_> {
+    fn step(&mut self, done: usize, total: usize, name: &str) {
+        let (phase, inference) = (self.phase, self.inference);
+        self.observer.event(&Event::Progress { phase, inference, done, total, name: name.to_owned() });
+    }
+}
+
+pub(crate) fn message(observer: &dyn Observer, text: String) {
+    observer.event(&Event::Message { text });
+}
+
+/// Binds the party's address for its peers of the given roles and says where it listens.
+pub(crate) fn listen(
+    config: &PartyConfig,
+    address: Option<&str>,
+    roles: &[PartyRole],
+    observer: &dyn Observer,
+) -> Result<TlsListener, Error> {
+    let address = address.or(config.listen.as_deref()).ok_or_else(|| {
+        let dir = config.dir.display();
+        Error::NotReady(format!("{dir}: no address to listen on; add `listen = \"HOST:PORT\"` or pass --listen"))
+    })?;
+    let peers = roles.iter().flat_map(|&role| config.peers(role)).map(|p| p.pinned.clone()).collect();
+    let listener = TlsListener::bind(address, &config.identity, peers)?.with_deadlines(config.deadlines);
+    observer.event(&Event::Listening { address: listener.local_addr().to_string() });
+    Ok(listener)
+}
+
+/// Serves connections, a thread each, until `stop`; then waits for the sessions under way. A session that fails is
+/// reported as a warning and ends alone.
+pub(crate) fn serve(
+    config: &PartyConfig,
+    listener: &TlsListener,
+    stop: &AtomicBool,
+    meter: &Meter,
+    observer: &dyn Observer,
+    session: impl Fn(&mut TlsChannel, &PeerConfig) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let warn = |text: String| observer.event(&Event::Warning { text });
+    let active = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        loop {
+            let stream = match listener.accept_tcp(None, stop) {
+                Ok(stream) => stream,
+                Err(NetError::Stopped { .. }) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            if active.load(Ordering::SeqCst) >= MAX_SESSIONS {
+                warn(format!("more than {MAX_SESSIONS} sessions at a time: a connection was closed"));
+                continue;
+            }
+            active.fetch_add(1, Ordering::SeqCst);
+            let (session, active, warn) = (&session, &active, &warn);
+            scope.spawn(move || {
+                let outcome = listener.handshake(stream).map_err(Error::from).and_then(|mut channel| {
+                    let peer = identify(config, &channel)?;
+                    let outcome = session(&mut channel, peer);
+                    // What was sent still has to arrive; a session that failed has nothing more to say.
+                    let closed = if outcome.is_ok() { channel.shutdown() } else { Ok(()) };
+                    meter.connection(&channel);
+                    outcome.and(closed.map_err(Error::from))
+                });
+                if let Err(e) = outcome {
+                    warn(e.to_string());
+                }
+                active.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    })
+}
+
+/// The configured peer at the other end; TLS has already checked its certificate.
+fn identify<'a>(config: &'a PartyConfig, channel: &TlsChannel) -> Result<&'a PeerConfig, Error> {
+    let fingerprint = channel.peer().fingerprint;
+    config.peers.iter().find(|p| p.pinned.fingerprint() == fingerprint).ok_or_else(|| Error::Peer {
+        peer: channel.peer().to_string(),
+        problem: "its certificate is not in this party's configuration".to_owned(),
+    })
+}

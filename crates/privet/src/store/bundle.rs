@@ -1,0 +1,207 @@
+//! The file of one party's half of one bundle: header, then chunks in instruction order.
+//!
+//! `"PRIVBNDL" | version u16 | header length u32 | header (postcard) | CRC-32 u32 | chunks`, a chunk being
+//! `instruction u32 | length u64 | bytes | CRC-32 u32`; integers little-endian. Checksums find damage, not forgery: who
+//! can write a party's state can do anything as that party.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use privet_net::Fingerprint;
+use privet_plan::{Digest, Plan};
+use privet_protocols::ProtocolError;
+use privet_protocols::masked::{Role, Schedule, Sink, Source};
+use privet_ring::prg::Seed;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+
+const MAGIC: &[u8; 8] = b"PRIVBNDL";
+const VERSION: u16 = 1;
+const MAX_HEADER: usize = 4096;
+/// Bytes of a chunk that are not its content.
+const CHUNK_OVERHEAD: u64 = 4 + 8 + 4;
+
+/// A globally unique name for one bundle, drawn by the dealer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct BundleId(pub(crate) [u8; 16]);
+
+/// A globally unique name for one mask of one client's copy of the weights, drawn by the dealer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct EpochId(pub(crate) [u8; 16]);
+
+impl fmt::Display for BundleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hexadecimal(&self.0, f)
+    }
+}
+
+impl fmt::Debug for BundleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BundleId({self})")
+    }
+}
+
+impl fmt::Display for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hexadecimal(&self.0, f)
+    }
+}
+
+impl fmt::Debug for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EpochId({self})")
+    }
+}
+
+fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+}
+
+/// What a bundle is for. All of it is checked against what the reader expects.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BundleHeader {
+    pub(crate) id: BundleId,
+    pub(crate) role: Role,
+    pub(crate) peer: Fingerprint,
+    pub(crate) plan: Digest,
+    pub(crate) epoch: EpochId,
+    pub(crate) ring_bits: u8,
+    /// The party's seed; secret.
+    pub(crate) seed: [u8; 16],
+}
+
+impl BundleHeader {
+    pub(crate) fn seed(&self) -> Seed {
+        Seed::from_bytes(self.seed)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let body = postcard::to_stdvec(self).expect("a header has no unserialisable parts");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend((body.len() as u32).to_le_bytes());
+        bytes.extend(&body);
+        bytes.extend(crc32fast::hash(&body).to_le_bytes());
+        bytes
+    }
+}
+
+/// Size of a complete bundle file.
+fn file_len(header: usize, schedule: &Schedule, role: Role) -> u64 {
+    let chunks = schedule.instructions.iter().map(|(_, cost)| cost.stores(role) as u64).filter(|&n| n > 0);
+    header as u64 + chunks.map(|n| n + CHUNK_OVERHEAD).sum::<u64>()
+}
+
+/// Writes a bundle under a temporary name; [`BundleWriter::finish`] makes it durable and gives it its own.
+pub(crate) struct BundleWriter {
+    path: PathBuf,
+    partial: PathBuf,
+    out: BufWriter<File>,
+    written: u64,
+}
+
+impl BundleWriter {
+    pub(crate) fn create(path: &Path, header: &BundleHeader) -> Result<Self, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let partial = path.with_extension("partial");
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
+        let mut out = BufWriter::with_capacity(1 << 20, file.map_err(StoreError::io(&partial))?);
+        let bytes = header.encode();
+        out.write_all(&bytes).map_err(StoreError::io(&partial))?;
+        Ok(Self { path: path.to_owned(), partial, out, written: bytes.len() as u64 })
+    }
+
+    /// Returns the size of the file.
+    pub(crate) fn finish(self) -> Result<u64, StoreError> {
+        let file = self.out.into_inner().map_err(|e| StoreError::io(&self.partial)(e.into_error()))?;
+        file.sync_all().map_err(StoreError::io(&self.partial))?;
+        std::fs::rename(&self.partial, &self.path).map_err(StoreError::io(&self.path))?;
+        super::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(self.written)
+    }
+}
+
+impl Sink for BundleWriter {
+    fn chunk(&mut self, instruction: usize, bytes: Vec<u8>) -> Result<(), ProtocolError> {
+        let mut write = || {
+            self.out.write_all(&(instruction as u32).to_le_bytes())?;
+            self.out.write_all(&(bytes.len() as u64).to_le_bytes())?;
+            self.out.write_all(&bytes)?;
+            self.out.write_all(&crc32fast::hash(&bytes).to_le_bytes())
+        };
+        write().map_err(ProtocolError::Material)?;
+        self.written += bytes.len() as u64 + CHUNK_OVERHEAD;
+        Ok(())
+    }
+}
+
+/// Reads a bundle chunk by chunk.
+pub(crate) struct BundleReader {
+    pub(crate) header: BundleHeader,
+    input: BufReader<File>,
+}
+
+impl BundleReader {
+    /// Opens a bundle and checks that it is whole and made for this plan and role.
+    pub(crate) fn open(path: &Path, plan: &Plan, schedule: &Schedule, role: Role) -> Result<Self, StoreError> {
+        let fail = |problem: String| StoreError::Bundle { path: path.to_owned(), problem };
+        let file = File::open(path).map_err(StoreError::io(path))?;
+        let found = file.metadata().map_err(StoreError::io(path))?.len();
+        let mut input = BufReader::with_capacity(1 << 20, file);
+        let mut exact = |len: usize| {
+            let mut bytes = vec![0; len];
+            input.read_exact(&mut bytes).map(|()| bytes).map_err(|e| fail(format!("cut short: {e}")))
+        };
+        let fixed = exact(MAGIC.len() + 2 + 4)?;
+        let version = u16::from_le_bytes([fixed[8], fixed[9]]);
+        if !fixed.starts_with(MAGIC) || version != VERSION {
+            return Err(fail(format!("not a bundle of format version {VERSION}")));
+        }
+        let len = u32::from_le_bytes([fixed[10], fixed[11], fixed[12], fixed[13]]) as usize;
+        if len > MAX_HEADER {
+            return Err(fail(format!("a header of {len} bytes, at most {MAX_HEADER} are accepted")));
+        }
+        let body = exact(len)?;
+        if exact(4)? != crc32fast::hash(&body).to_le_bytes() {
+            return Err(fail("damaged header".to_owned()));
+        }
+        let header: BundleHeader = postcard::from_bytes(&body).map_err(|e| fail(e.to_string()))?;
+        if header.role != role || header.plan != plan.digest() || u32::from(header.ring_bits) != plan.ring.bits() {
+            return Err(fail("made for another plan, ring or role".to_owned()));
+        }
+        let expected = file_len(fixed.len() + len + 4, schedule, role);
+        if found != expected {
+            return Err(fail(format!("expected {expected} bytes, found {found}: the file is cut short or damaged")));
+        }
+        Ok(Self { header, input })
+    }
+}
+
+impl Source for BundleReader {
+    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let mut head = [0; 12];
+        self.input.read_exact(&mut head).map_err(ProtocolError::Material)?;
+        let [number, size] = [u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as u64, {
+            let mut size = [0; 8];
+            size.copy_from_slice(&head[4..]);
+            u64::from_le_bytes(size)
+        }];
+        if (number, size) != (instruction as u64, len as u64) {
+            let what = format!("bundle {}: chunk {number} where {instruction} was due", self.header.id);
+            return Err(ProtocolError::Size { what, expected: len, found: size as usize });
+        }
+        let mut bytes = vec![0; len];
+        self.input.read_exact(&mut bytes).map_err(ProtocolError::Material)?;
+        let mut sum = [0; 4];
+        self.input.read_exact(&mut sum).map_err(ProtocolError::Material)?;
+        if sum == crc32fast::hash(&bytes).to_le_bytes() {
+            return Ok(bytes);
+        }
+        let problem = format!("bundle {}: the chunk of instruction {instruction} is damaged", self.header.id);
+        Err(ProtocolError::Material(std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
+    }
+}

@@ -1,0 +1,53 @@
+//! A party's durable state: which one-time material it holds, which it has used, and what it agreed with whom.
+//!
+//! Small facts live in an embedded database (every commit is synced to disk), material in one file per bundle. A bundle
+//! is burnt in the database before the first message that depends on it leaves, and never comes back.
+
+mod bundle;
+mod database;
+mod material;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+
+pub(crate) use bundle::{BundleHeader, BundleId, EpochId};
+pub(crate) use database::Database;
+pub(crate) use material::{Material, Purpose, Status};
+
+/// Creates a directory (and its parents) that only its owner can read.
+pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path))
+}
+
+/// Writes a file that only its owner can read, durably and atomically.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        // Temporary files are created with mode 0600.
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(StoreError::io(path))?;
+    sync_dir(dir)
+}
+
+/// Makes renames and removals in a directory durable.
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io(path))
+}
+
+/// The whole of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(path).map_err(StoreError::io(path))
+}
+
+/// Where a party's database lives.
+pub(crate) fn database_path(state: &Path) -> PathBuf {
+    state.join("state.redb")
+}

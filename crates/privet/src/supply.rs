@@ -1,0 +1,180 @@
+//! Fetching one-time material from the dealer, for server and client alike.
+
+use privet_net::{Channel, Deadlines, Fingerprint, TlsChannel, TlsConnector};
+use privet_plan::{Digest, Plan, Weights};
+use privet_protocols::ProtocolError;
+use privet_protocols::masked::{self, MaskedWeights, RevealTo, Role, Schedule, Source};
+use privet_ring::prg::Seed;
+
+use crate::config::{PartyConfig, PartyRole};
+use crate::error::Error;
+use crate::events::{Observer, Phase};
+use crate::session::{Meter, Steps};
+use crate::store::{BundleHeader, BundleId, EpochId, Material};
+use crate::wire::{self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply};
+
+/// A connection to the dealer about inferences of one plan with one partner.
+pub(crate) struct Supply {
+    channel: TlsChannel,
+    role: Role,
+    partner: Fingerprint,
+    plan: Digest,
+    pub(crate) epoch: EpochId,
+    /// Seed of the weights' mask, if the dealer has just made one.
+    pub(crate) new_mask: Option<Seed>,
+}
+
+/// What the bundles are prepared with.
+pub(crate) struct Workshop<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) masked: &'a MaskedWeights,
+    /// The server's own weights.
+    pub(crate) weights: Option<&'a Weights>,
+    pub(crate) material: &'a Material<'a>,
+    pub(crate) meter: &'a Meter,
+    pub(crate) observer: &'a dyn Observer,
+}
+
+impl Supply {
+    /// Connects to the dealer and agrees on plan, partner and mask. Without `epoch` a server gets a new mask.
+    pub(crate) fn connect(
+        config: &PartyConfig,
+        address: Option<&str>,
+        role: Role,
+        partner: Fingerprint,
+        plan: &Plan,
+        epoch: Option<EpochId>,
+    ) -> Result<Self, Error> {
+        let mut channel = connect(config, PartyRole::Dealer, address, config.deadlines)?;
+        let digest = plan.digest();
+        wire::greet(&mut channel, &DealerHello { role, plan: digest, partner, epoch })?;
+        let welcome: DealerWelcome = wire::greeted(&mut channel)?;
+        if welcome.need_plan {
+            let bytes = plan.to_bytes();
+            wire::send(&mut channel, &(bytes.len() as u64))?;
+            wire::send_blob(&mut channel, &bytes)?;
+        }
+        let grant: EpochGrant = wire::receive(&mut channel)?;
+        let new_mask = grant.seed.map(Seed::from_bytes);
+        if epoch.is_some_and(|e| e != grant.epoch) || epoch.is_none() != new_mask.is_some() {
+            let peer = channel.peer().to_string();
+            return Err(Error::Peer { peer, problem: "granted another mask than was asked for".to_owned() });
+        }
+        Ok(Self { channel, role, partner, plan: digest, epoch: grant.epoch, new_mask })
+    }
+
+    /// Fetches, prepares and stores `count` more bundles.
+    pub(crate) fn some(
+        &mut self,
+        count: u64,
+        shop: &Workshop,
+        each: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if count > 0 {
+            wire::send(&mut self.channel, &DealerRequest::Some(count))?;
+        }
+        self.take(count, shop, each)
+    }
+
+    /// Fetches, prepares and stores exactly these bundles.
+    pub(crate) fn these(
+        &mut self,
+        ids: Vec<BundleId>,
+        shop: &Workshop,
+        each: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let count = ids.len() as u64;
+        if count > 0 {
+            wire::send(&mut self.channel, &DealerRequest::These(ids))?;
+        }
+        self.take(count, shop, each)
+    }
+
+    fn take(
+        &mut self,
+        count: u64,
+        shop: &Workshop,
+        mut each: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let schedule = Schedule::new(shop.plan, RevealTo::Client);
+        for inference in 0..count {
+            let offer: BundleOffer = wire::receive(&mut self.channel)?;
+            let reply = if shop.material.status(offer.id)?.is_some() {
+                OfferReply::Have
+            } else {
+                wire::send(&mut self.channel, &OfferReply::Take)?;
+                self.prepare(offer, inference, shop, &schedule)?;
+                OfferReply::Stored
+            };
+            wire::send(&mut self.channel, &reply)?;
+            each()?;
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &mut self,
+        offer: BundleOffer,
+        inference: u64,
+        shop: &Workshop,
+        schedule: &Schedule,
+    ) -> Result<(), Error> {
+        let header = BundleHeader {
+            id: offer.id,
+            role: self.role,
+            peer: self.partner,
+            plan: self.plan,
+            epoch: self.epoch,
+            ring_bits: shop.plan.ring.bits() as u8,
+            seed: offer.seed,
+        };
+        let mut writer = shop.material.writer(&header)?;
+        let mut steps = Steps { observer: shop.observer, phase: Phase::Offline, inference };
+        let mut dealt = Dealt { channel: &mut self.channel };
+        let seed = header.seed();
+        let (plan, masked, weights) = (shop.plan, shop.masked, shop.weights);
+        masked::prepare(plan, schedule, self.role, &seed, masked, weights, &mut dealt, &mut writer, &mut steps)?;
+        shop.meter.stored(shop.material.store(&header, writer)?);
+        shop.meter.inference();
+        Ok(())
+    }
+
+    /// Says goodbye.
+    pub(crate) fn finish(mut self, meter: &Meter) -> Result<(), Error> {
+        wire::send(&mut self.channel, &DealerRequest::Done)?;
+        self.channel.shutdown()?;
+        meter.connection(&self.channel);
+        Ok(())
+    }
+}
+
+/// Dealt chunks as they arrive.
+struct Dealt<'a> {
+    channel: &'a mut TlsChannel,
+}
+
+impl Source for Dealt<'_> {
+    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let bytes = self.channel.recv_kind(CHUNK, len)?;
+        if bytes.len() == len {
+            return Ok(bytes);
+        }
+        let what = format!("material dealt for instruction {instruction}");
+        Err(ProtocolError::Size { what, expected: len, found: bytes.len() })
+    }
+}
+
+/// Connects to the configured peer of a role, at its configured address or another.
+pub(crate) fn connect(
+    config: &PartyConfig,
+    role: PartyRole,
+    address: Option<&str>,
+    deadlines: Deadlines,
+) -> Result<TlsChannel, Error> {
+    let peer = config.peer(role)?;
+    let address = address.or(peer.address.as_deref()).ok_or_else(|| {
+        let dir = config.dir.display();
+        Error::NotReady(format!("{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"))
+    })?;
+    Ok(TlsConnector::connect(address, &config.identity, &peer.pinned, deadlines)?)
+}

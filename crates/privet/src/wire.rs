@@ -1,0 +1,214 @@
+//! Control messages between the parties. Every body is postcard-encoded and versioned by [`PROTOCOL_VERSION`].
+//!
+//! Party -> dealer: `Hello(DealerHello)`, plan if asked for, then requests; the dealer offers bundle halves one by one and
+//! waits for each to be stored. Client -> server: `Hello(ClientHello)`, then either the offline exchange (plan, masked
+//! weights, agreement on bundles) or one inference.
+
+use privet_net::handshake::{self, Hello, recv_hello, send_hello};
+use privet_net::{Channel, Fingerprint, Frame, FrameKind, NetError};
+use privet_plan::Digest;
+use privet_protocols::masked::{RevealTo, Role};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::store::{BundleId, EpochId};
+
+/// Version of these messages and of everything they set in motion; peers of another version are refused.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+const CONTROL: FrameKind = FrameKind::new(0x100);
+/// One chunk of dealt material.
+pub(crate) const CHUNK: FrameKind = FrameKind::new(0x101);
+const BLOB: FrameKind = FrameKind::new(0x102);
+
+/// Control messages hold names, not data.
+const MAX_CONTROL: usize = 1 << 20;
+/// Blobs travel in pieces of this size, so that a piece fits the writer's queue.
+const BLOB_PIECE: usize = 4 << 20;
+
+/// Why a party refuses a session; sent along with the reason in words.
+pub mod refusal {
+    /// The peer's role or name is not the one this session needs.
+    pub const ROLE: u16 = 0x101;
+    /// Another plan.
+    pub const PLAN: u16 = 0x102;
+    /// Another mask of the weights.
+    pub const EPOCH: u16 = 0x103;
+    /// One-time material that was used before, or is unknown.
+    pub const MATERIAL: u16 = 0x104;
+    /// Not in this phase.
+    pub const PHASE: u16 = 0x105;
+    /// Outputs may not be revealed like that.
+    pub const REVEAL: u16 = 0x106;
+    /// The message makes no sense.
+    pub const MALFORMED: u16 = 0x107;
+    /// This party cannot serve now.
+    pub const UNAVAILABLE: u16 = 0x108;
+}
+
+/// What a party asks the dealer for.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DealerHello {
+    pub(crate) role: Role,
+    pub(crate) plan: Digest,
+    /// The other party of the inferences.
+    pub(crate) partner: Fingerprint,
+    /// `None` asks for a new mask of the weights; only the server may.
+    pub(crate) epoch: Option<EpochId>,
+}
+
+/// The dealer's answer.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DealerWelcome {
+    /// Whether the server has to send the plan.
+    pub(crate) need_plan: bool,
+}
+
+/// The mask of the weights that the bundles of this session are for.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EpochGrant {
+    pub(crate) epoch: EpochId,
+    /// Seed of a new mask, for the server.
+    pub(crate) seed: Option<[u8; 16]>,
+}
+
+/// What a party wants of the dealer next.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum DealerRequest {
+    /// This many bundle halves, first those whose other half has been given out.
+    Some(u64),
+    /// Exactly these.
+    These(Vec<BundleId>),
+    /// Nothing more.
+    Done,
+}
+
+/// A bundle half on offer; chunks follow for the server if it takes it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct BundleOffer {
+    pub(crate) id: BundleId,
+    pub(crate) seed: [u8; 16],
+}
+
+/// The party's answer to an offer, and its word that it has stored it.
+#[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
+pub(crate) enum OfferReply {
+    /// Go ahead.
+    Take,
+    /// Held already.
+    Have,
+    /// Durably stored.
+    Stored,
+}
+
+/// What a client comes for.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ClientHello {
+    /// Plan, masked weights, and agreement on bundles.
+    Offline,
+    /// One inference.
+    Online {
+        plan: Digest,
+        epoch: EpochId,
+        /// Unused bundles the client holds, in order of preference.
+        bundles: Vec<BundleId>,
+        reveal_to: RevealTo,
+    },
+}
+
+/// The server's answer.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ServerHello {
+    /// What it serves.
+    Offline { plan: Digest, plan_bytes: u64, epoch: EpochId },
+    /// The bundle to use, burnt on the server's side.
+    Online { bundle: BundleId },
+}
+
+/// From the client, offline.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ClientMessage {
+    /// What it does not have yet.
+    Need { plan: bool, weights: bool },
+    /// Still fetching from the dealer.
+    Working,
+    /// All unused bundles it holds for the plan and epoch.
+    Ready(Vec<BundleId>),
+}
+
+/// From the server, offline.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ServerMessage {
+    /// Still fetching from the dealer.
+    Working,
+    /// Of the client's bundles, those that the server holds as well.
+    Prepared(Vec<BundleId>),
+}
+
+fn malformed(channel: &dyn Channel, what: &'static str, problem: impl ToString) -> Error {
+    NetError::Malformed { peer: channel.peer().to_string(), what, problem: problem.to_string() }.into()
+}
+
+/// Sends a hello with `body`.
+pub(crate) fn greet(channel: &mut dyn Channel, body: &impl Serialize) -> Result<(), Error> {
+    let body = postcard::to_stdvec(body).map_err(|e| malformed(channel, "own hello", e))?;
+    let software = concat!("privet ", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(send_hello(channel, &Hello { protocol_version: PROTOCOL_VERSION, software, body })?)
+}
+
+/// Receives a hello; a peer of another version is refused and told why.
+pub(crate) fn greeted<T: DeserializeOwned>(channel: &mut dyn Channel) -> Result<T, Error> {
+    let hello = recv_hello(channel)?;
+    if hello.protocol_version != PROTOCOL_VERSION {
+        let reason = format!(
+            "protocol version {} ({}), this side speaks version {PROTOCOL_VERSION}; run the same Privet version on both",
+            hello.protocol_version, hello.software
+        );
+        return Err(handshake::refuse(channel, handshake::code::VERSION, &reason).into());
+    }
+    match postcard::from_bytes(&hello.body) {
+        Ok(body) => Ok(body),
+        Err(e) => Err(handshake::refuse(channel, refusal::MALFORMED, &format!("malformed hello: {e}")).into()),
+    }
+}
+
+/// Refuses the session; the reason shows on both sides.
+pub(crate) fn refuse(channel: &mut dyn Channel, code: u16, reason: &str) -> Error {
+    handshake::refuse(channel, code, reason).into()
+}
+
+/// Sends one control message.
+pub(crate) fn send(channel: &mut dyn Channel, message: &impl Serialize) -> Result<(), Error> {
+    let payload = postcard::to_stdvec(message).map_err(|e| malformed(channel, "own message", e))?;
+    Ok(channel.send(Frame::new(CONTROL, payload))?)
+}
+
+/// Receives one control message.
+pub(crate) fn receive<T: DeserializeOwned>(channel: &mut dyn Channel) -> Result<T, Error> {
+    let payload = channel.recv_kind(CONTROL, MAX_CONTROL)?;
+    postcard::from_bytes(&payload).map_err(|e| malformed(channel, "control message", e))
+}
+
+/// Sends bytes whose number the receiver knows.
+pub(crate) fn send_blob(channel: &mut dyn Channel, bytes: &[u8]) -> Result<(), Error> {
+    for piece in bytes.chunks(BLOB_PIECE) {
+        channel.send(Frame::new(BLOB, piece.to_vec()))?;
+    }
+    Ok(())
+}
+
+/// Receives `len` bytes.
+pub(crate) fn receive_blob(channel: &mut dyn Channel, len: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        let expected = BLOB_PIECE.min(len - bytes.len());
+        let piece = channel.recv_kind(BLOB, expected)?;
+        if piece.len() != expected {
+            return Err(malformed(channel, "transfer", format!("expected {expected} bytes, found {}", piece.len())));
+        }
+        bytes.extend(piece);
+    }
+    Ok(bytes)
+}
