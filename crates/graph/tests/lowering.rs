@@ -234,14 +234,14 @@ fn what_has_no_lowering_is_refused_by_name() {
 #[test]
 fn weights_that_do_not_fit_name_layer_and_width() {
     let (mut graph, x) = with_input(&[1, 1]);
-    let w = graph.constant(array(&[1, 1], &[300.0]));
+    let w = graph.constant(array(&[1, 1], &[600.0]));
     let y = graph.node("fc", MatMul, &[x, w]);
     graph.output("y", y);
-    let error = compile(&graph, &options(16, 6)).err().expect("300 at 6 bits needs 16 bits");
+    let error = compile(&graph, &options(16, 6)).err().expect("600 at 6 bits needs 17 bits");
     let GraphError::Op { node, error: OpError::WeightRange { needed, .. }, .. } = &error else {
         panic!("{error}")
     };
-    assert_eq!((node.as_str(), *needed), ("fc", 16));
+    assert_eq!((node.as_str(), *needed), ("fc", 17));
     let mut narrow = options(16, 6);
     narrow.frac_bits = 5;
     assert!(compile(&graph, &narrow).is_ok());

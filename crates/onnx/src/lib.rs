@@ -12,6 +12,8 @@ mod node;
 mod ops;
 mod proto;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

@@ -2,21 +2,33 @@
 //!
 //! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
 //! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
-//! ([`setup`], [`config`]), runs them over pinned TLS, and turns files into inputs ([`input`]) and answers into labels
-//! ([`postprocess`]) and files ([`output`]).
+//! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), and turns files into inputs
+//! ([`input`]) and answers into labels ([`postprocess`]) and files ([`output`]).
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod config;
-pub mod events;
+pub mod dealer;
 pub mod error;
+pub mod events;
 pub mod input;
 pub mod model;
 pub mod output;
 pub mod postprocess;
+pub mod reference;
 pub mod resources;
+pub mod server;
+mod session;
 pub mod setup;
+mod store;
+mod supply;
+mod wire;
 
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
 pub use events::{Event, Observer, Phase, PlanSummary, Report, TensorSummary};
+pub use privet_net::NetError;
+pub use privet_plan::{Plan, Preprocess};
+pub use privet_protocols::ProtocolError;
+pub use privet_protocols::masked::RevealTo;

@@ -47,6 +47,22 @@ fn decode_one(plan: &Plan, spec: &OutputSpec, integers: &[i64]) -> Result<Output
     Ok(Output { name: spec.name.clone(), values: apply(values, spec.post), post: spec.post })
 }
 
+/// One line for people: the most probable class with its probability, or each output's shape.
+pub fn summary(plan: &Plan, revealed: &[Vec<i64>]) -> String {
+    let outputs = match decode(plan, revealed) {
+        Ok(outputs) => outputs,
+        Err(problem) => return problem,
+    };
+    let one = |output: &Output| match &top(&output.values, &plan.labels, 1, output.post)[..] {
+        [best] => {
+            let label = best.label.clone().unwrap_or_else(|| format!("class {}", best.index));
+            format!("{}: {label} ({:.1} %)", output.name, 100.0 * best.probability)
+        }
+        _ => format!("{}: shape {:?}", output.name, output.values.shape()),
+    };
+    outputs.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// Applies a final float function.
 fn apply(mut values: ArrayD<f64>, post: Post) -> ArrayD<f64> {
     let along = |values: &mut ArrayD<f64>, axis: u32, function: fn(&mut [f64])| {

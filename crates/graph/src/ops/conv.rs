@@ -78,7 +78,7 @@ impl Conv {
             ));
         }
         let groups = usize::try_from(self.groups).unwrap_or(0);
-        if groups == 0 || x[1] % groups != 0 || w[1] != x[1] / groups || w[0] % groups != 0 {
+        if groups == 0 || w[1].checked_mul(groups) != Some(x[1]) || !w[0].is_multiple_of(groups) {
             return Err(OpError::mismatch(
                 "group",
                 "a divisor of both channel counts, and a weight to match",

@@ -8,7 +8,7 @@
 mod compile;
 mod inputs;
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub enum ModelError {
         /// What is wrong with it.
         source: GraphError,
     },
+    /// The model does not run in float.
+    #[error("the model in float")]
+    Float(#[source] GraphError),
     /// Options contradict each other or the model.
     #[error("{0}")]
     Options(String),
@@ -195,7 +198,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ModelError> {
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        fs::File::open(parent)?.sync_all()
+        File::open(parent)?.sync_all()
     };
     attempt().map_err(|source| ModelError::Write { path: path.to_owned(), source })
 }

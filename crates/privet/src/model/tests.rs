@@ -1,3 +1,4 @@
+use std::fs;
 use super::*;
 use ndarray::ArrayD;
 use std::path::PathBuf;
@@ -10,7 +11,6 @@ fn options() -> CompileOptions {
     CompileOptions {
         preprocess: Some(digits("preprocess.toml").to_str().unwrap().to_owned()),
         labels: Some(digits("labels.txt")),
-        input_shapes: vec!["1,1,8,8".to_owned()],
         ..CompileOptions::default()
     }
 }
@@ -117,7 +117,7 @@ fn a_model_file_that_is_missing_or_damaged_is_named() {
     assert!(error.contains("none.onnx"), "{error}");
     let error = compile(&digits("labels.txt"), &options()).err().unwrap().to_string();
     assert!(error.contains("labels.txt") && error.contains("ONNX"), "{error}");
-    let open = CompileOptions { input_shapes: vec![], ..options() };
-    let error = compile(&digits("digits.onnx"), &open).err().unwrap().to_string();
-    assert!(error.contains("--input-shape"), "{error}");
+    let shaped = CompileOptions { input_shapes: vec!["1,1,9,8".to_owned()], ..options() };
+    let error = compile(&digits("digits.onnx"), &shaped).err().unwrap().to_string();
+    assert!(error.contains("--input-shape") && error.contains("image"), "{error}");
 }

@@ -1,0 +1,260 @@
+//! Models built message by message: legacy forms, refusals, hostile bytes.
+
+use ndarray::ArrayD;
+use privet_graph::{FloatModel, Graph};
+use proptest::prelude::*;
+use prost::Message;
+
+use crate::proto::*;
+use crate::{OnnxError, parse};
+
+fn attribute(name: &str, r#type: i32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type, ..AttributeProto::default() }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { f: Some(f), ..attribute(name, 1) }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { i: Some(i), ..attribute(name, 2) }
+}
+
+fn string(name: &str, s: &str) -> AttributeProto {
+    AttributeProto { s: Some(s.as_bytes().to_vec()), ..attribute(name, 3) }
+}
+
+fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { ints: ints.to_vec(), ..attribute(name, 7) }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|&s| s.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: format!("the {op}"),
+        op_type: op.to_owned(),
+        attribute,
+        domain: String::new(),
+    }
+}
+
+fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let dim = |&d: &i64| DimensionProto { dim_value: Some(d), dim_param: None };
+    let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
+    let r#type = Some(TypeProto { tensor_type: Some(TensorTypeProto { elem_type: 1, shape }) });
+    ValueInfoProto { name: name.to_owned(), r#type }
+}
+
+fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    let (dims, float_data) = (dims.to_vec(), values.to_vec());
+    TensorProto { name: name.to_owned(), dims, data_type: 1, float_data, ..TensorProto::default() }
+}
+
+/// A model from `x` of shape `dims` to `y`.
+fn model(opset: i64, dims: &[i64], node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+    let graph = GraphProto {
+        node,
+        initializer,
+        input: vec![value("x", dims)],
+        output: vec![value("y", &[])],
+        sparse_initializer: Vec::new(),
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
+    ModelProto { graph: Some(graph), opset_import }
+}
+
+fn read(model: &ModelProto) -> Result<Graph, OnnxError> {
+    parse(&model.encode_to_vec(), "test")
+}
+
+fn run(model: &ModelProto, x: &[f32]) -> Vec<f32> {
+    let float = FloatModel::new(&read(model).unwrap(), &[]).unwrap();
+    let dims = model.graph.as_ref().unwrap().input[0]
+        .r#type
+        .clone()
+        .unwrap()
+        .tensor_type
+        .unwrap()
+        .shape
+        .unwrap()
+        .dim;
+    let shape: Vec<usize> = dims.iter().map(|d| d.dim_value.unwrap() as usize).collect();
+    let y = float.run(&[ArrayD::from_shape_vec(shape, x.to_vec()).unwrap()]).unwrap().remove(0);
+    y.into_iter().collect()
+}
+
+fn refusal(model: &ModelProto) -> String {
+    read(model).expect_err("this must be refused").to_string()
+}
+
+#[test]
+fn what_later_opsets_take_as_inputs_older_ones_take_as_attributes() {
+    let clip = node("Clip", &["x"], "y", vec![float("max", 2.0)]);
+    assert_eq!(run(&model(10, &[3], vec![clip.clone()], vec![]), &[-1.0, 1.0, 5.0]), [-1.0, 1.0, 2.0]);
+    assert!(refusal(&model(11, &[3], vec![clip], vec![])).contains("attribute max"));
+    let slice = node("Slice", &["x"], "y", vec![ints("starts", &[-2]), ints("ends", &[9])]);
+    assert_eq!(run(&model(9, &[3], vec![slice.clone()], vec![]), &[1.0, 2.0, 3.0]), [2.0, 3.0]);
+    assert!(read(&model(10, &[3], vec![slice], vec![])).is_err());
+    let pad = node("Pad", &["x"], "y", vec![ints("pads", &[1, 0]), float("value", 7.0)]);
+    assert_eq!(run(&model(7, &[2], vec![pad], vec![]), &[1.0, 2.0]), [7.0, 1.0, 2.0]);
+    let unsqueeze = node("Unsqueeze", &["x"], "y", vec![ints("axes", &[0])]);
+    assert_eq!(run(&model(12, &[2], vec![unsqueeze.clone()], vec![]), &[1.0, 2.0]), [1.0, 2.0]);
+    assert!(read(&model(13, &[2], vec![unsqueeze], vec![])).is_err());
+}
+
+#[test]
+fn initializers_may_be_listed_as_inputs() {
+    let add = node("Add", &["x", "w"], "y", vec![]);
+    let mut model = model(7, &[2], vec![add], vec![weight("w", &[2], &[1.0, 2.0])]);
+    model.graph.as_mut().unwrap().input.push(value("w", &[2]));
+    assert_eq!(run(&model, &[1.0, 1.0]), [2.0, 3.0]);
+    assert_eq!(read(&model).unwrap().inputs.len(), 1);
+}
+
+#[test]
+fn unknown_operators_and_domains_are_refused_by_name() {
+    let message = refusal(&model(13, &[2], vec![node("Hardmax", &["x"], "y", vec![])], vec![]));
+    assert!(message.contains("the Hardmax") && message.contains("supported: Add, "), "{message}");
+    let mut foreign = node("Relu", &["x"], "y", vec![]);
+    foreign.domain = "com.example".to_owned();
+    assert!(refusal(&model(13, &[2], vec![foreign], vec![])).contains("com.example::Relu"));
+    // Range exists, but not yet in opset 7.
+    assert!(refusal(&model(7, &[2], vec![node("Range", &["x"], "y", vec![])], vec![])).contains("opset 7"));
+}
+
+#[test]
+fn attributes_are_honoured_or_refused_by_name() {
+    let relu = |attributes| model(13, &[2], vec![node("Relu", &["x"], "y", attributes)], vec![]);
+    assert!(refusal(&relu(vec![int("fancy", 1)])).contains("attribute fancy is not supported"));
+    let pool = |attributes| model(13, &[1, 1, 4], vec![node("MaxPool", &["x"], "y", attributes)], vec![]);
+    let kernel = || ints("kernel_shape", &[2]);
+    assert!(refusal(&pool(vec![])).contains("kernel_shape is missing"));
+    assert!(refusal(&pool(vec![kernel(), int("storage_order", 1)])).contains("storage_order is 1"));
+    assert!(refusal(&pool(vec![kernel(), string("auto_pad", "SOME")])).contains("\"SOME\""));
+    assert!(refusal(&pool(vec![kernel(), kernel()])).contains("twice"));
+    assert!(refusal(&pool(vec![float("kernel_shape", 2.0)])).contains("has type FLOAT"));
+    let reference = AttributeProto { ref_attr_name: "outer".to_owned(), ..kernel() };
+    assert!(refusal(&pool(vec![reference])).contains("refers to a function"));
+    let pad = node("Pad", &["x", "p"], "y", vec![string("mode", "reflect")]);
+    assert!(refusal(&model(13, &[2], vec![pad], vec![weight("p", &[2], &[1.0, 1.0])])).contains("reflect"));
+    let subgraph = node("Constant", &[], "y", vec![attribute("value_string", 3)]);
+    assert!(refusal(&model(13, &[2], vec![subgraph], vec![])).contains("value_string"));
+}
+
+#[test]
+fn second_results_are_refused_when_something_reads_them() {
+    let mut pool = node("MaxPool", &["x"], "a", vec![ints("kernel_shape", &[2])]);
+    pool.output.push("indices".to_owned());
+    let good = model(13, &[1, 1, 4], vec![pool.clone(), node("Relu", &["a"], "y", vec![])], vec![]);
+    assert!(read(&good).is_ok());
+    let bad = model(13, &[1, 1, 4], vec![pool, node("Relu", &["indices"], "y", vec![])], vec![]);
+    assert!(refusal(&bad).contains("indices"));
+}
+
+#[test]
+fn opsets_outside_the_known_ones_are_refused() {
+    let relu = || vec![node("Relu", &["x"], "y", vec![])];
+    for opset in [i64::MIN, 0, 6, 29] {
+        assert!(refusal(&model(opset, &[2], relu(), vec![])).contains("supported: ai.onnx 7 to 28"));
+    }
+    let mut none = model(13, &[2], relu(), vec![]);
+    none.opset_import.clear();
+    assert!(read(&none).is_err());
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let relu = |from, to| node("Relu", &[from], to, vec![]);
+    assert!(refusal(&model(13, &[2], vec![relu("q", "y")], vec![])).contains("\"q\""));
+    assert!(refusal(&model(13, &[2], vec![relu("y", "y")], vec![])).contains("nothing before it"));
+    assert!(refusal(&model(13, &[2], vec![relu("x", "y"), relu("x", "y")], vec![])).contains("twice"));
+    assert!(refusal(&model(13, &[2], vec![], vec![])).contains("\"y\""));
+    assert!(read(&ModelProto::default()).is_err());
+    let mut doubles = model(13, &[2], vec![relu("x", "y")], vec![]);
+    doubles.graph.as_mut().unwrap().input[0]
+        .r#type
+        .as_mut()
+        .unwrap()
+        .tensor_type
+        .as_mut()
+        .unwrap()
+        .elem_type = 11;
+    assert!(refusal(&doubles).contains("DOUBLE"));
+}
+
+#[test]
+fn small_files_cannot_ask_for_much() {
+    let shape = |name: &str, dims: &[i64]| TensorProto {
+        name: name.to_owned(),
+        dims: vec![dims.len() as i64],
+        data_type: 7,
+        int64_data: dims.to_vec(),
+        ..TensorProto::default()
+    };
+    for dims in [&[1 << 40][..], &[1 << 20, 1 << 20], &[1 << 27], &[i64::MAX, i64::MAX, 0]] {
+        let fill = node("ConstantOfShape", &["s"], "y", vec![]);
+        let graph = read(&model(13, &[2], vec![fill], vec![shape("s", dims)])).unwrap();
+        assert!(FloatModel::new(&graph, &[]).is_err(), "{dims:?}");
+        let expand = node("Expand", &["c", "s"], "y", vec![]);
+        let graph =
+            read(&model(13, &[2], vec![expand], vec![shape("s", dims), weight("c", &[1], &[1.0])])).unwrap();
+        assert!(FloatModel::new(&graph, &[]).is_err(), "{dims:?}");
+    }
+    // A kernel and padding of 2^23 must not be walked element by element.
+    let huge = 1 << 23;
+    let attributes = vec![ints("kernel_shape", &[huge]), ints("pads", &[huge - 1, huge - 1])];
+    let graph =
+        read(&model(13, &[1, 1, 8], vec![node("AveragePool", &["x"], "y", attributes)], vec![])).unwrap();
+    assert!(FloatModel::new(&graph, &[]).is_ok());
+}
+
+/// A model with something of everything, to be damaged.
+fn sample() -> ModelProto {
+    let conv =
+        node("Conv", &["x", "w"], "a", vec![ints("pads", &[1, 1]), ints("strides", &[2]), int("group", 1)]);
+    let shape = node("Shape", &["a"], "s", vec![]);
+    let reshape = node("Reshape", &["a", "s"], "b", vec![]);
+    let pool =
+        node("MaxPool", &["b"], "c", vec![ints("kernel_shape", &[2]), string("auto_pad", "SAME_UPPER")]);
+    let flatten = node("Flatten", &["c"], "d", vec![int("axis", 1)]);
+    let softmax = node("Softmax", &["d"], "y", vec![int("axis", 1)]);
+    let w = weight("w", &[2, 1, 3], &[1.0, -1.0, 0.5, 2.0, 0.0, 1.0]);
+    model(13, &[1, 1, 6], vec![conv, shape, reshape, pool, flatten, softmax], vec![w])
+}
+
+#[test]
+fn the_sample_is_sound() {
+    let y = run(&sample(), &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert!((y.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Damaged files are refused or read, never a panic.
+    #[test]
+    fn damaged_files_never_panic(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+                                 cut in any::<prop::sample::Index>(), whole in any::<bool>()) {
+        let mut bytes = sample().encode_to_vec();
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(graph) = parse(&bytes, "damaged")
+            && let Ok(float) = FloatModel::new(&graph, &[])
+        {
+            let shape: Vec<usize> = vec![1, 1, 6];
+            let _ = float.run(&[ArrayD::zeros(shape)]);
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        let _ = parse(&bytes, "random");
+        let _ = crate::parse_tensor(&bytes);
+    }
+}

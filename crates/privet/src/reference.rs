@@ -1,0 +1,62 @@
+//! What private results are compared with, by whoever holds model and inputs anyway: the same integers in the clear, and
+//! the model in float.
+
+use std::time::Instant;
+
+use ndarray::ArrayD;
+use privet_protocols::{Progress, cleartext as engine};
+
+use crate::error::Error;
+use crate::events::{Event, Observer, Phase, Report};
+use crate::model::{Model, ModelError};
+use crate::postprocess::Output;
+use crate::resources;
+
+/// Runs the model on plain integers. Returns one vector per plan output, which the private engines match bit for bit.
+///
+/// # Errors
+/// A value leaves the range of its wire; the message names the layer and the width it needs.
+pub fn cleartext(
+    model: &Model,
+    inputs: &[Vec<i64>],
+    observer: &dyn Observer,
+) -> Result<(Vec<Vec<i64>>, Report), Error> {
+    let start = Instant::now();
+    let cpu = resources::cpu_seconds();
+    let outputs = engine::run(&model.plan, &model.weights, inputs, &mut Steps(observer))?;
+    let report = Report {
+        role: "cleartext".to_owned(),
+        phase: Phase::Online,
+        inferences: 1,
+        seconds: start.elapsed().as_secs_f64(),
+        cpu_seconds: resources::cpu_seconds() - cpu,
+        bytes_sent: 0,
+        bytes_received: 0,
+        rounds: 0,
+        bytes_stored: 0,
+        peak_memory_bytes: resources::peak_memory_bytes(),
+    };
+    Ok((outputs, report))
+}
+
+/// Largest absolute difference between `outputs` and what the model gives in float, final functions included on both
+/// sides. Not a number if one side has a value that is none.
+///
+/// # Errors
+/// The model does not run in float on these inputs.
+pub fn max_abs_error(model: &Model, inputs: &[ArrayD<f32>], outputs: &[Output]) -> Result<f64, Error> {
+    let float = model.float.run(inputs).map_err(ModelError::Float)?;
+    let differences = float.iter().zip(outputs).flat_map(|(float, output)| {
+        float.iter().zip(&output.values).map(|(&f, &v)| (f64::from(f) - v).abs())
+    });
+    Ok(differences.fold(0.0, |largest: f64, d| if d.is_nan() { d } else { largest.max(d) }))
+}
+
+struct Steps<'a>(&'a dyn Observer);
+
+impl Progress for Steps<'_> {
+    fn step(&mut self, done: usize, total: usize, name: &str) {
+        let name = name.to_owned();
+        self.0.event(&Event::Progress { phase: Phase::Online, inference: 0, done, total, name });
+    }
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change lands: format, lints, tests, documentation, a benchmark smoke run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+if ! command -v cargo-nextest >/dev/null; then
+  step "installing cargo-nextest"
+  cargo install cargo-nextest --locked
+fi
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --workspace --all-targets --locked --profile ci -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --profile ci
+
+step "benchmark smoke (one iteration of everything)"
+cargo bench --workspace --benches --locked --profile ci -- --test
+
+step "tests"
+cargo nextest run --workspace --locked --cargo-profile ci
