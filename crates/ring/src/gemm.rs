@@ -5,7 +5,7 @@
 //! set and chosen at run time.
 
 /// Rows of a register tile.
-const MR: usize = 6;
+const MR: usize = 8;
 /// Columns of a register tile: two 512-bit vectors.
 const NR: usize = 16;
 /// Depth of a block: an NR-column panel of this depth (32 KiB) stays in the first-level cache.
@@ -177,10 +177,37 @@ fn tile_avx2(left: &[u64], right: &[u64]) -> [[u64; NR]; MR] {
     tile(left, right)
 }
 
+/// 16 accumulators of eight lanes; the compiler does not find them by itself.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn tile_avx512(left: &[u64], right: &[u64]) -> [[u64; NR]; MR] {
-    tile(left, right)
+    use std::arch::x86_64::{
+        _mm512_add_epi64, _mm512_loadu_epi64, _mm512_mullo_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
+        _mm512_storeu_epi64,
+    };
+    let mut sums = [[_mm512_setzero_si512(); NR / 8]; MR];
+    let (left, _) = left.as_chunks::<MR>();
+    let (right, _) = right.as_chunks::<NR>();
+    for (l, r) in left.iter().zip(right) {
+        // SAFETY: both loads read eight of the NR = 16 lanes of `r`; unaligned loads need no alignment.
+        let columns = unsafe {
+            [_mm512_loadu_epi64(r.as_ptr().cast()), _mm512_loadu_epi64(r.as_ptr().add(8).cast())]
+        };
+        for (row, &factor) in sums.iter_mut().zip(l) {
+            let factor = _mm512_set1_epi64(factor as i64);
+            for (sum, column) in row.iter_mut().zip(columns) {
+                *sum = _mm512_add_epi64(*sum, _mm512_mullo_epi64(factor, column));
+            }
+        }
+    }
+    let mut out = [[0; NR]; MR];
+    for (row, sums) in out.iter_mut().zip(sums) {
+        for (eight, sum) in row.chunks_exact_mut(8).zip(sums) {
+            // SAFETY: `eight` has room for eight lanes; unaligned stores need no alignment.
+            unsafe { _mm512_storeu_epi64(eight.as_mut_ptr().cast(), sum) };
+        }
+    }
+    out
 }
 
 #[cfg(target_arch = "x86_64")]
