@@ -136,14 +136,8 @@ pub(crate) fn positions(window: &Window, spatial: &[usize], out: &[usize]) -> Re
 
 /// Errors when some output position reads nothing but padding.
 pub(crate) fn every_window_reads(window: &Window, spatial: &[usize], out: &[usize]) -> Result<(), OpError> {
-    // The positions of a window are a product over axes, so it reads something iff it does so on every axis. Kernels
-    // of hostile files are long: look only at the first position behind the leading padding.
-    let reads = |axis: usize, o: usize| {
-        let padding = (window.pad_begin[axis] as usize).saturating_sub(o * window.stride[axis] as usize);
-        let k = padding.div_ceil(window.dilation[axis] as usize);
-        k < window.kernel[axis] as usize && window.input_position(axis, o, k, spatial[axis]).is_some()
-    };
-    let all = (0..spatial.len()).all(|axis| (0..out[axis]).all(|o| reads(axis, o)));
+    // The positions of a window are a product over axes, so it reads something iff it does so on every axis.
+    let all = (0..spatial.len()).all(|axis| (0..out[axis]).all(|o| window.reads_input(axis, o, spatial[axis])));
     if all {
         Ok(())
     } else {

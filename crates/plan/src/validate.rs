@@ -8,6 +8,8 @@ use crate::{Op, ParamId, Plan, PlanError, Post, Step};
 
 /// Largest number of elements of one tensor.
 pub const MAX_ELEMENTS: usize = 1 << 28;
+/// Largest number of entries of a table of window positions.
+const MAX_TAPS: u128 = 1 << 28;
 /// Largest number of elements of all wires together.
 const MAX_TOTAL: usize = 1 << 32;
 
@@ -144,6 +146,7 @@ impl Plan {
                 self.check_bias(*bias, w[0], step.frac_bits)?;
                 let spatial =
                     window.output(&x[2..], false).ok_or("the kernel is larger than the padded operand")?;
+                check_work(window, &x[2..], &spatial)?;
                 let expected: Vec<usize> = [x[0], w[0]].into_iter().chain(spatial).collect();
                 expect_shape(&step.shape, &expected)?;
                 scale(operand_scale() + u32::from(w_scale))
@@ -190,6 +193,9 @@ impl Plan {
             Op::Trunc { shift } => {
                 same_shape(0)?;
                 shift_ok(*shift)?;
+                if *shift == 0 {
+                    return Err("truncates nothing".to_owned());
+                }
                 scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
             }
             Op::Relu { shift, width } => {
@@ -307,13 +313,22 @@ fn check_pool(window: &Window, x: &[usize], shape: &[usize]) -> Result<(), Strin
     if shape.len() != x.len() || shape[..2] != x[..2] || !(fits(false) || fits(true)) {
         return Err(format!("shape {shape:?} from {x:?}"));
     }
+    check_work(window, &x[2..], &shape[2..])?;
     for axis in 0..window.axes() {
-        for out in 0..shape[axis + 2] {
-            let kernel = window.kernel[axis] as usize;
-            if (0..kernel).all(|k| window.input_position(axis, out, k, x[axis + 2]).is_none()) {
-                return Err(format!("a window of axis {axis} sees only padding"));
-            }
+        if (0..shape[axis + 2]).any(|out| !window.reads_input(axis, out, x[axis + 2])) {
+            return Err(format!("a window of axis {axis} sees only padding"));
         }
+    }
+    Ok(())
+}
+
+/// Engines tabulate windows; a hostile plan must not make those tables huge.
+fn check_work(window: &Window, input: &[usize], output: &[usize]) -> Result<(), String> {
+    let area = |sizes: &[usize]| sizes.iter().product::<usize>() as u128;
+    let kernel: u128 = window.kernel.iter().map(|&k| u128::from(k)).product();
+    let longest = window.kernel.iter().max().map_or(0, |&k| u128::from(k));
+    if area(output) * kernel > MAX_TAPS || area(input) * longest > MAX_TAPS {
+        return Err(format!("window {window:?} over {input:?} is too large"));
     }
     Ok(())
 }

@@ -32,3 +32,4 @@ pub use privet_net::NetError;
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
 pub use privet_protocols::masked::RevealTo;
+pub use wire::PROTOCOL_VERSION;

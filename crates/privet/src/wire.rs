@@ -29,23 +29,23 @@ const MAX_CONTROL: usize = 1 << 20;
 const BLOB_PIECE: usize = 4 << 20;
 
 /// Why a party refuses a session; sent along with the reason in words.
-pub mod refusal {
+pub(crate) mod refusal {
     /// The peer's role or name is not the one this session needs.
-    pub const ROLE: u16 = 0x101;
+    pub(crate) const ROLE: u16 = 0x101;
     /// Another plan.
-    pub const PLAN: u16 = 0x102;
+    pub(crate) const PLAN: u16 = 0x102;
     /// Another mask of the weights.
-    pub const EPOCH: u16 = 0x103;
+    pub(crate) const EPOCH: u16 = 0x103;
     /// One-time material that was used before, or is unknown.
-    pub const MATERIAL: u16 = 0x104;
+    pub(crate) const MATERIAL: u16 = 0x104;
     /// Not in this phase.
-    pub const PHASE: u16 = 0x105;
+    pub(crate) const PHASE: u16 = 0x105;
     /// Outputs may not be revealed like that.
-    pub const REVEAL: u16 = 0x106;
+    pub(crate) const REVEAL: u16 = 0x106;
     /// The message makes no sense.
-    pub const MALFORMED: u16 = 0x107;
+    pub(crate) const MALFORMED: u16 = 0x107;
     /// This party cannot serve now.
-    pub const UNAVAILABLE: u16 = 0x108;
+    pub(crate) const UNAVAILABLE: u16 = 0x108;
 }
 
 /// What a party asks the dealer for.

@@ -80,6 +80,14 @@ impl Window {
         let padded = out * self.stride[axis] as usize + k * self.dilation[axis] as usize;
         padded.checked_sub(self.pad_begin[axis] as usize).filter(|&p| p < size)
     }
+
+    /// Whether output position `out` of `axis` reads at least one element of an input of `size`, in constant time: looks
+    /// only at the first kernel position behind the leading padding.
+    pub fn reads_input(&self, axis: usize, out: usize, size: usize) -> bool {
+        let padding = (self.pad_begin[axis] as usize).saturating_sub(out * self.stride[axis] as usize);
+        let k = padding.div_ceil(self.dilation[axis] as usize);
+        k < self.kernel[axis] as usize && self.input_position(axis, out, k, size).is_some()
+    }
 }
 
 #[cfg(test)]
@@ -111,5 +119,7 @@ mod tests {
         assert_eq!(w.input_position(0, 0, 0, 4), None);
         assert_eq!(w.input_position(0, 0, 1, 4), Some(0));
         assert_eq!(w.input_position(0, 2, 1, 4), None);
+        assert!((0..3).all(|o| w.reads_input(0, o, 4) == (0..3).any(|k| w.input_position(0, o, k, 4).is_some())));
+        assert!(!window(2, 1, 1, (3, 0)).reads_input(0, 0, 4));
     }
 }

@@ -1,0 +1,298 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::EXIT_CODES;
+
+/// Runs machine-learning models on data and weights that stay private.
+#[derive(Debug, Parser)]
+#[command(name = "privet", version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole private inference on this machine: dealer, server and client, each its own process.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Make identities and configurations for a dealer, a server and clients.
+    #[command(after_help = SETUP_HELP)]
+    Setup(SetupArgs),
+    /// Turn an ONNX model into a public plan and private weights.
+    #[command(after_help = COMPILE_HELP)]
+    Compile(CompileArgs),
+    /// Deal one-time material to server and clients.
+    #[command(after_help = DEALER_HELP)]
+    Dealer(DealerArgs),
+    /// Own the model: prepare inferences with the dealer, then answer clients.
+    #[command(after_help = SERVER_HELP)]
+    Server(ServerArgs),
+    /// Own the input: prepare inferences, then ask.
+    #[command(after_help = CLIENT_HELP)]
+    Client(ClientArgs),
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  privet run --model assets/digits/digits.onnx --input assets/digits/7.png \\
+      --preprocess assets/digits/preprocess.toml --labels assets/digits/labels.txt
+  privet run --model squeezenet.onnx --input dog.jpg --preprocess imagenet --labels synset_words.txt --json
+  privet run --model m.onnx --input image=x.npy --input mask=m.npy --output y.npz --ring 40 --frac-bits 15
+
+The dealer and both other parties are processes with their own keys, directories and TLS connections over 127.0.0.1; only
+this command, which holds model and input anyway, compares the private result with the one in the clear.
+Probabilities: the model's own where it ends in softmax, otherwise the softmax of its values.";
+
+const SETUP_HELP: &str = "\
+Example:
+  privet setup --out parties --server vendor.example:7101 --dealer dealer.example:7100 --client clinic
+  scp -r parties/clinic clinic.example:   # and so on; afterwards delete the copies here
+
+Each directory holds one private key, which never leaves it, and the certificates of the others.";
+
+const COMPILE_HELP: &str = "\
+Examples:
+  privet compile squeezenet.onnx -o model --preprocess imagenet --labels synset_words.txt
+  privet compile m.onnx -o model --calibrate samples/*.png   # narrows the ring to what these inputs need
+  privet compile m.onnx -o model --input-shape 1,3,224,224 --ring 40 --frac-bits 15";
+
+const DEALER_HELP: &str = "\
+Example:
+  privet dealer --config parties/dealer   # stop it with Ctrl-C when server and clients are prepared";
+
+const SERVER_HELP: &str = "\
+Examples:
+  privet server --config parties/server --model model offline --count 10
+  privet server --config parties/server --model model online";
+
+const CLIENT_HELP: &str = "\
+Examples:
+  privet client --config parties/clinic offline --count 10
+  privet client --config parties/clinic online --input x.jpg
+  privet client --config parties/clinic online --input x.jpg --output y.npz --json";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// Masked computation between server and client, with an offline dealer.
+    #[value(name = "2pc")]
+    TwoParty,
+    /// The same integers without privacy, in this process.
+    Cleartext,
+}
+
+impl Engine {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TwoParty => "2pc",
+            Self::Cleartext => "cleartext",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// ONNX model.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// JPEG, PNG, .npy, .npz or .csv; NAME=FILE where the model has several inputs, or one .npz with all of them.
+    #[arg(long, value_name = "[NAME=]FILE", required = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "2pc")]
+    pub(crate) engine: Engine,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+    /// Bound on the whole run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) deadline: u64,
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+}
+
+/// How a model becomes a plan.
+#[derive(Debug, Args)]
+pub(crate) struct LoweringArgs {
+    /// Labels, one per line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// How a picture becomes an input: imagenet, mnist, none, or a TOML file.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) preprocess: Option<String>,
+    /// Typical inputs; ranges, and without --ring the ring, follow from them.
+    #[arg(long, value_name = "FILES", num_args = 1..)]
+    pub(crate) calibrate: Vec<PathBuf>,
+    /// Ring width in bits [default: 64, with --calibrate the smallest that fits].
+    #[arg(long, value_name = "16..64", value_parser = clap::value_parser!(u32).range(16..=64))]
+    pub(crate) ring: Option<u32>,
+    /// Fractional bits [default: 16, less in a narrow ring].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub(crate) frac_bits: Option<u32>,
+    /// Shape of an input that the model leaves open (a batch that it leaves open is 1).
+    #[arg(long, value_name = "[NAME=]D0,D1,..")]
+    pub(crate) input_shape: Vec<String>,
+}
+
+/// What is shown of an answer.
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// How many classes to show.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    pub(crate) topk: usize,
+    /// Write the outputs: .npz, or .npy and .csv for a single one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// One line of JSON on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    /// Where the parties' directories are made.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Where clients reach the server.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7101")]
+    pub(crate) server: String,
+    /// Where server and clients reach the dealer.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7100")]
+    pub(crate) dealer: String,
+    /// Name of a client; may be repeated.
+    #[arg(long, value_name = "NAME", default_value = "client")]
+    pub(crate) client: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompileArgs {
+    /// ONNX model.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Directory for the public plan.privet and the private weights.safetensors.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+}
+
+/// What parent and child processes of `privet run` tell each other.
+#[derive(Debug, Args)]
+pub(crate) struct ProcessArgs {
+    /// Write events as lines of JSON to stdout.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) events: bool,
+    /// Exit when the process of this id, the parent, has gone.
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub(crate) exit_with_parent: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DealerArgs {
+    /// The dealer's directory or privet.toml.
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(crate) config: PathBuf,
+    /// Listen here instead of the configured address.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Exit after material for this many inferences was delivered to both sides.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) bundles: Option<u64>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The server's directory or privet.toml.
+    #[arg(long, value_name = "PATH", default_value = ".", global = true)]
+    pub(crate) config: PathBuf,
+    /// Directory made by `privet compile`.
+    #[arg(long, value_name = "DIR", default_value = "model", global = true)]
+    pub(crate) model: PathBuf,
+    /// Listen here instead of the configured address.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub(crate) listen: Option<String>,
+    /// The dealer's address, instead of the configured one.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub(crate) dealer: Option<String>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+    #[command(subcommand)]
+    pub(crate) phase: ServerPhase,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerPhase {
+    /// Fetch material from the dealer and hand the plan to clients, until each is prepared.
+    Offline {
+        /// Inferences to hold material for, per client.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// Exit after this many clients instead of all configured ones.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        sessions: Option<u64>,
+    },
+    /// Answer clients until told to stop.
+    Online {
+        /// Exit after this many inferences.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        sessions: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Reveal {
+    /// The owner of the input.
+    Client,
+    /// The owner of the model.
+    Server,
+    /// Both.
+    Both,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The client's directory or privet.toml.
+    #[arg(long, value_name = "PATH", default_value = ".", global = true)]
+    pub(crate) config: PathBuf,
+    /// The server's address, instead of the configured one.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub(crate) server: Option<String>,
+    /// The dealer's address, instead of the configured one.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub(crate) dealer: Option<String>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+    #[command(subcommand)]
+    pub(crate) phase: ClientPhase,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientPhase {
+    /// Fetch the plan from the server and material from the dealer; continues where a broken run stopped.
+    Offline {
+        /// Inferences to hold material for.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+    },
+    /// One private inference.
+    Online(OnlineArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnlineArgs {
+    /// JPEG, PNG, .npy, .npz or .csv; NAME=FILE where the model has several inputs, or one .npz with all of them.
+    #[arg(long, value_name = "[NAME=]FILE", required = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// Who learns the outputs; both configurations have to allow it.
+    #[arg(long, value_enum, default_value = "client")]
+    pub(crate) reveal_to: Reveal,
+    /// Write the revealed integers as JSON.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) raw: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+}

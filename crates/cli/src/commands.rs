@@ -1,0 +1,171 @@
+//! The commands of a single party, and those that prepare parties and models.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use privet::client::{self, ClientOptions};
+use privet::dealer::{self, DealerOptions};
+use privet::model::{self, CompileOptions, LoadedModel, Model, PLAN_FILE, WEIGHTS_FILE};
+use privet::server::{self, ServerOptions};
+use privet::setup::SetupOptions;
+use privet::{Observer, PartyConfig, PartyRole, PlanSummary, RevealTo, output, postprocess};
+
+use crate::args::{
+    ClientArgs, ClientPhase, CompileArgs, DealerArgs, LoweringArgs, OnlineArgs, ProcessArgs, Reveal,
+    ServerArgs, ServerPhase, SetupArgs,
+};
+use crate::exit::{Code, Failure};
+use crate::show::json::{Answer, ClientResult, Online};
+use crate::show::observe::{JsonLines, Terminal, describe};
+use crate::show::{answer, table};
+use crate::signals;
+
+pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
+    let SetupArgs { out, server, dealer, client } = args;
+    let (server, dealer, clients) = (server.clone(), dealer.clone(), client.clone());
+    let made = privet::setup::setup(&SetupOptions { out: out.clone(), server, dealer, clients })?;
+    for party in made {
+        println!("{:8} {} {}", party.role, party.fingerprint, party.dir.display());
+    }
+    println!("Copy each directory to its host and delete it here: it holds that party's private key.");
+    Ok(())
+}
+
+pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
+    let terminal = Terminal::new();
+    let model = {
+        let _spinner = terminal.spinner("compiling");
+        lower(&args.model, &args.lowering)?
+    };
+    model.save(&args.output)?;
+    println!("{}", describe(&PlanSummary::of(&model.plan)));
+    let size = |file: &str| {
+        let path = args.output.join(file);
+        let length = std::fs::metadata(&path).map_or(0, |m| m.len());
+        format!("{} ({})", path.display(), table::bytes(length))
+    };
+    println!("public:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE));
+    Ok(())
+}
+
+/// Compiles with the options of the command line.
+pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
+    let options = CompileOptions {
+        ring: args.ring,
+        frac_bits: args.frac_bits,
+        calibrate: args.calibrate.clone(),
+        preprocess: args.preprocess.clone(),
+        labels: args.labels.clone(),
+        input_shapes: args.input_shape.clone(),
+    };
+    Ok(model::compile(path, &options)?)
+}
+
+pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {
+    let observer = observer(&args.process)?;
+    let config = PartyConfig::load(&args.config, PartyRole::Dealer)?;
+    let stop = signals::stop_flag()?;
+    let options = DealerOptions { listen: args.listen.clone(), bundles: args.bundles, stop };
+    dealer::serve(config, &options, &*observer)?;
+    Ok(())
+}
+
+pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<()> {
+    let observer = observer(&args.process)?;
+    let config = PartyConfig::load(&args.config, PartyRole::Server)?;
+    let model = LoadedModel::load(&args.model)?;
+    let (listen, dealer) = (args.listen.clone(), args.dealer.clone());
+    let stop = signals::stop_flag()?;
+    match args.phase {
+        ServerPhase::Offline { count, sessions } => {
+            let options = ServerOptions { listen, dealer, count, sessions, stop };
+            server::offline(config, model, &options, &*observer)?;
+        }
+        ServerPhase::Online { sessions } => {
+            let options = ServerOptions { listen, dealer, count: 0, sessions, stop };
+            server::online(config, model, &options, &*observer)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
+    let observer = observer(&args.process)?;
+    let config = PartyConfig::load(&args.config, PartyRole::Client)?;
+    let options = ClientOptions {
+        server: args.server.clone(),
+        dealer: args.dealer.clone(),
+        count: 0,
+        reveal_to: RevealTo::Client,
+    };
+    match &args.phase {
+        ClientPhase::Offline { count } => {
+            client::offline(config, &ClientOptions { count: *count, ..options }, &*observer)?;
+            Ok(())
+        }
+        ClientPhase::Online(online) => ask(config, online, options, args.process.events, &*observer),
+    }
+}
+
+fn ask(
+    config: PartyConfig,
+    args: &OnlineArgs,
+    options: ClientOptions,
+    is_child: bool,
+    observer: &dyn Observer,
+) -> anyhow::Result<()> {
+    let plan = client::plan(&config)?;
+    if let Some(path) = &args.answer.output {
+        output::check_path(path, plan.outputs.len())?;
+    }
+    let inputs = model::fixed_inputs(&plan, &model::load_inputs(&plan, &args.input)?)?;
+    let reveal_to = match args.reveal_to {
+        Reveal::Client => RevealTo::Client,
+        Reveal::Server => RevealTo::Server,
+        Reveal::Both => RevealTo::Both,
+    };
+    let (revealed, report) = client::online(config, &inputs, &ClientOptions { reveal_to, ..options }, observer)?;
+    if let (Some(path), Some(integers)) = (&args.raw, &revealed) {
+        let write = || -> anyhow::Result<()> { Ok(std::fs::write(path, serde_json::to_vec(integers)?)?) };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if is_child {
+        return Ok(());
+    }
+    let outputs = match &revealed {
+        Some(integers) => decode(&plan, integers)?,
+        None => Vec::new(),
+    };
+    let best = answer::best(&outputs, &plan.labels, args.answer.topk);
+    if let (Some(path), Some(_)) = (&args.answer.output, &revealed) {
+        answer::write(path, &outputs)?;
+    }
+    if args.answer.json {
+        let online = Online::total(std::iter::once(&report));
+        return print_line(&ClientResult { answer: Answer::new(&plan, &outputs, &best), online });
+    }
+    match revealed {
+        Some(_) => println!("{}", answer::describe(&outputs, &best)),
+        None => println!("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
+    }
+    Ok(())
+}
+
+/// Revealed integers as floats.
+pub(crate) fn decode(plan: &privet::Plan, revealed: &[Vec<i64>]) -> anyhow::Result<Vec<postprocess::Output>> {
+    postprocess::decode(plan, revealed).map_err(|problem| Failure::new(Code::Internal, problem))
+}
+
+/// One line of JSON on stdout.
+pub(crate) fn print_line(result: &impl serde::Serialize) -> anyhow::Result<()> {
+    let line = serde_json::to_string(result)?;
+    writeln!(std::io::stdout().lock(), "{line}").context("cannot write to stdout")
+}
+
+fn observer(args: &ProcessArgs) -> anyhow::Result<Box<dyn Observer>> {
+    if let Some(parent) = args.exit_with_parent {
+        signals::exit_with_parent(parent)?;
+    }
+    Ok(if args.events { Box::new(JsonLines) } else { Box::new(Terminal::new()) })
+}

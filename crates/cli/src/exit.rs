@@ -1,0 +1,128 @@
+//! Exit codes and the one message that goes with them.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use privet::input::InputError;
+use privet::model::ModelError;
+use privet::output::OutputError;
+use privet::setup::SetupError;
+use privet::{ConfigError, Error, NetError, ProtocolError};
+
+/// Shown under `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    internal error, or the operating system failed
+  2    wrong usage
+  3    a model, input, configuration or state file is missing, wrong or not ready
+  4    a peer could not be reached, failed, or refused
+  5    a deadline passed
+  6    the private result differs from the cleartext result
+  130  interrupted";
+
+/// Exit codes, as in [`EXIT_CODES`]; clap exits with 2 by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    Internal = 1,
+    Usage = 2,
+    Input = 3,
+    Peer = 4,
+    Deadline = 5,
+    Mismatch = 6,
+    Interrupted = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// An error of the command itself, with its exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> anyhow::Error {
+        Self { code, message: message.into() }.into()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Code {
+    /// The code of a child's exit status, `Internal` if it is none of ours.
+    pub(crate) fn from_status(status: Option<i32>) -> Self {
+        let all = [Self::Usage, Self::Input, Self::Peer, Self::Deadline, Self::Mismatch, Self::Interrupted];
+        all.into_iter().find(|&c| Some(c as i32) == status).unwrap_or(Self::Internal)
+    }
+
+    /// The code that tells most about an error.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(Self::of_link).unwrap_or(Self::Internal)
+    }
+
+    fn of_link(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            return Some(failure.code);
+        }
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return Some(Self::of_library(error));
+        }
+        let is_input = error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>();
+        if is_input || error.is::<ModelError>() {
+            return Some(Self::Input);
+        }
+        match error.downcast_ref::<SetupError>() {
+            Some(SetupError::Identity(_)) => Some(Self::Internal),
+            Some(_) => Some(Self::Input),
+            None => None,
+        }
+    }
+
+    fn of_library(error: &Error) -> Self {
+        match error {
+            Error::Net(error) | Error::Protocol(ProtocolError::Net(error)) => Self::of_net(error),
+            Error::Config(_)
+            | Error::Model(_)
+            | Error::Input(_)
+            | Error::Output(_)
+            | Error::Plan(_)
+            | Error::Store(_)
+            | Error::NotReady(_)
+            | Error::Protocol(ProtocolError::Overflow(_) | ProtocolError::Material(_)) => Self::Input,
+            Error::Peer { .. } | Error::Protocol(_) => Self::Peer,
+            Error::Randomness(_) => Self::Internal,
+        }
+    }
+
+    fn of_net(error: &NetError) -> Self {
+        match error {
+            NetError::Timeout { .. } => Self::Deadline,
+            NetError::Identity { .. } => Self::Input,
+            _ => Self::Peer,
+        }
+    }
+}
+
+/// `error: ..` and its causes, without repeating what an outer message already says.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str("\n  caused by: ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! The `privet` command. Everything it does is in the `privet` library; here are arguments, processes and presentation.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod run;
+mod show;
+mod signals;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Code;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The panic message is already on stderr; the exit code should not be a surprise as well.
+    let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(cli)));
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("{}", exit::message(&error));
+            Code::of(&error).into()
+        }
+        Err(_) => Code::Internal.into(),
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Setup(args) => commands::setup(&args),
+        Command::Compile(args) => commands::compile(&args),
+        Command::Dealer(args) => commands::dealer(&args),
+        Command::Server(args) => commands::server(&args),
+        Command::Client(args) => commands::client(&args),
+    }
+}

@@ -1,0 +1,97 @@
+//! `privet run`: all parties on this machine, each a process with only its own files.
+
+mod child;
+mod parties;
+mod watch;
+
+use std::time::Duration;
+
+use privet::model::{self, Model};
+use privet::{Event, output, reference};
+
+use crate::args::{Engine, RunArgs};
+use crate::commands::{decode, lower, print_line};
+use crate::exit::{Code, Failure};
+use crate::show::json::{Answer, Offline, Online, Party, RunResult};
+use crate::show::observe::Terminal;
+use crate::show::{answer, table};
+use crate::show::table::Row;
+use watch::Watch;
+
+/// What an engine gives.
+struct Outcome {
+    revealed: Vec<Vec<i64>>,
+    rows: Vec<Row>,
+}
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let terminal = Terminal::new();
+    let watch = Watch::start(Duration::from_secs(args.deadline))?;
+    let (model, inputs, integers) = watch.computing(|| {
+        let _spinner = terminal.spinner("compiling");
+        let model = lower(&args.model, &args.lowering)?;
+        let inputs = model::load_inputs(&model.plan, &args.input)?;
+        let integers = model::fixed_inputs(&model.plan, &inputs)?;
+        anyhow::Ok((model, inputs, integers))
+    })?;
+    let plan = &model.plan;
+    if let Some(path) = &args.answer.output {
+        output::check_path(path, plan.outputs.len())?;
+    }
+    let (outcome, matches_cleartext) = match args.engine {
+        Engine::Cleartext => (watch.computing(|| cleartext(&model, &integers, &terminal))?, true),
+        Engine::TwoParty => {
+            let outcome = parties::run(&model, &args.input, &watch, &terminal)?;
+            let expected = watch.computing(|| {
+                let _spinner = terminal.spinner("comparing with the cleartext engine");
+                reference::cleartext(&model, &integers, &privet::events::Silent)
+            })?;
+            let matches = outcome.revealed == expected.0;
+            (outcome, matches)
+        }
+    };
+    let outputs = decode(plan, &outcome.revealed)?;
+    let error = watch.computing(|| reference::max_abs_error(&model, &inputs, &outputs))?;
+    let best = answer::best(&outputs, &plan.labels, args.answer.topk);
+    if let Some(path) = &args.answer.output {
+        answer::write(path, &outputs)?;
+    }
+    if args.answer.json {
+        let rows = &outcome.rows;
+        print_line(&RunResult {
+            engine: args.engine.name(),
+            answer: Answer::new(plan, &outputs, &best),
+            offline: Offline::total(rows.iter().filter_map(|r| r.offline.as_ref())),
+            online: Online::total(rows.iter().filter_map(|r| r.online.as_ref())),
+            parties: rows.iter().map(|r| Party::new(&r.role, r.offline.as_ref(), r.online.as_ref())).collect(),
+            matches_cleartext,
+            max_abs_error_vs_float: error,
+        })?;
+    } else {
+        println!("{}\n\n{}", answer::describe(&outputs, &best), table::parties(&outcome.rows));
+        if args.engine == Engine::TwoParty && matches_cleartext {
+            println!("equal to the cleartext engine, bit for bit");
+        }
+        println!(
+            "{}-bit ring, {} fractional bits; largest difference to the model in float: {error:.2e}",
+            plan.ring.bits(),
+            plan.frac_bits
+        );
+    }
+    if matches_cleartext {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Mismatch,
+        "the private result differs from the cleartext result: this is a bug, please report it with the model",
+    ))
+}
+
+/// The cleartext engine, in this process.
+fn cleartext(model: &Model, inputs: &[Vec<i64>], terminal: &Terminal) -> anyhow::Result<Outcome> {
+    const ROLE: &str = "cleartext";
+    let observer = |event: &Event| terminal.progress(ROLE, event);
+    let (revealed, report) = reference::cleartext(model, inputs, &observer)?;
+    terminal.clear();
+    Ok(Outcome { revealed, rows: vec![Row { role: ROLE.to_owned(), offline: None, online: Some(report) }] })
+}

@@ -1,0 +1,139 @@
+//! The single line of `--json`.
+
+use std::collections::BTreeMap;
+
+use privet::postprocess::{Output, Top};
+use privet::{Plan, Report};
+use serde::Serialize;
+
+/// What `privet run --json` prints. Seconds of a phase are those of its slowest party, rounds of the party with most;
+/// everything else sums over the parties.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunResult<'a> {
+    pub(crate) engine: &'static str,
+    #[serde(flatten)]
+    pub(crate) answer: Answer<'a>,
+    pub(crate) offline: Offline,
+    pub(crate) online: Online,
+    pub(crate) parties: Vec<Party<'a>>,
+    pub(crate) matches_cleartext: bool,
+    pub(crate) max_abs_error_vs_float: f64,
+}
+
+/// What `privet client online --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientResult<'a> {
+    #[serde(flatten)]
+    pub(crate) answer: Answer<'a>,
+    pub(crate) online: Online,
+}
+
+/// The model and what it says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer<'a> {
+    model: &'a str,
+    ring: u32,
+    frac_bits: u32,
+    top: &'a [Top],
+    outputs: BTreeMap<&'a str, Tensor<'a>>,
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
+        let tensor = |o: &'a Output| {
+            (o.name.as_str(), Tensor { shape: o.values.shape(), data: o.values.iter().copied().collect() })
+        };
+        let outputs = outputs.iter().map(tensor).collect();
+        Self {
+            model: &plan.model,
+            ring: plan.ring.bits(),
+            frac_bits: u32::from(plan.frac_bits),
+            top,
+            outputs,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Tensor<'a> {
+    shape: &'a [usize],
+    data: Vec<f64>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Offline {
+    seconds: f64,
+    cpu_seconds: f64,
+    bytes_sent: u64,
+    bytes_stored: u64,
+}
+
+impl Offline {
+    pub(crate) fn total<'a>(reports: impl Iterator<Item = &'a Report>) -> Self {
+        reports.fold(Self::default(), |total, r| Self {
+            seconds: total.seconds.max(r.seconds),
+            cpu_seconds: total.cpu_seconds + r.cpu_seconds,
+            bytes_sent: total.bytes_sent + r.bytes_sent,
+            bytes_stored: total.bytes_stored + r.bytes_stored,
+        })
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Online {
+    seconds: f64,
+    cpu_seconds: f64,
+    bytes_sent: u64,
+    rounds: u64,
+}
+
+impl Online {
+    pub(crate) fn total<'a>(reports: impl Iterator<Item = &'a Report>) -> Self {
+        reports.fold(Self::default(), |total, r| Self {
+            seconds: total.seconds.max(r.seconds),
+            cpu_seconds: total.cpu_seconds + r.cpu_seconds,
+            bytes_sent: total.bytes_sent + r.bytes_sent,
+            rounds: total.rounds.max(r.rounds),
+        })
+    }
+}
+
+/// One party of a run; a phase that it has no part in is null.
+#[derive(Debug, Serialize)]
+pub(crate) struct Party<'a> {
+    role: &'a str,
+    offline: Option<Cost>,
+    online: Option<Cost>,
+    peak_memory_bytes: u64,
+}
+
+impl<'a> Party<'a> {
+    pub(crate) fn new(role: &'a str, offline: Option<&Report>, online: Option<&Report>) -> Self {
+        let peak = offline.into_iter().chain(online).map(|r| r.peak_memory_bytes).max();
+        let (offline, online) = (offline.map(Cost::of), online.map(Cost::of));
+        Self { role, offline, online, peak_memory_bytes: peak.unwrap_or(0) }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Cost {
+    seconds: f64,
+    cpu_seconds: f64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    rounds: u64,
+    bytes_stored: u64,
+}
+
+impl Cost {
+    fn of(report: &Report) -> Self {
+        Self {
+            seconds: report.seconds,
+            cpu_seconds: report.cpu_seconds,
+            bytes_sent: report.bytes_sent,
+            bytes_received: report.bytes_received,
+            rounds: report.rounds,
+            bytes_stored: report.bytes_stored,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What people and programs get to see.
+
+pub(crate) mod answer;
+pub(crate) mod json;
+pub(crate) mod observe;
+pub(crate) mod table;

@@ -1,0 +1,126 @@
+//! Events: as lines of JSON for a parent process, or as progress bars and messages for people.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use privet::{Event, Observer, Phase, PlanSummary};
+
+use super::table;
+
+/// Characters of a layer's name that fit next to a bar.
+const NAME: usize = 40;
+
+/// Writes every event as one line of JSON to stdout.
+pub(crate) struct JsonLines;
+
+impl Observer for JsonLines {
+    fn event(&self, event: &Event) {
+        // A parent that has gone takes this process with it; until then nobody listens.
+        if let Ok(line) = serde_json::to_string(event) {
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+    }
+}
+
+/// Progress bars on stderr, hidden when it is no terminal; messages in any case.
+pub(crate) struct Terminal {
+    bars: MultiProgress,
+    shown: Mutex<HashMap<(String, Phase), ProgressBar>>,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        Self { bars: MultiProgress::new(), shown: Mutex::default() }
+    }
+
+    /// A line above the bars.
+    pub(crate) fn say(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("{line}"));
+    }
+
+    /// A spinner that says what is being done; it disappears when it is dropped.
+    pub(crate) fn spinner(&self, what: &str) -> Spinner {
+        let bar = self.bars.add(ProgressBar::new_spinner().with_message(what.to_owned()));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Spinner(bar)
+    }
+
+    /// Shows progress of `party`; whatever else happened is returned to the caller.
+    pub(crate) fn progress(&self, party: &str, event: &Event) {
+        let Event::Progress { phase, inference, done, total, name } = event else { return };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = shown.entry((party.to_owned(), *phase)).or_insert_with(|| {
+            let template = "{prefix:16} [{bar:30}] {pos}/{len} {wide_msg}";
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let prefix = format!("{party} {}", phase.name());
+            self.bars.add(ProgressBar::new(0)).with_style(style.progress_chars("=> ")).with_prefix(prefix)
+        });
+        let number = if *inference > 0 { format!("inference {}: ", inference + 1) } else { String::new() };
+        bar.set_length(*total as u64);
+        bar.set_position(*done as u64);
+        bar.set_message(number + &printable(name));
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn clear(&self) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).drain().for_each(|(_, bar)| bar.finish_and_clear());
+    }
+}
+
+impl Observer for Terminal {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Progress { .. } => self.progress("", event),
+            Event::Listening { address } => self.say(&format!("listening on {address}")),
+            Event::Message { text } => self.say(&printable_line(text)),
+            Event::Warning { text } => self.say(&format!("warning: {}", printable_line(text))),
+            Event::Plan(plan) => self.say(&describe(plan)),
+            Event::Report(report) => {
+                self.clear();
+                self.say(&table::phase(report));
+            }
+        }
+    }
+}
+
+/// See [`Terminal::spinner`].
+pub(crate) struct Spinner(ProgressBar);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// What a user should know about a plan before giving it an input.
+pub(crate) fn describe(plan: &PlanSummary) -> String {
+    let tensors = |list: &[privet::TensorSummary]| {
+        list.iter().map(|t| format!("{} {:?}", printable(&t.name), t.shape)).collect::<Vec<_>>().join(", ")
+    };
+    let preprocess = serde_json::to_string(&plan.preprocess).unwrap_or_default();
+    format!(
+        "plan {}\n  model {}, {} steps, {}, {}-bit ring, {} fractional bits\n  inputs {}; outputs {}\n  preprocessing {preprocess}",
+        plan.digest,
+        printable(&plan.model),
+        plan.steps,
+        table::bytes(plan.bytes as u64),
+        plan.ring,
+        plan.frac_bits,
+        tensors(&plan.inputs),
+        tensors(&plan.outputs),
+    )
+}
+
+/// Names come from model files and peers: no control characters, and short.
+fn printable(name: &str) -> String {
+    let clean: String = name.chars().take(NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if name.chars().count() > NAME { clean + ".." } else { clean }
+}
+
+fn printable_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,75 @@
+//! What each party spent.
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use indicatif::BinaryBytes;
+use privet::Report;
+
+/// A party's phases.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Row {
+    pub(crate) role: String,
+    pub(crate) offline: Option<Report>,
+    pub(crate) online: Option<Report>,
+}
+
+/// One line per party.
+pub(crate) fn parties(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header([
+        "party",
+        "offline s",
+        "online s",
+        "CPU s",
+        "sent offline",
+        "sent online",
+        "rounds",
+        "stored",
+        "peak memory",
+    ]);
+    for row in rows {
+        let (offline, online) = (row.offline.as_ref(), row.online.as_ref());
+        let both = || offline.into_iter().chain(online);
+        table.add_row([
+            row.role.clone(),
+            show(offline, |r| format!("{:.2}", r.seconds)),
+            show(online, |r| format!("{:.2}", r.seconds)),
+            format!("{:.2}", both().map(|r| r.cpu_seconds).sum::<f64>()),
+            show(offline, |r| bytes(r.bytes_sent)),
+            show(online, |r| bytes(r.bytes_sent)),
+            show(online, |r| r.rounds.to_string()),
+            bytes(both().map(|r| r.bytes_stored).sum()),
+            bytes(both().map(|r| r.peak_memory_bytes).max().unwrap_or(0)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// One phase of one party, in one line.
+pub(crate) fn phase(report: &Report) -> String {
+    format!(
+        "{} {}: {} inferences, {:.2} s, {:.2} CPU s, sent {}, received {}, {} rounds, stored {}, peak memory {}",
+        report.role,
+        report.phase.name(),
+        report.inferences,
+        report.seconds,
+        report.cpu_seconds,
+        bytes(report.bytes_sent),
+        bytes(report.bytes_received),
+        report.rounds,
+        bytes(report.bytes_stored),
+        bytes(report.peak_memory_bytes)
+    )
+}
+
+/// `12.34 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    BinaryBytes(count).to_string()
+}
+
+fn show(report: Option<&Report>, cell: impl Fn(&Report) -> String) -> String {
+    report.map_or_else(|| "-".to_owned(), cell)
+}
