@@ -1,6 +1,5 @@
 //! The commands of a single party, and those that prepare parties and models.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -18,7 +17,7 @@ use crate::args::{
 use crate::exit::{Code, Failure};
 use crate::show::json::{Answer, ClientResult, Online};
 use crate::show::observe::{JsonLines, Terminal, describe};
-use crate::show::{answer, table};
+use crate::show::{answer, print, table};
 use crate::signals;
 
 pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
@@ -26,10 +25,9 @@ pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let (server, dealer, clients) = (server.clone(), dealer.clone(), client.clone());
     let made = privet::setup::setup(&SetupOptions { out: out.clone(), server, dealer, clients })?;
     for party in made {
-        println!("{:8} {} {}", party.role, party.fingerprint, party.dir.display());
+        print(&format!("{:8} {} {}", party.role, party.fingerprint, party.dir.display()))?;
     }
-    println!("Copy each directory to its host and delete it here: it holds that party's private key.");
-    Ok(())
+    print("Copy each directory to its host and delete it here: it holds that party's private key.")
 }
 
 pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
@@ -39,14 +37,13 @@ pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
         lower(&args.model, &args.lowering)?
     };
     model.save(&args.output)?;
-    println!("{}", describe(&PlanSummary::of(&model.plan)));
     let size = |file: &str| {
         let path = args.output.join(file);
         let length = std::fs::metadata(&path).map_or(0, |m| m.len());
         format!("{} ({})", path.display(), table::bytes(length))
     };
-    println!("public:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE));
-    Ok(())
+    let plan = describe(&PlanSummary::of(&model.plan));
+    print(&format!("{plan}\npublic:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE)))
 }
 
 /// Compiles with the options of the command line.
@@ -125,7 +122,8 @@ fn ask(
         Reveal::Server => RevealTo::Server,
         Reveal::Both => RevealTo::Both,
     };
-    let (revealed, report) = client::online(config, &inputs, &ClientOptions { reveal_to, ..options }, observer)?;
+    let (revealed, report) =
+        client::online(config, &inputs, &ClientOptions { reveal_to, ..options }, observer)?;
     if let (Some(path), Some(integers)) = (&args.raw, &revealed) {
         let write = || -> anyhow::Result<()> { Ok(std::fs::write(path, serde_json::to_vec(integers)?)?) };
         write().with_context(|| format!("cannot write {}", path.display()))?;
@@ -146,10 +144,9 @@ fn ask(
         return print_line(&ClientResult { answer: Answer::new(&plan, &outputs, &best), online });
     }
     match revealed {
-        Some(_) => println!("{}", answer::describe(&outputs, &best)),
-        None => println!("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
+        Some(_) => print(&answer::describe(&outputs, &best)),
+        None => print("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
     }
-    Ok(())
 }
 
 /// Revealed integers as floats.
@@ -159,8 +156,7 @@ pub(crate) fn decode(plan: &privet::Plan, revealed: &[Vec<i64>]) -> anyhow::Resu
 
 /// One line of JSON on stdout.
 pub(crate) fn print_line(result: &impl serde::Serialize) -> anyhow::Result<()> {
-    let line = serde_json::to_string(result)?;
-    writeln!(std::io::stdout().lock(), "{line}").context("cannot write to stdout")
+    print(&serde_json::to_string(result)?)
 }
 
 fn observer(args: &ProcessArgs) -> anyhow::Result<Box<dyn Observer>> {

@@ -50,7 +50,9 @@ impl Child {
     /// The exit status, if the child is done and all its events are delivered.
     pub(super) fn finished(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let status = self.process.try_wait().with_context(|| format!("cannot wait for the {}", self.name))?;
-        if status.is_some() && let Some(events) = self.events.take() {
+        if status.is_some()
+            && let Some(events) = self.events.take()
+        {
             // The pipe is closed: this does not block.
             let _ = events.join();
         }

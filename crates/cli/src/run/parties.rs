@@ -34,8 +34,16 @@ const GRACE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs one private inference of `model` on the files `inputs`.
-pub(super) fn run(model: &Model, inputs: &[PathBuf], watch: &Watch, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let home = tempfile::Builder::new().prefix("privet-run-").tempdir().context("cannot make a temporary directory")?;
+pub(super) fn run(
+    model: &Model,
+    inputs: &[PathBuf],
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Outcome> {
+    let home = tempfile::Builder::new()
+        .prefix("privet-run-")
+        .tempdir()
+        .context("cannot make a temporary directory")?;
     let (server, dealer) = (ANYWHERE.to_owned(), ANYWHERE.to_owned());
     let clients = vec![CLIENT.to_owned()];
     setup(&SetupOptions { out: home.path().to_owned(), server, dealer, clients })?;

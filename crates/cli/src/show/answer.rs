@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use privet::output;
 use privet::postprocess::{Output, Top, top};
+
+use super::table;
 
 /// Characters of a full bar.
 const BAR: usize = 24;
@@ -23,11 +24,11 @@ pub(crate) fn describe(outputs: &[Output], best: &[Top]) -> String {
     if best.is_empty() {
         return outputs.iter().map(tensor).collect::<Vec<_>>().join("\n");
     }
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["class", "label", "probability", ""]);
+    let mut classes = Table::new();
+    classes.load_style(table::STYLE).set_header(["class", "label", "probability", ""]);
     for entry in best {
         let share = entry.probability.clamp(0.0, 1.0);
-        table.add_row([
+        classes.add_row([
             entry.index.to_string(),
             entry.label.clone().unwrap_or_default(),
             format!("{:.2} %", 100.0 * entry.probability),
@@ -35,11 +36,11 @@ pub(crate) fn describe(outputs: &[Output], best: &[Top]) -> String {
         ]);
     }
     for column in [0, 2] {
-        if let Some(column) = table.column_mut(column) {
+        if let Some(column) = classes.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.to_string()
+    classes.to_string()
 }
 
 fn tensor(output: &Output) -> String {

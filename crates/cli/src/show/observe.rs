@@ -55,7 +55,8 @@ impl Terminal {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = shown.entry((party.to_owned(), *phase)).or_insert_with(|| {
             let template = "{prefix:16} [{bar:30}] {pos}/{len} {wide_msg}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let prefix = format!("{party} {}", phase.name());
             self.bars.add(ProgressBar::new(0)).with_style(style.progress_chars("=> ")).with_prefix(prefix)
         });
@@ -67,7 +68,11 @@ impl Terminal {
 
     /// Takes the bars away.
     pub(crate) fn clear(&self) {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).drain().for_each(|(_, bar)| bar.finish_and_clear());
+        self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .for_each(|(_, bar)| bar.finish_and_clear());
     }
 }
 

@@ -1,9 +1,12 @@
 //! What each party spent.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::BinaryBytes;
 use privet::Report;
+
+/// A line under the header and nothing else.
+pub(crate) const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A party's phases.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +19,7 @@ pub(crate) struct Row {
 /// One line per party.
 pub(crate) fn parties(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(STYLE).set_header([
         "party",
         "offline s",
         "online s",

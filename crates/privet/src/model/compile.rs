@@ -1,5 +1,6 @@
 //! From an ONNX file to plan and weights, with ranges from calibration inputs.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use privet_graph::{Compiled, FloatModel};
@@ -57,6 +58,8 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
     };
     let labels = options.labels.as_deref().map(load_labels).transpose()?.unwrap_or_default();
     let input_shapes = options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
+    let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
+    File::open(model).map_err(unreadable)?;
     let graph =
         privet_onnx::load(model).map_err(|source| ModelError::Onnx { path: model.to_owned(), source })?;
     // Calibration looks at values where nothing can overflow; the ring comes afterwards.
