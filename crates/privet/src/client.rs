@@ -50,7 +50,11 @@ struct Agreement {
 ///
 /// # Errors
 /// If server, dealer or state fail; what was stored until then stays usable.
-pub fn offline(config: PartyConfig, options: &ClientOptions, observer: &dyn Observer) -> Result<Report, Error> {
+pub fn offline(
+    config: PartyConfig,
+    options: &ClientOptions,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
     let meter = Meter::start();
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
@@ -69,8 +73,14 @@ pub fn offline(config: PartyConfig, options: &ClientOptions, observer: &dyn Obse
         let text = format!("{dropped} unused bundles for another model were burnt");
         observer.event(&Event::Warning { text });
     }
-    let shop =
-        Workshop { plan: &plan, masked: &masked, weights: None, material: &material, meter: &meter, observer };
+    let shop = Workshop {
+        plan: &plan,
+        masked: &masked,
+        weights: None,
+        material: &material,
+        meter: &meter,
+        observer,
+    };
     let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
     let dealer = options.dealer.as_deref();
     let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
@@ -117,7 +127,7 @@ pub fn online(
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let (plan, agreement) = agreed(&config, &database)?;
-    if !config.reveal_to.contains(&options.reveal_to) {
+    if !config.allows(options.reveal_to) {
         let text = format!("this configuration does not allow to reveal outputs to {:?}", options.reveal_to);
         return Err(Error::NotReady(format!("{text}; add it to reveal_to in {}", config.dir.display())));
     }
@@ -173,13 +183,18 @@ fn agreed(config: &PartyConfig, database: &Database) -> Result<(Plan, Agreement)
     let server = config.peer(PartyRole::Server)?;
     let agreement: Option<Agreement> = database.get(MODELS, server.pinned.fingerprint().as_bytes())?;
     let agreement = agreement.ok_or_else(|| {
-        Error::NotReady(format!("nothing is agreed with {} yet; run `privet client offline` first", server.name))
+        Error::NotReady(format!(
+            "nothing is agreed with {} yet; run `privet client offline` first",
+            server.name
+        ))
     })?;
     let plan = Plan::from_bytes(&store::read(&plan_path(config, &agreement.plan))?)?;
     if plan.digest() == agreement.plan {
         return Ok((plan, agreement));
     }
-    Err(Error::NotReady("the stored plan is not the agreed one; run `privet client offline` again".to_owned()))
+    Err(Error::NotReady(
+        "the stored plan is not the agreed one; run `privet client offline` again".to_owned(),
+    ))
 }
 
 /// Plan and masked weights: from the state if they are there, otherwise from the server.

@@ -305,8 +305,9 @@ impl<'a> Server<'a> {
             let reason = "the weights have changed or are masked anew; run `privet client offline` again";
             return Err(wire::refuse(channel, refusal::EPOCH, reason));
         }
-        if !self.config.reveal_to.contains(&reveal_to) {
-            let reason = format!("the server's configuration does not allow to reveal outputs to {reveal_to:?}");
+        if !self.config.allows(reveal_to) {
+            let reason =
+                format!("the server's configuration does not allow to reveal outputs to {reveal_to:?}");
             return Err(wire::refuse(channel, refusal::REVEAL, &reason));
         }
         let material = Material::attach(&self.database, &self.config.state);
@@ -315,7 +316,9 @@ impl<'a> Server<'a> {
             let mut reason = "the server holds none of the client's bundles".to_owned();
             for id in bundles {
                 if material.status(*id)? == Some(Status::Burnt) {
-                    reason = format!("bundle {id} was used before: a replayed session, or state restored from a backup");
+                    reason = format!(
+                        "bundle {id} was used before: a replayed session, or state restored from a backup"
+                    );
                 }
             }
             reason.push_str("; run `privet client offline` again");

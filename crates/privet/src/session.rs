@@ -103,7 +103,9 @@ pub(crate) fn listen(
 ) -> Result<TlsListener, Error> {
     let address = address.or(config.listen.as_deref()).ok_or_else(|| {
         let dir = config.dir.display();
-        Error::NotReady(format!("{dir}: no address to listen on; add `listen = \"HOST:PORT\"` or pass --listen"))
+        Error::NotReady(format!(
+            "{dir}: no address to listen on; add `listen = \"HOST:PORT\"` or pass --listen"
+        ))
     })?;
     let peers = roles.iter().flat_map(|&role| config.peers(role)).map(|p| p.pinned.clone()).collect();
     let listener = TlsListener::bind(address, &config.identity, peers)?.with_deadlines(config.deadlines);

@@ -107,7 +107,8 @@ pub fn setup(options: &SetupOptions) -> Result<Vec<NewParty>, SetupError> {
         Member::new(options, PartyRole::Server, "server", Some((&options.server, server_listen))),
     ];
     members.extend(options.clients.iter().map(|name| Member::new(options, PartyRole::Client, name, None)));
-    for file in members.iter().flat_map(|m| [CONFIG_FILE, KEY_FILE, CERTIFICATE_FILE].map(|f| m.dir.join(f))) {
+    for file in members.iter().flat_map(|m| [CONFIG_FILE, KEY_FILE, CERTIFICATE_FILE].map(|f| m.dir.join(f)))
+    {
         if file.symlink_metadata().is_ok() {
             return Err(SetupError::Exists { path: file });
         }
@@ -275,10 +276,7 @@ mod tests {
         assert_eq!(dealer.listen.as_deref(), Some("127.0.0.1:7100"));
         let client =
             PartyConfig::load(&options.out.join("clinic").join(CONFIG_FILE), PartyRole::Client).unwrap();
-        assert_eq!(
-            client.peer(PartyRole::Server).unwrap().address.as_deref(),
-            Some("vendor.example:7101")
-        );
+        assert_eq!(client.peer(PartyRole::Server).unwrap().address.as_deref(), Some("vendor.example:7101"));
         assert_eq!(client.peers.len(), 2, "clients do not know each other");
     }
 

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::events::{Observer, Phase};
 use crate::session::{Meter, Steps};
 use crate::store::{BundleHeader, BundleId, EpochId, Material};
-use crate::wire::{self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply};
+use crate::wire::{
+    self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply,
+};
 
 /// A connection to the dealer about inferences of one plan with one partner.
 pub(crate) struct Supply {
@@ -133,7 +135,17 @@ impl Supply {
         let mut dealt = Dealt { channel: &mut self.channel };
         let seed = header.seed();
         let (plan, masked, weights) = (shop.plan, shop.masked, shop.weights);
-        masked::prepare(plan, schedule, self.role, &seed, masked, weights, &mut dealt, &mut writer, &mut steps)?;
+        masked::prepare(
+            plan,
+            schedule,
+            self.role,
+            &seed,
+            masked,
+            weights,
+            &mut dealt,
+            &mut writer,
+            &mut steps,
+        )?;
         shop.meter.stored(shop.material.store(&header, writer)?);
         shop.meter.inference();
         Ok(())
@@ -174,7 +186,9 @@ pub(crate) fn connect(
     let peer = config.peer(role)?;
     let address = address.or(peer.address.as_deref()).ok_or_else(|| {
         let dir = config.dir.display();
-        Error::NotReady(format!("{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"))
+        Error::NotReady(format!(
+            "{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"
+        ))
     })?;
     Ok(TlsConnector::connect(address, &config.identity, &peer.pinned, deadlines)?)
 }

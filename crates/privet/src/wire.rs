@@ -8,9 +8,9 @@ use privet_net::handshake::{self, Hello, recv_hello, send_hello};
 use privet_net::{Channel, Fingerprint, Frame, FrameKind, NetError};
 use privet_plan::Digest;
 use privet_protocols::masked::{RevealTo, Role};
+use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::Deserialize;
 
 use crate::error::Error;
 use crate::store::{BundleId, EpochId};
@@ -170,7 +170,9 @@ pub(crate) fn greeted<T: DeserializeOwned>(channel: &mut dyn Channel) -> Result<
     }
     match postcard::from_bytes(&hello.body) {
         Ok(body) => Ok(body),
-        Err(e) => Err(handshake::refuse(channel, refusal::MALFORMED, &format!("malformed hello: {e}")).into()),
+        Err(e) => {
+            Err(handshake::refuse(channel, refusal::MALFORMED, &format!("malformed hello: {e}")).into())
+        }
     }
 }
 
@@ -206,7 +208,11 @@ pub(crate) fn receive_blob(channel: &mut dyn Channel, len: usize) -> Result<Vec<
         let expected = BLOB_PIECE.min(len - bytes.len());
         let piece = channel.recv_kind(BLOB, expected)?;
         if piece.len() != expected {
-            return Err(malformed(channel, "transfer", format!("expected {expected} bytes, found {}", piece.len())));
+            return Err(malformed(
+                channel,
+                "transfer",
+                format!("expected {expected} bytes, found {}", piece.len()),
+            ));
         }
         bytes.extend(piece);
     }

@@ -41,7 +41,11 @@ fn private(model: &Model, x: &ArrayD<f32>) -> ArrayD<f64> {
     let inputs = fixed_inputs(&model.plan, std::slice::from_ref(x)).unwrap();
     let expected = common::reference(&model.plan, &model.weights, &inputs);
     let outcome = common::two_party(&model.plan, &model.weights, &inputs, RevealTo::Client);
-    assert!(outcome.client.as_ref() == Some(&expected), "{}: private and clear results differ", model.plan.model);
+    assert!(
+        outcome.client.as_ref() == Some(&expected),
+        "{}: private and clear results differ",
+        model.plan.model
+    );
     assert!(outcome.server.is_none(), "the server learns nothing");
     floats(model, &expected)
 }
@@ -84,14 +88,22 @@ impl Suite {
     }
 
     /// Stored inputs and float outputs: same class everywhere, `private_count` of them on the private engine.
-    fn golden(&mut self, name: &str, file: &str, ring: Option<(u32, u32)>, tolerance: f64, private_count: usize) {
+    fn golden(
+        &mut self,
+        name: &str,
+        file: &str,
+        ring: Option<(u32, u32)>,
+        tolerance: f64,
+        private_count: usize,
+    ) {
         let model = model(&self.path(name), ring.map(|r| r.0), ring.map(|r| r.1));
         let golden = load_npz(&self.path(file)).unwrap();
         let (xs, ys) = (&golden[&model.plan.inputs[0].name], &golden[&model.plan.outputs[0].name]);
         let mut worst: f64 = 0.0;
         for i in 0..xs.shape()[0] {
             let (x, y) = (sample(xs, i), sample(ys, i).mapv(f64::from));
-            let z = if i < private_count { private(&model, &x) } else { floats(&model, &reference(&model, &x)) };
+            let z =
+                if i < private_count { private(&model, &x) } else { floats(&model, &reference(&model, &x)) };
             let error = z.iter().zip(&y).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             worst = worst.max(error);
             assert!(error < tolerance, "{name}, sample {i}: off by {error}");
@@ -115,7 +127,8 @@ impl Suite {
                     plane.mapv_inplace(|v| (v / 255.0 - mean[c]) / std[c]);
                 }
             }
-            let z = if i < private_count { private(&model, &x) } else { floats(&model, &reference(&model, &x)) };
+            let z =
+                if i < private_count { private(&model, &x) } else { floats(&model, &reference(&model, &x)) };
             let label = labels.as_slice().unwrap()[i] as usize;
             right += usize::from(argmax(&z) == label);
             float_right += usize::from(argmax(&sample(float, i).mapv(f64::from)) == label);
@@ -124,7 +137,9 @@ impl Suite {
         let points = 100.0 * (right as f64 - float_right as f64) / total;
         assert!(points.abs() <= 0.5, "{name}: {points} points from the float reference");
         let accuracy = 100.0 * right as f64 / total;
-        self.ran(&format!("{name} on {total} images: {accuracy} %, {points:+} points, {private_count} private"));
+        self.ran(&format!(
+            "{name} on {total} images: {accuracy} %, {points:+} points, {private_count} private"
+        ));
     }
 
     /// One synthetic image on the private engine.

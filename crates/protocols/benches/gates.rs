@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use privet_plan::{InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId};
+use privet_plan::{
+    InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId,
+};
 use privet_protocols::masked::{self, Online, RevealTo, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::Ring;

@@ -52,7 +52,9 @@ fn convolution(bencher: Bencher, (c_in, c_out, side, groups): (usize, usize, usi
 fn prg(bencher: Bencher) {
     let prg = Prg::new(&Seed::from_bytes([1; 16]));
     let mut out = vec![0; 1 << 17];
-    bencher.counter(BytesCount::new(8usize << 17)).bench_local(|| prg.stream(0).fill(black_box(&mut out), u64::MAX));
+    bencher
+        .counter(BytesCount::new(8usize << 17))
+        .bench_local(|| prg.stream(0).fill(black_box(&mut out), u64::MAX));
 }
 
 #[divan::bench(args = [40, 48, 64])]
@@ -68,5 +70,7 @@ fn pack_ring(bencher: Bencher, bits: u32) {
 #[divan::bench]
 fn bit_planes(bencher: Bencher) {
     let values = random(1 << 17);
-    bencher.counter(ItemsCount::new(1usize << 17)).bench_local(|| planes::from_values(black_box(&values), 64));
+    bencher
+        .counter(ItemsCount::new(1usize << 17))
+        .bench_local(|| planes::from_values(black_box(&values), 64));
 }

@@ -190,9 +190,8 @@ fn tile_avx512(left: &[u64], right: &[u64]) -> [[u64; NR]; MR] {
     let (right, _) = right.as_chunks::<NR>();
     for (l, r) in left.iter().zip(right) {
         // SAFETY: both loads read eight of the NR = 16 lanes of `r`; unaligned loads need no alignment.
-        let columns = unsafe {
-            [_mm512_loadu_epi64(r.as_ptr().cast()), _mm512_loadu_epi64(r.as_ptr().add(8).cast())]
-        };
+        let columns =
+            unsafe { [_mm512_loadu_epi64(r.as_ptr().cast()), _mm512_loadu_epi64(r.as_ptr().add(8).cast())] };
         for (row, &factor) in sums.iter_mut().zip(l) {
             let factor = _mm512_set1_epi64(factor as i64);
             for (sum, column) in row.iter_mut().zip(columns) {

@@ -119,7 +119,9 @@ mod tests {
         assert_eq!(w.input_position(0, 0, 0, 4), None);
         assert_eq!(w.input_position(0, 0, 1, 4), Some(0));
         assert_eq!(w.input_position(0, 2, 1, 4), None);
-        assert!((0..3).all(|o| w.reads_input(0, o, 4) == (0..3).any(|k| w.input_position(0, o, k, 4).is_some())));
+        assert!(
+            (0..3).all(|o| w.reads_input(0, o, 4) == (0..3).any(|k| w.input_position(0, o, k, 4).is_some()))
+        );
         assert!(!window(2, 1, 1, (3, 0)).reads_input(0, 0, 4));
     }
 }

@@ -116,7 +116,8 @@ fn narrowed(plan: &Plan, weights: &Weights, maxima: &[u64], ring: Ring) -> Resul
 fn smallest(plan: &Plan, weights: &Weights, maxima: &[u64]) -> Result<Plan, PlanError> {
     let mut attempt = narrowed(plan, weights, maxima, plan.ring);
     for bits in (Ring::MIN_BITS..plan.ring.bits()).rev() {
-        let Some(narrower) = Ring::new(bits).ok().and_then(|r| narrowed(plan, weights, maxima, r).ok()) else {
+        let Some(narrower) = Ring::new(bits).ok().and_then(|r| narrowed(plan, weights, maxima, r).ok())
+        else {
             break;
         };
         attempt = Ok(narrower);

@@ -81,8 +81,13 @@ pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>
         let frac_bits = u32::from(plan.frac_bits);
         let encode = |(index, &value): (usize, &f32)| {
             let name = || spec.name.clone();
-            fixed::encode(f64::from(value), bits, frac_bits)
-                .map_err(|_| ModelError::InputRange { name: name(), value, index, bits, frac_bits })
+            fixed::encode(f64::from(value), bits, frac_bits).map_err(|_| ModelError::InputRange {
+                name: name(),
+                value,
+                index,
+                bits,
+                frac_bits,
+            })
         };
         array.iter().enumerate().map(encode).collect()
     };

@@ -165,7 +165,8 @@ impl LoadedModel {
             let path = path.to_owned();
             move |source| ModelError::File { path, source }
         };
-        let plan = Plan::from_bytes(&read(&plan_path, MAX_PLAN_BYTES as u64)?).map_err(damaged(&plan_path))?;
+        let plan =
+            Plan::from_bytes(&read(&plan_path, MAX_PLAN_BYTES as u64)?).map_err(damaged(&plan_path))?;
         let weights_path = dir.join(WEIGHTS_FILE);
         // 8 bytes a value and a header line per tensor.
         let values: u64 = plan.params.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();

@@ -1,6 +1,6 @@
-use std::fs;
 use super::*;
 use ndarray::ArrayD;
+use std::fs;
 use std::path::PathBuf;
 
 fn digits(name: &str) -> PathBuf {
@@ -18,12 +18,8 @@ fn options() -> CompileOptions {
 fn label_of(model: &Model, picture: &str) -> String {
     let arrays = load_inputs(&model.plan, &[digits(picture)]).unwrap();
     let inputs = fixed_inputs(&model.plan, &arrays).unwrap();
-    let revealed = privet_protocols::cleartext::run(
-        &model.plan,
-        &model.weights,
-        &inputs,
-        &mut privet_protocols::Silent,
-    );
+    let revealed =
+        privet_protocols::cleartext::run(&model.plan, &model.weights, &inputs, &mut privet_protocols::Silent);
     let outputs = crate::postprocess::decode(&model.plan, &revealed.unwrap()).unwrap();
     let best = crate::postprocess::top(&outputs[0].values, &model.plan.labels, 1, outputs[0].post);
     best[0].label.clone().unwrap()

@@ -147,7 +147,12 @@ pub(crate) struct BundleReader {
 
 impl BundleReader {
     /// Opens a bundle and checks that it is whole and made for this plan and role.
-    pub(crate) fn open(path: &Path, plan: &Plan, schedule: &Schedule, role: Role) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        path: &Path,
+        plan: &Plan,
+        schedule: &Schedule,
+        role: Role,
+    ) -> Result<Self, StoreError> {
         let fail = |problem: String| StoreError::Bundle { path: path.to_owned(), problem };
         let file = File::open(path).map_err(StoreError::io(path))?;
         let found = file.metadata().map_err(StoreError::io(path))?.len();
@@ -170,12 +175,17 @@ impl BundleReader {
             return Err(fail("damaged header".to_owned()));
         }
         let header: BundleHeader = postcard::from_bytes(&body).map_err(|e| fail(e.to_string()))?;
-        if header.role != role || header.plan != plan.digest() || u32::from(header.ring_bits) != plan.ring.bits() {
+        if header.role != role
+            || header.plan != plan.digest()
+            || u32::from(header.ring_bits) != plan.ring.bits()
+        {
             return Err(fail("made for another plan, ring or role".to_owned()));
         }
         let expected = file_len(fixed.len() + len + 4, schedule, role);
         if found != expected {
-            return Err(fail(format!("expected {expected} bytes, found {found}: the file is cut short or damaged")));
+            return Err(fail(format!(
+                "expected {expected} bytes, found {found}: the file is cut short or damaged"
+            )));
         }
         Ok(Self { header, input })
     }

@@ -40,7 +40,8 @@ impl Database {
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                    let problem = "another privet process of this party is using this state; wait for it or stop it";
+                    let problem =
+                        "another privet process of this party is using this state; wait for it or stop it";
                     return Err(StoreError::Database { path: path.to_owned(), problem: problem.to_owned() });
                 }
                 Err(e) => return Err(StoreError::Database { path: path.to_owned(), problem: e.to_string() }),
@@ -76,7 +77,8 @@ impl Database {
 
     /// Stores a record; durable when this returns.
     pub(crate) fn put<V: Serialize>(&self, table: &str, key: &[u8], value: &V) -> Result<(), StoreError> {
-        self.change(table, key, |_| Ok(Some(postcard::to_stdvec(value).map_err(|e| self.fail(e))?))).map(|_| ())
+        self.change(table, key, |_| Ok(Some(postcard::to_stdvec(value).map_err(|e| self.fail(e))?)))
+            .map(|_| ())
     }
 
     /// Atomically replaces the record of `key` by what `change` makes of it; `None` leaves it as it is. Durable when this

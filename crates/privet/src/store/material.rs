@@ -95,7 +95,8 @@ impl<'a> Material<'a> {
         let mut found: Vec<(u64, BundleId)> = Vec::new();
         for (key, record) in self.database.all::<Record>(BUNDLES)? {
             if record.status == Status::Ready && record.serves(purpose) {
-                let id = key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?;
+                let id =
+                    key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?;
                 found.push((record.stored_at, BundleId(id)));
             }
         }
@@ -166,7 +167,9 @@ impl<'a> Material<'a> {
         let mut count = 0;
         for (key, record) in self.database.all::<Record>(BUNDLES)? {
             if record.status == Status::Ready && record.peer == purpose.peer && !record.serves(purpose) {
-                let id = BundleId(key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?);
+                let id = BundleId(
+                    key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?,
+                );
                 self.mark_burnt(id)?;
                 // Opening the material sweeps up what this leaves.
                 let _ = std::fs::remove_file(self.path(id));

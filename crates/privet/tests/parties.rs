@@ -1,0 +1,275 @@
+//! Dealer, server and clients over real TLS and real files: the whole path, and everything that has to be refused.
+
+mod lab;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use lab::{Lab, copy, digit};
+use privet::client::{self, ClientOptions};
+use privet::events::Silent;
+use privet::model::LoadedModel;
+use privet::{Error, PROTOCOL_VERSION, PartyRole, RevealTo};
+use privet_net::handshake::{Hello, recv_hello, send_hello};
+use privet_net::{Channel, NetError, TlsConnector};
+
+fn bundles(lab: &Lab, party: &str) -> Vec<PathBuf> {
+    let dir = lab.path("parties").join(party).join("state/bundles");
+    std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect()
+}
+
+#[test]
+fn every_inference_equals_the_reference_and_uses_up_one_bundle() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 2);
+    assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (2, 2));
+    let server = lab.server_online("model");
+    for n in [3, 8] {
+        assert_eq!(lab.client_online("client", &server, n).unwrap(), lab.reference("model", n));
+    }
+    assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (0, 0));
+    let error = lab.client_online("client", &server, 1).unwrap_err().to_string();
+    assert!(error.contains("no one-time material is left") && error.contains("client offline"), "{error}");
+}
+
+#[test]
+fn offline_tops_up_to_the_count_asked_for() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let first = bundles(&lab, "client");
+    lab.prepare("model", &["client"], 3);
+    let all = bundles(&lab, "client");
+    assert_eq!(all.len(), 3);
+    assert!(all.contains(&first[0]), "what was there is kept");
+    assert_eq!(bundles(&lab, "server").len(), 3);
+}
+
+#[test]
+fn a_client_may_prepare_more_than_the_server_did() {
+    let lab = Lab::new(&["client"]);
+    let dealer = lab.dealer();
+    let server = lab.server_offline("model", &dealer, 1);
+    lab.client_offline("client", &server, &dealer, 3).unwrap();
+    server.join();
+    assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (3, 3));
+}
+
+#[test]
+fn two_clients_have_their_own_masks_and_answers() {
+    let lab = Lab::new(&["north", "south"]);
+    lab.prepare("model", &["north", "south"], 1);
+    let masked = |party: &str| {
+        let dir = lab.path("parties").join(party).join("state/models");
+        let mut files = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        std::fs::read(files.find(|p| p.extension().is_some_and(|e| e == "masked")).unwrap()).unwrap()
+    };
+    assert_ne!(
+        masked("north"),
+        masked("south"),
+        "one mask for two clients reveals nothing yet, but must not happen"
+    );
+    let server = lab.server_online("model");
+    std::thread::scope(|scope| {
+        let south = scope.spawn(|| lab.client_online("south", &server, 5).unwrap());
+        assert_eq!(lab.client_online("north", &server, 4).unwrap(), lab.reference("model", 4));
+        assert_eq!(south.join().unwrap(), lab.reference("model", 5));
+    });
+}
+
+#[test]
+fn a_replayed_session_is_refused_on_both_sides() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let state = lab.path("parties/client/state");
+    copy(&state, &lab.path("backup"));
+    let server = lab.server_online("model");
+    lab.client_online("client", &server, 3).unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&lab.path("backup"), &state);
+    let error = lab.client_online("client", &server, 4).unwrap_err().to_string();
+    assert!(error.contains("used before"), "{error}");
+    server.expect_warning("used before");
+}
+
+#[test]
+fn another_plan_is_refused_on_both_sides() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    lab.compile("other", Some(12));
+    let server = lab.server_online("other");
+    let error = lab.client_online("client", &server, 3).unwrap_err().to_string();
+    assert!(error.contains("the client has plan") && error.contains("client offline"), "{error}");
+    server.expect_warning("the client has plan");
+    assert_eq!(bundles(&lab, "client").len(), 1, "nothing was burnt");
+}
+
+/// m_W − m_W' would be the difference of the weights if two versions shared a mask.
+#[test]
+fn changed_weights_get_a_fresh_mask_and_burn_what_was_prepared() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let mut model = lab.model("model");
+    model.weights.tensors[0][0] += 1;
+    copy(&lab.path("model"), &lab.path("retrained"));
+    let bytes = model.weights.to_bytes(&model.plan).unwrap();
+    std::fs::write(lab.path("retrained/weights.safetensors"), bytes).unwrap();
+    let server = lab.server_online("retrained");
+    let error = lab.client_online("client", &server, 3).unwrap_err().to_string();
+    assert!(error.contains("weights have changed"), "{error}");
+    drop(server);
+    lab.prepare("retrained", &["client"], 1);
+    let masked: Vec<Vec<u8>> = std::fs::read_dir(lab.path("parties/client/state/models"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "masked"))
+        .map(|p| std::fs::read(p).unwrap())
+        .collect();
+    assert_eq!(masked.len(), 2);
+    let equal = masked[0].iter().zip(&masked[1]).filter(|(a, b)| a == b).count();
+    assert!(equal < masked[0].len() / 32, "{equal} of {} bytes of two masked copies agree", masked[0].len());
+    assert_eq!(bundles(&lab, "client").len(), 1);
+    let server = lab.server_online("retrained");
+    assert_eq!(lab.client_online("client", &server, 3).unwrap(), lab.reference("retrained", 3));
+}
+
+#[test]
+fn another_protocol_version_is_refused_on_both_sides() {
+    let lab = Lab::new(&["client"]);
+    let server = lab.server_online("model");
+    let config = lab.config("client", PartyRole::Client);
+    let pinned = &config.peer(PartyRole::Server).unwrap().pinned;
+    let mut channel =
+        TlsConnector::connect(&server.address, &config.identity, pinned, config.deadlines).unwrap();
+    let hello =
+        Hello { protocol_version: PROTOCOL_VERSION + 1, software: "privet 9".into(), body: Vec::new() };
+    send_hello(&mut channel, &hello).unwrap();
+    match recv_hello(&mut channel) {
+        Err(NetError::Refused { reason, .. }) => assert!(reason.contains("protocol version 2"), "{reason}"),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    server.expect_warning("protocol version 2");
+}
+
+#[test]
+fn a_plaintext_peer_is_refused_and_the_next_one_served() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let server = lab.server_online("model");
+    let mut plain = TcpStream::connect(&server.address).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: privet\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.windows(4).any(|w| w == b"HTTP"), "no plaintext answer");
+    server.expect_warning("did not speak TLS");
+    assert_eq!(lab.client_online("client", &server, 3).unwrap(), lab.reference("model", 3));
+}
+
+#[test]
+fn an_unknown_certificate_is_refused_on_both_sides() {
+    let lab = Lab::new(&["client"]);
+    lab.set_up("strangers", &["client"]);
+    let server = lab.server_online("model");
+    let stranger = lab.config_in("strangers", "client", PartyRole::Client);
+    let known = lab.config("client", PartyRole::Client);
+    let pinned = &known.peer(PartyRole::Server).unwrap().pinned;
+    let refused =
+        TlsConnector::connect(&server.address, &stranger.identity, pinned, stranger.deadlines).err().unwrap();
+    assert!(matches!(refused, NetError::CertificateRefused { .. }), "{refused}");
+    server.expect_warning("not pinned here");
+    let strange_server = &stranger.peer(PartyRole::Server).unwrap().pinned;
+    let refused = TlsConnector::connect(&server.address, &known.identity, strange_server, known.deadlines);
+    assert!(matches!(refused.err().unwrap(), NetError::UnknownCertificate { .. }));
+}
+
+#[test]
+fn damaged_and_missing_files_are_named() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let server = lab.server_online("model");
+    let bundle = bundles(&lab, "client").remove(0);
+    let whole = std::fs::read(&bundle).unwrap();
+    std::fs::write(&bundle, &whole[..whole.len() - 1]).unwrap();
+    let error = lab.client_online("client", &server, 3).unwrap_err().to_string();
+    assert!(error.contains("cut short") && error.contains(".bundle"), "{error}");
+    drop(server);
+    let load = |dir: &str| LoadedModel::load(&lab.path(dir)).err().unwrap().to_string();
+    assert!(load("nowhere").contains("nowhere"));
+    for file in ["plan.privet", "weights.safetensors"] {
+        copy(&lab.path("model"), &lab.path("damaged"));
+        let path = lab.path("damaged").join(file);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = load("damaged");
+        assert!(error.contains(file), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(load("damaged").contains(file));
+        std::fs::remove_dir_all(lab.path("damaged")).unwrap();
+    }
+}
+
+#[test]
+fn outputs_go_to_the_server_only_where_both_allow_it() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let ask = |lab: &Lab, server: &lab::Service, reveal_to| -> Result<Option<Vec<Vec<i64>>>, Error> {
+        let config = lab.config("client", PartyRole::Client);
+        let inputs = digit(7, &client::plan(&config)?);
+        let options =
+            ClientOptions { server: Some(server.address.clone()), reveal_to, ..ClientOptions::default() };
+        Ok(client::online(config, &inputs, &options, &Silent)?.0)
+    };
+    let allow = |lab: &Lab, party: &str| {
+        let path = lab.path("parties").join(party).join("privet.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("reveal_to = [\"client\"]"), "{text}");
+        std::fs::write(
+            &path,
+            text.replace("reveal_to = [\"client\"]", "reveal_to = [\"client\", \"server\"]"),
+        )
+        .unwrap();
+    };
+    let server = lab.server_online("model");
+    let error = ask(&lab, &server, RevealTo::Server).unwrap_err().to_string();
+    assert!(error.contains("reveal_to"), "{error}");
+    allow(&lab, "client");
+    let error = ask(&lab, &server, RevealTo::Server).unwrap_err().to_string();
+    assert!(error.contains("does not allow"), "{error}");
+    drop(server);
+    allow(&lab, "server");
+    let server = lab.server_online("model");
+    assert!(ask(&lab, &server, RevealTo::Server).unwrap().is_none());
+}
+
+#[test]
+fn a_server_in_its_offline_phase_says_so() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let dealer = lab.dealer();
+    let server = lab.server_offline("model", &dealer, 1);
+    let error = lab.client_online("client", &server, 3).unwrap_err().to_string();
+    assert!(error.contains("offline phase"), "{error}");
+}
+
+#[test]
+fn nothing_private_is_readable_by_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let mut stack = vec![lab.path("parties")];
+    let mut files = 0;
+    while let Some(dir) = stack.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+            let public = path.extension().is_some_and(|e| e == "crt" || e == "toml");
+            if path.is_dir() {
+                stack.push(path);
+            } else if !public {
+                files += 1;
+                assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+            }
+        }
+    }
+    assert!(files >= 6, "{files} private files");
+}
