@@ -8,7 +8,7 @@ use crate::exit::EXIT_CODES;
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
-#[command(name = "privet", version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "privet", version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -40,19 +40,24 @@ const RUN_HELP: &str = "\
 Examples:
   privet run --model assets/digits/digits.onnx --input assets/digits/7.png \\
       --preprocess assets/digits/preprocess.toml --labels assets/digits/labels.txt
-  privet run --model squeezenet.onnx --input dog.jpg --preprocess imagenet --labels synset_words.txt --json
-  privet run --model m.onnx --input image=x.npy --input mask=m.npy --output y.npz --ring 40 --frac-bits 15
+  privet run --model squeezenet.onnx --input dog.jpg --preprocess imagenet --json
+  privet run --model m.onnx --input image=x.npy --input mask=m.npy --output y.npz
+  privet run --model m.onnx --input x.npy --ring 40 --frac-bits 15
 
-The dealer and both other parties are processes with their own keys, directories and TLS connections over 127.0.0.1; only
-this command, which holds model and input anyway, compares the private result with the one in the clear.
-Probabilities: the model's own where it ends in softmax, otherwise the softmax of its values.";
+Dealer, server and client are processes with their own keys, directories and TLS connections over
+127.0.0.1; only this command, which holds model and input anyway, compares with the result in the
+clear. Probabilities are the model's own where it ends in softmax, otherwise the softmax of its
+values. The largest difference to float is that of the outputs as shown, final functions included.
+
+--json: seconds of a phase are those of its slowest party, rounds of the party with most; bytes and
+CPU seconds are sums over the parties.";
 
 const SETUP_HELP: &str = "\
 Example:
   privet setup --out parties --server vendor.example:7101 --dealer dealer.example:7100 --client clinic
   scp -r parties/clinic clinic.example:   # and so on; afterwards delete the copies here
 
-Each directory holds one private key, which never leaves it, and the certificates of the others.";
+Each directory holds one private key, which never leaves it, and the others' certificates.";
 
 const COMPILE_HELP: &str = "\
 Examples:

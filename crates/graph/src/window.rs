@@ -137,7 +137,8 @@ pub(crate) fn positions(window: &Window, spatial: &[usize], out: &[usize]) -> Re
 /// Errors when some output position reads nothing but padding.
 pub(crate) fn every_window_reads(window: &Window, spatial: &[usize], out: &[usize]) -> Result<(), OpError> {
     // The positions of a window are a product over axes, so it reads something iff it does so on every axis.
-    let all = (0..spatial.len()).all(|axis| (0..out[axis]).all(|o| window.reads_input(axis, o, spatial[axis])));
+    let all =
+        (0..spatial.len()).all(|axis| (0..out[axis]).all(|o| window.reads_input(axis, o, spatial[axis])));
     if all {
         Ok(())
     } else {

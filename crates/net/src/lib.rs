@@ -7,6 +7,8 @@
 //!
 //! Nothing here knows what a frame means.
 
+#![forbid(unsafe_code)]
+
 mod channel;
 mod error;
 #[doc(hidden)]

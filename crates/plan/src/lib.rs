@@ -4,6 +4,8 @@
 //! shapes, ring, scales and ranges. It is public (architecture without weights); the matching private
 //! integers are [`Weights`]. Both have versioned files ([`file`]).
 
+#![forbid(unsafe_code)]
+
 mod digest;
 pub mod file;
 mod op;
@@ -144,8 +146,8 @@ pub struct OutputSpec {
     pub post: Post,
 }
 
-/// A final float function of revealed values; costs and leaks nothing, because it is invertible or its receiver
-/// holds its operand anyway.
+/// A final float function that the receiver applies to revealed values. It costs nothing; the receiver learns its operand,
+/// which for softmax is one number a sample more than the probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Post {
     /// Nothing.

@@ -9,7 +9,7 @@ use crate::{Op, ParamId, Plan, PlanError, Post, Step};
 /// Largest number of elements of one tensor.
 pub const MAX_ELEMENTS: usize = 1 << 28;
 /// Largest number of entries of a table of window positions.
-const MAX_TAPS: u128 = 1 << 28;
+const MAX_TAPS: usize = 1 << 28;
 /// Largest number of elements of all wires together.
 const MAX_TOTAL: usize = 1 << 32;
 
@@ -286,11 +286,15 @@ impl Plan {
 }
 
 fn check_size(shape: &[usize]) -> Result<(), String> {
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    match elements {
+    match product(shape.iter().copied()) {
         Some(1..=MAX_ELEMENTS) if shape.len() <= 16 => Ok(()),
         _ => Err(format!("shape {shape:?}: 1 to {MAX_ELEMENTS} elements and at most 16 axes are supported")),
     }
+}
+
+/// `None` when the product does not fit.
+fn product(mut sizes: impl Iterator<Item = usize>) -> Option<usize> {
+    sizes.try_fold(1usize, |n, size| n.checked_mul(size))
 }
 
 fn expect_shape(found: &[usize], expected: &[usize]) -> Result<(), String> {
@@ -324,10 +328,10 @@ fn check_pool(window: &Window, x: &[usize], shape: &[usize]) -> Result<(), Strin
 
 /// Engines tabulate windows; a hostile plan must not make those tables huge.
 fn check_work(window: &Window, input: &[usize], output: &[usize]) -> Result<(), String> {
-    let area = |sizes: &[usize]| sizes.iter().product::<usize>() as u128;
-    let kernel: u128 = window.kernel.iter().map(|&k| u128::from(k)).product();
-    let longest = window.kernel.iter().max().map_or(0, |&k| u128::from(k));
-    if area(output) * kernel > MAX_TAPS || area(input) * longest > MAX_TAPS {
+    let kernel = || window.kernel.iter().map(|&k| k as usize);
+    let taps = product(output.iter().copied().chain(kernel()));
+    let lists = product(input.iter().copied().chain(kernel().max()));
+    if [taps, lists].iter().any(|n| n.is_none_or(|n| n > MAX_TAPS)) {
         return Err(format!("window {window:?} over {input:?} is too large"));
     }
     Ok(())

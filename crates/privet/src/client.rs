@@ -1,5 +1,7 @@
 //! The client: owns the inputs. Offline it fetches plan, masked weights and material, online it gets one answer.
 
+use std::path::Path;
+
 use privet_net::{Channel, TlsChannel};
 use privet_plan::file::MAX_PLAN_BYTES;
 use privet_plan::{Digest, Plan};
@@ -18,6 +20,9 @@ const MODELS: &str = "models";
 
 /// Bundles offered to the server at a time.
 const MAX_OFFERED: usize = 64;
+
+/// Revealed integers, one vector per plan output.
+pub type Outputs = Vec<Vec<i64>>;
 
 /// How a client runs.
 #[derive(Debug, Clone)]
@@ -56,6 +61,7 @@ pub fn offline(
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
     let meter = Meter::start();
+    wire::check_count(options.count)?;
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let mut channel = connect(&config, options)?;
@@ -122,7 +128,7 @@ pub fn online(
     inputs: &[Vec<i64>],
     options: &ClientOptions,
     observer: &dyn Observer,
-) -> Result<(Option<Vec<Vec<i64>>>, Report), Error> {
+) -> Result<(Option<Outputs>, Report), Error> {
     let meter = Meter::start();
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
@@ -156,9 +162,9 @@ pub fn online(
     }
     let schedule = Schedule::new(&plan, options.reveal_to);
     // Burnt durably before the first message that depends on it.
-    let mut reader = material.burn(bundle, &plan, &schedule, Role::Client)?;
+    let mut reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client)?;
     let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
-    let seed = reader.header.seed();
+    let seed = reader.header.seed.clone();
     let own = Online::Client(inputs);
     let outputs = masked::online(&plan, &schedule, own, &seed, &mut reader, &mut channel, &mut steps)?;
     channel.shutdown()?;
@@ -210,7 +216,8 @@ fn take_model(
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());
     let stored_plan = stored_plan.filter(|plan| plan.digest() == digest);
-    let need = ClientMessage::Need { plan: stored_plan.is_none(), weights: !weights_path.exists() };
+    let stored_weights = stored_plan.as_ref().and_then(|plan| read_masked(&weights_path, plan));
+    let need = ClientMessage::Need { plan: stored_plan.is_none(), weights: stored_weights.is_none() };
     wire::send(channel, &need)?;
     let plan = match stored_plan {
         Some(plan) => plan,
@@ -227,13 +234,24 @@ fn take_model(
             plan
         }
     };
-    let packed = if weights_path.exists() {
-        store::read(&weights_path)?
-    } else {
-        let bytes = wire::receive_blob(channel, masked::masked_weights_len(&plan))?;
-        store::write_private(&weights_path, &bytes)?;
-        bytes
+    let masked = match stored_weights {
+        Some(masked) => masked,
+        None => {
+            let bytes = wire::receive_blob(channel, masked::masked_weights_len(&plan))?;
+            store::write_private(&weights_path, &[&masked_digest(&bytes).0, bytes.as_slice()].concat())?;
+            masked::unpack_masked_weights(&plan, &bytes)?
+        }
     };
-    let masked = masked::unpack_masked_weights(&plan, &packed)?;
     Ok((plan, masked))
+}
+
+/// Stored masked weights: a digest, then the packed tensors. `None` if they are absent or damaged.
+fn read_masked(path: &Path, plan: &Plan) -> Option<MaskedWeights> {
+    let file = store::read(path).ok()?;
+    let (digest, bytes) = file.split_first_chunk::<32>()?;
+    (masked_digest(bytes).0 == *digest).then(|| masked::unpack_masked_weights(plan, bytes).ok()).flatten()
+}
+
+fn masked_digest(bytes: &[u8]) -> Digest {
+    Digest::of("privet masked weights", bytes)
 }

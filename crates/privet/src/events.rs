@@ -1,7 +1,7 @@
 //! What a running party tells its user: events as they happen, a report at the end.
 //!
-//! Events carry nothing private: no value, no path of an input, no key. With `--events` the command line writes each
-//! as one line of JSON, tagged by `"event"`.
+//! Events carry no input, weight, path of an input or key; the only values are outputs that this party is to learn.
+//! With `--events` the command line writes each as one line of JSON, tagged by `"event"`.
 
 use serde::{Deserialize, Serialize};
 

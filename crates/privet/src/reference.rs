@@ -45,11 +45,12 @@ pub fn cleartext(
 /// # Errors
 /// The model does not run in float on these inputs.
 pub fn max_abs_error(model: &Model, inputs: &[ArrayD<f32>], outputs: &[Output]) -> Result<f64, Error> {
-    let float = model.float.run(inputs).map_err(ModelError::Float)?;
+    let float = model.float.run(inputs).map_err(|e| ModelError::Float(Box::new(e)))?;
     let differences = float.iter().zip(outputs).flat_map(|(float, output)| {
         float.iter().zip(&output.values).map(|(&f, &v)| (f64::from(f) - v).abs())
     });
-    Ok(differences.fold(0.0, |largest: f64, d| if d.is_nan() { d } else { largest.max(d) }))
+    Ok(differences
+        .fold(0.0, |largest: f64, d| if d.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(d) }))
 }
 
 struct Steps<'a>(&'a dyn Observer);

@@ -1,7 +1,8 @@
 //! The server: owns the model. Offline it prepares material for its clients, online it answers them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
 use privet_net::{Fingerprint, TlsChannel};
 use privet_plan::Digest;
@@ -19,6 +20,9 @@ use crate::supply::{Supply, Workshop};
 use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage, refusal};
 
 const MASKS: &str = "weight_masks";
+
+/// How often a session that waits for another fetch tells its client so.
+const WAIT_FOR_FETCH: Duration = Duration::from_millis(200);
 
 /// How a server runs.
 #[derive(Debug, Clone, Default)]
@@ -47,13 +51,22 @@ pub fn offline(
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
     let meter = Meter::start();
+    wire::check_count(options.count)?;
     let server = Server::new(&config, model, options, Phase::Offline, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
-    for client in config.peers(PartyRole::Client) {
-        server.stock(client.pinned.fingerprint())?;
-    }
-    message(observer, "waiting for the clients to fetch the plan and prepare their side".to_owned());
-    session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p))?;
+    // Clients are served meanwhile: one that comes early waits for its answer, not for the connection.
+    std::thread::scope(|scope| {
+        let stocking = scope.spawn(|| {
+            let outcome = server.stock_all();
+            if outcome.is_err() {
+                options.stop.store(true, Ordering::SeqCst);
+            }
+            outcome
+        });
+        let served =
+            session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p));
+        stocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(served)
+    })?;
     Ok(meter.report(PartyRole::Server, Phase::Offline, observer))
 }
 
@@ -79,7 +92,7 @@ pub fn online(
 #[derive(Clone, Serialize, Deserialize)]
 struct WeightMask {
     epoch: EpochId,
-    seed: [u8; 16],
+    seed: Seed,
 }
 
 struct Server<'a> {
@@ -135,37 +148,67 @@ impl<'a> Server<'a> {
         Ok(self.database.get(MASKS, &self.mask_key(client))?)
     }
 
-    /// Tops up the material for a client to `options.count` inferences.
-    fn stock(&self, client: Fingerprint) -> Result<(), Error> {
+    /// Makes sure that every client has a mask of the weights, then tops up their material to `options.count` inferences.
+    fn stock_all(&self) -> Result<(), Error> {
+        let clients = || self.config.peers(PartyRole::Client).map(|p| p.pinned.fingerprint());
+        for client in clients() {
+            if self.mask(client)?.is_none() {
+                self.fetch(client, || Ok(()), |_, _| Ok(()))?;
+            }
+        }
+        for client in clients() {
+            self.fetch(
+                client,
+                || Ok(()),
+                |supply, shop| {
+                    let missing = self.options.count.saturating_sub(self.held(client)?);
+                    supply.some(missing, shop, || Ok(()))
+                },
+            )?;
+        }
+        let text = "material is prepared; waiting for the clients to fetch the plan and prepare their side";
+        message(self.observer, text.to_owned());
+        Ok(())
+    }
+
+    /// Unused bundles for a client.
+    fn held(&self, client: Fingerprint) -> Result<u64, Error> {
+        let Some(mask) = self.mask(client)? else { return Ok(0) };
         let material = Material::attach(&self.database, &self.config.state);
-        let held = match self.mask(client)? {
-            Some(mask) => material.ready(&self.purpose(client, mask.epoch))?.len() as u64,
-            None => 0,
-        };
-        let missing = self.options.count.saturating_sub(held);
-        self.fetch(client, |supply, shop| supply.some(missing, shop, || Ok(())))
+        Ok(material.ready(&self.purpose(client, mask.epoch))?.len() as u64)
     }
 
     fn purpose(&self, client: Fingerprint, epoch: EpochId) -> Purpose {
         Purpose { peer: client, plan: self.plan, epoch }
     }
 
-    /// Connects to the dealer about a client and does `work`; makes sure that the client has a mask of the weights.
+    /// Connects to the dealer about a client and does `work`; makes sure that the client has a mask of the weights. Calls
+    /// `alive` now and then while another fetch is under way.
     fn fetch(
         &self,
         client: Fingerprint,
+        mut alive: impl FnMut() -> Result<(), Error>,
         work: impl FnOnce(&mut Supply, &Workshop) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let _fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _fetching = loop {
+            match self.fetching.try_lock() {
+                Ok(guard) => break guard,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    alive()?;
+                    std::thread::sleep(WAIT_FOR_FETCH);
+                }
+            }
+        };
         let known = self.mask(client)?;
         let plan = &self.model.plan;
         let dealer = self.options.dealer.as_deref();
         let epoch = known.as_ref().map(|m| m.epoch);
         let mut supply = Supply::connect(self.config, dealer, Role::Server, client, plan, epoch)?;
         let seed = match (&known, &supply.new_mask) {
-            (Some(mask), _) => Seed::from_bytes(mask.seed),
+            (Some(mask), _) => mask.seed.clone(),
             (None, Some(seed)) => {
-                let mask = WeightMask { epoch: supply.epoch, seed: *seed.expose() };
+                let mask = WeightMask { epoch: supply.epoch, seed: seed.clone() };
                 self.database.put(MASKS, &self.mask_key(client), &mask)?;
                 seed.clone()
             }
@@ -217,7 +260,7 @@ impl<'a> Server<'a> {
     fn prepare(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
         if self.mask(client)?.is_none()
-            && let Err(e) = self.fetch(client, |_, _| Ok(()))
+            && let Err(e) = self.fetch(client, || Ok(()), |_, _| Ok(()))
         {
             let reason = "the server could not reach the dealer; ask its operator";
             wire::refuse(channel, refusal::UNAVAILABLE, reason);
@@ -237,8 +280,7 @@ impl<'a> Server<'a> {
                         wire::send_blob(channel, &plan_bytes)?;
                     }
                     if weights {
-                        let seed = Seed::from_bytes(mask.seed);
-                        let masked = masked::mask_weights(&self.model.plan, &self.model.weights, &seed);
+                        let masked = masked::mask_weights(&self.model.plan, &self.model.weights, &mask.seed);
                         wire::send_blob(channel, &masked::pack_masked_weights(&self.model.plan, &masked))?;
                     }
                 }
@@ -260,7 +302,8 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Fetches the server's halves of bundles that so far only the client holds.
+    /// Fetches the server's halves of bundles that so far only the client holds, up to `options.count` in all: how many
+    /// inferences a client gets is the model owner's decision.
     fn catch_up(
         &self,
         channel: &mut TlsChannel,
@@ -268,17 +311,25 @@ impl<'a> Server<'a> {
         material: &Material,
         ids: &[BundleId],
     ) -> Result<(), Error> {
-        let mut missing = Vec::new();
-        for &id in ids {
-            if material.status(id)?.is_none() {
-                missing.push(id);
+        let unknown = || -> Result<Vec<BundleId>, Error> {
+            let mut unknown = Vec::new();
+            for &id in ids {
+                if material.status(id)?.is_none() {
+                    unknown.push(id);
+                }
             }
-        }
-        if missing.is_empty() {
+            Ok(unknown)
+        };
+        if self.phase == Phase::Online || unknown()?.is_empty() {
             return Ok(());
         }
-        self.fetch(client, |supply, shop| {
-            supply.these(missing, shop, || wire::send(channel, &ServerMessage::Working))
+        let channel = std::cell::RefCell::new(channel);
+        let alive = || wire::send(&mut **channel.borrow_mut(), &ServerMessage::Working);
+        self.fetch(client, alive, |supply, shop| {
+            // What another fetch has brought meanwhile is known by now.
+            let mut missing = unknown()?;
+            missing.truncate(self.options.count.saturating_sub(self.held(client)?) as usize);
+            supply.these(missing, shop, alive)
         })
     }
 
@@ -311,7 +362,8 @@ impl<'a> Server<'a> {
             return Err(wire::refuse(channel, refusal::REVEAL, &reason));
         }
         let material = Material::attach(&self.database, &self.config.state);
-        let ready = material.ready(&self.purpose(client, epoch))?;
+        let purpose = self.purpose(client, epoch);
+        let ready = material.ready(&purpose)?;
         let Some(&id) = bundles.iter().find(|id| ready.contains(id)) else {
             let mut reason = "the server holds none of the client's bundles".to_owned();
             for id in bundles {
@@ -326,17 +378,19 @@ impl<'a> Server<'a> {
         };
         let schedule = Schedule::new(&self.model.plan, reveal_to);
         // Burnt durably before the first message that depends on it.
-        let mut reader = match material.burn(id, &self.model.plan, &schedule, Role::Server) {
+        let mut reader = match material.burn(id, &purpose, &self.model.plan, &schedule, Role::Server) {
             Ok(reader) => reader,
             Err(e) => {
-                wire::refuse(channel, refusal::MATERIAL, "the server's copy of the bundle is damaged");
+                let reason =
+                    "the server's copy of the bundle is damaged, or another session has just used it";
+                wire::refuse(channel, refusal::MATERIAL, reason);
                 return Err(e.into());
             }
         };
         wire::greet(channel, &ServerHello::Online { bundle: id })?;
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
-        let seed = reader.header.seed();
+        let seed = reader.header.seed.clone();
         let own = Online::Server(&self.model.weights);
         let outputs =
             masked::online(&self.model.plan, &schedule, own, &seed, &mut reader, channel, &mut steps)?;

@@ -137,8 +137,10 @@ pub(crate) fn serve(
                 continue;
             }
             active.fetch_add(1, Ordering::SeqCst);
-            let (session, active, warn) = (&session, &active, &warn);
+            let place = Place(&active);
+            let (session, warn) = (&session, &warn);
             scope.spawn(move || {
+                let _place = place;
                 let outcome = listener.handshake(stream).map_err(Error::from).and_then(|mut channel| {
                     let peer = identify(config, &channel)?;
                     let outcome = session(&mut channel, peer);
@@ -150,10 +152,18 @@ pub(crate) fn serve(
                 if let Err(e) = outcome {
                     warn(e.to_string());
                 }
-                active.fetch_sub(1, Ordering::SeqCst);
             });
         }
     })
+}
+
+/// A session's place among [`MAX_SESSIONS`], given back however it ends.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The configured peer at the other end; TLS has already checked its certificate.

@@ -57,12 +57,11 @@ impl Supply {
             wire::send_blob(&mut channel, &bytes)?;
         }
         let grant: EpochGrant = wire::receive(&mut channel)?;
-        let new_mask = grant.seed.map(Seed::from_bytes);
-        if epoch.is_some_and(|e| e != grant.epoch) || epoch.is_none() != new_mask.is_some() {
+        if epoch.is_some_and(|e| e != grant.epoch) || epoch.is_none() != grant.seed.is_some() {
             let peer = channel.peer().to_string();
             return Err(Error::Peer { peer, problem: "granted another mask than was asked for".to_owned() });
         }
-        Ok(Self { channel, role, partner, plan: digest, epoch: grant.epoch, new_mask })
+        Ok(Self { channel, role, partner, plan: digest, epoch: grant.epoch, new_mask: grant.seed })
     }
 
     /// Fetches, prepares and stores `count` more bundles.
@@ -133,13 +132,12 @@ impl Supply {
         let mut writer = shop.material.writer(&header)?;
         let mut steps = Steps { observer: shop.observer, phase: Phase::Offline, inference };
         let mut dealt = Dealt { channel: &mut self.channel };
-        let seed = header.seed();
         let (plan, masked, weights) = (shop.plan, shop.masked, shop.weights);
         masked::prepare(
             plan,
             schedule,
             self.role,
-            &seed,
+            &header.seed,
             masked,
             weights,
             &mut dealt,

@@ -8,6 +8,7 @@ use privet_net::handshake::{self, Hello, recv_hello, send_hello};
 use privet_net::{Channel, Fingerprint, Frame, FrameKind, NetError};
 use privet_plan::Digest;
 use privet_protocols::masked::{RevealTo, Role};
+use privet_ring::prg::Seed;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,8 @@ const BLOB: FrameKind = FrameKind::new(0x102);
 
 /// Control messages hold names, not data.
 const MAX_CONTROL: usize = 1 << 20;
+/// Bundles that a pair of server and client may hold: their names fit one control message, their table stays small.
+pub(crate) const MAX_BUNDLES: u64 = 10_000;
 /// Blobs travel in pieces of this size, so that a piece fits the writer's queue.
 const BLOB_PIECE: usize = 4 << 20;
 
@@ -71,7 +74,7 @@ pub(crate) struct DealerWelcome {
 pub(crate) struct EpochGrant {
     pub(crate) epoch: EpochId,
     /// Seed of a new mask, for the server.
-    pub(crate) seed: Option<[u8; 16]>,
+    pub(crate) seed: Option<Seed>,
 }
 
 /// What a party wants of the dealer next.
@@ -89,7 +92,7 @@ pub(crate) enum DealerRequest {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BundleOffer {
     pub(crate) id: BundleId,
-    pub(crate) seed: [u8; 16],
+    pub(crate) seed: Seed,
 }
 
 /// The party's answer to an offer, and its word that it has stored it.
@@ -179,6 +182,16 @@ pub(crate) fn greeted<T: DeserializeOwned>(channel: &mut dyn Channel) -> Result<
 /// Refuses the session; the reason shows on both sides.
 pub(crate) fn refuse(channel: &mut dyn Channel, code: u16, reason: &str) -> Error {
     handshake::refuse(channel, code, reason).into()
+}
+
+/// Refuses more bundles than [`MAX_BUNDLES`].
+pub(crate) fn check_count(count: u64) -> Result<(), Error> {
+    if count <= MAX_BUNDLES {
+        return Ok(());
+    }
+    Err(Error::NotReady(format!(
+        "--count {count}: material for at most {MAX_BUNDLES} inferences is held at a time"
+    )))
 }
 
 /// Sends one control message.

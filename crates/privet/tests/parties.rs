@@ -12,7 +12,7 @@ use privet::events::Silent;
 use privet::model::LoadedModel;
 use privet::{Error, PROTOCOL_VERSION, PartyRole, RevealTo};
 use privet_net::handshake::{Hello, recv_hello, send_hello};
-use privet_net::{Channel, NetError, TlsConnector};
+use privet_net::{NetError, TlsConnector};
 
 fn bundles(lab: &Lab, party: &str) -> Vec<PathBuf> {
     let dir = lab.path("parties").join(party).join("state/bundles");
@@ -46,13 +46,22 @@ fn offline_tops_up_to_the_count_asked_for() {
 }
 
 #[test]
-fn a_client_may_prepare_more_than_the_server_did() {
+fn a_client_gets_no_more_inferences_than_the_server_allows() {
     let lab = Lab::new(&["client"]);
     let dealer = lab.dealer();
     let server = lab.server_offline("model", &dealer, 1);
     lab.client_offline("client", &server, &dealer, 3).unwrap();
     server.join();
+    assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (1, 3));
+    // What the client holds in advance is used when the server allows more.
+    let server = lab.server_offline("model", &dealer, 3);
+    lab.client_offline("client", &server, &dealer, 3).unwrap();
+    server.join();
     assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (3, 3));
+    let server = lab.server_online("model");
+    for n in [0, 6, 9] {
+        assert_eq!(lab.client_online("client", &server, n).unwrap(), lab.reference("model", n));
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! exactly the same on masked values between two parties, with one-time material from a dealer. Everything here works
 //! on plans and channels; files, configuration and sessions live above.
 
+#![forbid(unsafe_code)]
+
 pub mod cleartext;
 mod error;
 mod linear;

@@ -167,6 +167,19 @@ fn one_and_three_spatial_axes_and_batches() {
     law(&plan, &weights, &inputs(&plan, 1000), RevealTo::Client);
 }
 
+/// A pool that compares nothing needs no material, and a plan with operands in every order of forms stays exact.
+#[test]
+fn pools_of_one_element_are_free() {
+    let mut b = Builder::new(32, 6);
+    let x = b.input(&[1, 2, 3, 3]);
+    let pool = Op::MaxPool { window: window(&[1, 1], &[2, 1], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
+    let pooled = b.step(pool, &[x], &[1, 2, 2, 3], 6);
+    let y = b.step(Op::Relu { shift: 0, width: 0 }, &[pooled], &[1, 2, 2, 3], 6);
+    b.output(y);
+    let (plan, weights) = b.finish();
+    law(&plan, &weights, &inputs(&plan, 1000), RevealTo::Client);
+}
+
 #[test]
 fn overflow_is_trapped_and_named() {
     let mut b = Builder::new(24, 4);

@@ -7,10 +7,11 @@ use std::fmt;
 
 use aes::Aes128;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A 128-bit secret seed. Deliberately neither `Debug` nor `Display` shows it.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+/// A 128-bit secret seed. Deliberately neither `Debug` nor `Display` shows it; it serialises for its owner's eyes only.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub struct Seed([u8; 16]);
 
 impl Seed {

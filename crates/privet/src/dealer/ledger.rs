@@ -1,6 +1,5 @@
 //! What the dealer has to remember: plans, masks of weights, and bundles not yet given to both owners.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -29,15 +28,15 @@ pub(super) struct Pair {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Epoch {
     pub(super) pair: Pair,
-    seed: [u8; 16],
+    seed: Seed,
 }
 
 /// A bundle of which at least one half has not been given out.
 #[derive(Clone, Serialize, Deserialize)]
 struct Bundle {
     epoch: EpochId,
-    server: [u8; 16],
-    client: [u8; 16],
+    server: Seed,
+    client: Seed,
     server_done: bool,
     client_done: bool,
 }
@@ -64,8 +63,8 @@ pub(super) struct Half {
 pub(super) struct Ledger {
     database: Database,
     plans: PathBuf,
-    /// Choosing and making bundles is one action.
-    choosing: Mutex<()>,
+    /// Noting a delivery reads and writes a record.
+    releasing: Mutex<()>,
 }
 
 impl Ledger {
@@ -73,7 +72,7 @@ impl Ledger {
         let database = Database::open(&store::database_path(state))?;
         let plans = state.join("plans");
         store::private_dir(&plans)?;
-        Ok(Self { database, plans, choosing: Mutex::new(()) })
+        Ok(Self { database, plans, releasing: Mutex::new(()) })
     }
 
     fn plan_path(&self, digest: &Digest) -> PathBuf {
@@ -99,22 +98,21 @@ impl Ledger {
     /// Draws a new mask of the weights.
     pub(super) fn new_epoch(&self, pair: Pair) -> Result<(EpochId, Seed), Error> {
         let (id, seed) = (EpochId(*fresh_seed()?.expose()), fresh_seed()?);
-        self.database.put(EPOCHS, &id.0, &Epoch { pair, seed: *seed.expose() })?;
+        self.database.put(EPOCHS, &id.0, &Epoch { pair, seed: seed.clone() })?;
         Ok((id, seed))
     }
 
-    /// A bundle half that `role` has not been given: one whose other half is out, or a new one. Those in `skip` are passed
-    /// over.
-    pub(super) fn next(&self, epoch: EpochId, role: Role, skip: &HashSet<BundleId>) -> Result<Half, Error> {
-        let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, bundle) in self.database.all::<Bundle>(BUNDLES)? {
-            let id = BundleId(key.try_into().unwrap_or_default());
-            if bundle.epoch == epoch && !bundle.is_done(role) && !skip.contains(&id) {
-                return self.assemble(id, role, &bundle);
-            }
-        }
+    /// Bundles whose half for `role` has not been stored by it yet.
+    pub(super) fn open_halves(&self, epoch: EpochId, role: Role) -> Result<Vec<BundleId>, StoreError> {
+        let bundles = self.database.all::<Bundle>(BUNDLES)?;
+        let open = bundles.into_iter().filter(|(_, b)| b.epoch == epoch && !b.is_done(role));
+        Ok(open.map(|(key, _)| BundleId(key.try_into().unwrap_or_default())).collect())
+    }
+
+    /// Draws a new bundle and gives the half of `role`.
+    pub(super) fn new_bundle(&self, epoch: EpochId, role: Role) -> Result<Half, Error> {
         let id = BundleId(*fresh_seed()?.expose());
-        let (server, client) = (*fresh_seed()?.expose(), *fresh_seed()?.expose());
+        let (server, client) = (fresh_seed()?, fresh_seed()?);
         let bundle = Bundle { epoch, server, client, server_done: false, client_done: false };
         self.database.put(BUNDLES, &id.0, &bundle)?;
         self.assemble(id, role, &bundle)
@@ -133,15 +131,15 @@ impl Ledger {
         Ok(Half {
             id,
             role,
-            server: Seed::from_bytes(bundle.server),
-            client: Seed::from_bytes(bundle.client),
-            weights: Seed::from_bytes(epoch.seed),
+            server: bundle.server.clone(),
+            client: bundle.client.clone(),
+            weights: epoch.seed.clone(),
         })
     }
 
     /// Notes that `role` has stored its half. Returns whether that was the second half; the bundle is forgotten then.
     pub(super) fn release(&self, id: BundleId, role: Role) -> Result<bool, StoreError> {
-        let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut bundle) = self.database.get::<Bundle>(BUNDLES, &id.0)? else { return Ok(false) };
         match role {
             Role::Server => bundle.server_done = true,

@@ -5,7 +5,6 @@
 
 mod ledger;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,7 +20,8 @@ use crate::events::{Observer, Phase, Report};
 use crate::session::{self, Meter, Steps};
 use crate::store::BundleId;
 use crate::wire::{
-    self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply, refusal,
+    self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, MAX_BUNDLES, OfferReply,
+    refusal,
 };
 use ledger::{Half, Ledger, Pair};
 
@@ -103,18 +103,28 @@ impl Dealer<'_> {
             Some(id) => (id, None),
             None => {
                 let (id, seed) = self.ledger.new_epoch(pair)?;
-                (id, Some(*seed.expose()))
+                (id, Some(seed))
             }
         };
         wire::send(channel, &EpochGrant { epoch, seed: fresh })?;
-        let mut offered = HashSet::new();
         loop {
             match wire::receive(channel)? {
                 DealerRequest::Done => return Ok(()),
+                DealerRequest::Some(count) if count > MAX_BUNDLES => {
+                    let reason =
+                        format!("{count} bundles asked for, at most {MAX_BUNDLES} are made at a time");
+                    return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
+                }
                 DealerRequest::Some(count) => {
+                    // First those whose other half may be out already.
+                    let mut open = self.ledger.open_halves(epoch, role)?.into_iter();
                     for _ in 0..count {
-                        let half = self.ledger.next(epoch, role, &offered)?;
-                        offered.insert(half.id);
+                        let known =
+                            open.next().map(|id| self.ledger.half(epoch, role, id)).transpose()?.flatten();
+                        let half = match known {
+                            Some(half) => half,
+                            None => self.ledger.new_bundle(epoch, role)?,
+                        };
                         self.deliver(channel, &plan, &schedule, half)?;
                     }
                 }
@@ -159,7 +169,7 @@ impl Dealer<'_> {
         half: Half,
     ) -> Result<(), Error> {
         let own = if half.role == Role::Server { &half.server } else { &half.client };
-        wire::send(channel, &BundleOffer { id: half.id, seed: *own.expose() })?;
+        wire::send(channel, &BundleOffer { id: half.id, seed: own.clone() })?;
         let mut reply: OfferReply = wire::receive(channel)?;
         if reply == OfferReply::Take {
             if half.role == Role::Server {

@@ -60,8 +60,8 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
     let input_shapes = options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
     let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
     File::open(model).map_err(unreadable)?;
-    let graph =
-        privet_onnx::load(model).map_err(|source| ModelError::Onnx { path: model.to_owned(), source })?;
+    let graph = privet_onnx::load(model)
+        .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })?;
     // Calibration looks at values where nothing can overflow; the ring comes afterwards.
     let wide = if options.calibrate.is_empty() { narrow } else { Ring::new(Ring::MAX_BITS)? };
     let graph_options = privet_graph::CompileOptions {
@@ -72,7 +72,7 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
         labels,
     };
     let Compiled { plan, weights, float } = privet_graph::compile(&graph, &graph_options)
-        .map_err(|source| ModelError::Graph { path: model.to_owned(), source })?;
+        .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
     if options.calibrate.is_empty() {
         return Ok(Model { plan, weights, float });
     }
@@ -100,7 +100,7 @@ fn calibrate(
         Some(ring) => narrowed(&plan, &weights, &maxima, ring),
         None => smallest(&plan, &weights, &maxima),
     };
-    Ok(Model { plan: plan.map_err(ModelError::Calibration)?, weights, float })
+    Ok(Model { plan: plan.map_err(|e| ModelError::Calibration(Box::new(e)))?, weights, float })
 }
 
 /// The plan in `ring`, if everything that calibration saw fits. Steps do not depend on the ring, only ranges do.

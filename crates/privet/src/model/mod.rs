@@ -40,7 +40,7 @@ pub enum ModelError {
         /// The model file.
         path: PathBuf,
         /// What is wrong with it.
-        source: OnnxError,
+        source: Box<OnnxError>,
     },
     /// The model does not lower onto a plan.
     #[error("model {}: {source}", path.display())]
@@ -48,11 +48,11 @@ pub enum ModelError {
         /// The model file.
         path: PathBuf,
         /// What is wrong with it.
-        source: GraphError,
+        source: Box<GraphError>,
     },
     /// The model does not run in float.
     #[error("the model in float")]
-    Float(#[source] GraphError),
+    Float(#[source] Box<GraphError>),
     /// Options contradict each other or the model.
     #[error("{0}")]
     Options(String),
@@ -64,7 +64,7 @@ pub enum ModelError {
     Input(#[from] InputError),
     /// The plan that calibration asks for does not fit.
     #[error("calibration: {0}")]
-    Calibration(#[source] PlanError),
+    Calibration(#[source] Box<PlanError>),
     /// A calibration input does not run.
     #[error("calibration with {}: {source}", path.display())]
     CalibrationRun {

@@ -90,7 +90,7 @@ fn inputs_are_named_in_refusals() {
     let model = compile(&digits("digits.onnx"), &options()).unwrap();
     let plan = &model.plan;
     let by_name = PathBuf::from(format!("image={}", digits("1.png").display()));
-    assert_eq!(load_inputs(plan, &[by_name.clone()]).unwrap()[0].shape(), [1, 1, 8, 8]);
+    assert_eq!(load_inputs(plan, std::slice::from_ref(&by_name)).unwrap()[0].shape(), [1, 1, 8, 8]);
     let cases = [
         (vec![], "input \"image\" is missing"),
         (vec![by_name.clone(), by_name], "given twice"),

@@ -16,6 +16,7 @@ use privet_protocols::masked::{Role, Schedule, Sink, Source};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
+use super::Purpose;
 use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"PRIVBNDL";
@@ -61,7 +62,7 @@ fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// What a bundle is for. All of it is checked against what the reader expects.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct BundleHeader {
     pub(crate) id: BundleId,
     pub(crate) role: Role,
@@ -70,14 +71,10 @@ pub(crate) struct BundleHeader {
     pub(crate) epoch: EpochId,
     pub(crate) ring_bits: u8,
     /// The party's seed; secret.
-    pub(crate) seed: [u8; 16],
+    pub(crate) seed: Seed,
 }
 
 impl BundleHeader {
-    pub(crate) fn seed(&self) -> Seed {
-        Seed::from_bytes(self.seed)
-    }
-
     fn encode(&self) -> Vec<u8> {
         let body = postcard::to_stdvec(self).expect("a header has no unserialisable parts");
         let mut bytes = MAGIC.to_vec();
@@ -149,6 +146,7 @@ impl BundleReader {
     /// Opens a bundle and checks that it is whole and made for this plan and role.
     pub(crate) fn open(
         path: &Path,
+        purpose: &Purpose,
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
@@ -175,11 +173,10 @@ impl BundleReader {
             return Err(fail("damaged header".to_owned()));
         }
         let header: BundleHeader = postcard::from_bytes(&body).map_err(|e| fail(e.to_string()))?;
-        if header.role != role
-            || header.plan != plan.digest()
-            || u32::from(header.ring_bits) != plan.ring.bits()
-        {
-            return Err(fail("made for another plan, ring or role".to_owned()));
+        let purpose_found = Purpose { peer: header.peer, plan: header.plan, epoch: header.epoch };
+        let ring_found = u32::from(header.ring_bits);
+        if header.role != role || purpose_found != *purpose || ring_found != plan.ring.bits() {
+            return Err(fail("made for another peer, plan, mask, ring or role".to_owned()));
         }
         let expected = file_len(fixed.len() + len + 4, schedule, role);
         if found != expected {

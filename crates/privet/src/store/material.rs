@@ -136,11 +136,12 @@ impl<'a> Material<'a> {
     pub(crate) fn burn(
         &self,
         id: BundleId,
+        purpose: &Purpose,
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
     ) -> Result<BundleReader, StoreError> {
-        let reader = BundleReader::open(&self.path(id), plan, schedule, role)?;
+        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role)?;
         if reader.header.id != id {
             let problem = format!("holds bundle {}, expected {id}", reader.header.id);
             return Err(StoreError::Bundle { path: self.path(id), problem });

@@ -18,8 +18,13 @@ pub(crate) use material::{Material, Purpose, Status};
 
 /// Creates a directory (and its parents) that only its owner can read.
 pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path))
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let create = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // One that was there before may be open to others.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    };
+    create().map_err(StoreError::io(path))
 }
 
 /// Writes a file that only its owner can read, durably and atomically.

@@ -97,8 +97,7 @@ pub fn assets() -> PathBuf {
 }
 
 pub fn digit(n: u32, plan: &privet::Plan) -> Vec<Vec<i64>> {
-    let preprocess =
-        privet::input::preprocess_from_str_or_file(assets().join("preprocess.toml").to_str().unwrap());
+    let preprocess = input::preprocess_from_str_or_file(assets().join("preprocess.toml").to_str().unwrap());
     let preprocess: Preprocess = preprocess.unwrap();
     let image = input::load(&assets().join(format!("{n}.png")), &preprocess, &plan.inputs[0].shape).unwrap();
     fixed_inputs(plan, &[image]).unwrap()

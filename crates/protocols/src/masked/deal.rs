@@ -42,6 +42,13 @@ struct Dealer<'a> {
     sink: &'a mut dyn Sink,
 }
 
+impl Dealer<'_> {
+    /// Hands on what an instruction dealt; one that needs nothing has no chunk.
+    fn hand_on(&mut self, k: usize, chunk: Vec<u8>) -> Result<(), ProtocolError> {
+        if chunk.is_empty() { Ok(()) } else { self.sink.chunk(k, chunk) }
+    }
+}
+
 /// λ of a masked wire; the dealer knows nothing useful about a shared one.
 #[derive(Default)]
 enum Wire {
@@ -85,7 +92,8 @@ impl Walker for Dealer<'_> {
         let gamma = linear::multiply(self.plan, step, operand.lambda(), &self.weight_masks[factor.index()]);
         let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
-        self.sink.chunk(k, dealing.into_chunk())?;
+        let chunk = dealing.into_chunk();
+        self.hand_on(k, chunk)?;
         Ok(Wire::Shared)
     }
 
@@ -101,7 +109,8 @@ impl Walker for Dealer<'_> {
             }
             op => gate(op).expect("a comparison").deal(operand.lambda(), &mut dealing),
         }
-        self.sink.chunk(k, dealing.into_chunk())?;
+        let chunk = dealing.into_chunk();
+        self.hand_on(k, chunk)?;
         Ok(Wire::Shared)
     }
 

@@ -43,8 +43,26 @@ struct Preparer<'a> {
     sink: &'a mut dyn Sink,
 }
 
-/// The own half of a masked wire's λ; `None` for a shared wire.
-type Lambda = Option<Vec<u64>>;
+/// The own half of a wire's λ.
+#[derive(Default)]
+enum Lambda {
+    /// A shared wire has none.
+    #[default]
+    None,
+    /// Zero, whatever the seed: the server's half of the client's inputs and of what follows linearly from them.
+    Zero(usize),
+    Drawn(Vec<u64>),
+}
+
+impl Lambda {
+    fn values(&self) -> Option<Vec<u64>> {
+        match self {
+            Lambda::None => None,
+            Lambda::Zero(elements) => Some(vec![0; *elements]),
+            Lambda::Drawn(values) => Some(values.clone()),
+        }
+    }
+}
 
 impl Preparer<'_> {
     /// What the dealer sent this party for an instruction; nothing for the client.
@@ -58,21 +76,27 @@ impl Walker for Preparer<'_> {
     type Wire = Lambda;
 
     fn input(&mut self, k: usize, _: usize, elements: usize) -> Result<Lambda, ProtocolError> {
-        Ok(Some(match self.role {
-            Role::Server => vec![0; elements],
-            Role::Client => own_masks(&self.prg, k, elements, self.plan.ring),
-        }))
+        Ok(match self.role {
+            Role::Server => Lambda::Zero(elements),
+            Role::Client => Lambda::Drawn(own_masks(&self.prg, k, elements, self.plan.ring)),
+        })
     }
 
     fn open(&mut self, k: usize, _: &Lambda, elements: usize) -> Result<Lambda, ProtocolError> {
-        Ok(Some(own_masks(&self.prg, k, elements, self.plan.ring)))
+        Ok(Lambda::Drawn(own_masks(&self.prg, k, elements, self.plan.ring)))
     }
 
     fn public_linear(&mut self, step: &Step, operands: &[&Lambda]) -> Lambda {
-        let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.as_deref()).collect::<Option<_>>()?;
+        if operands.iter().all(|w| matches!(w, Lambda::Zero(_))) {
+            return Lambda::Zero(step.shape.iter().product());
+        }
+        let Some(lambdas) = operands.iter().map(|w| w.values()).collect::<Option<Vec<_>>>() else {
+            return Lambda::None;
+        };
+        let lambdas: Vec<&[u64]> = lambdas.iter().map(Vec::as_slice).collect();
         let mut lambda = linear::apply(self.plan, step, &lambdas, false);
         self.plan.ring.reduce_all(&mut lambda);
-        Some(lambda)
+        Lambda::Drawn(lambda)
     }
 
     fn product(&mut self, k: usize, step: &Step, operand: &Lambda) -> Result<Lambda, ProtocolError> {
@@ -83,10 +107,8 @@ impl Walker for Preparer<'_> {
             Role::Client => client_dealt(&self.prg, k, elements, ring),
         };
         let factor = linear::factor(&step.op).expect("a product has a factor");
-        let lambda = operand.as_deref().expect("the schedule opens operands first");
         let m_w = self.masked[factor.index()].as_deref().expect("factors are masked");
-        // The server's half of the client's input mask is zero by construction; that is no secret.
-        if lambda.iter().any(|&v| v != 0) {
+        if let Lambda::Drawn(lambda) = operand {
             let product = linear::multiply(self.plan, step, lambda, m_w);
             share.iter_mut().zip(product).for_each(|(s, p)| *s = s.wrapping_sub(p));
         }
@@ -97,11 +119,11 @@ impl Walker for Preparer<'_> {
         let mut bytes = Vec::new();
         pack::pack(&share, ring.bits(), &mut bytes);
         self.sink.chunk(k, bytes)?;
-        Ok(None)
+        Ok(Lambda::None)
     }
 
     fn add_param(&mut self, _: &Step, _: &Lambda) -> Lambda {
-        None
+        Lambda::None
     }
 
     fn gate(&mut self, k: usize, _: usize, _: &Lambda) -> Result<Lambda, ProtocolError> {
@@ -109,7 +131,7 @@ impl Walker for Preparer<'_> {
         if !dealt.is_empty() {
             self.sink.chunk(k, dealt)?;
         }
-        Ok(None)
+        Ok(Lambda::None)
     }
 
     fn reveal(&mut self, _: usize, _: usize, _: &Lambda) -> Result<(), ProtocolError> {

@@ -120,6 +120,7 @@ pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Half, Ha
     let mut dealt = Chunks::default();
     let mut sink = |k: usize, bytes: Vec<u8>| {
         assert_eq!(bytes.len(), schedule.instructions[k].1.dealt, "dealt bytes of instruction {k}");
+        assert!(!bytes.is_empty(), "instruction {k} needs nothing, so nothing may be sent");
         dealt.0.insert(k, bytes);
         Ok(())
     };

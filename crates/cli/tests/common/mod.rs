@@ -1,0 +1,59 @@
+//! The built program, the digits model, and a look at processes.
+
+#![allow(dead_code, reason = "every test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test; `TMPDIR` is `home`.
+pub(crate) fn privet(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_privet"));
+    command.env("TMPDIR", home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A file of `assets/digits`.
+pub(crate) fn digits(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/digits");
+    dir.canonicalize().expect("assets/digits").join(name)
+}
+
+/// `privet run` on the digits model and one of its pictures.
+pub(crate) fn run_digits(home: &Path, picture: &str) -> Command {
+    let mut command = privet(home);
+    command.arg("run").arg("--model").arg(digits("digits.onnx")).arg("--input").arg(digits(picture));
+    lowering(&mut command);
+    command
+}
+
+pub(crate) fn lowering(command: &mut Command) {
+    command.arg("--preprocess").arg(digits("preprocess.toml")).arg("--labels").arg(digits("labels.txt"));
+}
+
+pub(crate) fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    text(command.output().expect("the program starts"))
+}
+
+pub(crate) fn text(output: Output) -> (Option<i32>, String, String) {
+    let read = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), read(output.stdout), read(output.stderr))
+}
+
+/// Waits for a child, at most a minute, and gives its code and text.
+pub(crate) fn finish(mut child: Child) -> (Option<i32>, String, String) {
+    let start = Instant::now();
+    while child.try_wait().expect("wait").is_none() {
+        if start.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            panic!("still running after a minute: {:?}", text(child.wait_with_output().expect("output")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    text(child.wait_with_output().expect("output"))
+}
+
+pub(crate) fn signal(child: &Child, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    nix::sys::signal::kill(pid, signal).expect("signal");
+}
