@@ -1,0 +1,126 @@
+//! What a party receives says nothing: frames of equal size and count, uniform bytes, and never the same mask twice.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Builder, offline, uniform, window};
+use privet_net::memory::MemoryChannel;
+use privet_net::{Channel, Frame, NetError, Peer, Traffic};
+use privet_plan::{Op, Plan, Weights};
+use privet_protocols::Silent;
+use privet_protocols::masked::{self, Online, RevealTo, Schedule};
+use privet_ring::prg::{Prg, Seed};
+
+/// A channel that keeps what arrives.
+struct Recorder {
+    inner: MemoryChannel,
+    received: Vec<Vec<u8>>,
+}
+
+impl Channel for Recorder {
+    fn send(&mut self, frame: Frame) -> Result<(), NetError> {
+        self.inner.send(frame)
+    }
+    fn recv(&mut self, max_len: usize) -> Result<Frame, NetError> {
+        let frame = self.inner.recv(max_len)?;
+        self.received.push(frame.payload.clone());
+        Ok(frame)
+    }
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+    fn peer(&self) -> &Peer {
+        self.inner.peer()
+    }
+    fn set_deadline(&mut self, per_wait: Duration) {
+        self.inner.set_deadline(per_wait);
+    }
+    fn count_round(&mut self) {
+        self.inner.count_round();
+    }
+    fn flush(&mut self) -> Result<(), NetError> {
+        self.inner.flush()
+    }
+    fn shutdown(&mut self) -> Result<(), NetError> {
+        self.inner.shutdown()
+    }
+}
+
+/// Convolution, max pool, fused ReLU, product: every kind of message, with element counts that fill whole bytes.
+fn network() -> (Plan, Weights) {
+    let mut b = Builder::new(64, 12);
+    let x = b.input(&[1, 2, 16, 16]);
+    let weight = b.param(&[8, 2, 3, 3], 12, 1 << 9);
+    let same = window(&[3, 3], &[1, 1], &[1, 1], &[1, 1], &[1, 1]);
+    let y = b.step(Op::Conv { weight, bias: None, groups: 1, window: same }, &[x], &[1, 8, 16, 16], 24);
+    let pool = Op::MaxPool { window: window(&[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
+    let y = b.step(pool, &[y], &[1, 8, 8, 8], 24);
+    let y = b.step(Op::Relu { shift: 12, width: 0 }, &[y], &[1, 8, 8, 8], 12);
+    let y = b.step(Op::Reshape, &[y], &[1, 512], 12);
+    let weight = b.param(&[512, 8], 12, 1 << 9);
+    let y = b.step(Op::MatMul { weight, bias: None }, &[y], &[1, 8], 24);
+    let y = b.step(Op::Trunc { shift: 12 }, &[y], &[1, 8], 12);
+    b.output(y);
+    b.finish()
+}
+
+/// Frames that the server and the client receive in one run with fresh material.
+fn run(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> [Vec<Vec<u8>>; 2] {
+    let schedule = Schedule::new(plan, RevealTo::Client);
+    let (mut server, mut client) = offline(plan, weights, &schedule);
+    let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
+    let (mut a, mut b) =
+        (Recorder { inner: a, received: Vec::new() }, Recorder { inner: b, received: Vec::new() });
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let own = Online::Client(inputs);
+            masked::online(plan, &schedule, own, &client.seed, &mut client.chunks, &mut b, &mut Silent)
+                .unwrap()
+        });
+        let own = Online::Server(weights);
+        masked::online(plan, &schedule, own, &server.seed, &mut server.chunks, &mut a, &mut Silent).unwrap()
+    });
+    [a.received, b.received]
+}
+
+/// Chi-square statistic of byte frequencies, 255 degrees of freedom.
+fn chi_square<'a>(bytes: impl Iterator<Item = &'a u8>) -> f64 {
+    let mut counts = [0u64; 256];
+    bytes.for_each(|&b| counts[usize::from(b)] += 1);
+    let expected = counts.iter().sum::<u64>() as f64 / 256.0;
+    counts.iter().map(|&c| (c as f64 - expected).powi(2) / expected).sum()
+}
+
+#[test]
+fn frames_are_uniform_and_equal_in_number_and_size_for_any_input_and_weights() {
+    let (plan, weights) = network();
+    let elements = plan.inputs[0].shape.iter().product();
+    let prg = Prg::new(&Seed::from_bytes([8; 16]));
+    let mut zero = Weights::new(weights.tensors.iter().map(|t| vec![0; t.len()]).collect());
+    zero.tensors[0][0] = 1;
+    let random = uniform(&prg, 0, elements, 1 << 12);
+    let runs = [(&weights, random), (&weights, vec![0; elements]), (&zero, vec![1 << 12; elements])]
+        .map(|(w, x)| run(&plan, w, &[x]));
+    for party in 0..2 {
+        let sizes = |run: &[Vec<Vec<u8>>; 2]| run[party].iter().map(Vec::len).collect::<Vec<_>>();
+        assert!(runs.iter().all(|r| sizes(r) == sizes(&runs[0])));
+        for run in &runs {
+            // The last frame the client gets is the server's share of the output: uniform as well, but it is few bytes.
+            let chi = chi_square(run[party].iter().flatten());
+            // 255 degrees of freedom: mean 255, deviation 22.6; 400 is passed by chance once in 10^8 runs.
+            assert!(chi < 400.0, "party {party}: chi-square {chi}");
+        }
+    }
+}
+
+#[test]
+fn no_frame_repeats_when_the_same_inference_runs_twice() {
+    let (plan, weights) = network();
+    let x = vec![vec![77; plan.inputs[0].shape.iter().product()]];
+    let (first, second) = (run(&plan, &weights, &x), run(&plan, &weights, &x));
+    for (a, b) in first.iter().flatten().zip(second.iter().flatten()).filter(|(a, _)| a.len() >= 16) {
+        let equal = a.iter().zip(b).filter(|(a, b)| a == b).count();
+        assert!(equal * 16 < a.len() + 64, "{equal} of {} bytes agree", a.len());
+    }
+}
