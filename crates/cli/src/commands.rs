@@ -151,7 +151,7 @@ fn ask(
 
 /// Revealed integers as floats.
 pub(crate) fn decode(plan: &privet::Plan, revealed: &[Vec<i64>]) -> anyhow::Result<Vec<postprocess::Output>> {
-    postprocess::decode(plan, revealed).map_err(|problem| Failure::new(Code::Internal, problem))
+    postprocess::decode(plan, revealed).map_err(|problem| Failure::error(Code::Internal, problem))
 }
 
 /// One line of JSON on stdout.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// One look at a process; open files come and go.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug)]
 struct Seen {
     arguments: Vec<String>,
     environment: String,
@@ -40,8 +41,10 @@ fn look(pid: i32) -> Option<Seen> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let read = |file: &str| fs::read(proc.join(file)).ok().map(|b| String::from_utf8_lossy(&b).into_owned());
     let arguments: Vec<String> = read("cmdline")?.split_terminator('\0').map(str::to_owned).collect();
-    // Between fork and exec it is still a copy of its parent.
-    if !arguments.iter().any(|a| a == "--exit-with-parent") {
+    // Between fork and exec it is still a copy of its parent, for a moment of exec a mixture.
+    let is_party =
+        ["dealer", "server", "client"].iter().any(|role| arguments.get(1).is_some_and(|a| a == role));
+    if !is_party || !arguments.iter().any(|a| a == "--exit-with-parent") {
         return None;
     }
     let descriptors = fs::read_dir(proc.join("fd")).ok()?;
@@ -64,8 +67,18 @@ fn watch(home: &Path, picture: &str) -> Vec<Seen> {
         let is = |word: &str| now.values().any(|s| s.arguments.iter().any(|a| a == word));
         assert!(!(is("dealer") && is("online")), "the dealer has to be gone before the online phase");
         for (pid, state) in now {
-            let all = seen.entry(pid).or_insert_with(|| Seen { files: BTreeSet::new(), ..state.clone() });
-            all.files.extend(state.files);
+            match seen.entry(pid) {
+                // The first look may have met the process in the middle of exec.
+                Entry::Vacant(entry) => {
+                    let (environment, files) = (String::new(), BTreeSet::new());
+                    entry.insert(Seen { environment, files, ..state });
+                }
+                Entry::Occupied(mut entry) => {
+                    let all = entry.get_mut();
+                    all.environment.push_str(&state.environment);
+                    all.files.extend(state.files);
+                }
+            }
         }
     }
     let (code, _, stderr) = finish(run);

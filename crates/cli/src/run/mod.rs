@@ -84,7 +84,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if matches_cleartext {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(Failure::error(
         Code::Mismatch,
         "the private result differs from the cleartext result: this is a bug, please report it with the model",
     ))

@@ -130,7 +130,7 @@ impl<'a> Crew<'a> {
             self.pump()?;
             if !self.children.iter().any(|c| c.name == party) {
                 let text = format!("the {party} ended without saying where it listens");
-                return Err(Failure::new(Code::Internal, text));
+                return Err(Failure::error(Code::Internal, text));
             }
         }
     }
@@ -209,7 +209,7 @@ impl<'a> Crew<'a> {
         // A wrong file explains a failed connection, not the other way round.
         let order = [Code::Input, Code::Usage, Code::Internal, Code::Peer];
         let code = order.into_iter().find(|code| codes.contains(code));
-        Failure::new(code.or(codes.first().copied()).unwrap_or(Code::Internal), text)
+        Failure::error(code.or(codes.first().copied()).unwrap_or(Code::Internal), text)
     }
 
     /// One row per party.

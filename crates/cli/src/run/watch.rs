@@ -43,12 +43,12 @@ impl Watch {
     /// An error once the deadline has passed or the user wants to stop.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.stop.load(Ordering::SeqCst) {
-            return Err(Failure::new(Code::Interrupted, "interrupted"));
+            return Err(Failure::error(Code::Interrupted, "interrupted"));
         }
         if self.started.elapsed() > self.limit {
             let seconds = self.limit.as_secs();
             let text = format!("not done within {seconds} s; give it more with --deadline SECONDS");
-            return Err(Failure::new(Code::Deadline, text));
+            return Err(Failure::error(Code::Deadline, text));
         }
         Ok(())
     }

@@ -14,8 +14,8 @@
 use privet_ring::planes::{from_values, plane_bytes, to_bits, words};
 use privet_ring::{Ring, packed_len};
 
+use super::cost::GateCost;
 use super::gate::{Dealing, Party};
-use super::schedule::GateCost;
 use super::tree::{Side, Tree};
 use crate::ProtocolError;
 

@@ -7,8 +7,8 @@ use privet_plan::Window;
 use privet_ring::Ring;
 
 use super::compare::Gate;
+use super::cost::GateCost;
 use super::gate::{Dealing, Party};
-use super::schedule::GateCost;
 use crate::ProtocolError;
 
 /// The tournament, for one channel; all channels play the same one.

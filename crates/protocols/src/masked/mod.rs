@@ -9,11 +9,12 @@
 //!   alone, everything but the server's m_x·W is computed offline ([`prepare`]).
 //! - Adversary: one semi-honest party among server, client and dealer, no collusion. The dealer together with the server
 //!   learns the inputs, together with the client the weights. A malicious party can falsify results.
-//! - Correlations: see [`schedule::Cost`] and [`compare`]; each is used once.
+//! - Correlations: see [`Cost`] and the gates' own headers; each is used once.
 //! - Leaks: the plan (architecture, shapes, ranges) to everyone; outputs to whom they are revealed.
 //! - Deviates from the papers: exact truncation fused into ReLU, radix-4 trees of dealt monomials.
 
 mod compare;
+mod cost;
 mod deal;
 mod gate;
 mod maxpool;
@@ -29,11 +30,12 @@ use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
+pub use cost::Cost;
 pub use deal::deal;
 pub use gate::OPENING;
 pub use online::{Online, online};
 pub use prepare::prepare;
-pub use schedule::{Cost, Form, Instruction, Schedule};
+pub use schedule::{Form, Instruction, Schedule};
 
 use crate::{ProtocolError, linear};
 
