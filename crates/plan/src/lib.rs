@@ -2,7 +2,7 @@
 //!
 //! A model lowers onto a [`Plan`] from above, engines execute plans from below. A plan is data only: steps with
 //! shapes, ring, scales and ranges. It is public (architecture without weights); the matching private
-//! integers are [`Weights`]. Both have versioned files ([`file`]).
+//! integers are [`Weights`]. Both have versioned files ([`mod@file`]).
 
 #![forbid(unsafe_code)]
 
