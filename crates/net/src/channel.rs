@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::NetError;
-use crate::frame::{Frame, FrameKind};
-use crate::identity::Fingerprint;
+use crate::fingerprint::Fingerprint;
+use crate::frame::Frame;
+use crate::kind::FrameKind;
 
 /// A blocking, ordered, two-way connection to one peer. Every wait has a deadline.
 ///

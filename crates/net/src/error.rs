@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::frame::FrameKind;
-use crate::identity::Fingerprint;
+use crate::fingerprint::Fingerprint;
+use crate::kind::FrameKind;
 
 /// Why a connection, a wait or a frame failed. `peer` and `address` say who was at the other end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -210,9 +210,4 @@ pub enum NetError {
         /// The system's reason.
         detail: String,
     },
-}
-
-/// Text from a peer as it may be shown: control characters replaced, at most `limit` characters.
-pub(crate) fn printable(text: &str, limit: usize) -> String {
-    text.chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

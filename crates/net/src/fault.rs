@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::memory::Message;
+use crate::frame::Message;
 
 /// One fault, at the frame with this number (counted from 0 per direction).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

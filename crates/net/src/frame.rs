@@ -5,9 +5,8 @@
 //! ```
 //! Each direction counts its frames from 0 (modulo 2^32); a gap or a repetition is an error.
 
-use std::fmt;
-
 use crate::error::NetError;
+use crate::kind::FrameKind;
 
 /// Version of this wire format; TLS negotiates it as `privet/1`.
 pub const WIRE_VERSION: u16 = 1;
@@ -20,41 +19,6 @@ const MAX_REFUSED_BYTES: usize = 16 << 10;
 
 /// The first allocation for a payload of unknown honesty; doubled as bytes arrive.
 const FIRST_ALLOCATION: usize = 256 << 10;
-
-/// What a frame carries. Kinds below 0x100 belong to this crate, the others to the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrameKind(u16);
-
-impl FrameKind {
-    /// A [`crate::handshake::Hello`].
-    pub const HELLO: FrameKind = FrameKind(1);
-    /// A refusal with its reason; [`crate::Channel::recv`] turns it into [`NetError::Refused`].
-    pub const REFUSED: FrameKind = FrameKind(2);
-
-    /// A caller's kind.
-    ///
-    /// # Panics
-    /// On a code below 0x100; in a `const` that is a compile error.
-    pub const fn new(code: u16) -> FrameKind {
-        assert!(code >= 0x100, "frame kinds below 0x100 are reserved");
-        FrameKind(code)
-    }
-
-    /// The number on the wire.
-    pub const fn code(self) -> u16 {
-        self.0
-    }
-}
-
-impl fmt::Display for FrameKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            FrameKind::HELLO => f.write_str("HELLO"),
-            FrameKind::REFUSED => f.write_str("REFUSED"),
-            FrameKind(code) => write!(f, "{code:#06x}"),
-        }
-    }
-}
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +63,7 @@ impl Header {
     pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&self.length.to_le_bytes());
-        bytes[4..6].copy_from_slice(&self.kind.0.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.kind.code().to_le_bytes());
         bytes[6..].copy_from_slice(&self.sequence.to_le_bytes());
         bytes
     }
@@ -109,7 +73,7 @@ impl Header {
         let [l0, l1, l2, l3, k0, k1, s0, s1, s2, s3] = bytes;
         let header = Header {
             length: u32::from_le_bytes([l0, l1, l2, l3]),
-            kind: FrameKind(u16::from_le_bytes([k0, k1])),
+            kind: FrameKind::from_wire(u16::from_le_bytes([k0, k1])),
             sequence: u32::from_le_bytes([s0, s1, s2, s3]),
         };
         if header.sequence != due {
@@ -124,6 +88,13 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// A frame on its way in memory, its header encoded.
+#[derive(Clone)]
+pub(crate) struct Message {
+    pub(crate) header: [u8; HEADER_BYTES],
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Puts frames together from a stream of bytes. Memory grows with the bytes that arrived, not with what was announced.

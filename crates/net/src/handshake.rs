@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
-use crate::error::{NetError, printable};
-use crate::frame::{Frame, FrameKind};
+use crate::error::NetError;
+use crate::frame::Frame;
+use crate::kind::FrameKind;
+use crate::text::printable;
 
 /// A hello is a control message; its body holds digests and names, not data.
 pub const MAX_HELLO_BYTES: usize = 1 << 20;

@@ -13,14 +13,19 @@ mod channel;
 mod error;
 #[doc(hidden)]
 pub mod fault;
+mod fingerprint;
 mod frame;
 pub mod handshake;
 pub mod identity;
+mod kind;
 pub mod memory;
+mod text;
 pub mod tls;
 
 pub use channel::{Channel, Deadlines, Peer, Traffic};
 pub use error::NetError;
-pub use frame::{Frame, FrameKind, HEADER_BYTES, WIRE_VERSION};
-pub use identity::{Fingerprint, Identity, PinnedPeer};
+pub use fingerprint::Fingerprint;
+pub use frame::{Frame, HEADER_BYTES, WIRE_VERSION};
+pub use identity::{Identity, PinnedPeer};
+pub use kind::FrameKind;
 pub use tls::{TlsChannel, TlsConnector, TlsListener};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::channel::{Channel, Peer, Traffic};
 use crate::error::NetError;
 use crate::fault::{Fault, Link};
-use crate::frame::{Frame, FrameKind, HEADER_BYTES, Header};
+use crate::fingerprint::Fingerprint;
+use crate::frame::{Frame, HEADER_BYTES, Header, Message};
 use crate::handshake;
-use crate::identity::Fingerprint;
+use crate::kind::FrameKind;
 
 /// As much as the TLS channel queues.
 const MAX_QUEUED: usize = 64 << 20;
@@ -153,13 +154,6 @@ impl Drop for MemoryChannel {
         self.outgoing.changed.notify_all();
         self.incoming.changed.notify_all();
     }
-}
-
-/// A frame on its way.
-#[derive(Clone)]
-pub(crate) struct Message {
-    pub(crate) header: [u8; HEADER_BYTES],
-    pub(crate) payload: Vec<u8>,
 }
 
 /// One direction of a connection.

@@ -7,11 +7,17 @@ use privet_ring::geometry::Window;
 use crate::{Op, ParamId, Plan, PlanError, Post, Step};
 
 /// Largest number of elements of one tensor.
-pub const MAX_ELEMENTS: usize = 1 << 28;
+pub const MAX_ELEMENTS: usize = 1 << 26;
+/// Largest number of elements of a wire that is compared or truncated: its material fits one frame.
+const MAX_COMPARED: usize = 1 << 24;
 /// Largest number of entries of a table of window positions.
-const MAX_TAPS: usize = 1 << 28;
-/// Largest number of elements of all wires together.
-const MAX_TOTAL: usize = 1 << 32;
+const MAX_TAPS: usize = 1 << 26;
+/// Largest number of comparisons of one pooling step, with what they carry along.
+const MAX_PLAYERS: usize = 1 << 25;
+/// Largest number of elements of all operands, results and parameters together.
+const MAX_TOTAL: usize = 1 << 30;
+/// Largest number of multiply-accumulates of a plan: some minutes of work.
+const MAX_WORK: u128 = 1 << 40;
 
 impl Plan {
     /// Whether every step has the operands, parameters, shape, scale, range and widths that its operation asks for.
@@ -34,7 +40,8 @@ impl Plan {
                 return invalid(format!("{name}: {problem}"));
             }
         }
-        let mut total = 0usize;
+        let mut total: usize = self.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+        let mut work = 0u128;
         let mut inputs = HashSet::new();
         for (i, step) in self.steps.iter().enumerate() {
             let check = || -> Result<(), String> {
@@ -49,9 +56,13 @@ impl Plan {
             {
                 return invalid(format!("input {input} is read twice"));
             }
-            total += step.shape.iter().product::<usize>();
-            if total > MAX_TOTAL {
-                return invalid(format!("more than {MAX_TOTAL} elements in all"));
+            let operands: usize = step.inputs.iter().map(|&w| self.len(w)).sum();
+            total += operands + step.shape.iter().product::<usize>();
+            work += self.work(step);
+            if total > MAX_TOTAL || work > MAX_WORK {
+                return invalid(format!(
+                    "more than {MAX_TOTAL} elements or {MAX_WORK} multiplications in all"
+                ));
             }
         }
         for output in &self.outputs {
@@ -68,6 +79,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Multiply-accumulates of a validated step.
+    fn work(&self, step: &Step) -> u128 {
+        let elements = step.shape.iter().product::<usize>() as u128;
+        let per_row = |id: ParamId, rows: usize| {
+            (self.params[id.index()].shape.iter().product::<usize>() / rows) as u128
+        };
+        match &step.op {
+            Op::Conv { weight, .. } => elements * per_row(*weight, step.shape[1]),
+            Op::MatMul { weight, .. } => elements * per_row(*weight, step.shape[step.shape.len() - 1]),
+            _ => elements,
+        }
     }
 
     fn check_operands(&self, index: usize, step: &Step) -> Result<(), String> {
@@ -184,6 +208,7 @@ impl Plan {
             }
             Op::MaxPool { window, width } => {
                 check_pool(window, &operand(0).shape, &step.shape)?;
+                check_tournament(window, &operand(0).shape, &step.shape)?;
                 width_ok(*width)?;
                 if u32::from(*width) <= u32::from(operand(0).range.bits) {
                     return Err(format!("width {width} does not hold a difference of two operands"));
@@ -191,6 +216,7 @@ impl Plan {
                 scale(operand_scale())
             }
             Op::Trunc { shift } => {
+                check_compared(&step.shape)?;
                 same_shape(0)?;
                 shift_ok(*shift)?;
                 if *shift == 0 {
@@ -199,6 +225,7 @@ impl Plan {
                 scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
             }
             Op::Relu { shift, width } => {
+                check_compared(&step.shape)?;
                 same_shape(0)?;
                 shift_ok(*shift)?;
                 width_ok(*width)?;
@@ -324,6 +351,28 @@ fn check_pool(window: &Window, x: &[usize], shape: &[usize]) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+fn check_compared(shape: &[usize]) -> Result<(), String> {
+    let elements: usize = shape.iter().product();
+    if elements <= MAX_COMPARED {
+        Ok(())
+    } else {
+        Err(format!("compares {elements} elements, at most {MAX_COMPARED}"))
+    }
+}
+
+/// Max pooling reduces one axis after the other, the last one first; every pass lists what it compares.
+fn check_tournament(window: &Window, input: &[usize], output: &[usize]) -> Result<(), String> {
+    let mut passes = (2..input.len()).map(|axis| {
+        let sizes = input[..axis].iter().chain(&output[axis..]).copied();
+        product(sizes.chain([window.kernel[axis - 2] as usize]))
+    });
+    let players = passes.try_fold(input.iter().product::<usize>(), |sum, n| sum.checked_add(n?));
+    match players {
+        Some(..=MAX_PLAYERS) => Ok(()),
+        _ => Err(format!("pooling {input:?} by {:?} compares too many elements", window.kernel)),
+    }
 }
 
 /// Engines tabulate windows; a hostile plan must not make those tables huge.

@@ -18,8 +18,8 @@ use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
 
 const MODELS: &str = "models";
 
-/// Bundles offered to the server at a time.
-const MAX_OFFERED: usize = 64;
+/// How often the two sides compare what they hold. Twice is enough unless something is lost meanwhile.
+const MAX_ROUNDS: usize = 8;
 
 /// Revealed integers, one vector per plan output.
 pub type Outputs = Vec<Vec<i64>>;
@@ -87,23 +87,38 @@ pub fn offline(
         meter: &meter,
         observer,
     };
-    let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
-    let dealer = options.dealer.as_deref();
-    let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
-    supply.some(missing, &shop, || wire::send(&mut channel, &ClientMessage::Working))?;
-    supply.finish(&meter)?;
-    wire::send(&mut channel, &ClientMessage::Ready(material.ready(&purpose)?))?;
+    let mut rounds = 0;
     let both = loop {
-        match wire::receive(&mut channel)? {
-            ServerMessage::Working => {}
-            ServerMessage::Prepared(ids) => break ids,
+        let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
+        if missing > 0 {
+            let dealer = options.dealer.as_deref();
+            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            supply.some(missing, &shop, || wire::send(&mut channel, &ClientMessage::Working))?;
+            supply.finish(&meter)?;
+        }
+        wire::send(&mut channel, &ClientMessage::Ready(material.ready(&purpose)?))?;
+        let (ready, gone) = loop {
+            match wire::receive(&mut channel)? {
+                ServerMessage::Working => {}
+                ServerMessage::Prepared { ready, gone } => break (ready, gone),
+            }
+        };
+        // What only one side holds is of no use; burning it is always safe, and makes room for more.
+        let burnt = material.discard(&purpose, &gone)?;
+        rounds += 1;
+        if burnt == 0 || rounds == MAX_ROUNDS {
+            break ready;
         }
     };
+    wire::send(&mut channel, &ClientMessage::Done)?;
     channel.shutdown()?;
     meter.connection(&channel);
     message(observer, format!("{} inferences are ready", both.len()));
     if (both.len() as u64) < options.count {
-        let text = format!("{} were asked for; run `privet client offline` again", options.count);
+        let text = format!(
+            "{} were asked for: the server allows no more, ask its operator for a larger --count",
+            options.count
+        );
         observer.event(&Event::Warning { text });
     }
     Ok(meter.report(PartyRole::Client, Phase::Offline, observer))
@@ -137,10 +152,10 @@ pub fn online(
         let text = format!("this configuration does not allow to reveal outputs to {:?}", options.reveal_to);
         return Err(Error::NotReady(format!("{text}; add it to reveal_to in {}", config.dir.display())));
     }
+    masked::check_inputs(&plan, inputs)?;
     let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();
     let purpose = Purpose { peer: partner, plan: agreement.plan, epoch: agreement.epoch };
-    let mut bundles = material.ready(&purpose)?;
-    bundles.truncate(MAX_OFFERED);
+    let bundles = material.ready(&purpose)?;
     if bundles.is_empty() {
         let hint = "no one-time material is left; run `privet client offline --count N` with dealer and server running";
         return Err(Error::NotReady(hint.to_owned()));

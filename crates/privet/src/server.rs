@@ -1,10 +1,11 @@
 //! The server: owns the model. Offline it prepares material for its clients, online it answers them.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use privet_net::{Fingerprint, TlsChannel};
+use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_plan::Digest;
 use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule};
 use privet_ring::prg::Seed;
@@ -15,14 +16,14 @@ use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::model::LoadedModel;
 use crate::session::{self, Meter, Steps, message};
-use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Status};
+use crate::store::{self, BundleId, BundleReader, Database, EpochId, Material, Purpose, Status};
 use crate::supply::{Supply, Workshop};
 use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage, refusal};
 
 const MASKS: &str = "weight_masks";
 
-/// How often a session that waits for another fetch tells its client so.
-const WAIT_FOR_FETCH: Duration = Duration::from_millis(200);
+/// How often a session that waits for another fetch looks again, and tells its client so.
+const WAIT_FOR_FETCH: Duration = Duration::from_millis(20);
 
 /// How a server runs.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,8 @@ struct Server<'a> {
     phase: Phase,
     /// One fetch from the dealer at a time, so that none is made twice.
     fetching: Mutex<()>,
+    /// Offline: whether dealer and server agree on the masks of the weights, so that clients may be told.
+    masks_agreed: AtomicBool,
     served: AtomicU64,
     meter: &'a Meter,
     observer: &'a dyn Observer,
@@ -134,6 +137,7 @@ impl<'a> Server<'a> {
             options,
             phase,
             fetching: Mutex::new(()),
+            masks_agreed: AtomicBool::new(phase == Phase::Online),
             served: AtomicU64::new(0),
             meter,
             observer,
@@ -148,14 +152,13 @@ impl<'a> Server<'a> {
         Ok(self.database.get(MASKS, &self.mask_key(client))?)
     }
 
-    /// Makes sure that every client has a mask of the weights, then tops up their material to `options.count` inferences.
+    /// Agrees with the dealer on a mask of the weights for every client, then tops up their material to `options.count` inferences.
     fn stock_all(&self) -> Result<(), Error> {
         let clients = || self.config.peers(PartyRole::Client).map(|p| p.pinned.fingerprint());
         for client in clients() {
-            if self.mask(client)?.is_none() {
-                self.fetch(client, || Ok(()), |_, _| Ok(()))?;
-            }
+            self.fetch(client, || Ok(()), |_, _| Ok(()))?;
         }
+        self.masks_agreed.store(true, Ordering::SeqCst);
         for client in clients() {
             self.fetch(
                 client,
@@ -203,8 +206,12 @@ impl<'a> Server<'a> {
         let known = self.mask(client)?;
         let plan = &self.model.plan;
         let dealer = self.options.dealer.as_deref();
-        let epoch = known.as_ref().map(|m| m.epoch);
-        let mut supply = Supply::connect(self.config, dealer, Role::Server, client, plan, epoch)?;
+        let connect = |epoch| Supply::connect(self.config, dealer, Role::Server, client, plan, epoch);
+        let (known, mut supply) = match connect(known.as_ref().map(|m| m.epoch)) {
+            // A dealer that has lost its state: a new mask is always safe.
+            Err(Error::Net(NetError::Refused { code: refusal::EPOCH, .. })) => (None, connect(None)?),
+            other => (known, other?),
+        };
         let seed = match (&known, &supply.new_mask) {
             (Some(mask), _) => mask.seed.clone(),
             (None, Some(seed)) => {
@@ -259,6 +266,12 @@ impl<'a> Server<'a> {
     /// Offline: gives a client plan and masked weights, and agrees with it on bundles.
     fn prepare(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
+        while !self.masks_agreed.load(Ordering::SeqCst) {
+            if self.options.stop.load(Ordering::SeqCst) {
+                return Err(wire::refuse(channel, refusal::UNAVAILABLE, "the server is stopping"));
+            }
+            std::thread::sleep(WAIT_FOR_FETCH);
+        }
         if self.mask(client)?.is_none()
             && let Err(e) = self.fetch(client, || Ok(()), |_, _| Ok(()))
         {
@@ -271,11 +284,17 @@ impl<'a> Server<'a> {
         let hello =
             ServerHello::Offline { plan: self.plan, plan_bytes: plan_bytes.len() as u64, epoch: mask.epoch };
         wire::greet(channel, &hello)?;
-        let material = Material::attach(&self.database, &self.config.state);
+        let purpose = self.purpose(client, mask.epoch);
+        let mut given = false;
         loop {
             match wire::receive(channel)? {
                 ClientMessage::Working => {}
+                ClientMessage::Need { .. } if given => {
+                    let reason = "plan and weights are sent once a session";
+                    return Err(wire::refuse(channel, refusal::MALFORMED, reason));
+                }
                 ClientMessage::Need { plan, weights } => {
+                    given = true;
                     if plan {
                         wire::send_blob(channel, &plan_bytes)?;
                     }
@@ -285,16 +304,12 @@ impl<'a> Server<'a> {
                     }
                 }
                 ClientMessage::Ready(ids) => {
-                    self.catch_up(channel, client, &material, &ids)?;
-                    let mut both = Vec::new();
-                    for id in ids {
-                        if material.status(id)? == Some(Status::Ready) {
-                            both.push(id);
-                        }
-                    }
-                    let text = format!("{}: {} inferences are ready", peer.name, both.len());
+                    let (ready, gone) = self.compare(channel, &purpose, &ids)?;
+                    let text = format!("{}: {} inferences are ready", peer.name, ready.len());
                     message(self.observer, text);
-                    wire::send(channel, &ServerMessage::Prepared(both))?;
+                    wire::send(channel, &ServerMessage::Prepared { ready, gone })?;
+                }
+                ClientMessage::Done => {
                     self.done();
                     return Ok(());
                 }
@@ -302,35 +317,38 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Fetches the server's halves of bundles that so far only the client holds, up to `options.count` in all: how many
-    /// inferences a client gets is the model owner's decision.
-    fn catch_up(
+    /// What became of a client's bundles: those held on both sides, and those that are used or lost here. Fetches the
+    /// server's halves of bundles that so far only the client holds, up to `options.count` in all: how many inferences a
+    /// client gets is the model owner's decision.
+    fn compare(
         &self,
         channel: &mut TlsChannel,
-        client: Fingerprint,
-        material: &Material,
+        purpose: &Purpose,
         ids: &[BundleId],
-    ) -> Result<(), Error> {
-        let unknown = || -> Result<Vec<BundleId>, Error> {
-            let mut unknown = Vec::new();
-            for &id in ids {
-                if material.status(id)?.is_none() {
-                    unknown.push(id);
-                }
-            }
-            Ok(unknown)
+    ) -> Result<(Vec<BundleId>, Vec<BundleId>), Error> {
+        let material = Material::attach(&self.database, &self.config.state);
+        let held = || -> Result<Vec<BundleId>, Error> {
+            let ready: HashSet<BundleId> = material.ready(purpose)?.into_iter().collect();
+            Ok(ids.iter().copied().filter(|id| ready.contains(id)).collect())
         };
-        if self.phase == Phase::Online || unknown()?.is_empty() {
-            return Ok(());
+        let (mut unknown, mut gone) = (Vec::new(), Vec::new());
+        for &id in ids {
+            match material.status(id)? {
+                None => unknown.push(id),
+                Some(Status::Burnt) => gone.push(id),
+                Some(Status::Ready) => {}
+            }
         }
-        let channel = std::cell::RefCell::new(channel);
-        let alive = || wire::send(&mut **channel.borrow_mut(), &ServerMessage::Working);
-        self.fetch(client, alive, |supply, shop| {
-            // What another fetch has brought meanwhile is known by now.
-            let mut missing = unknown()?;
-            missing.truncate(self.options.count.saturating_sub(self.held(client)?) as usize);
-            supply.these(missing, shop, alive)
-        })
+        if self.phase == Phase::Offline && !unknown.is_empty() {
+            let channel = std::cell::RefCell::new(channel);
+            let alive = || wire::send(&mut **channel.borrow_mut(), &ServerMessage::Working);
+            self.fetch(purpose.peer, alive, |supply, shop| {
+                unknown.truncate(self.options.count.saturating_sub(held()?.len() as u64) as usize);
+                gone.extend(supply.these(unknown, shop, alive)?);
+                Ok(())
+            })?;
+        }
+        Ok((held()?, gone))
     }
 
     /// Online: one inference.
@@ -363,29 +381,16 @@ impl<'a> Server<'a> {
         }
         let material = Material::attach(&self.database, &self.config.state);
         let purpose = self.purpose(client, epoch);
-        let ready = material.ready(&purpose)?;
-        let Some(&id) = bundles.iter().find(|id| ready.contains(id)) else {
+        let schedule = Schedule::new(&self.model.plan, reveal_to);
+        let Some((id, mut reader)) = self.take(&material, &purpose, &schedule, bundles)? else {
             let mut reason = "the server holds none of the client's bundles".to_owned();
             for id in bundles {
                 if material.status(*id)? == Some(Status::Burnt) {
-                    reason = format!(
-                        "bundle {id} was used before: a replayed session, or state restored from a backup"
-                    );
+                    reason = format!("bundle {id} was used before: a replayed session, or restored state");
                 }
             }
             reason.push_str("; run `privet client offline` again");
             return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
-        };
-        let schedule = Schedule::new(&self.model.plan, reveal_to);
-        // Burnt durably before the first message that depends on it.
-        let mut reader = match material.burn(id, &purpose, &self.model.plan, &schedule, Role::Server) {
-            Ok(reader) => reader,
-            Err(e) => {
-                let reason =
-                    "the server's copy of the bundle is damaged, or another session has just used it";
-                wire::refuse(channel, refusal::MATERIAL, reason);
-                return Err(e.into());
-            }
         };
         wire::greet(channel, &ServerHello::Online { bundle: id })?;
         let inference = self.served.load(Ordering::SeqCst);
@@ -401,5 +406,24 @@ impl<'a> Server<'a> {
         self.meter.inference();
         self.done();
         Ok(())
+    }
+
+    /// Burns the first usable one of the client's bundles, durably, before any message that depends on it. One that is
+    /// damaged, or that another session takes first, is passed over.
+    fn take(
+        &self,
+        material: &Material,
+        purpose: &Purpose,
+        schedule: &Schedule,
+        bundles: &[BundleId],
+    ) -> Result<Option<(BundleId, BundleReader)>, Error> {
+        let ready: HashSet<BundleId> = material.ready(purpose)?.into_iter().collect();
+        for &id in bundles.iter().filter(|id| ready.contains(id)) {
+            match material.burn(id, purpose, &self.model.plan, schedule, Role::Server) {
+                Ok(reader) => return Ok(Some((id, reader))),
+                Err(e) => self.observer.event(&Event::Warning { text: e.to_string() }),
+            }
+        }
+        Ok(None)
     }
 }

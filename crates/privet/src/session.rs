@@ -1,19 +1,27 @@
 //! What all parties do alike: accepting connections, counting traffic, reporting.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use privet_net::{Channel, NetError, TlsChannel, TlsListener, Traffic};
+use privet_net::{Channel, Fingerprint, NetError, TlsChannel, TlsListener, Traffic};
 use privet_protocols::Progress;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, Report};
 use crate::resources;
+use crate::wire;
 
-/// Sessions served at a time; a further connection is closed.
-const MAX_SESSIONS: usize = 64;
+/// Handshakes at a time; whoever connects takes one, so they are many and short.
+const MAX_PENDING: usize = 256;
+/// Sessions at a time of one party, so that none takes the others' turn.
+const MAX_SESSIONS: usize = 8;
+/// Failures to accept a connection in a row before the service gives up, and the pause after each.
+const MAX_FAILURES: usize = 100;
+const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
 /// Adds up what a party does in one phase.
 pub(crate) struct Meter {
@@ -34,7 +42,7 @@ impl Meter {
     }
 
     fn with(&self, change: impl FnOnce(&mut Totals)) {
-        change(&mut self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        change(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Counts a finished connection.
@@ -58,7 +66,7 @@ impl Meter {
     }
 
     pub(crate) fn report(&self, role: PartyRole, phase: Phase, observer: &dyn Observer) -> Report {
-        let totals = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let report = Report {
             role: role.name().to_owned(),
             phase,
@@ -124,26 +132,43 @@ pub(crate) fn serve(
     session: impl Fn(&mut TlsChannel, &PeerConfig) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
     let warn = |text: String| observer.event(&Event::Warning { text });
-    let active = AtomicUsize::new(0);
+    let (pending, places) = (Places::default(), Mutex::new(HashMap::<Fingerprint, Arc<Places>>::new()));
     std::thread::scope(|scope| {
+        let mut failures = 0;
         loop {
             let stream = match listener.accept_tcp(None, stop) {
                 Ok(stream) => stream,
                 Err(NetError::Stopped { .. }) => return Ok(()),
+                // Too many open files, or a connection that was gone before we got to it: that may pass.
+                Err(e) if failures < MAX_FAILURES => {
+                    warn(e.to_string());
+                    failures += 1;
+                    std::thread::sleep(RETRY_ACCEPT);
+                    continue;
+                }
                 Err(e) => return Err(e.into()),
             };
-            if active.load(Ordering::SeqCst) >= MAX_SESSIONS {
-                warn(format!("more than {MAX_SESSIONS} sessions at a time: a connection was closed"));
+            failures = 0;
+            let Some(place) = pending.take(MAX_PENDING) else {
+                warn(format!("more than {MAX_PENDING} handshakes at a time: a connection was closed"));
                 continue;
-            }
-            active.fetch_add(1, Ordering::SeqCst);
-            let place = Place(&active);
-            let (session, warn) = (&session, &warn);
+            };
+            let (session, warn, places) = (&session, &warn, &places);
             scope.spawn(move || {
-                let _place = place;
                 let outcome = listener.handshake(stream).map_err(Error::from).and_then(|mut channel| {
+                    drop(place);
                     let peer = identify(config, &channel)?;
-                    let outcome = session(&mut channel, peer);
+                    let own = {
+                        let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                        places.entry(peer.pinned.fingerprint()).or_insert_with(Arc::default).clone()
+                    };
+                    let Some(_place) = own.take(MAX_SESSIONS) else {
+                        let reason = format!("more than {MAX_SESSIONS} sessions of one party at a time");
+                        return Err(wire::refuse(&mut channel, wire::refusal::UNAVAILABLE, &reason));
+                    };
+                    // A bug in one session must not take the others down.
+                    let outcome = catch_unwind(AssertUnwindSafe(|| session(&mut channel, peer)));
+                    let outcome = outcome.unwrap_or_else(|_| Err(internal(&channel)));
                     // What was sent still has to arrive; a session that failed has nothing more to say.
                     let closed = if outcome.is_ok() { channel.shutdown() } else { Ok(()) };
                     meter.connection(&channel);
@@ -157,12 +182,31 @@ pub(crate) fn serve(
     })
 }
 
-/// A session's place among [`MAX_SESSIONS`], given back however it ends.
-struct Place<'a>(&'a AtomicUsize);
+fn internal(channel: &dyn Channel) -> Error {
+    Error::Peer {
+        peer: channel.peer().to_string(),
+        problem: "the session ended with an internal error".to_owned(),
+    }
+}
+
+/// Counts what goes on at a time.
+#[derive(Default)]
+struct Places(AtomicUsize);
+
+impl Places {
+    /// A place, if fewer than `most` are taken.
+    fn take(&self, most: usize) -> Option<Place<'_>> {
+        let place = Place(self);
+        (self.0.fetch_add(1, Ordering::SeqCst) < most).then_some(place)
+    }
+}
+
+/// Given back however it ends.
+struct Place<'a>(&'a Places);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

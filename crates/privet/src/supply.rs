@@ -69,48 +69,55 @@ impl Supply {
         &mut self,
         count: u64,
         shop: &Workshop,
-        each: impl FnMut() -> Result<(), Error>,
+        mut each: impl FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if count > 0 {
-            wire::send(&mut self.channel, &DealerRequest::Some(count))?;
+        if count == 0 {
+            return Ok(());
         }
-        self.take(count, shop, each)
+        wire::send(&mut self.channel, &DealerRequest::Some(count))?;
+        let schedule = Schedule::new(shop.plan, RevealTo::Client);
+        for inference in 0..count {
+            self.take(inference, shop, &schedule)?;
+            each()?;
+        }
+        Ok(())
     }
 
-    /// Fetches, prepares and stores exactly these bundles.
+    /// Fetches, prepares and stores exactly these bundles. Returns those that the dealer no longer has.
     pub(crate) fn these(
         &mut self,
         ids: Vec<BundleId>,
         shop: &Workshop,
-        each: impl FnMut() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let count = ids.len() as u64;
-        if count > 0 {
-            wire::send(&mut self.channel, &DealerRequest::These(ids))?;
-        }
-        self.take(count, shop, each)
-    }
-
-    fn take(
-        &mut self,
-        count: u64,
-        shop: &Workshop,
         mut each: impl FnMut() -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<BundleId>, Error> {
+        let mut gone = Vec::new();
+        if ids.is_empty() {
+            return Ok(gone);
+        }
+        wire::send(&mut self.channel, &DealerRequest::These(ids.clone()))?;
         let schedule = Schedule::new(shop.plan, RevealTo::Client);
-        for inference in 0..count {
-            let offer: BundleOffer = wire::receive(&mut self.channel)?;
-            let reply = if shop.material.status(offer.id)?.is_some() {
-                OfferReply::Have
-            } else {
-                wire::send(&mut self.channel, &OfferReply::Take)?;
-                self.prepare(offer, inference, shop, &schedule)?;
-                OfferReply::Stored
-            };
-            wire::send(&mut self.channel, &reply)?;
+        for (inference, id) in (0..).zip(ids) {
+            if !self.take(inference, shop, &schedule)? {
+                gone.push(id);
+            }
             each()?;
         }
-        Ok(())
+        Ok(gone)
+    }
+
+    /// Takes one offer. Returns whether there was one.
+    fn take(&mut self, inference: u64, shop: &Workshop, schedule: &Schedule) -> Result<bool, Error> {
+        let offer: Option<BundleOffer> = wire::receive(&mut self.channel)?;
+        let Some(offer) = offer else { return Ok(false) };
+        let reply = if shop.material.status(offer.id)?.is_some() {
+            OfferReply::Have
+        } else {
+            wire::send(&mut self.channel, &OfferReply::Take)?;
+            self.prepare(offer, inference, shop, schedule)?;
+            OfferReply::Stored
+        };
+        wire::send(&mut self.channel, &reply)?;
+        Ok(true)
     }
 
     fn prepare(

@@ -88,7 +88,8 @@ pub(crate) enum DealerRequest {
     Done,
 }
 
-/// A bundle half on offer; chunks follow for the server if it takes it.
+/// A bundle half on offer; chunks follow for the server if it takes it. Sent as an option: nothing, if the bundle is
+/// unknown or was given out before.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BundleOffer {
     pub(crate) id: BundleId,
@@ -137,8 +138,10 @@ pub(crate) enum ClientMessage {
     Need { plan: bool, weights: bool },
     /// Still fetching from the dealer.
     Working,
-    /// All unused bundles it holds for the plan and epoch.
+    /// All unused bundles it holds for the plan and epoch; may be repeated.
     Ready(Vec<BundleId>),
+    /// Nothing more.
+    Done,
 }
 
 /// From the server, offline.
@@ -146,8 +149,13 @@ pub(crate) enum ClientMessage {
 pub(crate) enum ServerMessage {
     /// Still fetching from the dealer.
     Working,
-    /// Of the client's bundles, those that the server holds as well.
-    Prepared(Vec<BundleId>),
+    /// What became of the client's bundles. Those in neither list the server does not allow yet.
+    Prepared {
+        /// Held on both sides.
+        ready: Vec<BundleId>,
+        /// Used or lost on the server's side: the client burns them.
+        gone: Vec<BundleId>,
+    },
 }
 
 fn malformed(channel: &dyn Channel, what: &'static str, problem: impl ToString) -> Error {

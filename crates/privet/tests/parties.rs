@@ -191,6 +191,69 @@ fn an_unknown_certificate_is_refused_on_both_sides() {
     assert!(matches!(refused.err().unwrap(), NetError::UnknownCertificate { .. }));
 }
 
+/// The client dies after the server has burnt a bundle and before it has burnt its own: simulated by restoring its state.
+#[test]
+fn preparing_again_mends_what_a_broken_session_left() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let state = lab.path("parties/client/state");
+    copy(&state, &lab.path("backup"));
+    let server = lab.server_online("model");
+    lab.client_online("client", &server, 3).unwrap();
+    drop(server);
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&lab.path("backup"), &state);
+    lab.prepare("model", &["client"], 1);
+    let server = lab.server_online("model");
+    assert_eq!(lab.client_online("client", &server, 4).unwrap(), lab.reference("model", 4));
+}
+
+#[test]
+fn a_client_that_lost_its_state_can_prepare_again() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 2);
+    std::fs::remove_dir_all(lab.path("parties/client/state")).unwrap();
+    lab.prepare("model", &["client"], 2);
+    let server = lab.server_online("model");
+    for n in [1, 2] {
+        assert_eq!(lab.client_online("client", &server, n).unwrap(), lab.reference("model", n));
+    }
+}
+
+#[test]
+fn a_dealer_that_lost_its_state_deals_under_a_new_mask() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    std::fs::remove_dir_all(lab.path("parties/dealer/state")).unwrap();
+    lab.prepare("model", &["client"], 2);
+    let server = lab.server_online("model");
+    for n in [1, 2] {
+        assert_eq!(lab.client_online("client", &server, n).unwrap(), lab.reference("model", n));
+    }
+}
+
+#[test]
+fn a_damaged_bundle_of_the_server_is_passed_over() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 3);
+    for bundle in &bundles(&lab, "server")[..2] {
+        let whole = std::fs::read(bundle).unwrap();
+        std::fs::write(bundle, &whole[..whole.len() / 2]).unwrap();
+    }
+    let server = lab.server_online("model");
+    assert_eq!(lab.client_online("client", &server, 5).unwrap(), lab.reference("model", 5));
+}
+
+#[test]
+fn strangers_without_a_certificate_do_not_take_the_places_of_clients() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let server = lab.server_online("model");
+    let idle: Vec<TcpStream> = (0..80).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    assert_eq!(lab.client_online("client", &server, 5).unwrap(), lab.reference("model", 5));
+    drop(idle);
+}
+
 #[test]
 fn damaged_and_missing_files_are_named() {
     let lab = Lab::new(&["client"]);

@@ -118,7 +118,7 @@ pub(crate) fn reciprocals(plan: &Plan, step: &Step) -> Vec<i64> {
         .map(|p| {
             let count =
                 if *count_include_pad { padded_count(window, input, output, p) } else { taps.of(p).count() };
-            ((f64::from(*reciprocal_bits)).exp2() / count as f64).round() as i64
+            (((1u64 << reciprocal_bits) + count as u64 / 2) / count as u64) as i64
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Matrix product over `u64` lanes, modulo 2^64 (and so modulo every 2^l).
 //!
-//! Blocked and packed: the right side in panels of [`NR`] columns, the left side in panels of [`MR`] rows, so that the
+//! Blocked and packed: the right side in panels of NR columns, the left side in panels of MR rows, so that the
 //! micro-kernel keeps an MR x NR tile of sums in registers. The kernel is plain Rust, compiled once per instruction
 //! set and chosen at run time.
 

@@ -10,6 +10,8 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use privet::Event;
 
 /// Lines of a child's stderr that are kept.
@@ -57,6 +59,12 @@ impl Child {
             let _ = events.join();
         }
         Ok(status)
+    }
+
+    /// Asks the child to finish what is under way and exit.
+    pub(super) fn terminate(&self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).context("process id")?);
+        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop the {}", self.name))
     }
 
     /// Ends the child if it runs, and returns the last lines it wrote to stderr.

@@ -51,7 +51,7 @@ pub(super) fn run(
     let inputs = inputs.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut crew = Crew::new(home.path(), watch, terminal);
-    crew.spawn(DEALER, &["--listen", ANYWHERE, "--bundles", "1"], &[])?;
+    crew.spawn(DEALER, &["--listen", ANYWHERE], &[])?;
     let dealer = crew.address(DEALER)?;
     crew.spawn(
         SERVER,
@@ -60,13 +60,16 @@ pub(super) fn run(
     )?;
     let server = crew.address(SERVER)?;
     crew.spawn(CLIENT, &["--server", &server, "--dealer", &dealer, "offline", "--count", "1"], &[])?;
-    crew.wait()?;
+    crew.wait_for(&[SERVER, CLIENT])?;
+    // Only now does nobody need the dealer any more.
+    crew.terminate(DEALER)?;
+    crew.wait_for(&[DEALER])?;
 
     crew.spawn(SERVER, &["--model", MODEL_DIR, "--listen", ANYWHERE, "online", "--sessions", "1"], &[])?;
     let server = crew.address(SERVER)?;
     let inputs: Vec<OsString> = inputs.into_iter().flat_map(|input| ["--input".into(), input]).collect();
     crew.spawn(CLIENT, &["--server", &server, "online", "--raw", RAW_FILE], &inputs)?;
-    crew.wait()?;
+    crew.wait_for(&[SERVER, CLIENT])?;
 
     let path = home.path().join(CLIENT).join(RAW_FILE);
     let raw = std::fs::read(&path).with_context(|| format!("the client left no {RAW_FILE}"))?;
@@ -135,14 +138,18 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Waits until all children have ended well.
-    fn wait(&mut self) -> anyhow::Result<()> {
-        while !self.children.is_empty() {
+    /// Waits until these parties have ended well.
+    fn wait_for(&mut self, parties: &[&str]) -> anyhow::Result<()> {
+        while self.children.iter().any(|c| parties.contains(&c.name)) {
             self.pump()?;
         }
         self.drain();
         self.terminal.clear();
         Ok(())
+    }
+
+    fn terminate(&self, party: &str) -> anyhow::Result<()> {
+        self.children.iter().filter(|c| c.name == party).try_for_each(Child::terminate)
     }
 
     /// Takes what has happened since; an error when a child failed, the deadline passed, or the user wants to stop.

@@ -11,12 +11,13 @@ use rustls::{
     ServerConnection,
 };
 
-use super::config::{self, Offer, Unpinned};
-use super::link::TlsChannel;
-use super::{ALPN, link};
+use super::config::{self, ALPN, Offer, Unpinned};
+use super::link::{self, TlsChannel};
 use crate::channel::{Deadlines, Peer};
-use crate::error::{NetError, printable};
-use crate::identity::{Fingerprint, Identity, PinnedPeer};
+use crate::error::NetError;
+use crate::fingerprint::Fingerprint;
+use crate::identity::{Identity, PinnedPeer};
+use crate::text::printable;
 
 /// What the listening side says once it has accepted the client's certificate. In TLS 1.3 the client is done before
 /// that, and would take a refusal for a failure in mid-session.

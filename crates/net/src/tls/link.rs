@@ -1,26 +1,20 @@
-//! A TLS connection as a [`Channel`]: what the caller's thread, the reader and the writer share.
+//! A TLS connection as a [`Channel`]: what the caller's thread does.
 
-use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
 use super::pump;
+use super::shared::{Outbound, Shared, weight};
 use crate::channel::{Channel, Peer, Traffic};
 use crate::error::NetError;
-use crate::frame::{Frame, FrameKind, HEADER_BYTES, Header};
+use crate::frame::{Frame, HEADER_BYTES, Header};
 
 /// Bytes queued by the sender before it waits. More lets a party run ahead of the network; each costs memory.
-pub(super) const MAX_QUEUED: usize = 64 << 20;
-
-/// Bytes read ahead before the caller asks for them. Less stops the peer while we compute.
-pub(super) const MAX_READ_AHEAD: usize = 64 << 20;
-
-/// A wait goes on while each deadline sees this many more bytes: a large frame may take long, a trickle may not.
-const MIN_PROGRESS: u64 = 64 << 10;
+const MAX_QUEUED: usize = 64 << 20;
 
 /// How long [`Channel::shutdown`] waits for the peer to close as well, once everything is sent.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,16 +49,7 @@ pub(super) fn start(
     let (reading, writing) = (socket.try_clone().map_err(fail)?, socket.try_clone().map_err(fail)?);
     // The writer bounds what it hands to TLS.
     connection.set_buffer_limit(None);
-    let state = State { wait, wire_sent: counted.0, wire_received: counted.1, ..State::default() };
-    let shared = Arc::new(Shared {
-        connection: Mutex::new(connection),
-        state: Mutex::new(state),
-        arrived: Condvar::new(),
-        wanted: Condvar::new(),
-        work: Condvar::new(),
-        written: Condvar::new(),
-        peer,
-    });
+    let shared = Arc::new(Shared::new(connection, peer, wait, counted));
     let mut channel = TlsChannel {
         shared: shared.clone(),
         socket,
@@ -225,140 +210,6 @@ impl Drop for TlsChannel {
     fn drop(&mut self) {
         self.abandon();
     }
-}
-
-/// A frame waiting for the writer.
-pub(super) struct Outbound {
-    pub(super) header: [u8; HEADER_BYTES],
-    pub(super) payload: Vec<u8>,
-}
-
-/// What the threads of one connection share. The two locks are never held together, and neither during socket I/O.
-pub(super) struct Shared {
-    pub(super) connection: Mutex<Connection>,
-    state: Mutex<State>,
-    /// For the caller: frames, or the end.
-    pub(super) arrived: Condvar,
-    /// For the reader: the caller took or wants a frame.
-    pub(super) wanted: Condvar,
-    /// For the writer.
-    pub(super) work: Condvar,
-    /// For the caller: the queue got shorter.
-    pub(super) written: Condvar,
-    pub(super) peer: Peer,
-}
-
-/// The state of both directions.
-#[derive(Default)]
-pub(super) struct State {
-    /// Received frames that nobody has taken, and the memory they take.
-    pub(super) frames: VecDeque<Frame>,
-    pub(super) buffered: usize,
-    /// Announced and received payload bytes of the frame under way.
-    pub(super) partial: Option<(usize, usize)>,
-    /// The limit of the caller waiting for a frame.
-    pub(super) wanted: Option<usize>,
-    /// Why nothing more will be received.
-    pub(super) ended: Option<NetError>,
-    /// Frames for the writer, and bytes not yet written.
-    pub(super) queue: VecDeque<Outbound>,
-    pub(super) queued: usize,
-    /// TLS itself has something to send.
-    pub(super) tls_pending: bool,
-    /// Why nothing more can be sent.
-    pub(super) write_failed: Option<NetError>,
-    /// Say goodbye when the queue is empty.
-    pub(super) closing: bool,
-    /// The writer has left.
-    pub(super) writer_done: bool,
-    /// Stop at once.
-    pub(super) abandoned: bool,
-    pub(super) wire_sent: u64,
-    pub(super) wire_received: u64,
-    /// Deadline of each wait.
-    pub(super) wait: Duration,
-}
-
-impl State {
-    /// Why sending is pointless. What the reader found out explains more than a broken pipe.
-    fn send_failed(&self) -> Option<NetError> {
-        self.ended.clone().or_else(|| self.write_failed.clone())
-    }
-
-    /// Whether the reader should go on reading.
-    pub(super) fn has_room(&self) -> bool {
-        let (announced, received) = self.partial.unwrap_or_default();
-        let asked_for = self.frames.is_empty() && self.wanted.is_some_and(|limit| announced <= limit);
-        asked_for || self.closing || self.abandoned || self.buffered + received < MAX_READ_AHEAD
-    }
-}
-
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the receiving direction, and tells everyone who waits.
-    pub(super) fn end(&self, error: NetError) {
-        self.lock().ended.get_or_insert(error);
-        self.arrived.notify_all();
-        self.written.notify_all();
-    }
-
-    /// [`Shared::end`] after a refusal: nothing we have queued matters, and the peer waits for our goodbye.
-    pub(super) fn leave(&self, refusal: NetError) {
-        let mut state = self.lock();
-        state.queue.clear();
-        state.closing = true;
-        drop(state);
-        self.work.notify_one();
-        self.end(refusal);
-    }
-
-    /// The peer has gone.
-    pub(super) fn closed(&self, detail: &str) -> NetError {
-        NetError::Closed { peer: self.peer.to_string(), detail: detail.to_owned() }
-    }
-
-    /// Takes what a received frame says about the session, if it says anything.
-    pub(super) fn refusal(&self, frame: &Frame) -> Option<NetError> {
-        (frame.kind == FrameKind::REFUSED)
-            .then(|| crate::handshake::refused(&frame.payload, self.peer.to_string()))
-    }
-
-    /// Waits on `condition` until `check` gives a verdict, at most the deadline without progress.
-    fn wait(
-        &self,
-        condition: &Condvar,
-        doing: &str,
-        check: impl Fn(&State) -> Option<Result<(), NetError>>,
-    ) -> Result<MutexGuard<'_, State>, NetError> {
-        let mut state = self.lock();
-        let mut start = Instant::now();
-        let mut seen = state.wire_received + state.wire_sent;
-        loop {
-            if let Some(verdict) = check(&state) {
-                return verdict.map(|()| state);
-            }
-            let Some(left) = state.wait.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                let now = state.wire_received + state.wire_sent;
-                if now - seen < MIN_PROGRESS {
-                    return Err(NetError::Timeout {
-                        what: format!("{doing} {}", self.peer),
-                        waited: start.elapsed(),
-                    });
-                }
-                (start, seen) = (Instant::now(), now);
-                continue;
-            };
-            state = condition.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// Memory that a received frame takes, so that a flood of empty frames is bounded as well.
-pub(super) fn weight(frame: &Frame) -> usize {
-    size_of::<Frame>() + frame.payload.len()
 }
 
 /// Socket timeouts of zero mean none at all.

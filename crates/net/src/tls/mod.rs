@@ -8,6 +8,7 @@ mod config;
 mod greeting;
 mod link;
 mod pump;
+mod shared;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -19,10 +20,8 @@ use crate::channel::Deadlines;
 use crate::error::NetError;
 use crate::identity::{Identity, PinnedPeer};
 
+pub use config::ALPN;
 pub use link::TlsChannel;
-
-/// Name of the protocol inside TLS, with [`crate::WIRE_VERSION`].
-pub const ALPN: &str = "privet/1";
 
 /// Pause between attempts to reach a party that is not there yet.
 const RETRY: Duration = Duration::from_millis(100);

@@ -6,9 +6,10 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustls::Connection;
 
-use super::link::{Outbound, Shared, weight};
-use crate::error::{NetError, printable};
+use super::shared::{Outbound, Shared, weight};
+use crate::error::NetError;
 use crate::frame::{Assembler, HEADER_BYTES};
+use crate::text::printable;
 
 /// Bytes per system call, and per turn with the TLS lock. Larger saves calls, smaller lets the other direction in.
 const CHUNK: usize = 256 << 10;

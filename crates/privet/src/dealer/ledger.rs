@@ -1,7 +1,8 @@
 //! What the dealer has to remember: plans, masks of weights, and bundles not yet given to both owners.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use privet_net::Fingerprint;
 use privet_plan::{Digest, Plan};
@@ -32,23 +33,32 @@ pub(super) struct Epoch {
 }
 
 /// A bundle of which at least one half has not been given out.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Bundle {
     epoch: EpochId,
     server: Seed,
     client: Seed,
-    server_done: bool,
-    client_done: bool,
+    given: Given,
 }
 
-impl Bundle {
-    fn is_done(&self, role: Role) -> bool {
+/// To whom a bundle has been given.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Given {
+    server: bool,
+    client: bool,
+}
+
+impl Given {
+    fn to(self, role: Role) -> bool {
         match role {
-            Role::Server => self.server_done,
-            Role::Client => self.client_done,
+            Role::Server => self.server,
+            Role::Client => self.client,
         }
     }
 }
+
+/// Bundles that are not with both owners yet.
+type Open = HashMap<EpochId, BTreeMap<BundleId, Given>>;
 
 /// One half of a bundle, with everything needed to deal it.
 pub(super) struct Half {
@@ -63,8 +73,8 @@ pub(super) struct Half {
 pub(super) struct Ledger {
     database: Database,
     plans: PathBuf,
-    /// Noting a delivery reads and writes a record.
-    releasing: Mutex<()>,
+    /// What of the bundles in the database has been given out: choosing one must not read them all.
+    open: Mutex<Open>,
 }
 
 impl Ledger {
@@ -72,7 +82,13 @@ impl Ledger {
         let database = Database::open(&store::database_path(state))?;
         let plans = state.join("plans");
         store::private_dir(&plans)?;
-        Ok(Self { database, plans, releasing: Mutex::new(()) })
+        let mut open = Open::new();
+        for (key, bundle) in database.all::<Bundle>(BUNDLES)? {
+            if let Ok(id) = key.try_into() {
+                open.entry(bundle.epoch).or_default().insert(BundleId(id), bundle.given);
+            }
+        }
+        Ok(Self { database, plans, open: Mutex::new(open) })
     }
 
     fn plan_path(&self, digest: &Digest) -> PathBuf {
@@ -102,26 +118,33 @@ impl Ledger {
         Ok((id, seed))
     }
 
-    /// Bundles whose half for `role` has not been stored by it yet.
-    pub(super) fn open_halves(&self, epoch: EpochId, role: Role) -> Result<Vec<BundleId>, StoreError> {
-        let bundles = self.database.all::<Bundle>(BUNDLES)?;
-        let open = bundles.into_iter().filter(|(_, b)| b.epoch == epoch && !b.is_done(role));
-        Ok(open.map(|(key, _)| BundleId(key.try_into().unwrap_or_default())).collect())
+    /// A bundle half that `role` has not been given: one whose other half may be out already, or a new one. Those in
+    /// `skip` are passed over.
+    pub(super) fn next(&self, epoch: EpochId, role: Role, skip: &HashSet<BundleId>) -> Result<Half, Error> {
+        let mut open = self.lock();
+        let known = open.get(&epoch).into_iter().flatten();
+        let waiting =
+            known.filter(|(id, given)| !given.to(role) && !skip.contains(id)).map(|(id, _)| *id).next();
+        if let Some(id) = waiting
+            && let Some(half) = self.half(epoch, role, id)?
+        {
+            return Ok(half);
+        }
+        let id = BundleId(*fresh_seed()?.expose());
+        let bundle = Bundle { epoch, server: fresh_seed()?, client: fresh_seed()?, given: Given::default() };
+        self.database.put(BUNDLES, &id.0, &bundle)?;
+        open.entry(epoch).or_default().insert(id, bundle.given);
+        self.assemble(id, role, &bundle)
     }
 
-    /// Draws a new bundle and gives the half of `role`.
-    pub(super) fn new_bundle(&self, epoch: EpochId, role: Role) -> Result<Half, Error> {
-        let id = BundleId(*fresh_seed()?.expose());
-        let (server, client) = (fresh_seed()?, fresh_seed()?);
-        let bundle = Bundle { epoch, server, client, server_done: false, client_done: false };
-        self.database.put(BUNDLES, &id.0, &bundle)?;
-        self.assemble(id, role, &bundle)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The half of a bundle by name, if `role` has not been given it.
     pub(super) fn half(&self, epoch: EpochId, role: Role, id: BundleId) -> Result<Option<Half>, Error> {
         let bundle: Option<Bundle> = self.database.get(BUNDLES, &id.0)?;
-        let open = bundle.filter(|b| b.epoch == epoch && !b.is_done(role));
+        let open = bundle.filter(|b| b.epoch == epoch && !b.given.to(role));
         open.map(|b| self.assemble(id, role, &b)).transpose()
     }
 
@@ -139,17 +162,20 @@ impl Ledger {
 
     /// Notes that `role` has stored its half. Returns whether that was the second half; the bundle is forgotten then.
     pub(super) fn release(&self, id: BundleId, role: Role) -> Result<bool, StoreError> {
-        let _releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.lock();
         let Some(mut bundle) = self.database.get::<Bundle>(BUNDLES, &id.0)? else { return Ok(false) };
         match role {
-            Role::Server => bundle.server_done = true,
-            Role::Client => bundle.client_done = true,
+            Role::Server => bundle.given.server = true,
+            Role::Client => bundle.given.client = true,
         }
-        if bundle.server_done && bundle.client_done {
+        let of_epoch = open.entry(bundle.epoch).or_default();
+        if bundle.given.server && bundle.given.client {
             self.database.remove(BUNDLES, &id.0)?;
+            of_epoch.remove(&id);
             return Ok(true);
         }
         self.database.put(BUNDLES, &id.0, &bundle)?;
+        of_epoch.insert(id, bundle.given);
         Ok(false)
     }
 }

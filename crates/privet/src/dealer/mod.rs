@@ -5,6 +5,7 @@
 
 mod ledger;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -107,6 +108,7 @@ impl Dealer<'_> {
             }
         };
         wire::send(channel, &EpochGrant { epoch, seed: fresh })?;
+        let mut offered = HashSet::new();
         loop {
             match wire::receive(channel)? {
                 DealerRequest::Done => return Ok(()),
@@ -116,15 +118,9 @@ impl Dealer<'_> {
                     return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
                 }
                 DealerRequest::Some(count) => {
-                    // First those whose other half may be out already.
-                    let mut open = self.ledger.open_halves(epoch, role)?.into_iter();
                     for _ in 0..count {
-                        let known =
-                            open.next().map(|id| self.ledger.half(epoch, role, id)).transpose()?.flatten();
-                        let half = match known {
-                            Some(half) => half,
-                            None => self.ledger.new_bundle(epoch, role)?,
-                        };
+                        let half = self.ledger.next(epoch, role, &offered)?;
+                        offered.insert(half.id);
                         self.deliver(channel, &plan, &schedule, half)?;
                     }
                 }
@@ -132,10 +128,7 @@ impl Dealer<'_> {
                     for id in ids {
                         match self.ledger.half(epoch, role, id)? {
                             Some(half) => self.deliver(channel, &plan, &schedule, half)?,
-                            None => {
-                                let reason = format!("bundle {id} is unknown or was given out before");
-                                return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
-                            }
+                            None => wire::send(channel, &None::<BundleOffer>)?,
                         }
                     }
                 }
@@ -169,7 +162,7 @@ impl Dealer<'_> {
         half: Half,
     ) -> Result<(), Error> {
         let own = if half.role == Role::Server { &half.server } else { &half.client };
-        wire::send(channel, &BundleOffer { id: half.id, seed: own.clone() })?;
+        wire::send(channel, &Some(BundleOffer { id: half.id, seed: own.clone() }))?;
         let mut reply: OfferReply = wire::receive(channel)?;
         if reply == OfferReply::Take {
             if half.role == Role::Server {

@@ -78,6 +78,13 @@ impl<'a> Material<'a> {
                 std::fs::remove_file(&path).map_err(StoreError::io(&path))?;
             }
         }
+        // A bundle whose file is gone can never be used.
+        for (key, record) in material.database.all::<Record>(BUNDLES)? {
+            let id = material.id(key)?;
+            if record.status == Status::Ready && !material.path(id).exists() {
+                material.mark_burnt(id)?;
+            }
+        }
         Ok(material)
     }
 
@@ -102,6 +109,11 @@ impl<'a> Material<'a> {
         }
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    fn id(&self, key: Vec<u8>) -> Result<BundleId, StoreError> {
+        let bytes = key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?;
+        Ok(BundleId(bytes))
     }
 
     fn damaged(&self, problem: &str) -> StoreError {
@@ -131,8 +143,8 @@ impl<'a> Material<'a> {
         Err(self.damaged("a bundle of this name was stored before; it is not used a second time"))
     }
 
-    /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. Errors, without
-    /// burning, if it is not ready or its file is not whole.
+    /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. Errors if its
+    /// file is not whole, which burns it too, or if it was used before.
     pub(crate) fn burn(
         &self,
         id: BundleId,
@@ -141,12 +153,13 @@ impl<'a> Material<'a> {
         schedule: &Schedule,
         role: Role,
     ) -> Result<BundleReader, StoreError> {
-        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role)?;
+        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role);
+        self.mark_burnt(id)?;
+        let reader = reader?;
         if reader.header.id != id {
             let problem = format!("holds bundle {}, expected {id}", reader.header.id);
             return Err(StoreError::Bundle { path: self.path(id), problem });
         }
-        self.mark_burnt(id)?;
         // The open file stays readable; the name goes at once so that a backup cannot pick it up.
         std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
         sync_dir(&self.dir)?;
@@ -163,17 +176,28 @@ impl<'a> Material<'a> {
         Err(self.damaged(&format!("bundle {id} is not ready: it was used before")))
     }
 
+    /// Burns those of `ids` that are unused and for this purpose. Returns how many.
+    pub(crate) fn discard(&self, purpose: &Purpose, ids: &[BundleId]) -> Result<usize, StoreError> {
+        let ready = self.ready(purpose)?;
+        let held: Vec<BundleId> = ids.iter().copied().filter(|id| ready.contains(id)).collect();
+        held.iter().try_for_each(|&id| self.drop_unused(id))?;
+        Ok(held.len())
+    }
+
+    fn drop_unused(&self, id: BundleId) -> Result<(), StoreError> {
+        self.mark_burnt(id)?;
+        // Opening the material sweeps up what this leaves.
+        let _ = std::fs::remove_file(self.path(id));
+        Ok(())
+    }
+
     /// Burns every unused bundle shared with `purpose.peer` that is for another plan or epoch. Returns how many.
     pub(crate) fn burn_others(&self, purpose: &Purpose) -> Result<usize, StoreError> {
         let mut count = 0;
         for (key, record) in self.database.all::<Record>(BUNDLES)? {
             if record.status == Status::Ready && record.peer == purpose.peer && !record.serves(purpose) {
-                let id = BundleId(
-                    key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?,
-                );
-                self.mark_burnt(id)?;
-                // Opening the material sweeps up what this leaves.
-                let _ = std::fs::remove_file(self.path(id));
+                let id = self.id(key)?;
+                self.drop_unused(id)?;
                 count += 1;
             }
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
-pub(crate) use bundle::{BundleHeader, BundleId, EpochId};
+pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, EpochId};
 pub(crate) use database::Database;
 pub(crate) use material::{Material, Purpose, Status};
 

@@ -3,10 +3,10 @@
 use privet_plan::{Op, Plan, Step};
 use privet_ring::prg::{Prg, Seed};
 
+use super::Sink;
 use super::gate::{Dealing, weight_masks};
 use super::schedule::{Schedule, gate, tournament};
 use super::walk::{Walker, walk};
-use super::{Sink, factors};
 use crate::{Progress, ProtocolError, linear};
 
 /// Deals one bundle: gives the server's chunks to `sink`. The client needs its seed only.
@@ -21,22 +21,13 @@ pub fn deal(
     sink: &mut dyn Sink,
     progress: &mut dyn Progress,
 ) -> Result<(), ProtocolError> {
-    let weight_masks = factors(plan)
-        .into_iter()
-        .zip(&plan.params)
-        .enumerate()
-        .map(|(param, (used, spec))| {
-            let elements = if used { spec.shape.iter().product() } else { 0 };
-            weight_masks(weights, param, elements, plan.ring)
-        })
-        .collect();
-    let mut dealer = Dealer { plan, weight_masks, server: Prg::new(server), client: Prg::new(client), sink };
+    let mut dealer = Dealer { plan, weights, server: Prg::new(server), client: Prg::new(client), sink };
     walk(plan, schedule, &mut dealer, progress)
 }
 
 struct Dealer<'a> {
     plan: &'a Plan,
-    weight_masks: Vec<Vec<u64>>,
+    weights: &'a Seed,
     server: Prg,
     client: Prg,
     sink: &'a mut dyn Sink,
@@ -89,7 +80,9 @@ impl Walker for Dealer<'_> {
 
     fn product(&mut self, k: usize, step: &Step, operand: &Wire) -> Result<Wire, ProtocolError> {
         let factor = linear::factor(&step.op).expect("a product has a factor");
-        let gamma = linear::multiply(self.plan, step, operand.lambda(), &self.weight_masks[factor.index()]);
+        let elements = self.plan.params[factor.index()].shape.iter().product();
+        let lambda_w = weight_masks(self.weights, factor.index(), elements, self.plan.ring);
+        let gamma = linear::multiply(self.plan, step, operand.lambda(), &lambda_w);
         let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
         let chunk = dealing.into_chunk();

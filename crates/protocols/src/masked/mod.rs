@@ -8,7 +8,8 @@
 //!   `[z]_i = [i=0]·m_x·m_W − m_x·λ_{W,i} − λ_{x,i}·m_W + γ_i` where γ shares λ_x·λ_W. Since λ_W belongs to the server
 //!   alone, everything but the server's m_x·W is computed offline ([`prepare`]).
 //! - Adversary: one semi-honest party among server, client and dealer, no collusion. The dealer together with the server
-//!   learns the inputs, together with the client the weights. A malicious party can falsify results.
+//!   learns the inputs, together with the client the weights. A malicious party can falsify results, and a client that
+//!   shifts masked values on inner wires can learn more about the weights than the outputs tell.
 //! - Correlations: see [`Cost`] and the gates' own headers; each is used once.
 //! - Leaks: the plan (architecture, shapes, ranges) to everyone; outputs to whom they are revealed.
 //! - Deviates from the papers: exact truncation fused into ReLU, radix-4 trees of dealt monomials.
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use cost::Cost;
 pub use deal::deal;
 pub use gate::OPENING;
-pub use online::{Online, online};
+pub use online::{Online, check_inputs, online};
 pub use prepare::prepare;
 pub use schedule::{Form, Instruction, Schedule};
 
