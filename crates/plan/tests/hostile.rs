@@ -1,0 +1,129 @@
+//! Plans come from peers: one that asks for too much, or contradicts itself, is refused quickly and without a panic.
+
+use privet_plan::{
+    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, PlanError, Post, Preprocess, Range, RangeSource,
+    Step, Window, WireId, ranges,
+};
+use privet_ring::Ring;
+
+const F: u8 = 8;
+
+/// A plan of one input and the given steps on top: (operation, operands, shape, scale).
+fn plan(shape: &[usize], params: &[&[usize]], steps: Vec<(Op, Vec<u32>, Vec<usize>, u8)>) -> Plan {
+    let input = (Op::Input { input: 0 }, Vec::new(), shape.to_vec(), F);
+    let step = |(op, inputs, shape, frac_bits): (Op, Vec<u32>, Vec<usize>, u8)| Step {
+        name: "step".into(),
+        op,
+        inputs: inputs.into_iter().map(WireId).collect(),
+        shape,
+        frac_bits,
+        range: Range { bits: 2, source: RangeSource::FullWidth },
+    };
+    let steps: Vec<Step> = std::iter::once(input).chain(steps).map(step).collect();
+    let last = WireId(steps.len() as u32 - 1);
+    let param = |shape: &&[usize]| ParamSpec { name: "w".into(), shape: shape.to_vec(), frac_bits: F };
+    let mut plan = Plan {
+        model: "hostile".into(),
+        ring: Ring::new(64).unwrap(),
+        frac_bits: F,
+        inputs: vec![InputSpec {
+            name: "x".into(),
+            shape: shape.to_vec(),
+            preprocess: Preprocess::default(),
+        }],
+        params: params.iter().map(param).collect(),
+        steps,
+        outputs: vec![OutputSpec { name: "y".into(), wire: last, post: Post::None }],
+        labels: Vec::new(),
+    };
+    ranges::assign_full_width(&mut plan);
+    plan
+}
+
+fn pool(kernel: &[u32]) -> Op {
+    let ones = vec![1; kernel.len()];
+    let zeros = vec![0; kernel.len()];
+    let window = Window {
+        kernel: kernel.to_vec(),
+        stride: ones.clone(),
+        dilation: ones,
+        pad_begin: kernel.iter().map(|k| k - 1).collect(),
+        pad_end: zeros,
+    };
+    Op::MaxPool { window, width: 0 }
+}
+
+#[track_caller]
+fn refused(plan: &Plan, reason: &str) {
+    let started = std::time::Instant::now();
+    let error = Plan::from_bytes(&plan.to_bytes()).expect_err("a hostile plan").to_string();
+    assert!(error.contains(reason), "{error}");
+    // Not a measurement: the work these plans ask for takes hours.
+    assert!(started.elapsed().as_secs() < 20, "validation took {:?}", started.elapsed());
+}
+
+#[test]
+fn an_ordinary_plan_passes() {
+    let plan = plan(&[1, 1, 8, 8], &[], vec![(pool(&[2, 2]), vec![0], vec![1, 1, 8, 8], F)]);
+    assert_eq!(Plan::from_bytes(&plan.to_bytes()).unwrap(), plan);
+}
+
+#[test]
+fn tables_of_windows_are_bounded() {
+    // Reduced along the second axis first, every one of 2^15 rows becomes 2^11 windows of 2^11 positions.
+    let mut rows = pool(&[1, 1 << 11]);
+    if let Op::MaxPool { window, .. } = &mut rows {
+        window.stride[0] = 1 << 15;
+        window.pad_end[1] = (1 << 11) - 1;
+    }
+    refused(
+        &plan(&[1, 1, 1 << 15, 1], &[], vec![(rows, vec![0], vec![1, 1, 1, 1 << 11], F)]),
+        "too many elements",
+    );
+    let mut sides = vec![1, 1];
+    sides.extend([2; 10]);
+    let eight_axes = (pool(&[(1 << 23) - 1; 10]), vec![0], sides.clone(), F);
+    refused(&plan(&sides, &[], vec![eight_axes]), "too large");
+}
+
+#[test]
+fn parameters_operands_and_work_are_bounded() {
+    let big: &[usize] = &[1 << 12, 1 << 12];
+    let params = vec![big; 100];
+    let matmul = |i: u32| {
+        let op = Op::MatMul { weight: ParamId(i), bias: None };
+        (op, vec![0], vec![1, 1 << 12], 2 * F)
+    };
+    refused(&plan(&[1, 1 << 12], &params, (0..100).map(matmul).collect()), "elements");
+    let many = Op::Combine { coefficients: vec![1; 4096], constant: 0 };
+    refused(&plan(&[1 << 20], &[], vec![(many, vec![0; 4096], vec![1 << 20], F)]), "elements");
+    let rows = 1 << 17;
+    let multiply = (Op::MatMul { weight: ParamId(0), bias: None }, vec![0], vec![rows, 1 << 12], 2 * F);
+    refused(&plan(&[rows, 1 << 12], &[big], vec![multiply]), "elements");
+    let relu = (Op::Relu { shift: 0, width: 0 }, vec![0], vec![1 << 25], F);
+    refused(&plan(&[1 << 25], &[], vec![relu]), "compares");
+}
+
+#[test]
+fn contradictions_are_named() {
+    let reshape = (Op::Reshape, vec![0], vec![7], F);
+    refused(&plan(&[6], &[], vec![reshape]), "reshapes 6 elements");
+    let later = (Op::Reshape, vec![1], vec![6], F);
+    let mut forward = plan(&[6], &[], vec![(Op::Reshape, vec![0], vec![6], F)]);
+    forward.steps[1].inputs = vec![WireId(1)];
+    assert!(matches!(forward.validate(), Err(PlanError::Step { step: 1, .. })), "{later:?}");
+    let mut narrow = plan(&[6], &[], vec![(Op::Relu { shift: 2, width: 0 }, vec![0], vec![6], F - 2)]);
+    narrow.steps[1].op = Op::Relu { shift: 2, width: 5 };
+    assert!(narrow.validate().is_err(), "a comparison narrower than its operand");
+}
+
+#[test]
+fn every_cut_and_every_flipped_byte_is_refused() {
+    let bytes = plan(&[1, 1, 4, 4], &[], vec![(pool(&[2, 2]), vec![0], vec![1, 1, 4, 4], F)]).to_bytes();
+    assert!((0..bytes.len()).all(|n| Plan::from_bytes(&bytes[..n]).is_err()));
+    for i in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[i] ^= 0x20;
+        assert!(Plan::from_bytes(&damaged).is_err(), "byte {i}");
+    }
+}
