@@ -3,30 +3,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::Child;
 
-use common::{digits, finish, lowering, output, privet, signal};
+use common::{digits, finish, listening, lowering, output, privet, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-/// Starts a listening party and waits for its address.
-fn listening(home: &Path, args: &[&str]) -> (Child, String) {
-    let mut child = privet(home).current_dir(home).args(args).arg("--events").spawn().unwrap();
-    let stdout = child.stdout.take().unwrap();
-    let mut lines = BufReader::new(stdout).lines();
-    let address = lines.by_ref().find_map(|line| {
-        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        event["address"].as_str().map(str::to_owned)
-    });
-    // Keeps the pipe open, so that later events do not fail.
-    std::thread::spawn(move || lines.for_each(drop));
-    match address {
-        Some(address) => (child, address),
-        None => panic!("no address: {:?}", finish(child)),
-    }
-}
 
 #[test]
 fn three_parties_and_nothing_shared() {

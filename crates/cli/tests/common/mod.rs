@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test binary uses a part")]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -56,4 +57,21 @@ pub(crate) fn finish(mut child: Child) -> (Option<i32>, String, String) {
 pub(crate) fn signal(child: &Child, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
     nix::sys::signal::kill(pid, signal).expect("signal");
+}
+
+/// Starts a listening party and waits for its address.
+pub(crate) fn listening(home: &Path, args: &[&str]) -> (Child, String) {
+    let mut child = privet(home).current_dir(home).args(args).arg("--events").spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let mut lines = BufReader::new(stdout).lines();
+    let address = lines.by_ref().find_map(|line| {
+        let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        event["address"].as_str().map(str::to_owned)
+    });
+    // Keeps the pipe open, so that later events do not fail.
+    std::thread::spawn(move || lines.for_each(drop));
+    match address {
+        Some(address) => (child, address),
+        None => panic!("no address: {:?}", finish(child)),
+    }
 }
