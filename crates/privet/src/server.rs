@@ -160,14 +160,16 @@ impl<'a> Server<'a> {
         }
         self.masks_agreed.store(true, Ordering::SeqCst);
         for client in clients() {
-            self.fetch(
-                client,
-                || Ok(()),
-                |supply, shop| {
-                    let missing = self.options.count.saturating_sub(self.held(client)?);
-                    supply.some(missing, shop, || Ok(()))
-                },
-            )?;
+            let missing = || Ok::<u64, Error>(self.options.count.saturating_sub(self.held(client)?));
+            if missing()? == 0 {
+                continue;
+            }
+            let alone = || Ok(());
+            let topped_up = self.fetch(client, alone, |supply, shop| supply.some(missing()?, shop, alone));
+            // The client may have come first; a dealer that was asked for so many bundles is gone by now.
+            if topped_up.is_err() && missing()? > 0 {
+                topped_up?;
+            }
         }
         let text = "material is prepared; waiting for the clients to fetch the plan and prepare their side";
         message(self.observer, text.to_owned());
