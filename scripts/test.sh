@@ -10,6 +10,15 @@ if ! command -v cargo-nextest >/dev/null; then
   cargo install cargo-nextest --locked
 fi
 
+if ! command -v cargo-deny >/dev/null; then
+  step "installing cargo-deny"
+  cargo install cargo-deny --locked
+fi
+
+step "licences, sources and banned crates"
+# The advisories check needs the RustSec database; it runs where the network allows: cargo deny check advisories
+cargo deny --all-features check licenses bans sources
+
 step "format"
 cargo fmt --all --check
 

@@ -9,6 +9,8 @@ use privet::output::OutputError;
 use privet::setup::SetupError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
 
+use crate::show::printable;
+
 /// Shown under `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -100,7 +102,9 @@ impl Code {
             | Error::Plan(_)
             | Error::Store(_)
             | Error::NotReady(_)
-            | Error::Protocol(ProtocolError::Overflow(_) | ProtocolError::Material(_)) => Self::Input,
+            | Error::Protocol(
+                ProtocolError::Overflow(_) | ProtocolError::Material(_) | ProtocolError::Mismatch(_),
+            ) => Self::Input,
             Error::Peer { .. } | Error::Protocol(_) => Self::Peer,
             Error::Randomness(_) => Self::Internal,
         }
@@ -110,6 +114,7 @@ impl Code {
         match error {
             NetError::Timeout { .. } => Self::Deadline,
             NetError::Identity { .. } => Self::Input,
+            NetError::Listen { .. } => Self::Internal,
             _ => Self::Peer,
         }
     }
@@ -124,5 +129,5 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
-    text
+    printable(&text)
 }

@@ -1,4 +1,4 @@
-//! Interruption: the first Ctrl-C, SIGTERM or SIGHUP asks to finish, the second ends the process.
+//! Interruption: Ctrl-C, SIGTERM or SIGHUP asks to finish; a party ends at once when asked again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,17 +7,29 @@ use anyhow::Context;
 
 use crate::exit::Code;
 
-/// A flag that the first signal sets.
+/// A flag that the first signal sets; the second ends this party's process. What is on disk stays consistent.
 pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let handler = move || {
-        if flag.swap(true, Ordering::SeqCst) {
+    flag_set_by_signals(|is_repeated| {
+        if is_repeated {
             std::process::exit(Code::Interrupted as i32);
         }
         eprintln!("finishing what is under way; interrupt again to stop at once");
-    };
-    ctrlc::set_handler(handler).context("cannot handle signals")?;
+    })
+}
+
+/// A flag that the first signal sets; more of them change nothing, so that temporary keys and children are cleared away.
+pub(crate) fn abort_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    flag_set_by_signals(|is_repeated| {
+        if !is_repeated {
+            eprintln!("interrupted; ending the parties");
+        }
+    })
+}
+
+fn flag_set_by_signals(react: impl Fn(bool) + Send + 'static) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || react(flag.swap(true, Ordering::SeqCst))).context("cannot handle signals")?;
     Ok(stop)
 }
 

@@ -131,8 +131,6 @@ pub enum RangeSource {
     FullWidth,
     /// Largest magnitude seen on calibration inputs times a margin.
     Calibrated,
-    /// Follows from the ranges of the operands.
-    Proved,
 }
 
 /// One output.

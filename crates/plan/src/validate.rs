@@ -40,6 +40,14 @@ impl Plan {
                 return invalid(format!("{name}: {problem}"));
             }
         }
+        let mut names = HashSet::new();
+        if let Some(twice) = self.inputs.iter().find(|i| !names.insert(&i.name)) {
+            return invalid(format!("two inputs are named {:?}", twice.name));
+        }
+        names.clear();
+        if let Some(twice) = self.outputs.iter().find(|o| !names.insert(&o.name)) {
+            return invalid(format!("two outputs are named {:?}", twice.name));
+        }
         let mut total: usize = self.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
         let mut work = 0u128;
         let mut inputs = HashSet::new();

@@ -1,10 +1,11 @@
 //! Plans come from peers: one that asks for too much, or contradicts itself, is refused quickly and without a panic.
 
 use privet_plan::{
-    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, PlanError, Post, Preprocess, Range, RangeSource,
-    Step, Window, WireId, ranges,
+    Digest, InputSpec, Op, OutputSpec, PLAN_VERSION, ParamId, ParamSpec, Plan, PlanError, Post, Preprocess,
+    Range, RangeSource, Step, Window, WireId, ranges,
 };
 use privet_ring::Ring;
+use privet_ring::prg::{Prg, Seed};
 
 const F: u8 = 8;
 
@@ -108,10 +109,12 @@ fn parameters_operands_and_work_are_bounded() {
 fn contradictions_are_named() {
     let reshape = (Op::Reshape, vec![0], vec![7], F);
     refused(&plan(&[6], &[], vec![reshape]), "reshapes 6 elements");
-    let later = (Op::Reshape, vec![1], vec![6], F);
     let mut forward = plan(&[6], &[], vec![(Op::Reshape, vec![0], vec![6], F)]);
     forward.steps[1].inputs = vec![WireId(1)];
-    assert!(matches!(forward.validate(), Err(PlanError::Step { step: 1, .. })), "{later:?}");
+    assert!(matches!(forward.validate(), Err(PlanError::Step { step: 1, .. })), "reads itself");
+    let mut twice = plan(&[6], &[], vec![(Op::Reshape, vec![0], vec![6], F)]);
+    twice.outputs.push(twice.outputs[0].clone());
+    refused(&twice, "two outputs are named \"y\"");
     let mut narrow = plan(&[6], &[], vec![(Op::Relu { shift: 2, width: 0 }, vec![0], vec![6], F - 2)]);
     narrow.steps[1].op = Op::Relu { shift: 2, width: 5 };
     assert!(narrow.validate().is_err(), "a comparison narrower than its operand");
@@ -126,4 +129,65 @@ fn every_cut_and_every_flipped_byte_is_refused() {
         damaged[i] ^= 0x20;
         assert!(Plan::from_bytes(&damaged).is_err(), "byte {i}");
     }
+}
+
+/// A plan that uses most operations.
+fn varied() -> Plan {
+    let same = Window {
+        kernel: vec![3, 3],
+        stride: vec![1, 1],
+        dilation: vec![1, 1],
+        pad_begin: vec![1, 1],
+        pad_end: vec![1, 1],
+    };
+    let conv = Op::Conv { weight: ParamId(0), bias: None, groups: 1, window: same.clone() };
+    let average = Op::AveragePool { window: same, count_include_pad: true, reciprocal_bits: F };
+    let square = vec![1, 2, 4, 4];
+    let steps = vec![
+        (conv, vec![0], square.clone(), 2 * F),
+        (Op::Relu { shift: F, width: 0 }, vec![1], square.clone(), F),
+        (pool(&[2, 2]), vec![2], square.clone(), F),
+        (average, vec![3], square.clone(), 2 * F),
+        (Op::Trunc { shift: F }, vec![4], square, F),
+        (Op::Slice { starts: vec![0, 1, 3, 0], steps: vec![1, 1, -1, 2] }, vec![5], vec![1, 1, 4, 2], F),
+        (Op::Pad { before: vec![0, 0, 1, 0] }, vec![6], vec![1, 1, 6, 2], F),
+        (Op::Transpose { perm: vec![0, 1, 3, 2] }, vec![7], vec![1, 1, 2, 6], F),
+        (Op::Concat { axis: 3 }, vec![8, 8], vec![1, 1, 2, 12], F),
+        (Op::Reshape, vec![9], vec![24], F),
+        (Op::Combine { coefficients: vec![1, 2], constant: 3 }, vec![10, 10], vec![24], F),
+    ];
+    plan(&[1, 1, 4, 4], &[&[2, 1, 3, 3]], steps)
+}
+
+/// A peer computes its own checksum: damage under a right one must not panic either, nor take long.
+#[test]
+fn damaged_plans_with_a_right_checksum_do_no_harm() {
+    let whole = varied().to_bytes();
+    assert!(Plan::from_bytes(&whole).is_ok());
+    let body = &whole[18..whole.len() - 32];
+    let prg = Prg::new(&Seed::from_bytes([5; 16]));
+    let mut random = prg.stream(0).words(20_000 * 9, u64::MAX).into_iter();
+    let mut draw = |below: usize| random.next().unwrap() as usize % below;
+    let mut accepted = 0;
+    for _ in 0..20_000 {
+        let mut body = body.to_vec();
+        for _ in 0..1 + draw(2) {
+            let at = draw(body.len());
+            match draw(4) {
+                0 => body[at] = draw(256) as u8,
+                1 => body.insert(at, draw(256) as u8),
+                2 => drop(body.remove(at)),
+                _ => drop(body.splice(at..=at, [0xff, 0xff, 0xff, draw(128) as u8])),
+            }
+        }
+        let mut bytes = whole[..8].to_vec();
+        bytes.extend(PLAN_VERSION.to_le_bytes());
+        bytes.extend((body.len() as u64).to_le_bytes());
+        bytes.extend(body);
+        let digest = Digest::of("privet plan", &bytes);
+        bytes.extend(digest.0);
+        accepted += usize::from(Plan::from_bytes(&bytes).is_ok());
+    }
+    // Names, labels and constants may be anything; the rest has to be consistent.
+    assert!(accepted > 0 && accepted < 10_000, "{accepted} of 20000 damaged plans pass");
 }

@@ -116,7 +116,8 @@ pub fn offline(
     message(observer, format!("{} inferences are ready", both.len()));
     if (both.len() as u64) < options.count {
         let text = format!(
-            "{} were asked for: the server allows no more, ask its operator for a larger --count",
+            "{} were asked for; the server does not hold or allow more: its operator runs `privet server offline` \
+             with a larger --count",
             options.count
         );
         observer.event(&Event::Warning { text });

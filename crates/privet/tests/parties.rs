@@ -214,6 +214,11 @@ fn a_client_that_lost_its_state_can_prepare_again() {
     lab.prepare("model", &["client"], 2);
     std::fs::remove_dir_all(lab.path("parties/client/state")).unwrap();
     lab.prepare("model", &["client"], 2);
+    assert_eq!(
+        bundles(&lab, "server").len(),
+        2,
+        "what the client no longer holds makes room: two stay the limit"
+    );
     let server = lab.server_online("model");
     for n in [1, 2] {
         assert_eq!(lab.client_online("client", &server, n).unwrap(), lab.reference("model", n));

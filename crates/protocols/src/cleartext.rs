@@ -111,34 +111,32 @@ impl Context<'_> {
     fn product(&self, x: &[i64]) -> Result<Vec<i64>, ProtocolError> {
         let factor = linear::factor(&self.step.op).expect("called on products only");
         let w = &self.weights.tensors[factor.index()];
-        let mut z = self.exact_product(x, w)?;
+        let mut z = self.exact_product(x, w);
         if let Some(bias) = linear::addend(&self.step.op) {
             self.add_param(&mut z, &self.weights.tensors[bias.index()]);
         }
         self.narrow(z)
     }
 
-    /// The kernels work modulo 2^64, which is exact while Σ|w|·max|x| < 2^63. Otherwise x is cut into halves.
-    fn exact_product(&self, x: &[i64], w: &[i64]) -> Result<Vec<i128>, ProtocolError> {
-        let run = |x: &[i64]| -> Option<Vec<i128>> {
-            let largest = x.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
-            let norm = self.largest_row_norm(w);
-            if u128::from(largest) * norm >= 1 << 63 {
-                return None;
-            }
+    /// The kernels work modulo 2^64, which is exact while Σ|w|·max|x| < 2^63. Otherwise the wider of the two is cut into
+    /// halves, until it is. Sums beyond 128 bits saturate, and are trapped with everything else that does not fit.
+    fn exact_product(&self, x: &[i64], w: &[i64]) -> Vec<i128> {
+        let largest = |values: &[i64]| values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
+        let (largest_x, largest_w) = (largest(x), largest(w));
+        if u128::from(largest_x) * self.largest_row_norm(w) < 1 << 63 {
             let lanes = |values: &[i64]| -> Vec<u64> { values.iter().map(|&v| v as u64).collect() };
             let z = linear::multiply(self.plan, self.step, &lanes(x), &lanes(w));
-            Some(z.into_iter().map(|v| i128::from(v as i64)).collect())
+            return z.into_iter().map(|v| i128::from(v as i64)).collect();
+        }
+        let half = (64 - largest_x.max(largest_w).leading_zeros()) / 2;
+        let low = |values: &[i64]| -> Vec<i64> { values.iter().map(|v| v & ((1 << half) - 1)).collect() };
+        let high = |values: &[i64]| -> Vec<i64> { values.iter().map(|v| v >> half).collect() };
+        let (low, high) = if largest_x >= largest_w {
+            (self.exact_product(&low(x), w), self.exact_product(&high(x), w))
+        } else {
+            (self.exact_product(x, &low(w)), self.exact_product(x, &high(w)))
         };
-        if let Some(z) = run(x) {
-            return Ok(z);
-        }
-        let low: Vec<i64> = x.iter().map(|&v| v & 0xffff_ffff).collect();
-        let high: Vec<i64> = x.iter().map(|&v| v >> 32).collect();
-        match (run(&low), run(&high)) {
-            (Some(low), Some(high)) => Ok(low.iter().zip(&high).map(|(l, h)| l + (h << 32)).collect()),
-            _ => Err(self.overflow(i128::MAX).into()),
-        }
+        low.iter().zip(&high).map(|(l, h)| l.saturating_add(h.saturating_mul(1 << half))).collect()
     }
 
     /// Largest sum of magnitudes of the factors that one result may collect.

@@ -197,6 +197,24 @@ fn overflow_is_trapped_and_named() {
     assert!(error.contains("step1") && error.contains("24 bits") && error.contains("safe for 23"), "{error}");
 }
 
+/// Factors and operands so wide that one 64-bit product would wrap although the result fits: exact on both engines.
+#[test]
+fn wide_products_are_exact() {
+    let mut b = Builder::new(64, 29);
+    let x = b.input(&[1, 4]);
+    let weight = b.param(&[4, 2], 29, 1 << 34);
+    let y = b.step(Op::MatMul { weight, bias: None }, &[x], &[1, 2], 58);
+    b.output(y);
+    b.weights[0] = vec![1 << 34, -(1 << 34), -(1 << 34), 1 << 34, 1, 1, 0, 3];
+    let (plan, weights) = b.finish();
+    let x = vec![(1 << 40) + 5, (1 << 40) + 3, -7, 1 << 39];
+    assert_eq!(
+        reference(&plan, &weights, std::slice::from_ref(&x)),
+        [[(2 << 34) - 7, -(2 << 34) - 7 + (3 << 39)]]
+    );
+    law(&plan, &weights, &[x], RevealTo::Client);
+}
+
 #[test]
 fn calibrated_widths_stay_exact_and_cost_less() {
     let (mut plan, weights) = every_operation(64, 12);

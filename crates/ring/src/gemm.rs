@@ -2,7 +2,7 @@
 //!
 //! Blocked and packed: the right side in panels of NR columns, the left side in panels of MR rows, so that the
 //! micro-kernel keeps an MR x NR tile of sums in registers. The kernel is plain Rust, compiled once per instruction
-//! set and chosen at run time.
+//! set and chosen at run time; for AVX-512, where the compiler does not find the vectors, it is written out.
 
 /// Rows of a register tile.
 const MR: usize = 8;

@@ -23,7 +23,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(limit: Duration) -> anyhow::Result<Self> {
-        let (stop, computing) = (signals::stop_flag()?, Arc::new(AtomicBool::new(false)));
+        let (stop, computing) = (signals::abort_flag()?, Arc::new(AtomicBool::new(false)));
         let watch = Self { started: Instant::now(), limit, stop, computing };
         let own = watch.clone();
         thread::spawn(move || {

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use privet::output;
 use privet::postprocess::{Output, Top, top};
 
-use super::table;
+use super::{printable_line, table};
 
 /// Characters of a full bar.
 const BAR: usize = 24;
@@ -30,7 +30,7 @@ pub(crate) fn describe(outputs: &[Output], best: &[Top]) -> String {
         let share = entry.probability.clamp(0.0, 1.0);
         classes.add_row([
             entry.index.to_string(),
-            entry.label.clone().unwrap_or_default(),
+            printable_line(entry.label.as_deref().unwrap_or_default()),
             format!("{:.2} %", 100.0 * entry.probability),
             "█".repeat((share * BAR as f64).round() as usize),
         ]);
@@ -52,7 +52,7 @@ fn tensor(output: &Output) -> String {
     let more = if values.len() > PREVIEW { ", .." } else { "" };
     format!(
         "{}: shape {:?}, from {low:.6} to {high:.6}, mean {mean:.6}\n  [{}{more}]",
-        output.name,
+        printable_line(&output.name),
         values.shape(),
         first.join(", ")
     )

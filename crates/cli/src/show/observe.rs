@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use privet::{Event, Observer, Phase, PlanSummary};
 
-use super::table;
+use super::{printable_line, table};
 
 /// Characters of a layer's name that fit next to a bar.
 const NAME: usize = 40;
@@ -49,7 +49,7 @@ impl Terminal {
         Spinner(bar)
     }
 
-    /// Shows progress of `party`; whatever else happened is returned to the caller.
+    /// Shows progress of `party`, and nothing else.
     pub(crate) fn progress(&self, party: &str, event: &Event) {
         let Event::Progress { phase, inference, done, total, name } = event else { return };
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ impl Terminal {
         let number = if *inference > 0 { format!("inference {}: ", inference + 1) } else { String::new() };
         bar.set_length(*total as u64);
         bar.set_position(*done as u64);
-        bar.set_message(number + &printable(name));
+        bar.set_message(number + &short(name));
     }
 
     /// Takes the bars away.
@@ -104,13 +104,13 @@ impl Drop for Spinner {
 /// What a user should know about a plan before giving it an input.
 pub(crate) fn describe(plan: &PlanSummary) -> String {
     let tensors = |list: &[privet::TensorSummary]| {
-        list.iter().map(|t| format!("{} {:?}", printable(&t.name), t.shape)).collect::<Vec<_>>().join(", ")
+        list.iter().map(|t| format!("{} {:?}", short(&t.name), t.shape)).collect::<Vec<_>>().join(", ")
     };
     let preprocess = serde_json::to_string(&plan.preprocess).unwrap_or_default();
     format!(
         "plan {}\n  model {}, {} steps, {}, {}-bit ring, {} fractional bits\n  inputs {}; outputs {}\n  preprocessing {preprocess}",
         plan.digest,
-        printable(&plan.model),
+        short(&plan.model),
         plan.steps,
         table::bytes(plan.bytes as u64),
         plan.ring,
@@ -120,12 +120,8 @@ pub(crate) fn describe(plan: &PlanSummary) -> String {
     )
 }
 
-/// Names come from model files and peers: no control characters, and short.
-fn printable(name: &str) -> String {
-    let clean: String = name.chars().take(NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
+/// A name from a model file or peer, short.
+fn short(name: &str) -> String {
+    let clean = printable_line(&name.chars().take(NAME).collect::<String>());
     if name.chars().count() > NAME { clean + ".." } else { clean }
-}
-
-fn printable_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -103,7 +103,8 @@ fn calibrate(
     Ok(Model { plan: plan.map_err(|e| ModelError::Calibration(Box::new(e)))?, weights, float })
 }
 
-/// The plan in `ring`, if everything that calibration saw fits. Steps do not depend on the ring, only ranges do.
+/// The plan in `ring`, if everything that calibration saw fits. The steps stay those of the ring it was lowered for; only
+/// ranges and widths change.
 fn narrowed(plan: &Plan, weights: &Weights, maxima: &[u64], ring: Ring) -> Result<Plan, PlanError> {
     let mut plan = Plan { ring, ..plan.clone() };
     ranges::assign_calibrated(&mut plan, maxima, MARGIN)?;

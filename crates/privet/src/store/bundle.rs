@@ -188,18 +188,20 @@ impl BundleReader {
     }
 }
 
+impl BundleReader {
+    fn damaged(&self, instruction: usize) -> ProtocolError {
+        let problem = format!("bundle {}: the chunk of instruction {instruction} is damaged", self.header.id);
+        ProtocolError::Material(std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
+    }
+}
+
 impl Source for BundleReader {
     fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
         let mut head = [0; 12];
         self.input.read_exact(&mut head).map_err(ProtocolError::Material)?;
-        let [number, size] = [u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as u64, {
-            let mut size = [0; 8];
-            size.copy_from_slice(&head[4..]);
-            u64::from_le_bytes(size)
-        }];
-        if (number, size) != (instruction as u64, len as u64) {
-            let what = format!("bundle {}: chunk {number} where {instruction} was due", self.header.id);
-            return Err(ProtocolError::Size { what, expected: len, found: size as usize });
+        let (number, size) = head.split_at(4);
+        if number != (instruction as u32).to_le_bytes() || size != (len as u64).to_le_bytes() {
+            return Err(self.damaged(instruction));
         }
         let mut bytes = vec![0; len];
         self.input.read_exact(&mut bytes).map_err(ProtocolError::Material)?;
@@ -208,7 +210,6 @@ impl Source for BundleReader {
         if sum == crc32fast::hash(&bytes).to_le_bytes() {
             return Ok(bytes);
         }
-        let problem = format!("bundle {}: the chunk of instruction {instruction} is damaged", self.header.id);
-        Err(ProtocolError::Material(std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
+        Err(self.damaged(instruction))
     }
 }

@@ -13,7 +13,7 @@ use super::Role;
 use crate::ProtocolError;
 
 /// Kind of the frames that carry openings.
-pub const OPENING: FrameKind = FrameKind::new(0x200);
+const OPENING: FrameKind = FrameKind::new(0x200);
 
 /// The streams of one instruction under one party's seed.
 #[derive(Clone, Copy)]

@@ -33,10 +33,9 @@ use serde::{Deserialize, Serialize};
 
 pub use cost::Cost;
 pub use deal::deal;
-pub use gate::OPENING;
 pub use online::{Online, check_inputs, online};
 pub use prepare::prepare;
-pub use schedule::{Form, Instruction, Schedule};
+pub use schedule::{Instruction, Schedule};
 
 use crate::{ProtocolError, linear};
 

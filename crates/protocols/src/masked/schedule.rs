@@ -14,7 +14,7 @@ use crate::linear;
 
 /// How a wire is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+enum Form {
     /// m = v + λ is known to both parties, λ is shared.
     Masked,
     /// v is shared additively.
