@@ -117,6 +117,11 @@ fn ask(
         output::check_path(path, plan.outputs.len())?;
     }
     let inputs = model::fixed_inputs(&plan, &model::load_inputs(&plan, &args.input)?)?;
+    if matches!(args.reveal_to, Reveal::Server) && args.answer.output.is_some() {
+        let text =
+            "--output: with --reveal-to server this party learns nothing to write; leave one of them out";
+        return Err(Failure::error(Code::Usage, text));
+    }
     let reveal_to = match args.reveal_to {
         Reveal::Client => RevealTo::Client,
         Reveal::Server => RevealTo::Server,

@@ -168,7 +168,7 @@ fn an_interrupted_run_takes_its_parties_along() {
         let pids = first_children(&mut run);
         signal(&run, sent);
         // Impatience changes nothing: the parties are still ended and their keys removed.
-        let _ = nix::sys::signal::kill(Pid::from_raw(run.id() as i32), sent);
+        let _ = kill(Pid::from_raw(run.id() as i32), sent);
         let (code, stdout, stderr) = finish(run);
         let expected = if sent == Signal::SIGKILL { None } else { Some(130) };
         assert_eq!((code, stdout.as_str()), (expected, ""), "{sent}: {stderr}");

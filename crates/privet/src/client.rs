@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::session::{Meter, Steps, message};
 use crate::store::{self, Database, EpochId, Material, Purpose};
-use crate::supply::{self, Supply, Workshop};
+use crate::supply::{self, Preparation, Supply};
 use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
 
 const MODELS: &str = "models";
@@ -79,7 +79,7 @@ pub fn offline(
         let text = format!("{dropped} unused bundles for another model were burnt");
         observer.event(&Event::Warning { text });
     }
-    let shop = Workshop {
+    let preparation = Preparation {
         plan: &plan,
         masked: &masked,
         weights: None,
@@ -93,7 +93,7 @@ pub fn offline(
         if missing > 0 {
             let dealer = options.dealer.as_deref();
             let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
-            supply.some(missing, &shop, || wire::send(&mut channel, &ClientMessage::Working))?;
+            supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
         wire::send(&mut channel, &ClientMessage::Ready(material.ready(&purpose)?))?;

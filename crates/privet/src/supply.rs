@@ -1,9 +1,11 @@
 //! Fetching one-time material from the dealer, for server and client alike.
 
+use std::time::{Duration, Instant};
+
 use privet_net::{Channel, Deadlines, Fingerprint, TlsChannel, TlsConnector};
 use privet_plan::{Digest, Plan, Weights};
-use privet_protocols::ProtocolError;
 use privet_protocols::masked::{self, MaskedWeights, RevealTo, Role, Schedule, Source};
+use privet_protocols::{Progress, ProtocolError};
 use privet_ring::prg::Seed;
 
 use crate::config::{PartyConfig, PartyRole};
@@ -14,6 +16,9 @@ use crate::store::{BundleHeader, BundleId, EpochId, Material};
 use crate::wire::{
     self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply,
 };
+
+/// How often the partner is told that a bundle is still being prepared.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A connection to the dealer about inferences of one plan with one partner.
 pub(crate) struct Supply {
@@ -27,7 +32,7 @@ pub(crate) struct Supply {
 }
 
 /// What the bundles are prepared with.
-pub(crate) struct Workshop<'a> {
+pub(crate) struct Preparation<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) masked: &'a MaskedWeights,
     /// The server's own weights.
@@ -64,56 +69,62 @@ impl Supply {
         Ok(Self { channel, role, partner, plan: digest, epoch: grant.epoch, new_mask: grant.seed })
     }
 
-    /// Fetches, prepares and stores `count` more bundles.
+    /// Fetches, prepares and stores `count` more bundles, calling `alive` every few seconds.
     pub(crate) fn some(
         &mut self,
         count: u64,
-        shop: &Workshop,
-        mut each: impl FnMut() -> Result<(), Error>,
+        preparation: &Preparation,
+        mut alive: impl FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
         if count == 0 {
             return Ok(());
         }
         wire::send(&mut self.channel, &DealerRequest::Some(count))?;
-        let schedule = Schedule::new(shop.plan, RevealTo::Client);
+        let schedule = Schedule::new(preparation.plan, RevealTo::Client);
         for inference in 0..count {
-            self.take(inference, shop, &schedule)?;
-            each()?;
+            self.take(inference, preparation, &schedule, &mut alive)?;
+            alive()?;
         }
         Ok(())
     }
 
-    /// Fetches, prepares and stores exactly these bundles. Returns those that the dealer no longer has.
+    /// Fetches, prepares and stores exactly these bundles, calling `alive` every few seconds. Returns those that the dealer no longer has.
     pub(crate) fn these(
         &mut self,
         ids: Vec<BundleId>,
-        shop: &Workshop,
-        mut each: impl FnMut() -> Result<(), Error>,
+        preparation: &Preparation,
+        mut alive: impl FnMut() -> Result<(), Error>,
     ) -> Result<Vec<BundleId>, Error> {
         let mut gone = Vec::new();
         if ids.is_empty() {
             return Ok(gone);
         }
         wire::send(&mut self.channel, &DealerRequest::These(ids.clone()))?;
-        let schedule = Schedule::new(shop.plan, RevealTo::Client);
+        let schedule = Schedule::new(preparation.plan, RevealTo::Client);
         for (inference, id) in (0..).zip(ids) {
-            if !self.take(inference, shop, &schedule)? {
+            if !self.take(inference, preparation, &schedule, &mut alive)? {
                 gone.push(id);
             }
-            each()?;
+            alive()?;
         }
         Ok(gone)
     }
 
     /// Takes one offer. Returns whether there was one.
-    fn take(&mut self, inference: u64, shop: &Workshop, schedule: &Schedule) -> Result<bool, Error> {
+    fn take(
+        &mut self,
+        inference: u64,
+        preparation: &Preparation,
+        schedule: &Schedule,
+        alive: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<bool, Error> {
         let offer: Option<BundleOffer> = wire::receive(&mut self.channel)?;
         let Some(offer) = offer else { return Ok(false) };
-        let reply = if shop.material.status(offer.id)?.is_some() {
+        let reply = if preparation.material.status(offer.id)?.is_some() {
             OfferReply::Have
         } else {
             wire::send(&mut self.channel, &OfferReply::Take)?;
-            self.prepare(offer, inference, shop, schedule)?;
+            self.prepare(offer, inference, preparation, schedule, alive)?;
             OfferReply::Stored
         };
         wire::send(&mut self.channel, &reply)?;
@@ -124,8 +135,9 @@ impl Supply {
         &mut self,
         offer: BundleOffer,
         inference: u64,
-        shop: &Workshop,
+        preparation: &Preparation,
         schedule: &Schedule,
+        alive: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let header = BundleHeader {
             id: offer.id,
@@ -133,13 +145,14 @@ impl Supply {
             peer: self.partner,
             plan: self.plan,
             epoch: self.epoch,
-            ring_bits: shop.plan.ring.bits() as u8,
+            ring_bits: preparation.plan.ring.bits() as u8,
             seed: offer.seed,
         };
-        let mut writer = shop.material.writer(&header)?;
-        let mut steps = Steps { observer: shop.observer, phase: Phase::Offline, inference };
+        let mut writer = preparation.material.writer(&header)?;
+        let steps = Steps { observer: preparation.observer, phase: Phase::Offline, inference };
+        let mut steps = Alive { steps, alive, last: Instant::now() };
         let mut dealt = Dealt { channel: &mut self.channel };
-        let (plan, masked, weights) = (shop.plan, shop.masked, shop.weights);
+        let (plan, masked, weights) = (preparation.plan, preparation.masked, preparation.weights);
         masked::prepare(
             plan,
             schedule,
@@ -151,8 +164,8 @@ impl Supply {
             &mut writer,
             &mut steps,
         )?;
-        shop.meter.stored(shop.material.store(&header, writer)?);
-        shop.meter.inference();
+        preparation.meter.stored(preparation.material.store(&header, writer)?);
+        preparation.meter.inference();
         Ok(())
     }
 
@@ -162,6 +175,25 @@ impl Supply {
         self.channel.shutdown()?;
         meter.connection(&self.channel);
         Ok(())
+    }
+}
+
+/// Passes progress on, and now and then tells the partner who waits that work goes on: a bundle of a large model takes
+/// longer than a wait may.
+struct Alive<'a> {
+    steps: Steps<'a>,
+    alive: &'a mut dyn FnMut() -> Result<(), Error>,
+    last: Instant,
+}
+
+impl Progress for Alive<'_> {
+    fn step(&mut self, done: usize, total: usize, name: &str) {
+        self.steps.step(done, total, name);
+        if self.last.elapsed() > KEEP_ALIVE {
+            self.last = Instant::now();
+            // A partner that has gone shows at the next message.
+            let _ = (self.alive)();
+        }
     }
 }
 

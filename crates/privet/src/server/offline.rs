@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
 use crate::store::{BundleId, Material, Purpose, Status};
-use crate::supply::{Supply, Workshop};
+use crate::supply::{Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
 impl Server<'_> {
@@ -30,7 +30,8 @@ impl Server<'_> {
                 continue;
             }
             let alone = || Ok(());
-            let topped_up = self.fetch(client, alone, |supply, shop| supply.some(missing()?, shop, alone));
+            let topped_up =
+                self.fetch(client, alone, |supply, preparation| supply.some(missing()?, preparation, alone));
             // The client may have come first; a dealer that was asked for so many bundles is gone by now.
             if topped_up.is_err() && missing()? > 0 {
                 topped_up?;
@@ -54,7 +55,7 @@ impl Server<'_> {
         &self,
         client: Fingerprint,
         mut alive: impl FnMut() -> Result<(), Error>,
-        work: impl FnOnce(&mut Supply, &Workshop) -> Result<(), Error>,
+        work: impl FnOnce(&mut Supply, &Preparation) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let _fetching = loop {
             match self.fetching.try_lock() {
@@ -91,7 +92,7 @@ impl Server<'_> {
             self.observer.event(&Event::Warning { text });
         }
         let masked = masked::mask_weights(plan, &self.model.weights, &seed);
-        let shop = Workshop {
+        let preparation = Preparation {
             plan,
             masked: &masked,
             weights: Some(&self.model.weights),
@@ -99,7 +100,7 @@ impl Server<'_> {
             meter: self.meter,
             observer: self.observer,
         };
-        work(&mut supply, &shop)?;
+        work(&mut supply, &preparation)?;
         supply.finish(self.meter)
     }
 
@@ -171,11 +172,11 @@ impl Server<'_> {
         if self.phase == Phase::Offline && self.wanted(&material, purpose, ids)?.is_some() {
             let channel = std::cell::RefCell::new(channel);
             let alive = || wire::send(&mut **channel.borrow_mut(), &ServerMessage::Working);
-            self.fetch(purpose.peer, alive, |supply, shop| {
+            self.fetch(purpose.peer, alive, |supply, preparation| {
                 // Looked at again: another fetch may have brought some of them meanwhile.
                 if let Some(Wanted { fetch, burn }) = self.wanted(&material, purpose, ids)? {
                     material.discard(purpose, &burn)?;
-                    lost = supply.these(fetch, shop, alive)?;
+                    lost = supply.these(fetch, preparation, alive)?;
                 }
                 Ok(())
             })?;
