@@ -12,6 +12,7 @@ pub mod config;
 pub mod dealer;
 pub mod error;
 pub mod events;
+mod files;
 pub mod input;
 pub mod model;
 pub mod output;

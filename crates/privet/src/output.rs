@@ -9,6 +9,7 @@ use thiserror::Error;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use crate::files;
 use crate::input::npy;
 
 /// Writes named outputs to `path`, by its extension:
@@ -25,7 +26,8 @@ use crate::input::npy;
 /// Unknown extension, several outputs where only one fits, a missing directory, and failures of the system.
 pub fn write<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<(), OutputError> {
     let bytes = encode(path, outputs)?;
-    write_atomically(path, &bytes).map_err(|source| OutputError::Write { path: path.into(), source })
+    files::write(path, &bytes, files::PRIVATE)
+        .map_err(|source| OutputError::Write { path: path.into(), source })
 }
 
 /// Checks, before hours of work, that [`write()`] with this many outputs would not be refused.
@@ -40,8 +42,12 @@ pub fn check_path(path: &Path, outputs: usize) -> Result<(), OutputError> {
     if path.is_dir() {
         return Err(OutputError::IsDirectory { path: path.into() });
     }
-    let directory = directory(path);
-    if directory.is_dir() { Ok(()) } else { Err(OutputError::NoDirectory { path: path.into(), directory }) }
+    let directory = files::directory(path);
+    if directory.is_dir() {
+        Ok(())
+    } else {
+        Err(OutputError::NoDirectory { path: path.into(), directory: directory.into() })
+    }
 }
 
 /// Why outputs cannot be written.
@@ -177,21 +183,6 @@ fn to_csv<T: Float>(array: &ArrayD<T>) -> String {
     let values: Vec<String> = array.iter().map(T::to_string).collect();
     let columns = (values.len() / rows.max(1)).max(1);
     values.chunks(columns).map(|row| row.join(",") + "\n").collect()
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
-    let mut file = tempfile::Builder::new().prefix(".privet-").tempfile_in(directory(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-fn directory(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
-        _ => ".".into(),
-    }
 }
 
 #[cfg(test)]

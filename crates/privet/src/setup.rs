@@ -3,10 +3,10 @@
 //! Everything is made in one place for convenience, then each directory is moved to the host of its party. Private
 //! keys appear in their party's directory only; what the others get is the certificate.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use privet_net::identity::{CERTIFICATE_FILE, KEY_FILE};
@@ -14,6 +14,7 @@ use privet_net::{Fingerprint, Identity, NetError};
 use privet_protocols::masked::RevealTo;
 
 use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigFile, DeadlinesFile, PartyRole, PeerFile};
+use crate::files;
 
 /// Directory of the peers' certificates in a party's directory.
 const PEERS_DIR: &str = "peers";
@@ -193,13 +194,7 @@ fn check_names(clients: &[String]) -> Result<(), SetupError> {
 }
 
 fn private_dir(dir: &Path) -> Result<(), SetupError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    // The directory may have been there, open to others.
-    let restricted = made.and_then(|()| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-    });
-    restricted.map_err(|source| SetupError::Write { path: dir.to_owned(), source })
+    files::private_dir(dir).map_err(|source| SetupError::Write { path: dir.to_owned(), source })
 }
 
 fn write_config(member: &Member, peers: Vec<PeerFile>) -> Result<(), SetupError> {
@@ -234,6 +229,7 @@ fn write_config(member: &Member, peers: Vec<PeerFile>) -> Result<(), SetupError>
 mod tests {
     use super::*;
     use crate::config::{ConfigError, PartyConfig};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn options(out: &Path) -> SetupOptions {

@@ -8,9 +8,9 @@
 mod compile;
 mod inputs;
 
-use std::fs::{DirBuilder, File, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use privet_graph::{FloatModel, GraphError};
@@ -20,6 +20,7 @@ use privet_plan::{Plan, PlanError, Weights};
 use privet_protocols::ProtocolError;
 use privet_ring::RingError;
 
+use crate::files;
 use crate::input::InputError;
 
 pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, MARGIN, compile};
@@ -141,8 +142,8 @@ impl Model {
         let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         make.map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
         // While a model is replaced, old weights with a new plan are refused by their digest.
-        write(&dir.join(WEIGHTS_FILE), &weights, 0o600)?;
-        write(&dir.join(PLAN_FILE), &self.plan.to_bytes(), 0o644)
+        write(&dir.join(WEIGHTS_FILE), &weights, files::PRIVATE)?;
+        write(&dir.join(PLAN_FILE), &self.plan.to_bytes(), files::PUBLIC)
     }
 }
 
@@ -192,16 +193,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ModelError> {
-    let attempt = || {
-        let parent = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".privet-").tempfile_in(parent)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(parent)?.sync_all()
-    };
-    attempt().map_err(|source| ModelError::Write { path: path.to_owned(), source })
+    files::write(path, bytes, mode).map_err(|source| ModelError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

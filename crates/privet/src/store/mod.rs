@@ -11,40 +11,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::files;
 
 pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, EpochId};
 pub(crate) use database::Database;
 pub(crate) use material::{Material, Purpose, Status};
 
-/// Creates a directory (and its parents) that only its owner can read.
+/// Creates a directory (and its parents) that only its owner can enter.
 pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    let create = || {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        // One that was there before may be open to others.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-    };
-    create().map_err(StoreError::io(path))
+    files::private_dir(path).map_err(StoreError::io(path))
 }
 
 /// Writes a file that only its owner can read, durably and atomically.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        // Temporary files are created with mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(StoreError::io(path))?;
-    sync_dir(dir)
+    files::write(path, bytes, files::PRIVATE).map_err(StoreError::io(path))
 }
 
 /// Makes renames and removals in a directory durable.
 fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io(path))
+    files::sync_dir(path).map_err(StoreError::io(path))
 }
 
 /// The whole of a file.
