@@ -209,6 +209,14 @@ impl Lab {
         server.join();
     }
 
+    /// Checks that a server online answers the client about these digits as the reference does.
+    pub fn answers(&self, model: &str, digits: &[u32]) {
+        let server = self.server_online(model);
+        for &n in digits {
+            assert_eq!(self.client_online("client", &server, n).unwrap(), self.reference(model, n));
+        }
+    }
+
     /// What the digit model gives in the clear.
     pub fn reference(&self, model: &str, n: u32) -> Vec<i64> {
         let model = self.model(model);
