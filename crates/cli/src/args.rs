@@ -234,7 +234,7 @@ pub(crate) enum ServerPhase {
     /// Fetch material from the dealer and hand the plan to clients, until each is prepared.
     Offline {
         /// Inferences to hold material for, per client.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         count: u64,
         /// Exit after this many clients instead of all configured ones.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -280,7 +280,7 @@ pub(crate) enum ClientPhase {
     /// Fetch the plan from the server and material from the dealer; continues where a broken run stopped.
     Offline {
         /// Inferences to hold material for.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         count: u64,
     },
     /// One private inference.

@@ -231,7 +231,12 @@ fn read_text(path: &Path) -> Result<String, NetError> {
 fn io_problem(path: &Path, error: &std::io::Error) -> NetError {
     let problem = match error.kind() {
         ErrorKind::NotFound => {
-            "missing; make it with privet setup, or copy it from the other party".to_owned()
+            if path.extension().is_some_and(|e| e == "key") {
+                "missing; a private key exists once: restore it, or make new identities with privet setup"
+                    .to_owned()
+            } else {
+                "missing; make it with privet setup, or copy it from the party it belongs to".to_owned()
+            }
         }
         ErrorKind::AlreadyExists => "already exists; remove it first if it is no longer needed".to_owned(),
         _ => error.to_string(),

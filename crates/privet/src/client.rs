@@ -54,7 +54,7 @@ struct Agreement {
 /// held already counts, so that a broken run continues where it stopped.
 ///
 /// # Errors
-/// If server, dealer or state fail; what was stored until then stays usable.
+/// If server, dealer or state fail, or the server allows fewer; what was stored until then stays usable.
 pub fn offline(
     config: PartyConfig,
     options: &ClientOptions,
@@ -114,15 +114,16 @@ pub fn offline(
     channel.shutdown()?;
     meter.connection(&channel);
     message(observer, format!("{} inferences are ready", both.len()));
+    let report = meter.report(PartyRole::Client, Phase::Offline, observer);
     if (both.len() as u64) < options.count {
-        let text = format!(
-            "{} were asked for; the server does not hold or allow more: its operator runs `privet server offline` \
-             with a larger --count",
+        return Err(Error::NotReady(format!(
+            "only {} of {} inferences are ready: the server does not hold or allow more; its operator runs `privet server \
+             offline` with a larger --count",
+            both.len(),
             options.count
-        );
-        observer.event(&Event::Warning { text });
+        )));
     }
-    Ok(meter.report(PartyRole::Client, Phase::Offline, observer))
+    Ok(report)
 }
 
 /// The plan agreed with the configured server, to prepare an input with.
@@ -150,8 +151,9 @@ pub fn online(
     let material = Material::open(&database, &config.state)?;
     let (plan, agreement) = agreed(&config, &database)?;
     if !config.allows(options.reveal_to) {
-        let text = format!("this configuration does not allow to reveal outputs to {:?}", options.reveal_to);
-        return Err(Error::NotReady(format!("{text}; add it to reveal_to in {}", config.dir.display())));
+        let (to, file) = (options.reveal_to, config.dir.join(crate::config::CONFIG_FILE));
+        let text = format!("this configuration does not allow to reveal outputs to {to}");
+        return Err(Error::NotReady(format!("{text}; add \"{to}\" to reveal_to in {}", file.display())));
     }
     masked::check_inputs(&plan, inputs)?;
     let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();

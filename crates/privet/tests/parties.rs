@@ -50,7 +50,8 @@ fn a_client_gets_no_more_inferences_than_the_server_allows() {
     let lab = Lab::new(&["client"]);
     let dealer = lab.dealer();
     let server = lab.server_offline("model", &dealer, 1);
-    lab.client_offline("client", &server, &dealer, 3).unwrap();
+    let error = lab.client_offline("client", &server, &dealer, 3).unwrap_err().to_string();
+    assert!(error.contains("only 1 of 3 inferences are ready"), "{error}");
     server.join();
     assert_eq!((bundles(&lab, "server").len(), bundles(&lab, "client").len()), (1, 3));
     // What the client holds in advance is used when the server allows more.

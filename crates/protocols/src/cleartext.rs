@@ -175,7 +175,7 @@ impl Context<'_> {
             value,
             needed: 129 - magnitude.leading_zeros(),
             bits: u32::from(self.step.range.bits),
-            advice: "use a wider --ring, fewer --frac-bits, or calibration inputs that cover this input",
+            advice: "check that the input is in the range the model expects, then use a wider --ring (at most 64), fewer --frac-bits, or calibration inputs that cover this input",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use privet_graph::{Compiled, FloatModel};
-use privet_plan::{Plan, PlanError, Preprocess, Weights, ranges};
+use privet_plan::{Channels, Layout, Plan, PlanError, Preprocess, Weights, ranges};
 use privet_protocols::{Silent, cleartext};
 use privet_ring::Ring;
 
@@ -73,10 +73,35 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
     };
     let Compiled { plan, weights, float } = privet_graph::compile(&graph, &graph_options)
         .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
+    if options.preprocess.is_some() {
+        check_fit(&plan)?;
+    }
     if options.calibrate.is_empty() {
         return Ok(Model { plan, weights, float });
     }
     calibrate(plan, weights, float, &options.calibrate, ring)
+}
+
+/// Refuses a preprocessing whose pictures fit no input: otherwise the data owner finds out, when it is too late.
+fn check_fit(plan: &Plan) -> Result<(), ModelError> {
+    let Some(p) = plan.inputs.first().map(|input| &input.preprocess) else { return Ok(()) };
+    // Without a fixed size it depends on the picture.
+    let Some([height, width]) = p.crop.or(p.resize).map(|size| size.map(|side| side as usize)) else {
+        return Ok(());
+    };
+    let channels = if p.channels == Channels::Gray { 1 } else { 3 };
+    let made = match p.layout {
+        Layout::Nchw => [1, channels, height, width],
+        Layout::Nhwc => [1, height, width, channels],
+    };
+    if plan.inputs.iter().any(|input| input.shape.get(1..) == Some(&made[1..])) {
+        return Ok(());
+    }
+    let expected: Vec<String> = plan.inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
+    Err(ModelError::Options(format!(
+        "--preprocess makes pictures of shape {made:?}, the model expects {}; choose another preset or a TOML file",
+        expected.join(", ")
+    )))
 }
 
 fn calibrate(

@@ -119,3 +119,10 @@ fn a_model_file_that_is_missing_or_damaged_is_named() {
     let error = compile(&digits("digits.onnx"), &shaped).err().unwrap().to_string();
     assert!(error.contains("--input-shape") && error.contains("image"), "{error}");
 }
+
+#[test]
+fn a_preprocessing_that_cannot_fit_is_refused() {
+    let options = CompileOptions { preprocess: Some("imagenet".to_owned()), ..options() };
+    let error = compile(&digits("digits.onnx"), &options).err().unwrap().to_string();
+    assert!(error.contains("[1, 3, 224, 224]") && error.contains("[1, 1, 8, 8]"), "{error}");
+}

@@ -86,6 +86,10 @@ pub fn online(
     let meter = Meter::start();
     let server = Server::new(&config, model, options, Phase::Online, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
+    for client in config.peers(PartyRole::Client) {
+        let held = server.held(client.pinned.fingerprint())?;
+        session::message(observer, format!("material for {held} inferences with {}", client.name));
+    }
     session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p))?;
     Ok(meter.report(PartyRole::Server, Phase::Online, observer))
 }

@@ -113,14 +113,10 @@ impl Server<'_> {
             }
             std::thread::sleep(WAIT_FOR_FETCH);
         }
-        if self.mask(client)?.is_none()
-            && let Err(e) = self.fetch(client, || Ok(()), |_, _| Ok(()))
-        {
-            let reason = "the server could not reach the dealer; ask its operator";
-            wire::refuse(channel, refusal::UNAVAILABLE, reason);
-            return Err(e);
-        }
-        let mask = self.mask(client)?.ok_or_else(|| Error::NotReady("no mask of the weights".to_owned()))?;
+        let Some(mask) = self.mask(client)? else {
+            let reason = "the server has prepared nothing for this client and model; its operator runs `privet server offline`";
+            return Err(wire::refuse(channel, refusal::UNAVAILABLE, reason));
+        };
         let plan_bytes = self.model.plan.to_bytes();
         let hello =
             ServerHello::Offline { plan: self.plan, plan_bytes: plan_bytes.len() as u64, epoch: mask.epoch };

@@ -41,20 +41,20 @@ impl Server<'_> {
         }
         if !self.config.allows(reveal_to) {
             let reason =
-                format!("the server's configuration does not allow to reveal outputs to {reveal_to:?}");
+                format!("the server's configuration does not allow to reveal outputs to {reveal_to}");
             return Err(wire::refuse(channel, refusal::REVEAL, &reason));
         }
         let material = Material::attach(&self.database, &self.config.state);
         let purpose = self.purpose(client, epoch);
         let schedule = Schedule::new(&self.model.plan, reveal_to);
         let Some((id, mut reader)) = self.take(&material, &purpose, &schedule, bundles)? else {
-            let mut reason = "the server holds none of the client's bundles".to_owned();
+            let mut reason = "no inference is prepared on both sides".to_owned();
             for id in bundles {
                 if material.status(*id)? == Some(Status::Burnt) {
                     reason = format!("bundle {id} was used before: a replayed session, or restored state");
                 }
             }
-            reason.push_str("; run `privet client offline` again");
+            reason.push_str("; run the offline phase again: `privet dealer`, `privet server offline` and `privet client offline`");
             return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
         };
         wire::greet(channel, &ServerHello::Online { bundle: id })?;

@@ -61,6 +61,16 @@ pub enum RevealTo {
     Both,
 }
 
+impl std::fmt::Display for RevealTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Both => "both",
+        })
+    }
+}
+
 impl RevealTo {
     /// Whether `role` learns the outputs.
     pub fn includes(self, role: Role) -> bool {
