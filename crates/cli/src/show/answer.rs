@@ -10,8 +10,8 @@ use super::{printable_line, table};
 
 /// Characters of a full bar.
 const BAR: usize = 24;
-/// Values of a tensor that are shown.
-const PREVIEW: usize = 8;
+/// Values of a tensor that are shown: all of most outputs, but not a whole picture; `--output` and `--json` have everything.
+const PREVIEW: usize = 1000;
 
 /// The most probable classes of the first output that is a classification.
 pub(crate) fn best(outputs: &[Output], labels: &[String], k: usize) -> Vec<Top> {

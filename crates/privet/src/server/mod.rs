@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use privet_net::{Fingerprint, TlsChannel};
 use privet_plan::Digest;
-
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +18,6 @@ use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::model::LoadedModel;
 use crate::session::{self, Meter};
 use crate::store::{self, Database, EpochId, Material, Purpose};
-
 use crate::wire::{self, ClientHello, refusal};
 
 const MASKS: &str = "weight_masks";
