@@ -1,24 +1,23 @@
 //! Lowering a graph onto a plan.
 //!
-//! Inputs and weights carry f fractional bits. A linear layer's result carries 2f and stays so ("pending") as long as
+//! Inputs and weights carry f fractional bits, integers and truth values none. A linear layer's result carries 2f and stays so ("pending") as long as
 //! its readers can use it that way: truncation happens inside a ReLU when there is one, else in front of the first
 //! reader that needs f.
 
+mod context;
+
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use ndarray::ArrayD;
 use privet_plan::{
-    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
-    WireId, ranges,
+    InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId, ranges,
 };
-use privet_ring::{Ring, fixed};
+use privet_ring::Ring;
+
+pub use context::Lowering;
 
 use crate::facts::{self, Facts};
-use crate::tensor::contiguous;
-use crate::{Args, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};
-
-/// Most copies that broadcasting one axis may make.
-const MAX_COPIES: usize = 4096;
+use crate::{DType, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};
 
 /// What a compilation needs besides the model.
 #[derive(Debug, Clone)]
@@ -81,8 +80,8 @@ struct Builder {
     plan: Plan,
     weights: Vec<Vec<i64>>,
     places: HashMap<ValueId, Place>,
-    /// Truncated twins of pending wires, so that several readers share one truncation.
-    truncated: HashMap<WireId, WireId>,
+    /// Twins with f fractional bits, so that several readers share one truncation.
+    rescaled: HashMap<WireId, WireId>,
     uses: Vec<usize>,
 }
 
@@ -101,7 +100,7 @@ impl Builder {
             },
             weights: Vec::new(),
             places: HashMap::new(),
-            truncated: HashMap::new(),
+            rescaled: HashMap::new(),
             uses: graph.uses(),
         };
         for (i, input) in graph.inputs.iter().enumerate() {
@@ -154,12 +153,13 @@ impl Builder {
         let mut ctx = Lowering { builder: self, node, operands: &operands, results: &results, wires };
         let wires = node.op.lower(&mut ctx).map_err(at)?;
         for ((output, fact), wire) in node.outputs.iter().zip(&results).zip(wires) {
-            let found = &self.plan.steps[wire.index()].shape;
-            if *found != fact.shape {
+            let step = &self.plan.steps[wire.index()];
+            let is_whole = step.frac_bits == 0;
+            if step.shape != fact.shape || is_whole != (fact.dtype != DType::F32) {
                 return Err(at(OpError::mismatch(
                     "lowered result",
-                    format!("{:?}", fact.shape),
-                    format!("{found:?}"),
+                    format!("{:?} {:?}", fact.dtype, fact.shape),
+                    format!("{:?} with {} fractional bits", step.shape, step.frac_bits),
                 )));
             }
             self.places.insert(*output, Place { wire, post: Post::None });
@@ -182,7 +182,8 @@ impl Builder {
                 problem: "it does not depend on the model's inputs".to_owned(),
             });
         };
-        let wire = self.at_base(&output.name, wire);
+        let whole = self.plan.steps[wire.index()].frac_bits == 0;
+        let wire = if whole { wire } else { self.at_base(&output.name, wire) };
         self.plan.outputs.push(OutputSpec { name: output.name.clone(), wire, post });
         Ok(())
     }
@@ -199,196 +200,18 @@ impl Builder {
     /// The same value with f fractional bits.
     fn at_base(&mut self, name: &str, wire: WireId) -> WireId {
         let step = &self.plan.steps[wire.index()];
-        let shift = step.frac_bits - self.plan.frac_bits;
-        if shift == 0 {
-            return wire;
-        }
-        if let Some(&done) = self.truncated.get(&wire) {
+        let base = self.plan.frac_bits;
+        let op = match step.frac_bits.cmp(&base) {
+            Ordering::Equal => return wire,
+            Ordering::Greater => Op::Trunc { shift: step.frac_bits - base },
+            Ordering::Less => Op::Combine { coefficients: vec![1 << (base - step.frac_bits)], constant: 0 },
+        };
+        if let Some(&done) = self.rescaled.get(&wire) {
             return done;
         }
         let shape = step.shape.clone();
-        let done = self.emit(name, Op::Trunc { shift }, &[wire], shape, self.plan.frac_bits);
-        self.truncated.insert(wire, done);
+        let done = self.emit(name, op, &[wire], shape, base);
+        self.rescaled.insert(wire, done);
         done
-    }
-}
-
-/// What an operator sees while it is lowered: its operands, and means to append steps.
-#[derive(Debug)]
-pub struct Lowering<'a> {
-    builder: &'a mut Builder,
-    node: &'a Node,
-    operands: &'a [Option<&'a Fact>],
-    results: &'a [&'a Fact],
-    wires: Vec<Option<WireId>>,
-}
-
-impl<'a> Lowering<'a> {
-    /// Facts of the operands.
-    pub fn operands(&self) -> Args<'a, Fact> {
-        Args(self.operands)
-    }
-
-    /// Shape of the first result.
-    pub fn shape(&self) -> &'a [usize] {
-        &self.results[0].shape
-    }
-
-    /// The wire of operand `i`; refused when the operand is a constant.
-    pub fn wire(&self, i: usize, what: &'static str) -> Result<WireId, OpError> {
-        match self.wires.get(i).copied().flatten() {
-            Some(wire) => Ok(wire),
-            None => Err(OpError::unsupported(
-                format!("a constant (or a function of the receiver's) as {what}"),
-                "a value that depends on the model's input",
-            )),
-        }
-    }
-
-    /// The float constant of operand `i`; refused when it depends on the inputs.
-    pub fn weight(&self, i: usize, what: &'static str) -> Result<&'a ArrayD<f32>, OpError> {
-        self.operands().get(i, what)?.known(what)?.floats(what)
-    }
-
-    /// The float constant of operand `i`, if it is one.
-    pub fn constant(&self, i: usize) -> Option<&'a ArrayD<f32>> {
-        self.operands().optional(i)?.value.as_deref()?.floats("constant").ok()
-    }
-
-    /// Fractional bits f of inputs, weights and truncated wires.
-    pub fn base(&self) -> u8 {
-        self.builder.plan.frac_bits
-    }
-
-    /// Width of the ring.
-    pub fn ring_bits(&self) -> u32 {
-        self.builder.plan.ring.bits()
-    }
-
-    /// Fractional bits of a wire.
-    pub fn frac_bits(&self, wire: WireId) -> u8 {
-        self.builder.plan.steps[wire.index()].frac_bits
-    }
-
-    /// Shape of a wire.
-    pub fn shape_of(&self, wire: WireId) -> &[usize] {
-        self.builder.plan.shape(wire)
-    }
-
-    /// The same value with f fractional bits, truncated if it is pending.
-    pub fn at_base(&mut self, wire: WireId) -> WireId {
-        self.builder.at_base(&self.node.name, wire)
-    }
-
-    /// Appends a step.
-    pub fn emit(&mut self, op: Op, inputs: &[WireId], shape: Vec<usize>, frac_bits: u8) -> WireId {
-        self.builder.emit(&self.node.name, op, inputs, shape, frac_bits)
-    }
-
-    /// Appends a step that moves elements and keeps the scale of its only operand.
-    pub fn layout(&mut self, op: Op, input: WireId, shape: Vec<usize>) -> WireId {
-        let frac_bits = self.frac_bits(input);
-        self.emit(op, &[input], shape, frac_bits)
-    }
-
-    /// The same elements under another shape.
-    pub fn reshape(&mut self, wire: WireId, shape: &[usize]) -> WireId {
-        if self.shape_of(wire) == shape { wire } else { self.layout(Op::Reshape, wire, shape.to_vec()) }
-    }
-
-    /// Permutes axes: axis `i` of the result is axis `perm[i]` of the operand.
-    pub fn transpose(&mut self, wire: WireId, perm: &[usize]) -> WireId {
-        let from = self.shape_of(wire);
-        let shape = perm.iter().map(|&a| from[a]).collect();
-        self.layout(Op::Transpose { perm: perm.iter().map(|&a| a as u32).collect() }, wire, shape)
-    }
-
-    /// Joins wires along an axis; pending ones are truncated first unless all carry the same scale.
-    pub fn concat(&mut self, wires: &[WireId], axis: usize) -> Result<WireId, OpError> {
-        if wires.len() > MAX_COPIES {
-            return Err(OpError::unsupported(format!("{} operands", wires.len()), "at most 4096 operands"));
-        }
-        match wires {
-            [] => {
-                return Err(OpError::unsupported(
-                    "constants alone",
-                    "an operand that depends on the model's input",
-                ));
-            }
-            [only] => return Ok(*only),
-            _ => {}
-        }
-        let same = wires.iter().all(|&w| self.frac_bits(w) == self.frac_bits(wires[0]));
-        let wires: Vec<WireId> = wires.iter().map(|&w| if same { w } else { self.at_base(w) }).collect();
-        let mut shape = self.shape_of(wires[0]).to_vec();
-        shape[axis] = wires.iter().map(|&w| self.shape_of(w)[axis]).sum();
-        let frac_bits = self.frac_bits(wires[0]);
-        Ok(self.emit(Op::Concat { axis: axis as u32 }, &wires, shape, frac_bits))
-    }
-
-    /// Repeats elements until the wire has `shape` (numpy's rule).
-    pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> Result<WireId, OpError> {
-        let from = self.shape_of(wire);
-        let mut padded = vec![1; shape.len() - from.len()];
-        padded.extend(from);
-        let mut wire = self.reshape(wire, &padded);
-        for axis in 0..shape.len() {
-            if padded[axis] != shape[axis] {
-                wire = self.concat(&vec![wire; shape[axis]], axis)?;
-            }
-        }
-        Ok(wire)
-    }
-
-    /// `Σ sign·wire + constant` at the largest scale of the operands; equal shapes. Scales are made equal by
-    /// multiplying, which is exact and free, where truncating would cost a round.
-    pub fn combine(&mut self, terms: &[(WireId, i64)], constant: i64) -> Result<WireId, OpError> {
-        if terms.len() > MAX_COPIES {
-            return Err(OpError::unsupported(format!("{} operands", terms.len()), "at most 4096 operands"));
-        }
-        let frac_bits = terms.iter().map(|&(w, _)| self.frac_bits(w)).max().unwrap_or(self.base());
-        let coefficients = terms.iter().map(|&(w, sign)| sign << (frac_bits - self.frac_bits(w))).collect();
-        let wires: Vec<WireId> = terms.iter().map(|&(w, _)| w).collect();
-        let shape = self.shape_of(wires[0]).to_vec();
-        Ok(self.emit(Op::Combine { coefficients, constant }, &wires, shape, frac_bits))
-    }
-
-    /// Adds a private constant that broadcasts to the wire's shape.
-    pub fn add_param(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
-        let frac_bits = self.frac_bits(wire);
-        let param = self.param(suffix, values, frac_bits)?;
-        let shape = self.shape_of(wire).to_vec();
-        Ok(self.emit(Op::AddParam { param }, &[wire], shape, frac_bits))
-    }
-
-    /// Multiplies with a private constant that broadcasts to the wire's shape.
-    pub fn scale(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
-        let wire = self.at_base(wire);
-        let factor = self.param(suffix, values, self.base())?;
-        let shape = self.shape_of(wire).to_vec();
-        Ok(self.emit(Op::Scale { factor }, &[wire], shape, 2 * self.base()))
-    }
-
-    /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.
-    pub fn param(&mut self, suffix: &str, values: &ArrayD<f32>, frac_bits: u8) -> Result<ParamId, OpError> {
-        let name = format!("{}.{suffix}", self.node.name);
-        let ring = self.ring_bits();
-        let encode = |&v: &f32| fixed::encode(f64::from(v), ring, u32::from(frac_bits));
-        let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
-            let largest =
-                values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
-            let scaled = (f64::from(largest).abs() * f64::from(frac_bits).exp2()).round();
-            return Err(OpError::WeightRange {
-                tensor: name,
-                value: f64::from(largest),
-                needed: if scaled.is_finite() { (scaled + 1.0).log2().ceil() as u32 + 1 } else { u32::MAX },
-                frac_bits: u32::from(frac_bits),
-                ring,
-            });
-        };
-        let id = ParamId(self.builder.plan.params.len() as u32);
-        self.builder.plan.params.push(ParamSpec { name, shape: values.shape().to_vec(), frac_bits });
-        self.builder.weights.push(integers);
-        Ok(id)
     }
 }

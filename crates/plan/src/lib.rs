@@ -18,13 +18,13 @@ use privet_ring::Ring;
 use serde::{Deserialize, Serialize};
 
 pub use digest::Digest;
-pub use op::{Op, ParamId, WireId};
+pub use op::{Op, ParamId, Tap, WireId};
 pub use preprocess::{Channels, Layout, Preprocess};
 pub use privet_ring::geometry::Window;
 pub use weights::Weights;
 
 /// Version of the plan's meaning and encoding; other versions are refused.
-pub const PLAN_VERSION: u16 = 1;
+pub const PLAN_VERSION: u16 = 2;
 
 /// What is wrong with a plan, its weights or their files.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,15 @@ impl ParamId {
     }
 }
 
+/// One term of a row of [`Op::AxisMap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tap {
+    /// Position along the operand's axis.
+    pub index: u32,
+    /// Public factor.
+    pub coefficient: i64,
+}
+
 /// What a step computes, exactly, on signed integers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
@@ -68,6 +77,20 @@ pub enum Op {
         /// The addend, at the operand's scale.
         param: ParamId,
     },
+    /// Elementwise product of two wires of equal shape; the scales add.
+    Multiply,
+    /// `[.., m, k] x [.., k, n]` of two wires with equal leading axes; the scales add.
+    BatchMatMul,
+    /// A public sparse matrix along one axis: element `o` of the result's axis is `Σ coefficient · x[index]` over row `o`.
+    /// Gathers, repeats, sums and interpolates; the scale grows by `coefficient_bits`.
+    AxisMap {
+        /// The axis.
+        axis: u32,
+        /// One row per element of the result's axis; an empty row gives zeros.
+        rows: Vec<Vec<Tap>>,
+        /// Fractional bits of the coefficients.
+        coefficient_bits: u8,
+    },
     /// Average over windows: sum times round(2^`reciprocal_bits` / count); the scale grows by `reciprocal_bits`.
     AveragePool {
         /// The window.
@@ -88,6 +111,22 @@ pub enum Op {
         shift: u8,
         /// Effective width: -2^(width-1) <= x < 2^(width-1).
         width: u8,
+    },
+    /// 1 where x >= 0 and 0 elsewhere, at scale 0, comparing only the low `width` bits.
+    NonNegative {
+        /// Effective width: -2^(width-1) <= x < 2^(width-1).
+        width: u8,
+    },
+    /// `[x >= 0] · t` for operands x and t, comparing only the low `width` bits of x. The shape of t is that of x, or has
+    /// one more axis in front: several values chosen by one comparison.
+    Select {
+        /// Effective width: -2^(width-1) <= x < 2^(width-1).
+        width: u8,
+    },
+    /// `entries[x]` for 0 <= x < 2^k, a public table of 2^k entries, 1 <= k <= 8.
+    Table {
+        /// At the result's scale.
+        entries: Vec<i64>,
     },
     /// Maximum over windows of the positions inside the input (padding never wins).
     MaxPool {
@@ -120,4 +159,33 @@ pub enum Op {
         /// The axis.
         axis: u32,
     },
+}
+
+impl Op {
+    /// Name of the operation, for people and for tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Input { .. } => "input",
+            Self::Combine { .. } => "combine",
+            Self::Conv { .. } => "conv",
+            Self::MatMul { .. } => "matmul",
+            Self::Scale { .. } => "scale",
+            Self::AddParam { .. } => "add",
+            Self::Multiply => "multiply",
+            Self::BatchMatMul => "batch-matmul",
+            Self::AxisMap { .. } => "axis-map",
+            Self::AveragePool { .. } => "average-pool",
+            Self::Trunc { .. } => "trunc",
+            Self::Relu { .. } => "relu",
+            Self::NonNegative { .. } => "non-negative",
+            Self::Select { .. } => "select",
+            Self::Table { .. } => "table",
+            Self::MaxPool { .. } => "max-pool",
+            Self::Reshape => "reshape",
+            Self::Transpose { .. } => "transpose",
+            Self::Slice { .. } => "slice",
+            Self::Pad { .. } => "pad",
+            Self::Concat { .. } => "concat",
+        }
+    }
 }

@@ -70,6 +70,7 @@ fn assign_widths(plan: &mut Plan) {
         match &mut plan.steps[i].op {
             // A fused truncation compares above the dropped bits at least.
             Op::Relu { shift, width } => *width = bits.max(*shift + 1).min(full),
+            Op::NonNegative { width } | Op::Select { width } => *width = bits,
             Op::MaxPool { width, .. } => *width = (bits + 1).min(full),
             _ => {}
         }

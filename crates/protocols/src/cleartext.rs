@@ -87,6 +87,29 @@ impl Context<'_> {
                 };
                 self.narrow((0..operands[0].len()).map(sum))
             }
+            Op::Multiply => {
+                let product = |(&a, &b): (&i64, &i64)| i128::from(a) * i128::from(b);
+                self.narrow(operands[0].iter().zip(operands[1]).map(product))
+            }
+            Op::BatchMatMul => self.batch_product(operands[0], operands[1]),
+            Op::AxisMap { .. } => {
+                let add = |sum: i128, k: i64, v: i64| sum + i128::from(k) * i128::from(v);
+                self.narrow(linear::axis_map(self.plan, self.step, operands[0], add))
+            }
+            Op::NonNegative { .. } => self.narrow(operands[0].iter().map(|&v| i128::from(v >= 0))),
+            Op::Select { .. } => {
+                let chosen = |(&t, &x): (&i64, &i64)| if x >= 0 { i128::from(t) } else { 0 };
+                self.narrow(operands[1].iter().zip(operands[0].iter().cycle()).map(chosen))
+            }
+            Op::Table { entries } => {
+                let outside = operands[0].iter().find(|&&v| !(0..entries.len() as i64).contains(&v));
+                if let Some(&v) = outside {
+                    let bits = entries.len().trailing_zeros() + 1;
+                    let advice = "the operand of a table must be from 0 to the last entry";
+                    return Err(Overflow { bits, advice, ..self.overflow(i128::from(v)) }.into());
+                }
+                self.narrow(operands[0].iter().map(|&v| i128::from(entries[v as usize])))
+            }
             Op::AveragePool { window, .. } => {
                 let wide: Vec<i128> = operands[0].iter().map(|&v| i128::from(v)).collect();
                 let factors = linear::reciprocals(self.plan, self.step);
@@ -137,6 +160,24 @@ impl Context<'_> {
             (self.exact_product(x, &low(w)), self.exact_product(x, &high(w)))
         };
         low.iter().zip(&high).map(|(l, h)| l.saturating_add(h.saturating_mul(1 << half))).collect()
+    }
+
+    /// Products of two wires' matrices, exactly: modulo 2^64 where no sum can reach 2^63, else term by term.
+    fn batch_product(&self, x: &[i64], y: &[i64]) -> Result<Vec<i64>, ProtocolError> {
+        let [.., m, k] = *self.plan.shape(self.step.inputs[0]) else { unreachable!("validated: a matrix") };
+        let n = self.step.shape[self.step.shape.len() - 1];
+        let largest = |v: &[i64]| v.iter().map(|v| u128::from(v.unsigned_abs())).max().unwrap_or(0);
+        if largest(x) * largest(y) < (1 << 63) / k as u128 {
+            let lanes = |values: &[i64]| -> Vec<u64> { values.iter().map(|&v| v as u64).collect() };
+            let z = linear::bilinear(self.plan, self.step, &lanes(x), &lanes(y));
+            return self.narrow(z.into_iter().map(|v| i128::from(v as i64)));
+        }
+        let product = |i: usize| -> i128 {
+            let (batch, row, column) = (i / (m * n), i / n % m, i % n);
+            let (x, y) = (&x[(batch * m + row) * k..][..k], &y[batch * k * n..]);
+            (0..k).map(|j| i128::from(x[j]) * i128::from(y[j * n + column])).sum()
+        };
+        self.narrow((0..self.step.shape.iter().product()).map(product))
     }
 
     /// Largest sum of magnitudes of the factors that one result may collect.

@@ -25,7 +25,7 @@ pub(crate) fn addend(op: &Op) -> Option<ParamId> {
 
 /// Whether a step only moves, adds and scales its operands by public integers.
 pub(crate) fn is_public_linear(op: &Op) -> bool {
-    matches!(op, Op::Combine { .. } | Op::AveragePool { .. }) || is_movement(op)
+    matches!(op, Op::Combine { .. } | Op::AveragePool { .. } | Op::AxisMap { .. }) || is_movement(op)
 }
 
 fn is_movement(op: &Op) -> bool {
@@ -102,7 +102,57 @@ pub(crate) fn apply(plan: &Plan, step: &Step, operands: &[&[u64]], constant: boo
             let sums = pool(plan, step, window, operands[0], |sum: u64, v| sum.wrapping_add(v));
             sums.zip(factors.iter().cycle()).map(|(sum, f)| sum.wrapping_mul(*f as u64)).collect()
         }
+        Op::AxisMap { .. } => axis_map(plan, step, operands[0], |sum: u64, coefficient, v| {
+            sum.wrapping_add(v.wrapping_mul(coefficient as u64))
+        }),
         _ => movement(plan, step, operands),
+    }
+}
+
+/// A public sparse matrix along one axis; `add(sum, coefficient, element)` accumulates from the default value.
+pub(crate) fn axis_map<T: Copy, S: Copy + Default>(
+    plan: &Plan,
+    step: &Step,
+    x: &[T],
+    add: impl Fn(S, i64, T) -> S,
+) -> Vec<S> {
+    let Op::AxisMap { axis, rows, .. } = &step.op else { unreachable!("not an axis map") };
+    let from = plan.shape(step.inputs[0]);
+    let inner: usize = from[*axis as usize + 1..].iter().product();
+    let slab = from[*axis as usize] * inner;
+    let mut z = vec![S::default(); step.shape.iter().product()];
+    for (from, to) in x.chunks_exact(slab).zip(z.chunks_exact_mut(rows.len() * inner)) {
+        for (row, to) in rows.iter().zip(to.chunks_exact_mut(inner)) {
+            for tap in row {
+                let from = &from[tap.index as usize * inner..][..inner];
+                to.iter_mut().zip(from).for_each(|(sum, v)| *sum = add(*sum, tap.coefficient, *v));
+            }
+        }
+    }
+    z
+}
+
+/// Whether a step multiplies two wires.
+pub(crate) fn is_bilinear(op: &Op) -> bool {
+    matches!(op, Op::Multiply | Op::BatchMatMul)
+}
+
+/// The product of two operands of a step, modulo 2^64.
+pub(crate) fn bilinear(plan: &Plan, step: &Step, x: &[u64], y: &[u64]) -> Vec<u64> {
+    match &step.op {
+        Op::Multiply => x.iter().zip(y).map(|(a, b)| a.wrapping_mul(*b)).collect(),
+        Op::BatchMatMul => {
+            let (a, b) = (plan.shape(step.inputs[0]), plan.shape(step.inputs[1]));
+            let ([.., m, k], [.., n]) = (a, b) else { unreachable!("validated: matrices") };
+            let (m, k, n) = (*m, *k, *n);
+            let mut z = vec![0; step.shape.iter().product()];
+            for ((x, y), z) in x.chunks_exact(m * k).zip(y.chunks_exact(k * n)).zip(z.chunks_exact_mut(m * n))
+            {
+                gemm(m, n, k, x, y, z);
+            }
+            z
+        }
+        op => unreachable!("not a product of two wires: {op:?}"),
     }
 }
 

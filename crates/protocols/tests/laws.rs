@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Builder, payload, reference, two_party, uniform, window};
-use privet_plan::{Op, Plan, Weights, WireId};
+use privet_plan::{Op, Plan, Tap, Weights, WireId};
 use privet_protocols::masked::{RevealTo, Role, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
@@ -90,6 +90,50 @@ fn every_operation(ring: u32, f: u8) -> (Plan, Weights) {
     b.output(plain);
     b.output(y);
     b.finish()
+}
+
+/// What a step between two wires, a sign test or a table can be part of, on small values.
+fn wires_times_wires(ring: u32, f: u8) -> (Plan, Weights) {
+    let mut b = Builder::new(ring, f);
+    let x = b.input(&[2, 3, 4]);
+    let y = b.input(&[2, 4, 5]);
+    let product = b.step(Op::BatchMatMul, &[x, y], &[2, 3, 5], 2 * f);
+    let rows = vec![
+        vec![Tap { index: 0, coefficient: 3 }, Tap { index: 4, coefficient: -1 }],
+        vec![],
+        vec![Tap { index: 2, coefficient: 4 }],
+    ];
+    let mapped = Op::AxisMap { axis: 2, rows, coefficient_bits: 2 };
+    let mapped = b.step(mapped, &[product], &[2, 3, 3], 2 * f + 2);
+    let cut = b.step(Op::Trunc { shift: f + 2 }, &[mapped], &[2, 3, 3], f);
+    let square = b.step(Op::Multiply, &[cut, cut], &[2, 3, 3], 2 * f);
+    let sign = b.step(Op::NonNegative { width: 0 }, &[cut], &[2, 3, 3], 0);
+    let kept = b.step(Op::Multiply, &[square, sign], &[2, 3, 3], 2 * f);
+    let doubled = Op::Combine { coefficients: vec![2], constant: -3 };
+    let doubled = b.step(doubled, &[cut], &[2, 3, 3], f);
+    let pair = b.step(Op::Concat { axis: 0 }, &[cut, doubled], &[4, 3, 3], f);
+    let pair = b.step(Op::Reshape, &[pair], &[2, 2, 3, 3], f);
+    let chosen = b.step(Op::Select { width: 0 }, &[cut, pair], &[2, 2, 3, 3], f);
+    let one = b.step(Op::Select { width: 0 }, &[doubled, cut], &[2, 3, 3], f);
+    for k in [1, 3, 8] {
+        let low = Op::Combine { coefficients: vec![(1 << k) - 1], constant: 0 };
+        let index = b.step(low, &[sign], &[2, 3, 3], 0);
+        let entries = (0..1 << k).map(|i| i * i * 7 - 1000).collect();
+        let looked_up = b.step(Op::Table { entries }, &[index], &[2, 3, 3], f);
+        b.output(looked_up);
+    }
+    [square, kept, chosen, one, sign].into_iter().for_each(|w| b.output(w));
+    b.finish()
+}
+
+#[test]
+fn products_of_wires_signs_choices_and_tables_are_bit_equal_at_the_declared_cost() {
+    for ring in RINGS {
+        let f = if ring < 40 { 5 } else { 12 };
+        let (plan, weights) = wires_times_wires(ring, f);
+        law(&plan, &weights, &inputs(&plan, 2 << f), RevealTo::Client);
+        law(&plan, &weights, &inputs(&plan, 2 << f), RevealTo::Both);
+    }
 }
 
 #[test]

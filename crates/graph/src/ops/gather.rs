@@ -3,7 +3,6 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 use privet_plan::WireId;
 
-use super::slice::{Taken, slice};
 use crate::tensor::axis;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, element_count};
 
@@ -40,43 +39,19 @@ impl Operator for Gather {
         }])
     }
 
-    /// Runs of equal steps become slices.
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "data")?;
-        let from = ctx.shape_of(x).to_vec();
+        let from = ctx.shape_of(x);
         let at = axis("axis", self.axis, from.len())?;
         let positions = positions(ctx.operands().get(1, "indices")?.known("indices")?, from[at])?;
-        let mut parts = Vec::new();
-        for run in runs(&positions) {
-            let mut taken: Vec<Taken> = from.iter().map(|&d| Taken { start: 0, step: 1, count: d }).collect();
-            taken[at] = run;
-            parts.push(slice(ctx, x, &taken)?);
-        }
-        let joined = ctx.concat(&parts, at)?;
+        let taken = ctx.gather(x, at, &positions);
         let shape = ctx.shape();
-        Ok(vec![ctx.reshape(joined, shape)])
+        Ok(vec![ctx.reshape(taken, shape)])
     }
 }
 
 fn positions(indices: &Tensor, size: usize) -> Result<Vec<usize>, OpError> {
     indices.ints("indices")?.into_iter().map(|i| axis("indices", i, size)).collect()
-}
-
-/// Splits positions into runs of constant non-zero step.
-fn runs(positions: &[usize]) -> Vec<Taken> {
-    let mut runs: Vec<Taken> = Vec::new();
-    for &p in positions {
-        if let Some(run) = runs.last_mut() {
-            let last = run.start as i64 + run.step * (run.count as i64 - 1);
-            let step = p as i64 - last;
-            if step != 0 && (run.count == 1 || step == run.step) {
-                (run.step, run.count) = (step, run.count + 1);
-                continue;
-            }
-        }
-        runs.push(Taken { start: p, step: 1, count: 1 });
-    }
-    runs
 }
 
 fn select<T: Clone>(
@@ -94,14 +69,6 @@ fn select<T: Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn runs_of_equal_steps_join() {
-        let run = |start, step, count| Taken { start, step, count };
-        assert_eq!(runs(&[1, 3, 5, 4]), [run(1, 2, 3), run(4, 1, 1)]);
-        assert_eq!(runs(&[2, 2]), [run(2, 1, 1), run(2, 1, 1)]);
-        assert_eq!(runs(&[2, 1, 0]), [run(2, -1, 3)]);
-    }
 
     #[test]
     fn indices_outside_are_refused() {

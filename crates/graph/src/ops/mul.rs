@@ -30,7 +30,7 @@ impl Operator for Mul {
         };
         let wire = ctx.wire(x, "factor")?;
         let shape = ctx.shape();
-        let wire = ctx.broadcast(wire, shape)?;
+        let wire = ctx.broadcast(wire, shape);
         Ok(vec![ctx.scale(wire, "factor", constant)?])
     }
 

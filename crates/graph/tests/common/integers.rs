@@ -60,6 +60,33 @@ fn evaluate(compiled: &Compiled, wires: &[Wire], step: &Step, inputs: &[Vec<f32>
                 elements.iter().sum::<i64>() * (one / count as f64).round() as i64
             })
         }
+        Op::Multiply => x(0).iter().zip(x(1)).map(|(a, b)| a * b).collect(),
+        Op::BatchMatMul => {
+            let (from, n) = (x_shape(), *step.shape.last().unwrap());
+            let (m, k) = (from[from.len() - 2], from[from.len() - 1]);
+            let element = |i: usize| {
+                let (batch, row, column) = (i / (m * n), i / n % m, i % n);
+                (0..k).map(|j| x(0)[(batch * m + row) * k + j] * x(1)[(batch * k + j) * n + column]).sum()
+            };
+            (0..step.shape.iter().product()).map(element).collect()
+        }
+        Op::AxisMap { axis, rows, .. } => {
+            let axis = *axis as usize;
+            let element = |i: usize| {
+                let to = position(i, &step.shape);
+                let from = |index: u32| {
+                    let at = to.iter().enumerate().map(|(a, &p)| if a == axis { index as usize } else { p });
+                    at.zip(x_shape()).fold(0, |flat, (p, d)| flat * d + p)
+                };
+                rows[to[axis]].iter().map(|tap| tap.coefficient * x(0)[from(tap.index)]).sum()
+            };
+            (0..step.shape.iter().product()).map(element).collect()
+        }
+        Op::NonNegative { .. } => x(0).iter().map(|&v| i64::from(v >= 0)).collect(),
+        Op::Select { .. } => {
+            x(1).iter().enumerate().map(|(i, &t)| if x(0)[i % x(0).len()] >= 0 { t } else { 0 }).collect()
+        }
+        Op::Table { entries } => x(0).iter().map(|&v| entries[v as usize]).collect(),
         Op::MaxPool { window, .. } => {
             windows(x(0), x_shape(), window, &step.shape, |elements, _| *elements.iter().max().unwrap())
         }

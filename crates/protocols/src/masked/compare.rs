@@ -1,4 +1,4 @@
-//! Gates built on the comparison tree: exact truncation, ReLU, and both fused.
+//! Exact truncation, and ReLU fused with it; without truncation see [`super::sign`].
 //!
 //! With m_x = x + λ_x public, r = λ_x and c = m_x + 2^(l-2), for -2^(l-2) <= x < 2^(l-2):
 //!
@@ -7,7 +7,7 @@
 //! `msb(x) = x_{m−1} = m_{x,m−1} ⊕ r_{m−1} ⊕ [m_x mod 2^(m−1) < r mod 2^(m−1)]` for -2^(m-1) <= x < 2^(m-1).
 //!
 //! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: the bits of [`Tree`] plus
-//! 2 (ReLU), 2 + s/l (truncation) or 5 + 2s/l (fused) ring elements per element. Opened: masked tree bits, the masked
+//! 2 + s/l (truncation) or 5 + 2s/l (fused) ring elements per element. Opened: masked tree bits, the masked
 //! sign and masked B_s; never a result. Leaks: nothing. Source: the masked evaluation of ABY2.0 and Turbospeedz with the
 //! dealt products of this design; compare Escudero et al. (Crypto 2020) for edaBit truncation.
 
@@ -16,6 +16,7 @@ use privet_ring::{Ring, packed_len};
 
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
+use super::sign::{Masked, Sign, select};
 use super::tree::{Side, Tree};
 use crate::ProtocolError;
 
@@ -32,7 +33,6 @@ impl Gate {
     fn tree(self) -> Tree {
         match self {
             Gate::Trunc { shift } => Tree::new(shift, None),
-            Gate::Relu { shift: 0, width } => Tree::new(width - 1, None),
             Gate::Relu { shift, width } => Tree::new(width - 1, Some(shift)),
         }
     }
@@ -51,21 +51,31 @@ impl Gate {
         }
     }
 
+    /// The sign gate of a ReLU that truncates nothing.
+    fn plain_relu(self) -> Option<Sign> {
+        match self {
+            Gate::Relu { shift: 0, width } => Some(Sign { width }),
+            _ => None,
+        }
+    }
+
     /// Bits opened in the last round.
     fn last_opened(self, tree: &Tree) -> usize {
         match self {
-            Gate::Trunc { .. } | Gate::Relu { shift: 0, .. } => 1,
+            Gate::Trunc { .. } => 1,
             Gate::Relu { .. } => 1 + usize::from(!tree.side_is_opened()),
         }
     }
 
     /// Rounds, bytes each party opens, and bytes dealt, for `elements` elements.
     pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
+        if let Some(sign) = self.plain_relu() {
+            return sign.cost(ring, elements, elements);
+        }
         let (tree, bits) = (self.tree(), ring.bits());
         let opened: usize = tree.opened().iter().sum::<usize>() + self.last_opened(&tree);
         let (planes, wide, narrow) = match self {
             Gate::Trunc { .. } => (tree.dealt(), 2, 1),
-            Gate::Relu { shift: 0, .. } => (tree.dealt() + 1, 2, 0),
             Gate::Relu { .. } => (tree.dealt() + 1, 5, 2),
         };
         GateCost {
@@ -73,12 +83,15 @@ impl Gate {
             opened: opened * plane_bytes(elements),
             dealt: planes * plane_bytes(elements)
                 + wide * packed_len(bits, elements)
-                + if narrow > 0 { narrow * packed_len(self.shift(), elements) } else { 0 },
+                + narrow * packed_len(self.shift(), elements),
         }
     }
 
     /// Dealer: shares the correlation for masks `r`, reduced.
     pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
+        if let Some(sign) = self.plain_relu() {
+            return sign.deal_select(r, r, dealing);
+        }
         let (n, ring, shift) = (r.len(), dealing.ring(), self.shift());
         let (bits, tree) = (ring.bits(), self.tree());
         let planes = from_values(r, self.planes());
@@ -93,12 +106,6 @@ impl Gate {
         let product =
             |a: &[u64], b: &[u64]| -> Vec<u64> { a.iter().zip(b).map(|(a, b)| a.wrapping_mul(*b)).collect() };
         let sign: Option<Vec<u64>> = sign_mask.map(|mask| to_bits(&mask, n).collect());
-        if shift == 0 {
-            let sign = sign.expect("a truncation shifts");
-            dealing.deal_ring(&sign, bits);
-            dealing.deal_ring(&product(&sign, r), bits);
-            return;
-        }
         let borrow_mask = side_mask.unwrap_or_else(|| dealing.mask_plane(n));
         let borrow: Vec<u64> = to_bits(&borrow_mask, n).collect();
         let shifted: Vec<u64> = r.iter().map(|v| v >> shift).collect();
@@ -121,6 +128,9 @@ impl Gate {
         lambda: &[u64],
         party: &mut Party,
     ) -> Result<Vec<u64>, ProtocolError> {
+        if let Some(sign) = self.plain_relu() {
+            return sign.select(m, Masked { m, lambda }, party);
+        }
         let (n, ring, first) = (m.len(), party.ring(), party.is_first());
         let (bits, shift) = (ring.bits(), self.shift());
         let c = from_values(m, self.planes());
@@ -134,23 +144,13 @@ impl Gate {
                 let flip = |w: usize| if first { !top[w] } else { 0 };
                 let positive = (0..words(n)).map(|w| low_borrow[w] ^ r_top[w] ^ flip(w)).collect();
                 match side {
-                    Side::None => Opened::new(vec![positive], None, party, n)?,
+                    Side::None => unreachable!("the tree is split at the shift"),
                     Side::Opened(masked) => Opened::new(vec![positive], Some(masked), party, n)?,
                     Side::Share(share) => Opened::new(vec![positive, share], None, party, n)?,
                 }
             }
         };
         let public = |value: u64| if first { value } else { 0 };
-        if shift == 0 {
-            let sign = party.dealt_ring(n, bits)?;
-            let sign_lambda = party.dealt_ring(n, bits)?;
-            let y = (0..n).map(|i| {
-                let t = public(m[i]).wrapping_sub(lambda[i]);
-                let t_sign = m[i].wrapping_mul(sign[i]).wrapping_sub(sign_lambda[i]);
-                ring.reduce(select(opened.bit(0, i), t, t_sign))
-            });
-            return Ok(y.collect());
-        }
         let shifted = party.dealt_ring(n, bits)?;
         let borrow = party.dealt_ring(n, bits)?;
         let wrap = party.dealt_ring(n, shift)?;
@@ -190,11 +190,6 @@ impl Gate {
         });
         Ok(y.collect())
     }
-}
-
-/// Share of d·t for d = m_d ⊕ λ_d: `m_d·t + (1 − 2·m_d)·[λ_d·t]`.
-fn select(masked: u64, t: u64, lambda_t: u64) -> u64 {
-    masked.wrapping_mul(t).wrapping_add(1u64.wrapping_sub(2 * masked).wrapping_mul(lambda_t))
 }
 
 /// The masked bits of the last round.

@@ -6,6 +6,8 @@ use privet_ring::prg::{Prg, Seed};
 use super::Sink;
 use super::gate::{Dealing, weight_masks};
 use super::schedule::{Schedule, gate, tournament};
+use super::sign::Sign;
+use super::table::Table;
 use super::walk::{Walker, walk};
 use crate::{Progress, ProtocolError, linear};
 
@@ -94,9 +96,27 @@ impl Walker for Dealer<'_> {
         Wire::Shared
     }
 
-    fn gate(&mut self, k: usize, index: usize, operand: &Wire) -> Result<Wire, ProtocolError> {
+    fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
+        let gamma = linear::bilinear(self.plan, step, x.lambda(), y.lambda());
+        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        dealing.deal_ring(&gamma, self.plan.ring.bits());
+        let chunk = dealing.into_chunk();
+        self.hand_on(k, chunk)?;
+        Ok(Wire::Shared)
+    }
+
+    fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
+        let operand = operands[0];
         let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
         match &self.plan.steps[index].op {
+            Op::NonNegative { width } => {
+                Sign { width: u32::from(*width) }.deal(operand.lambda(), &mut dealing);
+            }
+            Op::Select { width } => {
+                let sign = Sign { width: u32::from(*width) };
+                sign.deal_select(operand.lambda(), operands[1].lambda(), &mut dealing);
+            }
+            Op::Table { entries } => Table { entries }.deal(operand.lambda(), &mut dealing),
             Op::MaxPool { width, .. } => {
                 tournament(self.plan, index).deal(operand.lambda(), u32::from(*width), &mut dealing);
             }

@@ -85,12 +85,13 @@ impl<'a> Dealing<'a> {
         pack::pack(&share, bits, &mut self.chunk);
     }
 
-    /// Shares bit planes of `elements` bits each.
-    pub(super) fn deal_planes(&mut self, values: &[u64], elements: usize) {
-        let mut share = self.client_dealt.words(values.len(), u64::MAX);
-        share.iter_mut().zip(values).for_each(|(s, v)| *s ^= v);
+    /// Shares bit planes of `elements` bits each. Returns the client's share.
+    pub(super) fn deal_planes(&mut self, values: &[u64], elements: usize) -> Vec<u64> {
+        let client = self.client_dealt.words(values.len(), u64::MAX);
+        let mut share: Vec<u64> = client.iter().zip(values).map(|(c, v)| c ^ v).collect();
         clear_tail(&mut share, elements);
         planes::pack(&share, elements, &mut self.chunk);
+        client
     }
 }
 

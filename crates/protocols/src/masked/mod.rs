@@ -6,7 +6,8 @@
 //!
 //! - Source: the masked evaluation of Turbospeedz and ABY2.0, with a dealer instead of a two-party offline phase; products
 //!   `[z]_i = [i=0]·m_x·m_W − m_x·λ_{W,i} − λ_{x,i}·m_W + γ_i` where γ shares λ_x·λ_W. Since λ_W belongs to the server
-//!   alone, everything but the server's m_x·W is computed offline ([`prepare`]).
+//!   alone, everything but the server's m_x·W is computed offline ([`prepare`]). A product of two wires is
+//!   `[z]_i = [i=0]·m_x·m_y − m_x·λ_{y,i} − λ_{x,i}·m_y + γ_i`, all of it online.
 //! - Adversary: one semi-honest party among server, client and dealer, no collusion. The dealer together with the server
 //!   learns the inputs, together with the client the weights. A malicious party can falsify results, and a client that
 //!   shifts masked values on inner wires can learn more about the weights than the outputs tell.
@@ -22,6 +23,8 @@ mod maxpool;
 mod online;
 mod prepare;
 mod schedule;
+mod sign;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -7,6 +7,8 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::gate::{Party, own_masks};
 use super::schedule::{Schedule, gate, tournament};
+use super::sign::{Masked, Sign};
+use super::table::Table;
 use super::walk::{Walker, walk};
 use super::{RevealTo, Role, Source};
 use crate::{Progress, ProtocolError, linear};
@@ -200,12 +202,37 @@ impl Walker for Evaluator<'_> {
         Wire::Shared(share)
     }
 
-    fn gate(&mut self, k: usize, index: usize, operand: &Wire) -> Result<Wire, ProtocolError> {
+    fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
+        let chunk = self.stored(k)?;
+        let (plan, ring) = (self.plan, self.plan.ring);
+        let ((m_x, lambda_x), (m_y, lambda_y)) = (x.masked(), y.masked());
+        let mut party = self.party(k, &chunk);
+        let first = party.is_first();
+        let mut share = party.dealt_ring(step.shape.iter().product(), ring.bits())?;
+        party.finish()?;
+        // The first party's m_x·m_y − m_x·λ_y is m_x·(m_y − λ_y).
+        let public = |m: u64| if first { m } else { 0 };
+        let y_share: Vec<u64> = m_y.iter().zip(lambda_y).map(|(&m, l)| public(m).wrapping_sub(*l)).collect();
+        let by_share = linear::bilinear(plan, step, m_x, &y_share);
+        let by_mask = linear::bilinear(plan, step, lambda_x, m_y);
+        for ((s, a), b) in share.iter_mut().zip(by_share).zip(by_mask) {
+            *s = ring.reduce(s.wrapping_add(a).wrapping_sub(b));
+        }
+        Ok(Wire::Shared(share))
+    }
+
+    fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
         let chunk = self.stored(k)?;
         let plan = self.plan;
-        let (m, lambda) = operand.masked();
+        let (m, lambda) = operands[0].masked();
         let mut party = self.party(k, &chunk);
         let share = match &plan.steps[index].op {
+            Op::NonNegative { width } => Sign { width: u32::from(*width) }.bit(m, &mut party)?,
+            Op::Select { width } => {
+                let (t, t_lambda) = operands[1].masked();
+                Sign { width: u32::from(*width) }.select(m, Masked { m: t, lambda: t_lambda }, &mut party)?
+            }
+            Op::Table { entries } => Table { entries }.evaluate(m, &mut party)?,
             Op::MaxPool { width, .. } => {
                 tournament(plan, index).evaluate(m, lambda, u32::from(*width), &mut party)?
             }

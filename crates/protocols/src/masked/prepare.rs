@@ -70,6 +70,15 @@ impl Preparer<'_> {
         let len = self.schedule.instructions[k].1.dealt;
         if self.role == Role::Client || len == 0 { Ok(Vec::new()) } else { self.dealt.chunk(k, len) }
     }
+
+    /// Stores what was dealt as it is; nothing can be computed from it before the input is known.
+    fn hand_on(&mut self, k: usize) -> Result<Lambda, ProtocolError> {
+        let dealt = self.dealt(k)?;
+        if !dealt.is_empty() {
+            self.sink.chunk(k, dealt)?;
+        }
+        Ok(Lambda::None)
+    }
 }
 
 impl Walker for Preparer<'_> {
@@ -126,12 +135,12 @@ impl Walker for Preparer<'_> {
         Lambda::None
     }
 
-    fn gate(&mut self, k: usize, _: usize, _: &Lambda) -> Result<Lambda, ProtocolError> {
-        let dealt = self.dealt(k)?;
-        if !dealt.is_empty() {
-            self.sink.chunk(k, dealt)?;
-        }
-        Ok(Lambda::None)
+    fn bilinear(&mut self, k: usize, _: &Step, _: [&Lambda; 2]) -> Result<Lambda, ProtocolError> {
+        self.hand_on(k)
+    }
+
+    fn gate(&mut self, k: usize, _: usize, _: &[&Lambda]) -> Result<Lambda, ProtocolError> {
+        self.hand_on(k)
     }
 
     fn reveal(&mut self, _: usize, _: usize, _: &Lambda) -> Result<(), ProtocolError> {

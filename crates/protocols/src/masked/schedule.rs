@@ -10,6 +10,8 @@ use super::RevealTo;
 use super::compare::Gate;
 use super::cost::Cost;
 use super::maxpool::Tournament;
+use super::sign::Sign;
+use super::table::Table;
 use crate::linear;
 
 /// How a wire is held.
@@ -47,8 +49,7 @@ impl Schedule {
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
-            if needs_masked(&step.op) {
-                let wire = step.inputs[0];
+            for &wire in &step.inputs[..masked_operands(&step.op)] {
                 if forms[wire.index()] == Form::Shared {
                     instructions.push((Instruction::Open(wire), open_cost(plan, wire)));
                     forms[wire.index()] = Form::Masked;
@@ -92,8 +93,17 @@ impl Schedule {
     }
 }
 
-fn needs_masked(op: &Op) -> bool {
-    linear::factor(op).is_some() || matches!(op, Op::Trunc { .. } | Op::Relu { .. } | Op::MaxPool { .. })
+/// How many of its operands a step needs masked.
+fn masked_operands(op: &Op) -> usize {
+    match op {
+        Op::Multiply | Op::BatchMatMul | Op::Select { .. } => 2,
+        Op::Trunc { .. }
+        | Op::Relu { .. }
+        | Op::MaxPool { .. }
+        | Op::NonNegative { .. }
+        | Op::Table { .. } => 1,
+        op => usize::from(linear::factor(op).is_some()),
+    }
 }
 
 fn open_cost(plan: &Plan, wire: WireId) -> Cost {
@@ -110,6 +120,12 @@ fn step_cost(plan: &Plan, index: usize) -> Cost {
     }
     match &step.op {
         Op::Input { .. } => Cost { rounds: 1, client_sends: bytes, ..Cost::default() },
+        Op::Multiply | Op::BatchMatMul => Cost { dealt: bytes, server_stores: bytes, ..Cost::default() },
+        Op::NonNegative { width } => Sign { width: u32::from(*width) }.cost(plan.ring, elements, 0).into(),
+        Op::Select { width } => {
+            Sign { width: u32::from(*width) }.cost(plan.ring, plan.len(step.inputs[0]), elements).into()
+        }
+        Op::Table { entries } => Table { entries }.cost(plan.ring, elements).into(),
         Op::MaxPool { width, .. } => {
             let channels = step.shape[0] * step.shape[1];
             tournament(plan, index).cost(u32::from(*width), plan.ring, channels).into()

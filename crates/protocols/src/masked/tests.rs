@@ -7,21 +7,34 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::Role;
 use super::compare::Gate;
+use super::cost::GateCost;
 use super::gate::{Dealing, Party};
+use super::sign::{Masked, Sign};
+use super::table::Table;
+use crate::ProtocolError;
 
 /// Runs a gate between two threads on values `x` with total masks `lambda`; returns the reconstructed results.
 fn run_gate(gate: Gate, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
+    let evaluate = |x: Masked, party: &mut Party| gate.evaluate(x.m, x.lambda, party);
+    let deal = |dealing: &mut Dealing| gate.deal(lambda, dealing);
+    run(gate.cost(ring, x.len()), ring, x, lambda, deal, evaluate)
+}
+
+/// Runs both sides of a gate, checks what they deal and open against the declared cost, and reconstructs the results.
+fn run(
+    cost: GateCost,
+    ring: Ring,
+    x: &[i64],
+    lambda: &[u64],
+    deal: impl Fn(&mut Dealing),
+    evaluate: impl Fn(Masked, &mut Party) -> Result<Vec<u64>, ProtocolError> + Sync,
+) -> Vec<i64> {
     let (server_seed, client_seed) = (Seed::random().unwrap(), Seed::random().unwrap());
     let (server, client) = (Prg::new(&server_seed), Prg::new(&client_seed));
     let mut dealing = Dealing::new(ring, &server, &client, 3);
-    gate.deal(lambda, &mut dealing);
+    deal(&mut dealing);
     let chunk = dealing.into_chunk();
-    assert_eq!(
-        chunk.len(),
-        gate.cost(ring, x.len()).dealt,
-        "declared material of {gate:?} at l={}",
-        ring.bits()
-    );
+    assert_eq!(chunk.len(), cost.dealt, "declared material at l={}", ring.bits());
     let m: Vec<u64> = x.iter().zip(lambda).map(|(&x, &l)| ring.reduce((x as u64).wrapping_add(l))).collect();
     let lambda_server = Prg::new(&Seed::random().unwrap()).stream(0).words(x.len(), ring.mask());
     let lambda_client: Vec<u64> =
@@ -29,7 +42,7 @@ fn run_gate(gate: Gate, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(20));
     let run = |role, prg, chunk, own: &[u64], channel| {
         let mut party = Party::new(ring, role, prg, 3, chunk, channel);
-        let y = gate.evaluate(&m, own, &mut party).unwrap();
+        let y = evaluate(Masked { m: &m, lambda: own }, &mut party).unwrap();
         party.finish().unwrap();
         y
     };
@@ -37,11 +50,10 @@ fn run_gate(gate: Gate, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
         let handle = scope.spawn(|| run(Role::Client, &client, &[], &lambda_client, &mut b));
         (run(Role::Server, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
     });
-    let cost = gate.cost(ring, x.len());
     let traffic = privet_net::Channel::traffic(&a);
     let headers = traffic.frames_sent * privet_net::HEADER_BYTES as u64;
-    assert_eq!(traffic.bytes_sent - headers, cost.opened as u64, "declared bytes of {gate:?}");
-    assert_eq!(traffic.rounds, cost.rounds, "declared rounds of {gate:?}");
+    assert_eq!(traffic.bytes_sent - headers, cost.opened as u64, "declared bytes");
+    assert_eq!(traffic.rounds, cost.rounds, "declared rounds");
     y_server.iter().zip(&y_client).map(|(s, c)| ring.to_signed(s.wrapping_add(*c))).collect()
 }
 
@@ -53,19 +65,71 @@ fn expected(gate: Gate, x: i64) -> i64 {
 }
 
 /// Every value in range under every mask.
+fn every_pair(bits: u32, values: std::ops::Range<i64>) -> (Vec<i64>, Vec<u64>) {
+    values.flat_map(|value| (0..1u64 << bits).map(move |mask| (value, mask))).unzip()
+}
+
 fn exhaust(gate: Gate, bits: u32, width: u32) {
-    let ring = Ring::tiny(bits);
     let half = 1i64 << (width - 1);
-    let (mut x, mut lambda) = (Vec::new(), Vec::new());
-    for value in -half..half {
-        for mask in 0..1u64 << bits {
-            x.push(value);
-            lambda.push(mask);
-        }
-    }
-    let y = run_gate(gate, ring, &x, &lambda);
+    let (x, lambda) = every_pair(bits, -half..half);
+    let y = run_gate(gate, Ring::tiny(bits), &x, &lambda);
     for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
         assert_eq!(y, expected(gate, x), "{gate:?} l={bits} x={x} λ={l}");
+    }
+}
+
+#[test]
+fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
+    for (bits, width) in [(8, 2), (8, 5), (8, 7), (8, 8), (10, 9), (10, 10)] {
+        let half = 1i64 << (width - 1);
+        let (ring, sign) = (Ring::tiny(bits), Sign { width });
+        let (x, lambda) = every_pair(bits, -half..half);
+        let cost = sign.cost(ring, x.len(), 0);
+        let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing);
+        let y = run(cost, ring, &x, &lambda, deal, |x, party| sign.bit(x.m, party));
+        for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
+            assert_eq!(y, i64::from(x >= 0), "l={bits} width={width} x={x} λ={l}");
+        }
+    }
+}
+
+/// Two values chosen by one sign, both masked by what the sign is masked by, which the formula must not mind.
+#[test]
+fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
+    for width in [2, 6, 8] {
+        let half = 1i64 << (width - 1);
+        let (ring, sign) = (Ring::tiny(8), Sign { width });
+        let (x, lambda) = every_pair(8, -half..half);
+        let twice = |v: &[u64]| -> Vec<u64> {
+            v.iter().copied().chain(v.iter().map(|v| ring.reduce(v.wrapping_mul(5)))).collect()
+        };
+        let cost = sign.cost(ring, x.len(), 2 * x.len());
+        let deal = |dealing: &mut Dealing| sign.deal_select(&lambda, &twice(&lambda), dealing);
+        let evaluate = |x: Masked, party: &mut Party| {
+            sign.select(x.m, Masked { m: &twice(x.m), lambda: &twice(x.lambda) }, party)
+        };
+        let y = run(cost, ring, &x, &lambda, deal, evaluate);
+        let expected = |factor: i64| {
+            x.iter().map(move |&x| if x >= 0 { ring.to_signed((x * factor) as u64) } else { 0 })
+        };
+        let expected: Vec<i64> = expected(1).chain(expected(5)).collect();
+        assert_eq!(y, expected, "width={width}");
+    }
+}
+
+#[test]
+fn tables_are_exact_for_every_index_and_mask_at_8_and_10_bits() {
+    for (bits, k) in [(8, 1), (8, 4), (8, 6), (8, 7), (10, 7), (10, 8)] {
+        let ring = Ring::tiny(bits);
+        let entries: Vec<i64> = (0..1i64 << k).map(|i| ring.to_signed((i * i * 37 + 11) as u64)).collect();
+        let table = Table { entries: &entries };
+        let (x, lambda) = every_pair(bits, 0..1 << k);
+        let deal = |dealing: &mut Dealing| table.deal(&lambda, dealing);
+        let y =
+            run(table.cost(ring, x.len()), ring, &x, &lambda, deal, |x, party| table.evaluate(x.m, party));
+        for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
+            assert_eq!(y, entries[x as usize], "l={bits} k={k} x={x} λ={l}");
+        }
     }
 }
 

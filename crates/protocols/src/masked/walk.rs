@@ -15,8 +15,16 @@ pub(super) trait Walker {
     fn public_linear(&mut self, step: &Step, operands: &[&Self::Wire]) -> Self::Wire;
     fn product(&mut self, k: usize, step: &Step, operand: &Self::Wire) -> Result<Self::Wire, ProtocolError>;
     fn add_param(&mut self, step: &Step, operand: &Self::Wire) -> Self::Wire;
-    /// A comparison, truncation or max pool; `index` is the step's.
-    fn gate(&mut self, k: usize, index: usize, operand: &Self::Wire) -> Result<Self::Wire, ProtocolError>;
+    /// A product of two wires.
+    fn bilinear(
+        &mut self,
+        k: usize,
+        step: &Step,
+        operands: [&Self::Wire; 2],
+    ) -> Result<Self::Wire, ProtocolError>;
+    /// A comparison, truncation, table or max pool; `index` is the step's.
+    fn gate(&mut self, k: usize, index: usize, operands: &[&Self::Wire])
+    -> Result<Self::Wire, ProtocolError>;
     fn reveal(&mut self, k: usize, output: usize, wire: &Self::Wire) -> Result<(), ProtocolError>;
 }
 
@@ -38,16 +46,14 @@ pub(super) fn walk<W: Walker>(
             }
             Instruction::Step(i) => {
                 let step = &plan.steps[i];
-                let operand = |j: usize| &wires[step.inputs[j].index()];
+                let operands: Vec<&W::Wire> = step.inputs.iter().map(|w| &wires[w.index()]).collect();
                 wires[i] = match &step.op {
                     Op::Input { input } => walker.input(k, *input as usize, plan.len(WireId(i as u32)))?,
-                    Op::AddParam { .. } => walker.add_param(step, operand(0)),
-                    op if linear::factor(op).is_some() => walker.product(k, step, operand(0))?,
-                    op if linear::is_public_linear(op) => {
-                        let operands: Vec<&W::Wire> = (0..step.inputs.len()).map(operand).collect();
-                        walker.public_linear(step, &operands)
-                    }
-                    _ => walker.gate(k, i, operand(0))?,
+                    Op::AddParam { .. } => walker.add_param(step, operands[0]),
+                    op if linear::factor(op).is_some() => walker.product(k, step, operands[0])?,
+                    op if linear::is_bilinear(op) => walker.bilinear(k, step, [operands[0], operands[1]])?,
+                    op if linear::is_public_linear(op) => walker.public_linear(step, &operands),
+                    _ => walker.gate(k, i, &operands)?,
                 };
                 for dead in &last_uses[i] {
                     wires[dead.index()] = W::Wire::default();

@@ -1,0 +1,242 @@
+//! What an operator sees while it is lowered.
+
+use ndarray::ArrayD;
+use privet_plan::{Op, ParamId, ParamSpec, Tap, WireId};
+use privet_ring::fixed;
+
+use super::Builder;
+use crate::tensor::contiguous;
+use crate::{Args, Fact, Node, OpError};
+
+/// Most operands of one step.
+const MAX_OPERANDS: usize = 4096;
+
+/// An operator's operands, and means to append steps.
+#[derive(Debug)]
+pub struct Lowering<'a> {
+    pub(super) builder: &'a mut Builder,
+    pub(super) node: &'a Node,
+    pub(super) operands: &'a [Option<&'a Fact>],
+    pub(super) results: &'a [&'a Fact],
+    pub(super) wires: Vec<Option<WireId>>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Facts of the operands.
+    pub fn operands(&self) -> Args<'a, Fact> {
+        Args(self.operands)
+    }
+
+    /// Shape of the first result.
+    pub fn shape(&self) -> &'a [usize] {
+        &self.results[0].shape
+    }
+
+    /// The wire of operand `i`; refused when the operand is a constant.
+    pub fn wire(&self, i: usize, what: &'static str) -> Result<WireId, OpError> {
+        match self.wires.get(i).copied().flatten() {
+            Some(wire) => Ok(wire),
+            None => Err(OpError::unsupported(
+                format!("a constant (or a function of the receiver's) as {what}"),
+                "a value that depends on the model's input",
+            )),
+        }
+    }
+
+    /// The float constant of operand `i`; refused when it depends on the inputs.
+    pub fn weight(&self, i: usize, what: &'static str) -> Result<&'a ArrayD<f32>, OpError> {
+        self.operands().get(i, what)?.known(what)?.floats(what)
+    }
+
+    /// The float constant of operand `i`, if it is one.
+    pub fn constant(&self, i: usize) -> Option<&'a ArrayD<f32>> {
+        self.operands().optional(i)?.value.as_deref()?.floats("constant").ok()
+    }
+
+    /// Fractional bits f of inputs, weights and truncated wires.
+    pub fn base(&self) -> u8 {
+        self.builder.plan.frac_bits
+    }
+
+    /// Width of the ring.
+    pub fn ring_bits(&self) -> u32 {
+        self.builder.plan.ring.bits()
+    }
+
+    /// Fractional bits of a wire.
+    pub fn frac_bits(&self, wire: WireId) -> u8 {
+        self.builder.plan.steps[wire.index()].frac_bits
+    }
+
+    /// Shape of a wire.
+    pub fn shape_of(&self, wire: WireId) -> &[usize] {
+        self.builder.plan.shape(wire)
+    }
+
+    /// The same value with f fractional bits, truncated if it is pending.
+    pub fn at_base(&mut self, wire: WireId) -> WireId {
+        self.builder.at_base(&self.node.name, wire)
+    }
+
+    /// Appends a step.
+    pub fn emit(&mut self, op: Op, inputs: &[WireId], shape: Vec<usize>, frac_bits: u8) -> WireId {
+        self.builder.emit(&self.node.name, op, inputs, shape, frac_bits)
+    }
+
+    /// Appends a step that moves elements and keeps the scale of its only operand.
+    pub fn layout(&mut self, op: Op, input: WireId, shape: Vec<usize>) -> WireId {
+        let frac_bits = self.frac_bits(input);
+        self.emit(op, &[input], shape, frac_bits)
+    }
+
+    /// The same elements under another shape.
+    pub fn reshape(&mut self, wire: WireId, shape: &[usize]) -> WireId {
+        if self.shape_of(wire) == shape { wire } else { self.layout(Op::Reshape, wire, shape.to_vec()) }
+    }
+
+    /// Permutes axes: axis `i` of the result is axis `perm[i]` of the operand.
+    pub fn transpose(&mut self, wire: WireId, perm: &[usize]) -> WireId {
+        let from = self.shape_of(wire);
+        let shape = perm.iter().map(|&a| from[a]).collect();
+        self.layout(Op::Transpose { perm: perm.iter().map(|&a| a as u32).collect() }, wire, shape)
+    }
+
+    /// Joins wires along an axis; pending ones are truncated first unless all carry the same scale.
+    pub fn concat(&mut self, wires: &[WireId], axis: usize) -> Result<WireId, OpError> {
+        if wires.len() > MAX_OPERANDS {
+            return Err(OpError::unsupported(format!("{} operands", wires.len()), "at most 4096 operands"));
+        }
+        match wires {
+            [] => {
+                return Err(OpError::unsupported(
+                    "constants alone",
+                    "an operand that depends on the model's input",
+                ));
+            }
+            [only] => return Ok(*only),
+            _ => {}
+        }
+        let same = wires.iter().all(|&w| self.frac_bits(w) == self.frac_bits(wires[0]));
+        let wires: Vec<WireId> = wires.iter().map(|&w| if same { w } else { self.at_base(w) }).collect();
+        let mut shape = self.shape_of(wires[0]).to_vec();
+        shape[axis] = wires.iter().map(|&w| self.shape_of(w)[axis]).sum();
+        let frac_bits = self.frac_bits(wires[0]);
+        Ok(self.emit(Op::Concat { axis: axis as u32 }, &wires, shape, frac_bits))
+    }
+
+    /// A public sparse matrix along an axis; `coefficient_bits` more fractional bits.
+    pub fn axis_map(
+        &mut self,
+        wire: WireId,
+        axis: usize,
+        rows: Vec<Vec<Tap>>,
+        coefficient_bits: u8,
+    ) -> WireId {
+        let mut shape = self.shape_of(wire).to_vec();
+        shape[axis] = rows.len();
+        let frac_bits = self.frac_bits(wire) + coefficient_bits;
+        self.emit(Op::AxisMap { axis: axis as u32, rows, coefficient_bits }, &[wire], shape, frac_bits)
+    }
+
+    /// The elements of an axis at `positions`, in that order.
+    pub fn gather(&mut self, wire: WireId, axis: usize, positions: &[usize]) -> WireId {
+        if positions.iter().copied().eq(0..self.shape_of(wire)[axis]) {
+            return wire;
+        }
+        let row = |&p: &usize| vec![Tap { index: p as u32, coefficient: 1 }];
+        self.axis_map(wire, axis, positions.iter().map(row).collect(), 0)
+    }
+
+    /// Sums over an axis, which stays with length 1.
+    pub fn sum_axis(&mut self, wire: WireId, axis: usize) -> WireId {
+        let size = self.shape_of(wire)[axis];
+        let all = (0..size).map(|i| Tap { index: i as u32, coefficient: 1 }).collect();
+        if size == 1 { wire } else { self.axis_map(wire, axis, vec![all], 0) }
+    }
+
+    /// Repeats elements until the wire has `shape` (numpy's rule).
+    pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> WireId {
+        let from = self.shape_of(wire);
+        let mut padded = vec![1; shape.len() - from.len()];
+        padded.extend(from);
+        let mut wire = self.reshape(wire, &padded);
+        for axis in 0..shape.len() {
+            if padded[axis] != shape[axis] {
+                wire = self.gather(wire, axis, &vec![0; shape[axis]]);
+            }
+        }
+        wire
+    }
+
+    /// Elementwise product of two wires of equal shape; f fractional bits each, unless they are whole.
+    pub fn multiply(&mut self, a: WireId, b: WireId) -> WireId {
+        let [a, b] = [a, b].map(|w| if self.frac_bits(w) == 0 { w } else { self.at_base(w) });
+        let (shape, frac_bits) = (self.shape_of(a).to_vec(), self.frac_bits(a) + self.frac_bits(b));
+        self.emit(Op::Multiply, &[a, b], shape, frac_bits)
+    }
+
+    /// Truth values of x >= 0, without fractional bits.
+    pub fn non_negative(&mut self, x: WireId) -> WireId {
+        let shape = self.shape_of(x).to_vec();
+        // The width is settled for the whole plan at the end.
+        self.emit(Op::NonNegative { width: 0 }, &[x], shape, 0)
+    }
+
+    /// `t` where x >= 0, else 0; t has the shape of x, or one more axis in front.
+    pub fn select(&mut self, x: WireId, t: WireId) -> WireId {
+        let (shape, frac_bits) = (self.shape_of(t).to_vec(), self.frac_bits(t));
+        self.emit(Op::Select { width: 0 }, &[x, t], shape, frac_bits)
+    }
+
+    /// `Σ sign·wire + constant` at the largest scale of the operands; equal shapes. Scales are made equal by
+    /// multiplying, which is exact and free, where truncating would cost a round.
+    pub fn combine(&mut self, terms: &[(WireId, i64)], constant: i64) -> Result<WireId, OpError> {
+        if terms.len() > MAX_OPERANDS {
+            return Err(OpError::unsupported(format!("{} operands", terms.len()), "at most 4096 operands"));
+        }
+        let frac_bits = terms.iter().map(|&(w, _)| self.frac_bits(w)).max().unwrap_or(self.base());
+        let coefficients = terms.iter().map(|&(w, sign)| sign << (frac_bits - self.frac_bits(w))).collect();
+        let wires: Vec<WireId> = terms.iter().map(|&(w, _)| w).collect();
+        let shape = self.shape_of(wires[0]).to_vec();
+        Ok(self.emit(Op::Combine { coefficients, constant }, &wires, shape, frac_bits))
+    }
+
+    /// Adds a private constant that broadcasts to the wire's shape.
+    pub fn add_param(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
+        let frac_bits = self.frac_bits(wire);
+        let param = self.param(suffix, values, frac_bits)?;
+        let shape = self.shape_of(wire).to_vec();
+        Ok(self.emit(Op::AddParam { param }, &[wire], shape, frac_bits))
+    }
+
+    /// Multiplies with a private constant that broadcasts to the wire's shape.
+    pub fn scale(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
+        let wire = self.at_base(wire);
+        let factor = self.param(suffix, values, self.base())?;
+        let shape = self.shape_of(wire).to_vec();
+        Ok(self.emit(Op::Scale { factor }, &[wire], shape, 2 * self.base()))
+    }
+
+    /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.
+    pub fn param(&mut self, suffix: &str, values: &ArrayD<f32>, frac_bits: u8) -> Result<ParamId, OpError> {
+        let name = format!("{}.{suffix}", self.node.name);
+        let ring = self.ring_bits();
+        let encode = |&v: &f32| fixed::encode(f64::from(v), ring, u32::from(frac_bits));
+        let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
+            let largest =
+                values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+            let scaled = (f64::from(largest).abs() * f64::from(frac_bits).exp2()).round();
+            return Err(OpError::WeightRange {
+                tensor: name,
+                value: f64::from(largest),
+                needed: if scaled.is_finite() { (scaled + 1.0).log2().ceil() as u32 + 1 } else { u32::MAX },
+                frac_bits: u32::from(frac_bits),
+                ring,
+            });
+        };
+        let id = ParamId(self.builder.plan.params.len() as u32);
+        self.builder.plan.params.push(ParamSpec { name, shape: values.shape().to_vec(), frac_bits });
+        self.builder.weights.push(integers);
+        Ok(id)
+    }
+}

@@ -1,0 +1,117 @@
+//! Sign tests and what they choose: `[x >= 0]`, `[x >= 0]·t`, and with t = x the ReLU without truncation.
+//!
+//! d = [x >= 0] = 1 − msb(x) is opened as m_d = d ⊕ λ_d; then `d = m_d + (1 − 2·m_d)·λ_d` and
+//! `d·t = m_d·t + (1 − 2·m_d)·[λ_d·t]` with `λ_d·t = m_t·λ_d − λ_d·λ_t`, so the dealer shares λ_d and λ_d·λ_t.
+//!
+//! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: the bits of [`Tree`] and one of
+//! the sign, one ring element, and one more for every chosen value. Opened: masked tree bits and the masked sign; never a
+//! result. Leaks: nothing. Source: PROTOCOLS.md of the design, section 2 (MSB, B2A, select).
+
+use privet_ring::planes::{from_values, plane_bytes, to_bits, words};
+use privet_ring::{Ring, packed_len};
+
+use super::cost::GateCost;
+use super::gate::{Dealing, Party};
+use super::tree::Tree;
+use crate::ProtocolError;
+
+/// The sign of a masked wire, from its low `width` bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sign {
+    pub(super) width: u32,
+}
+
+/// A masked wire, as a party holds it.
+#[derive(Clone, Copy)]
+pub(super) struct Masked<'a> {
+    pub(super) m: &'a [u64],
+    pub(super) lambda: &'a [u64],
+}
+
+impl Sign {
+    fn tree(self) -> Tree {
+        Tree::new(self.width - 1, None)
+    }
+
+    /// Rounds, bytes each party opens, and bytes dealt, for the signs of `elements` elements and `chosen` values.
+    pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
+        let tree = self.tree();
+        GateCost {
+            rounds: tree.rounds() + 1,
+            opened: (tree.opened().iter().sum::<usize>() + 1) * plane_bytes(elements),
+            dealt: (tree.dealt() + 1) * plane_bytes(elements)
+                + packed_len(ring.bits(), elements)
+                + packed_len(ring.bits(), chosen),
+        }
+    }
+
+    /// Dealer: shares what the bit needs for masks `r`, reduced. Returns λ_d.
+    fn deal_bit(self, r: &[u64], dealing: &mut Dealing) -> Vec<u64> {
+        let (n, bits) = (r.len(), dealing.ring().bits());
+        let planes = from_values(r, self.width as usize);
+        self.tree().deal(&planes, n, dealing);
+        dealing.deal_planes(&planes[(self.width as usize - 1) * words(n)..], n);
+        let mask: Vec<u64> = to_bits(&dealing.mask_plane(n), n).collect();
+        dealing.deal_ring(&mask, bits);
+        mask
+    }
+
+    /// Party: m_d, and the own share of λ_d.
+    fn open_bit(self, m: &[u64], party: &mut Party) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
+        let (n, first) = (m.len(), party.is_first());
+        let c = from_values(m, self.width as usize);
+        let (borrow, _) = self.tree().evaluate(&c, n, party)?;
+        let top = &c[(self.width as usize - 1) * words(n)..];
+        let r_top = party.dealt_planes(1, n)?;
+        // d = 1 - msb; public terms are added by the first party only.
+        let flip = |w: usize| if first { !top[w] } else { 0 };
+        let mask = party.mask_plane(n);
+        let own: Vec<u64> = (0..words(n)).map(|w| borrow[w] ^ r_top[w] ^ flip(w) ^ mask[w]).collect();
+        let opened = party.open_planes(&own, n)?;
+        let mask = party.dealt_ring(n, party.ring().bits())?;
+        Ok((to_bits(&opened, n).collect(), mask))
+    }
+
+    /// Dealer: the correlation of [`Self::bit`].
+    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
+        self.deal_bit(r, dealing);
+    }
+
+    /// Party: own shares of [x >= 0].
+    pub(super) fn bit(self, m: &[u64], party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+        let (ring, first) = (party.ring(), party.is_first());
+        let (bit, mask) = self.open_bit(m, party)?;
+        let share = |(&b, &l): (&u64, &u64)| {
+            let public = if first { b } else { 0 };
+            ring.reduce(public.wrapping_add(1u64.wrapping_sub(2 * b).wrapping_mul(l)))
+        };
+        Ok(bit.iter().zip(&mask).map(share).collect())
+    }
+
+    /// Dealer: the correlation of [`Self::select`] for t with masks `t`, a multiple of as many values as `r`.
+    pub(super) fn deal_select(self, r: &[u64], t: &[u64], dealing: &mut Dealing) {
+        let bits = dealing.ring().bits();
+        let mask = self.deal_bit(r, dealing);
+        let products: Vec<u64> = t.iter().zip(mask.iter().cycle()).map(|(t, d)| t.wrapping_mul(*d)).collect();
+        dealing.deal_ring(&products, bits);
+    }
+
+    /// Party: own shares of [x >= 0]·t; t holds one or several values for every x, x running fastest.
+    pub(super) fn select(self, x: &[u64], t: Masked, party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+        let (ring, first) = (party.ring(), party.is_first());
+        let (bit, mask) = self.open_bit(x, party)?;
+        let products = party.dealt_ring(t.m.len(), ring.bits())?;
+        let share = |i: usize| {
+            let sign = i % bit.len();
+            let own = if first { t.m[i] } else { 0 }.wrapping_sub(t.lambda[i]);
+            let masked = t.m[i].wrapping_mul(mask[sign]).wrapping_sub(products[i]);
+            ring.reduce(select(bit[sign], own, masked))
+        };
+        Ok((0..t.m.len()).map(share).collect())
+    }
+}
+
+/// Share of d·t for d = m_d ⊕ λ_d: `m_d·t + (1 − 2·m_d)·[λ_d·t]`.
+pub(super) fn select(masked: u64, t: u64, lambda_t: u64) -> u64 {
+    masked.wrapping_mul(t).wrapping_add(1u64.wrapping_sub(2 * masked).wrapping_mul(lambda_t))
+}

@@ -1,0 +1,96 @@
+//! Public tables of 2^k entries, k <= 8, looked up at a secret index.
+//!
+//! The dealer shares the one-hot vector of r = λ_x mod 2^k as bits, e_server ⊕ e_client. With c = m_x mod 2^k the parties hold
+//! `u_i = ±Σ_j e_i[j]·T[(c − j) mod 2^k]`, shares of σ·T[x] with σ = 1 − 2·e_client[r]: a one-time-pad sign that nobody
+//! but the dealer knows. They open m_u = u + λ_u and take `y = m_u·[σ] − [σ·λ_u]`.
+//!
+//! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: 2^k bits and two ring elements
+//! per element. Opened: u under a fresh mask. One round. Leaks: nothing; every entry is read whatever the index. Source:
+//! PROTOCOLS.md of the design, section 2 (public table), after the one-time truth tables of Ishai et al. (TCC 2013).
+
+use privet_ring::planes::{plane_bytes, transpose64, words};
+use privet_ring::{Ring, packed_len};
+
+use super::cost::GateCost;
+use super::gate::{Dealing, Party};
+use crate::ProtocolError;
+
+/// A table of 2, 4, .. or 256 entries.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'a> {
+    pub(super) entries: &'a [i64],
+}
+
+impl Table<'_> {
+    /// Rounds, bytes each party opens, and bytes dealt.
+    pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
+        let ring_len = packed_len(ring.bits(), elements);
+        GateCost {
+            rounds: 1,
+            opened: ring_len,
+            dealt: self.entries.len() * plane_bytes(elements) + 2 * ring_len,
+        }
+    }
+
+    fn index_mask(self) -> u64 {
+        self.entries.len() as u64 - 1
+    }
+
+    /// Dealer: shares the correlation for masks `r`.
+    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
+        let (n, ring) = (r.len(), dealing.ring());
+        let mut hot = vec![0u64; self.entries.len() * words(n)];
+        for (i, &r) in r.iter().enumerate() {
+            hot[(r & self.index_mask()) as usize * words(n) + i / 64] |= 1 << (i % 64);
+        }
+        // The client's bit at the hot position, which sits in one plane of all.
+        let mut negative = vec![0u64; words(n)];
+        for hot in hot.chunks_exact(words(n)) {
+            let client = dealing.deal_planes(hot, n);
+            negative.iter_mut().zip(hot).zip(&client).for_each(|((s, h), c)| *s |= h & c);
+        }
+        let sigma: Vec<u64> =
+            (0..n).map(|i| ring.reduce(1u64.wrapping_sub(2 * (negative[i / 64] >> (i % 64) & 1)))).collect();
+        let lambda = dealing.mask_ring(n);
+        dealing.deal_ring(&sigma, ring.bits());
+        let products: Vec<u64> = sigma.iter().zip(&lambda).map(|(s, l)| s.wrapping_mul(*l)).collect();
+        dealing.deal_ring(&products, ring.bits());
+    }
+
+    /// Party: own shares of the entries, from the masked indices.
+    pub(super) fn evaluate(self, m: &[u64], party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+        let (n, ring) = (m.len(), party.ring());
+        let size = self.entries.len();
+        let hot = party.dealt_planes(size, n)?;
+        // T[(c − j) mod 2^k] for j = 0, 1, .. is a run of the reversed table, written twice.
+        let reversed: Vec<u64> =
+            self.entries.iter().rev().chain(self.entries.iter().rev()).map(|&e| e as u64).collect();
+        let sign = if party.is_first() { 1 } else { u64::MAX };
+        let mut share = Vec::with_capacity(n);
+        for (word, m) in m.chunks(64).enumerate() {
+            let mut sums = [0u64; 64];
+            for start in (0..size).step_by(64) {
+                let mut block = [0u64; 64];
+                for (j, row) in block.iter_mut().enumerate().take(size - start) {
+                    *row = hot[(start + j) * words(n) + word];
+                }
+                transpose64(&mut block);
+                for (sum, (&m, &bits)) in sums.iter_mut().zip(m.iter().zip(&block)) {
+                    let c = (m & self.index_mask()) as usize;
+                    let run = &reversed[size - 1 - c + start..][..64.min(size - start)];
+                    for (j, entry) in run.iter().enumerate() {
+                        *sum = sum.wrapping_add(entry & 0u64.wrapping_sub(bits >> j & 1));
+                    }
+                }
+            }
+            share.extend(sums[..m.len()].iter().map(|s| s.wrapping_mul(sign)));
+        }
+        let lambda = party.mask_ring(n);
+        let own = share.iter().zip(&lambda).map(|(s, l)| ring.reduce(s.wrapping_add(*l))).collect();
+        let opened = party.open_ring(own)?;
+        let sigma = party.dealt_ring(n, ring.bits())?;
+        let products = party.dealt_ring(n, ring.bits())?;
+        let result = |i: usize| ring.reduce(opened[i].wrapping_mul(sigma[i]).wrapping_sub(products[i]));
+        Ok((0..n).map(result).collect())
+    }
+}
