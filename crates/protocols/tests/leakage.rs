@@ -47,7 +47,7 @@ impl Channel for Recorder {
     }
 }
 
-/// Convolution, max pool, fused ReLU, product: every kind of message, with element counts that fill whole bytes.
+/// Every kind of message, with element counts that fill whole bytes.
 fn network() -> (Plan, Weights) {
     let mut b = Builder::new(64, 12);
     let x = b.input(&[1, 2, 16, 16]);
@@ -57,6 +57,16 @@ fn network() -> (Plan, Weights) {
     let pool = Op::MaxPool { window: window(&[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
     let y = b.step(pool, &[y], &[1, 8, 8, 8], 24);
     let y = b.step(Op::Relu { shift: 12, width: 0 }, &[y], &[1, 8, 8, 8], 12);
+    let square = b.step(Op::Multiply, &[y, y], &[1, 8, 8, 8], 24);
+    let square = b.step(Op::Trunc { shift: 14 }, &[square], &[1, 8, 8, 8], 10);
+    let centred = b.step(Op::Combine { coefficients: vec![1], constant: -99 }, &[square], &[1, 8, 8, 8], 10);
+    let sign = b.step(Op::NonNegative { width: 0 }, &[centred], &[1, 8, 8, 8], 0);
+    let index = b.step(Op::Combine { coefficients: vec![14], constant: 1 }, &[sign], &[1, 8, 8, 8], 0);
+    let entries = (0..16).map(|i| i * 321 - 999).collect();
+    let looked_up = b.step(Op::Table { entries }, &[index], &[1, 8, 8, 8], 12);
+    let chosen = b.step(Op::Select { width: 0 }, &[centred, looked_up], &[1, 8, 8, 8], 12);
+    let product = b.step(Op::BatchMatMul, &[y, chosen], &[1, 8, 8, 8], 24);
+    let y = b.step(Op::Trunc { shift: 12 }, &[product], &[1, 8, 8, 8], 12);
     let y = b.step(Op::Reshape, &[y], &[1, 512], 12);
     let weight = b.param(&[512, 8], 12, 1 << 9);
     let y = b.step(Op::MatMul { weight, bias: None }, &[y], &[1, 8], 24);
