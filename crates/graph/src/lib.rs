@@ -12,6 +12,7 @@ mod facts;
 mod float;
 mod graph;
 mod lower;
+pub mod nn;
 mod op;
 pub mod ops;
 mod passes;

@@ -1,0 +1,310 @@
+//! Well-known architectures, with the parameter names of torchvision where it has them.
+//!
+//! Inputs are `[N, channels, H, W]`; `classes` is the number of outputs. Parameter counts are tested against the published
+//! ones.
+
+use super::{
+    Module, Sequence, adaptive_avg_pool2d, avg_pool2d, batch_norm2d, branches, conv2d, dropout, flatten,
+    global_avg_pool, linear, max_pool2d, relu, relu6, residual, seq,
+};
+
+/// An architecture of the zoo.
+#[derive(Debug, Clone, Copy)]
+pub struct Architecture {
+    /// Name, as commands take it.
+    pub name: &'static str,
+    /// Shape of one input without the batch: channels, height, width.
+    pub input: [usize; 3],
+    /// Number of outputs.
+    pub classes: usize,
+    /// Makes it for a number of outputs.
+    pub make: fn(usize) -> Module,
+}
+
+const fn row(
+    name: &'static str,
+    input: [usize; 3],
+    classes: usize,
+    make: fn(usize) -> Module,
+) -> Architecture {
+    Architecture { name, input, classes, make }
+}
+
+/// All architectures.
+pub static ARCHITECTURES: &[Architecture] = &[
+    row("alexnet", [3, 224, 224], 1000, alexnet),
+    row("lenet", [1, 28, 28], 10, lenet),
+    row("minionn-cifar", [3, 32, 32], 10, minionn_cifar),
+    row("mobilenet-v2", [3, 224, 224], 1000, mobilenet_v2),
+    row("resnet101", [3, 224, 224], 1000, resnet101),
+    row("resnet152", [3, 224, 224], 1000, resnet152),
+    row("resnet18", [3, 224, 224], 1000, resnet18),
+    row("resnet34", [3, 224, 224], 1000, resnet34),
+    row("resnet50", [3, 224, 224], 1000, resnet50),
+    row("squeezenet", [3, 224, 224], 1000, squeezenet),
+    row("vgg16", [3, 224, 224], 1000, vgg16),
+    row("vgg16-cifar", [3, 32, 32], 10, vgg16_cifar),
+];
+
+/// The architecture of a name.
+pub fn find(name: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().find(|a| a.name == name)
+}
+
+/// LeNet for 28 x 28 grey pictures as MPC papers measure it (20 and 50 filters, 500 hidden units, max pooling).
+pub fn lenet(classes: usize) -> Module {
+    seq()
+        .named("conv1", conv2d(1, 20, 5))
+        .add(relu())
+        .add(max_pool2d(2))
+        .named("conv2", conv2d(20, 50, 5))
+        .add(relu())
+        .add(max_pool2d(2))
+        .add(flatten())
+        .named("fc1", linear(800, 500))
+        .add(relu())
+        .named("fc2", linear(500, classes))
+        .into()
+}
+
+/// The CIFAR-10 network of MiniONN (Liu et al., CCS 2017, figure 13).
+pub fn minionn_cifar(classes: usize) -> Module {
+    let conv =
+        |from, to, kernel: usize| seq().inline(conv2d(from, to, kernel).padding(kernel / 2)).inline(relu());
+    seq()
+        .add(conv(3, 64, 3))
+        .add(conv(64, 64, 3))
+        .add(avg_pool2d(2))
+        .add(conv(64, 64, 3))
+        .add(conv(64, 64, 3))
+        .add(avg_pool2d(2))
+        .add(conv(64, 64, 3))
+        .add(conv(64, 64, 1))
+        .add(conv(64, 16, 1))
+        .add(flatten())
+        .add(linear(1024, classes))
+        .into()
+}
+
+/// AlexNet (Krizhevsky, 2014, one tower).
+pub fn alexnet(classes: usize) -> Module {
+    let features = seq()
+        .add(conv2d(3, 64, 11).stride(4).padding(2))
+        .add(relu())
+        .add(max_pool2d(3).stride(2))
+        .add(conv2d(64, 192, 5).padding(2))
+        .add(relu())
+        .add(max_pool2d(3).stride(2))
+        .add(conv2d(192, 384, 3).padding(1))
+        .add(relu())
+        .add(conv2d(384, 256, 3).padding(1))
+        .add(relu())
+        .add(conv2d(256, 256, 3).padding(1))
+        .add(relu())
+        .add(max_pool2d(3).stride(2));
+    let classifier = seq()
+        .add(dropout(0.5))
+        .add(linear(256 * 36, 4096))
+        .add(relu())
+        .add(dropout(0.5))
+        .add(linear(4096, 4096))
+        .add(relu())
+        .add(linear(4096, classes));
+    seq()
+        .named("features", features)
+        .add(adaptive_avg_pool2d(6))
+        .add(flatten())
+        .named("classifier", classifier)
+        .into()
+}
+
+/// Convolutions of VGG-16 (Simonyan and Zisserman, 2015), for any size of picture that is a multiple of 32.
+fn vgg16_features() -> Sequence {
+    let mut features = seq();
+    let mut from = 3;
+    for (convolutions, to) in [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)] {
+        for _ in 0..convolutions {
+            features = features.add(conv2d(from, to, 3).padding(1)).add(relu());
+            from = to;
+        }
+        features = features.add(max_pool2d(2));
+    }
+    features
+}
+
+/// VGG-16 without batch normalisation.
+pub fn vgg16(classes: usize) -> Module {
+    let classifier = seq()
+        .add(linear(512 * 49, 4096))
+        .add(relu())
+        .add(dropout(0.5))
+        .add(linear(4096, 4096))
+        .add(relu())
+        .add(dropout(0.5))
+        .add(linear(4096, classes));
+    seq()
+        .named("features", vgg16_features())
+        .add(adaptive_avg_pool2d(7))
+        .add(flatten())
+        .named("classifier", classifier)
+        .into()
+}
+
+/// VGG-16 for 32 x 32 pictures as MPC papers measure it: two hidden layers of 256 (Falcon, PETS 2021; CryptGPU).
+pub fn vgg16_cifar(classes: usize) -> Module {
+    let classifier =
+        seq().add(linear(512, 256)).add(relu()).add(linear(256, 256)).add(relu()).add(linear(256, classes));
+    seq().named("features", vgg16_features()).add(flatten()).named("classifier", classifier).into()
+}
+
+/// SqueezeNet 1.1 (Iandola et al., 2016).
+pub fn squeezenet(classes: usize) -> Module {
+    let fire = |from, squeeze, expand| {
+        let branch = |name, conv| seq().named(name, conv).add(relu());
+        seq().named("squeeze", conv2d(from, squeeze, 1)).add(relu()).inline(branches([
+            branch("expand1x1", conv2d(squeeze, expand, 1)),
+            branch("expand3x3", conv2d(squeeze, expand, 3).padding(1)),
+        ]))
+    };
+    let features = seq()
+        .add(conv2d(3, 64, 3).stride(2))
+        .add(relu())
+        .add(max_pool2d(3).stride(2).ceil_mode(true))
+        .add(fire(64, 16, 64))
+        .add(fire(128, 16, 64))
+        .add(max_pool2d(3).stride(2).ceil_mode(true))
+        .add(fire(128, 32, 128))
+        .add(fire(256, 32, 128))
+        .add(max_pool2d(3).stride(2).ceil_mode(true))
+        .add(fire(256, 48, 192))
+        .add(fire(384, 48, 192))
+        .add(fire(384, 64, 256))
+        .add(fire(512, 64, 256));
+    let classifier = seq().add(dropout(0.5)).add(conv2d(512, classes, 1)).add(relu()).add(global_avg_pool());
+    seq().named("features", features).named("classifier", classifier).add(flatten()).into()
+}
+
+/// ResNet-18 (He et al., 2016).
+pub fn resnet18(classes: usize) -> Module {
+    resnet([2, 2, 2, 2], false, classes)
+}
+
+/// ResNet-34.
+pub fn resnet34(classes: usize) -> Module {
+    resnet([3, 4, 6, 3], false, classes)
+}
+
+/// ResNet-50, with the stride on the 3 x 3 convolution as torchvision has it.
+pub fn resnet50(classes: usize) -> Module {
+    resnet([3, 4, 6, 3], true, classes)
+}
+
+/// ResNet-101.
+pub fn resnet101(classes: usize) -> Module {
+    resnet([3, 4, 23, 3], true, classes)
+}
+
+/// ResNet-152.
+pub fn resnet152(classes: usize) -> Module {
+    resnet([3, 8, 36, 3], true, classes)
+}
+
+fn resnet(blocks: [usize; 4], bottleneck: bool, classes: usize) -> Module {
+    let expansion = if bottleneck { 4 } else { 1 };
+    let mut model = seq()
+        .named("conv1", conv2d(3, 64, 7).stride(2).padding(3).bias(false))
+        .named("bn1", batch_norm2d(64))
+        .add(relu())
+        .add(max_pool2d(3).stride(2).padding(1));
+    let mut from = 64;
+    for (stage, &count) in blocks.iter().enumerate() {
+        let width = 64 << stage;
+        let mut layer = seq();
+        for block in 0..count {
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            layer = layer.add(residual_block(from, width, expansion, stride));
+            from = width * expansion;
+        }
+        model = model.named(format!("layer{}", stage + 1), layer);
+    }
+    model.add(global_avg_pool()).add(flatten()).named("fc", linear(from, classes)).into()
+}
+
+fn residual_block(from: usize, width: usize, expansion: usize, stride: usize) -> Sequence {
+    let to = width * expansion;
+    let three = |from, stride| conv2d(from, width, 3).stride(stride).padding(1).bias(false);
+    let main = if expansion > 1 {
+        seq()
+            .named("conv1", conv2d(from, width, 1).bias(false))
+            .named("bn1", batch_norm2d(width))
+            .add(relu())
+            .named("conv2", three(width, stride))
+            .named("bn2", batch_norm2d(width))
+            .add(relu())
+            .named("conv3", conv2d(width, to, 1).bias(false))
+            .named("bn3", batch_norm2d(to))
+    } else {
+        seq()
+            .named("conv1", three(from, stride))
+            .named("bn1", batch_norm2d(width))
+            .add(relu())
+            .named("conv2", three(width, 1))
+            .named("bn2", batch_norm2d(width))
+    };
+    let mut block = residual(main);
+    if stride != 1 || from != to {
+        let shortcut = seq().add(conv2d(from, to, 1).stride(stride).bias(false)).add(batch_norm2d(to));
+        block = block.shortcut("downsample", shortcut);
+    }
+    seq().inline(block).inline(relu())
+}
+
+/// MobileNetV2 (Sandler et al., 2018), width 1.
+pub fn mobilenet_v2(classes: usize) -> Module {
+    let conv = |from, to, kernel: usize, stride: usize, groups| {
+        seq()
+            .add(conv2d(from, to, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false))
+            .add(batch_norm2d(to))
+            .add(relu6())
+    };
+    let mut features = seq().add(conv(3, 32, 3, 2, 1));
+    let mut from = 32;
+    let stages = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ];
+    for (expand, to, count, first_stride) in stages {
+        for block in 0..count {
+            let stride = if block == 0 { first_stride } else { 1 };
+            let hidden = from * expand;
+            let mut inverted = seq();
+            if expand > 1 {
+                inverted = inverted.add(conv(from, hidden, 1, 1, 1));
+            }
+            let inverted = inverted
+                .add(conv(hidden, hidden, 3, stride, hidden))
+                .add(conv2d(hidden, to, 1).bias(false))
+                .add(batch_norm2d(to));
+            let inverted = seq().named("conv", inverted);
+            features = if stride == 1 && from == to {
+                features.add(residual(inverted))
+            } else {
+                features.add(inverted)
+            };
+            from = to;
+        }
+    }
+    let features = features.add(conv(from, 1280, 1, 1, 1));
+    let classifier = seq().add(dropout(0.2)).add(linear(1280, classes));
+    seq()
+        .named("features", features)
+        .add(global_avg_pool())
+        .add(flatten())
+        .named("classifier", classifier)
+        .into()
+}

@@ -1,0 +1,184 @@
+//! Models built layer by layer: counts of published architectures, names, scaling, refusals.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::integers;
+use ndarray::{ArrayD, IxDyn};
+use privet_graph::nn::{self, Module, NnError, Parameters, zoo};
+use privet_graph::{CompileOptions, FloatModel, compile};
+use privet_plan::Preprocess;
+use privet_ring::Ring;
+
+/// torchvision's counts; LeNet and MiniONN by hand from the papers' figures.
+#[test]
+fn the_zoo_has_the_published_numbers_of_parameters() {
+    let published = [
+        ("alexnet", 61_100_840),
+        ("lenet", 431_080),
+        ("minionn-cifar", 164_954),
+        ("mobilenet-v2", 3_504_872),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("squeezenet", 1_235_496),
+        ("vgg16", 138_357_544),
+        ("vgg16-cifar", 14_714_688 + 512 * 256 + 256 + 256 * 256 + 256 + 2570),
+    ];
+    assert_eq!(
+        published.map(|(name, _)| name).to_vec(),
+        zoo::ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>()
+    );
+    for (name, count) in published {
+        let architecture = zoo::find(name).unwrap();
+        let [channels, height, width] = architecture.input;
+        let model = (architecture.make)(architecture.classes);
+        let shapes = model.parameters(&[1, channels, height, width]).unwrap();
+        let trained = shapes.iter().filter(|(name, _)| !name.contains("running_"));
+        assert_eq!(trained.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), count, "{name}");
+    }
+}
+
+#[test]
+fn parameters_are_named_as_in_torchvision() {
+    let names = |model: Module| -> Vec<String> {
+        model.parameters(&[1, 3, 64, 64]).unwrap().into_iter().map(|(name, _)| name).collect()
+    };
+    let resnet = names(zoo::resnet50(10));
+    for name in
+        ["conv1.weight", "bn1.running_var", "layer1.0.downsample.0.weight", "layer3.5.bn3.bias", "fc.bias"]
+    {
+        assert!(resnet.iter().any(|n| n == name), "{name}");
+    }
+    assert!(!resnet.iter().any(|n| n.starts_with("layer1.1.downsample") || n == "conv1.bias"));
+    let mobile = names(zoo::mobilenet_v2(10));
+    for name in
+        ["features.0.0.weight", "features.1.conv.0.1.weight", "features.18.1.bias", "classifier.1.weight"]
+    {
+        assert!(mobile.iter().any(|n| n == name), "{name}");
+    }
+    let squeeze = names(zoo::squeezenet(10));
+    assert!(
+        squeeze.iter().any(|n| n == "features.12.expand3x3.bias")
+            && squeeze.contains(&"classifier.1.weight".into())
+    );
+}
+
+type Tensors = BTreeMap<String, ArrayD<f32>>;
+
+fn small() -> Module {
+    let block = nn::seq().add(nn::conv2d(6, 6, 3).padding(1).bias(false)).add(nn::batch_norm2d(6));
+    let features = nn::seq()
+        .add(nn::conv2d(2, 6, (3, 5)).stride([1, 2]).padding(2))
+        .add(nn::relu6())
+        .add(nn::max_pool2d(3).stride(2).padding(1))
+        .add(nn::residual(block))
+        .add(nn::relu())
+        .inline(nn::branches([
+            nn::seq().named("left", nn::conv2d(6, 3, 1)),
+            nn::seq().named("right", nn::conv2d(6, 4, 1).groups(2)),
+        ]))
+        .add(nn::avg_pool2d(2).count_include_pad(false).ceil_mode(true));
+    nn::seq()
+        .named("features", features)
+        .add(nn::adaptive_avg_pool2d(1))
+        .add(nn::flatten())
+        .add(nn::dropout(0.1))
+        .named("fc", nn::linear(7, 5))
+        .into()
+}
+
+fn standard_deviation(values: &ArrayD<f32>) -> f32 {
+    let mean = values.mean().unwrap();
+    values.mapv(|v| (v - mean).powi(2)).mean().unwrap().sqrt()
+}
+
+#[test]
+fn random_parameters_give_outputs_of_unit_variance_and_depend_on_the_seed_alone() {
+    let build = |seed| zoo::vgg16_cifar(10).build("vgg", &[4, 3, 32, 32], Parameters::random(seed)).unwrap();
+    let built = build(3);
+    assert_eq!(built.parameters, build(3).parameters);
+    assert_ne!(built.parameters, build(4).parameters);
+    let model = FloatModel::new(&built.graph, &[]).unwrap();
+    // Another input of the same distribution.
+    let noise =
+        nn::seq().add(nn::linear(3 * 32 * 32, 4)).build("n", &[1, 3072], Parameters::random(9)).unwrap();
+    let mut x = noise.parameters["0.weight"].clone().into_shape_with_order(IxDyn(&[4, 3, 32, 32])).unwrap();
+    x /= standard_deviation(&x);
+    let deviation = standard_deviation(&model.run(&[x]).unwrap()[0]);
+    assert!((0.3..3.0).contains(&deviation), "sixteen layers deep: {deviation}");
+}
+
+#[test]
+fn models_compile_and_stay_close_to_float() {
+    let built = small().build("small", &[2, 2, 12, 14], Parameters::random(1)).unwrap();
+    let options = CompileOptions {
+        ring: Ring::new(64).unwrap(),
+        frac_bits: 16,
+        input_shapes: Vec::new(),
+        preprocess: Preprocess::default(),
+        labels: Vec::new(),
+    };
+    let compiled = compile(&built.graph, &options).unwrap();
+    let x = ArrayD::from_shape_fn(IxDyn(&[2, 2, 12, 14]), |i| {
+        ((i[3] * 7 + i[2] * 3 + i[1]) % 11) as f32 / 5.0 - 1.0
+    });
+    let expected = compiled.float.run(std::slice::from_ref(&x)).unwrap();
+    let found = integers::run(&compiled, &[x.iter().copied().collect()]);
+    assert!(standard_deviation(&expected[0]) > 0.0);
+    for (found, &expected) in found[0].iter().zip(&expected[0]) {
+        assert!((found - f64::from(expected)).abs() < 2e-3, "{found} {expected}");
+    }
+}
+
+#[test]
+fn named_parameters_are_taken_as_they_are_and_checked() {
+    let input = [1, 2, 12, 14];
+    let drawn = small().build("a", &input, Parameters::random(5)).unwrap().parameters;
+    let named = |change: &dyn Fn(&mut Tensors)| {
+        let mut parameters = drawn.clone();
+        change(&mut parameters);
+        small().build("b", &input, Parameters::named(parameters))
+    };
+    let counter =
+        |p: &mut Tensors| drop(p.insert("bn.num_batches_tracked".to_owned(), ArrayD::zeros(IxDyn(&[]))));
+    assert_eq!(named(&counter).unwrap().parameters, drawn);
+    let error = named(&|p| drop(p.remove("fc.bias"))).unwrap_err().to_string();
+    assert!(error.contains("\"fc.bias\" of shape [5] is missing"), "{error}");
+    let error = named(&|p| drop(p.insert("more".to_owned(), ArrayD::zeros(IxDyn(&[1]))))).unwrap_err();
+    assert_eq!(error, NnError::Unknown(vec!["more".to_owned()]));
+    let error =
+        named(&|p| drop(p.insert("fc.bias".to_owned(), ArrayD::zeros(IxDyn(&[4]))))).unwrap_err().to_string();
+    assert!(error.contains("expected shape [5], found [4]"), "{error}");
+}
+
+#[test]
+fn layers_that_do_not_fit_are_named_by_their_path() {
+    let build = |model: Module, input: &[usize]| {
+        model.build("m", input, Parameters::random(1)).unwrap_err().to_string()
+    };
+    let inner = nn::seq().named("features", nn::seq().add(nn::relu()).add(nn::conv2d(64, 8, 3)));
+    let error = build(inner.into(), &[1, 32, 8, 8]);
+    assert!(
+        error.contains("features.1") && error.contains("64") && error.contains("[1, 32, 8, 8]"),
+        "{error}"
+    );
+    let shrinking = nn::seq().named("block", nn::residual(nn::conv2d(3, 3, 3)));
+    let error = build(shrinking.into(), &[1, 3, 8, 8]);
+    assert!(error.contains("block") && error.contains("[1, 3, 6, 6]"), "{error}");
+    let twice = nn::seq().inline(nn::linear(4, 4)).inline(nn::linear(4, 4));
+    assert!(build(twice.into(), &[1, 4]).contains("two layers have a parameter \"weight\""));
+    let error = build(zoo::alexnet(10), &[1, 3, 16, 16]);
+    assert!(error.contains("features"), "{error}");
+    for wrong in [
+        nn::conv2d(3, 4, 3).groups(0),
+        nn::conv2d(3, 4, 3).groups(2),
+        nn::conv2d(3, 4, 0),
+        nn::conv2d(3, 4, 3).stride(0),
+    ] {
+        build(wrong.into(), &[1, 3, 8, 8]);
+    }
+}
