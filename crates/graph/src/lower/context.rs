@@ -154,6 +154,18 @@ impl<'a> Lowering<'a> {
         if size == 1 { wire } else { self.axis_map(wire, axis, vec![all], 0) }
     }
 
+    /// Sums over an axis divided by `count`; the axis stays with length 1. A power of two only moves the binary point.
+    pub fn sum_times_reciprocal(&mut self, wire: WireId, axis: usize, count: usize) -> WireId {
+        let exact = count.is_power_of_two();
+        let wire = if exact { wire } else { self.at_base(wire) };
+        let bits =
+            if exact { count.ilog2() as u8 } else { reciprocal_bits(count, self.ring_bits(), self.base()) };
+        let coefficient = (f64::from(bits).exp2() / count as f64).round() as i64;
+        let size = self.shape_of(wire)[axis];
+        let all = (0..size).map(|i| Tap { index: i as u32, coefficient }).collect();
+        if bits == 0 && size == 1 { wire } else { self.axis_map(wire, axis, vec![all], bits) }
+    }
+
     /// Repeats elements until the wire has `shape` (numpy's rule).
     pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> WireId {
         let from = self.shape_of(wire);
@@ -239,4 +251,12 @@ impl<'a> Lowering<'a> {
         self.builder.weights.push(integers);
         Ok(id)
     }
+}
+
+/// Fractional bits of 1/count. With few fractional bits 1/49 would be 1/64; up to 16 are used where the ring leaves at
+/// least ten bits for the value itself.
+pub(crate) fn reciprocal_bits(count: usize, ring_bits: u32, base: u8) -> u8 {
+    let precise = u32::from(base) + count.next_power_of_two().ilog2();
+    let room = ring_bits.saturating_sub(10 + u32::from(base));
+    base.max(precise.min(16).min(room) as u8)
 }
