@@ -15,6 +15,7 @@ mod gemm;
 mod pad;
 mod pool;
 mod reduce;
+mod resize;
 mod shape;
 mod slice;
 mod softmax;
@@ -83,6 +84,8 @@ pub(crate) static TABLE: &[Row] = &[
     row("ReduceSum", 13, reduce::sum_13),
     row("Relu", 7, activation::relu),
     row("Reshape", 7, shape::reshape),
+    row("Resize", 10, resize::resize_10),
+    row("Resize", 11, resize::resize_11),
     row("Shape", 7, shape::shape),
     row("Sigmoid", 7, activation::sigmoid),
     row("Size", 7, shape::size),
@@ -101,6 +104,9 @@ pub(crate) static TABLE: &[Row] = &[
     row("Transpose", 7, shape::transpose),
     row("Unsqueeze", 7, squeeze::unsqueeze_7),
     row("Unsqueeze", 13, squeeze::unsqueeze_13),
+    row("Upsample", 7, resize::upsample_7),
+    row("Upsample", 9, resize::resize_10),
+    row("Upsample", 10, resize::upsample_10),
 ];
 
 #[cfg(test)]
