@@ -15,6 +15,7 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
+pub(crate) use context::reciprocal_bits;
 
 use crate::facts::{self, Facts};
 use crate::{DType, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};

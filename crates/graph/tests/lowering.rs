@@ -6,7 +6,7 @@ use common::integers;
 use ndarray::{ArrayD, IxDyn};
 use privet_graph::ops::{
     Add, AveragePool, BatchNormalization, Clip, Concat, Conv, Gather, Gemm, GlobalMaxPool, MatMul, MaxPool,
-    Mul, Pad, Relu, Sigmoid, Slice, Softmax, Sub, Transpose,
+    Mul, Pad, PadMode, Relu, Sigmoid, Slice, Softmax, Sub, Transpose,
 };
 use privet_graph::{
     CompileOptions, Compiled, Dim, Graph, GraphError, OpError, Tensor, ValueId, WindowSpec, compile,
@@ -172,7 +172,7 @@ fn layout_operators_move_the_right_elements() {
     let a = graph.node("transpose", Transpose { perm: Some(vec![2, 0, 1]) }, &[a]);
     let pads = ints(&mut graph, &[0, 1, -1, 1, 0, 2]);
     let value = graph.constant(Tensor::from_scalar(0.75));
-    let a = graph.node("pad", Pad, &[a, pads, value]);
+    let a = graph.node("pad", Pad { mode: PadMode::Constant }, &[a, pads, value]);
     let constant = graph.constant(ramp(&[3, 3, 1]));
     let a = graph.node("join", Concat { axis: 2 }, &[constant, a, constant]);
     let indices = ints(&mut graph, &[0, 2, 1, -1]);

@@ -136,8 +136,8 @@ fn attributes_are_honoured_or_refused_by_name() {
     assert!(refusal(&pool(vec![float("kernel_shape", 2.0)])).contains("has type FLOAT"));
     let reference = AttributeProto { ref_attr_name: "outer".to_owned(), ..kernel() };
     assert!(refusal(&pool(vec![reference])).contains("refers to a function"));
-    let pad = node("Pad", &["x", "p"], "y", vec![string("mode", "reflect")]);
-    assert!(refusal(&model(13, &[2], vec![pad], vec![weight("p", &[2], &[1.0, 1.0])])).contains("reflect"));
+    let pad = node("Pad", &["x", "p"], "y", vec![string("mode", "mirror")]);
+    assert!(refusal(&model(13, &[2], vec![pad], vec![weight("p", &[2], &[1.0, 1.0])])).contains("mirror"));
     let subgraph = node("Constant", &[], "y", vec![attribute("value_string", 3)]);
     assert!(refusal(&model(13, &[2], vec![subgraph], vec![])).contains("value_string"));
 }

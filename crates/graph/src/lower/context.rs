@@ -154,6 +154,41 @@ impl<'a> Lowering<'a> {
         if size == 1 { wire } else { self.axis_map(wire, axis, vec![all], 0) }
     }
 
+    /// Sums over an axis divided by `count`; the axis stays with length 1. A power of two only moves the binary point.
+    pub fn sum_times_reciprocal(&mut self, wire: WireId, axis: usize, count: usize) -> WireId {
+        let exact = count.is_power_of_two();
+        let wire = if exact { wire } else { self.at_base(wire) };
+        let bits =
+            if exact { count.ilog2() as u8 } else { reciprocal_bits(count, self.ring_bits(), self.base()) };
+        let coefficient = (f64::from(bits).exp2() / count as f64).round() as i64;
+        let size = self.shape_of(wire)[axis];
+        let all = (0..size).map(|i| Tap { index: i as u32, coefficient }).collect();
+        if bits == 0 && size == 1 { wire } else { self.axis_map(wire, axis, vec![all], bits) }
+    }
+
+    /// A public real matrix along an axis, one list of positions and weights per element of the result. Weights are
+    /// exact where few fractional bits are enough, else they get f, and still add up to what they did.
+    pub fn interpolate(&mut self, wire: WireId, axis: usize, rows: &[Vec<(usize, f64)>]) -> WireId {
+        let positions: Option<Vec<usize>> =
+            rows.iter().map(|row| if let [(p, 1.0)] = row[..] { Some(p) } else { None }).collect();
+        if let Some(positions) = positions {
+            return self.gather(wire, axis, &positions);
+        }
+        let base = self.base();
+        let exact = |bits: &u8| {
+            let whole = |w: f64| (w * f64::from(*bits).exp2()).fract() == 0.0;
+            rows.iter().flatten().all(|&(_, w)| whole(w))
+        };
+        let bits = (0..=base).find(exact).unwrap_or(base);
+        let rows = rows.iter().map(|row| fixed_weights(row, bits)).collect();
+        // A few bits beyond what a product carries cost less than a truncation.
+        let limit =
+            (2 * u32::from(base) + 4).min(self.ring_bits().saturating_sub(10)).max(2 * u32::from(base));
+        let fits = u32::from(self.frac_bits(wire)) + u32::from(bits) <= limit;
+        let wire = if fits { wire } else { self.at_base(wire) };
+        self.axis_map(wire, axis, rows, bits)
+    }
+
     /// Repeats elements until the wire has `shape` (numpy's rule).
     pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> WireId {
         let from = self.shape_of(wire);
@@ -239,4 +274,25 @@ impl<'a> Lowering<'a> {
         self.builder.weights.push(integers);
         Ok(id)
     }
+}
+
+/// Fractional bits of 1/count. With few fractional bits 1/49 would be 1/64; up to 16 are used where the ring leaves at
+/// least ten bits for the value itself.
+pub(crate) fn reciprocal_bits(count: usize, ring_bits: u32, base: u8) -> u8 {
+    let precise = u32::from(base) + count.next_power_of_two().ilog2();
+    let room = ring_bits.saturating_sub(10 + u32::from(base));
+    base.max(precise.min(16).min(room) as u8)
+}
+
+/// Weights with `bits` fractional bits; the largest one takes the rounding error of the sum.
+fn fixed_weights(row: &[(usize, f64)], bits: u8) -> Vec<Tap> {
+    let fixed = |w: f64| (w * f64::from(bits).exp2()).round() as i64;
+    let mut taps: Vec<Tap> =
+        row.iter().map(|&(p, w)| Tap { index: p as u32, coefficient: fixed(w) }).collect();
+    let wanted = fixed(row.iter().map(|(_, w)| w).sum());
+    let found: i64 = taps.iter().map(|t| t.coefficient).sum();
+    if let Some(largest) = taps.iter_mut().max_by_key(|t| t.coefficient.abs()) {
+        largest.coefficient += wanted - found;
+    }
+    taps
 }

@@ -3,6 +3,7 @@
 use privet_plan::{Op, Window, WireId};
 
 use super::max_pool::{pool, pool_window};
+use crate::lower::reciprocal_bits;
 use crate::window::every_window_reads;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, WindowSpec};
 
@@ -57,14 +58,6 @@ pub(super) fn average_pool(
     let reciprocal_bits = reciprocal_bits(window.kernel_len(), ctx.ring_bits(), base);
     let op = Op::AveragePool { window, count_include_pad, reciprocal_bits };
     ctx.emit(op, &[x], ctx.shape().to_vec(), base + reciprocal_bits)
-}
-
-/// Fractional bits of 1/count. With few fractional bits 1/49 would be 1/64; up to 16 are used where the ring leaves at
-/// least ten bits for the value itself.
-fn reciprocal_bits(count: usize, ring_bits: u32, base: u8) -> u8 {
-    let precise = u32::from(base) + count.next_power_of_two().ilog2();
-    let room = ring_bits.saturating_sub(10 + u32::from(base));
-    base.max(precise.min(16).min(room) as u8)
 }
 
 /// For every window, how many of its positions are elements or declared padding.

@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod batch_normalization;
+mod branch;
 mod cast;
 mod clip;
 mod constant;
@@ -13,9 +14,12 @@ mod gather;
 mod gemm;
 mod pad;
 mod pool;
+mod reduce;
+mod resize;
 mod shape;
 mod slice;
 mod softmax;
+mod split;
 mod squeeze;
 mod window;
 
@@ -51,6 +55,7 @@ pub(crate) static TABLE: &[Row] = &[
     row("Constant", 7, constant::constant),
     row("ConstantOfShape", 9, constant::constant_of_shape),
     row("Conv", 7, conv::conv),
+    row("CumSum", 11, arithmetic::cum_sum),
     row("DepthToSpace", 7, depth_to_space::depth_to_space),
     row("Div", 7, arithmetic::div),
     row("Dropout", 7, dropout::dropout),
@@ -61,30 +66,47 @@ pub(crate) static TABLE: &[Row] = &[
     row("GlobalAveragePool", 7, pool::global_average_pool),
     row("GlobalMaxPool", 7, pool::global_max_pool),
     row("Identity", 7, shape::identity),
+    row("If", 7, branch::branch),
     row("LogSoftmax", 7, softmax::log_softmax_7),
     row("LogSoftmax", 13, softmax::log_softmax_13),
     row("MatMul", 7, gemm::matmul),
     row("MaxPool", 7, pool::max_pool),
+    row("Mean", 7, arithmetic::mean),
     row("Mul", 7, arithmetic::mul),
     row("Neg", 7, arithmetic::neg),
+    row("NonZero", 9, shape::non_zero),
     row("Pad", 7, pad::pad_7),
     row("Pad", 11, pad::pad_11),
     row("Range", 11, constant::range),
+    row("ReduceMean", 7, reduce::mean_7),
+    row("ReduceMean", 18, reduce::mean_18),
+    row("ReduceSum", 7, reduce::sum_7),
+    row("ReduceSum", 13, reduce::sum_13),
     row("Relu", 7, activation::relu),
     row("Reshape", 7, shape::reshape),
+    row("Resize", 10, resize::resize_10),
+    row("Resize", 11, resize::resize_11),
     row("Shape", 7, shape::shape),
     row("Sigmoid", 7, activation::sigmoid),
+    row("Size", 7, shape::size),
     row("Slice", 7, slice::slice_7),
     row("Slice", 10, slice::slice_10),
     row("Softmax", 7, softmax::softmax_7),
     row("Softmax", 13, softmax::softmax_13),
+    row("SpaceToDepth", 7, depth_to_space::space_to_depth),
+    row("Split", 7, split::split_7),
+    row("Split", 13, split::split_13),
     row("Squeeze", 7, squeeze::squeeze_7),
     row("Squeeze", 13, squeeze::squeeze_13),
     row("Sub", 7, arithmetic::sub),
     row("Sum", 7, arithmetic::sum),
+    row("Tile", 7, shape::tile),
     row("Transpose", 7, shape::transpose),
     row("Unsqueeze", 7, squeeze::unsqueeze_7),
     row("Unsqueeze", 13, squeeze::unsqueeze_13),
+    row("Upsample", 7, resize::upsample_7),
+    row("Upsample", 9, resize::resize_10),
+    row("Upsample", 10, resize::upsample_10),
 ];
 
 #[cfg(test)]
