@@ -5,6 +5,7 @@
 //! reader that needs f.
 
 mod context;
+mod steps;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
+pub(crate) use steps::public_factor;
 
 use crate::facts::{self, Facts};
 use crate::{DType, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};
