@@ -5,6 +5,7 @@
 //! reader that needs f.
 
 mod context;
+mod function;
 mod steps;
 
 use std::cmp::Ordering;
@@ -16,6 +17,7 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
+pub(crate) use function::Segment;
 pub(crate) use steps::public_factor;
 
 use crate::facts::{self, Facts};

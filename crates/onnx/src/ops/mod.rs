@@ -12,6 +12,7 @@ mod depth_to_space;
 mod dropout;
 mod gather;
 mod gemm;
+mod normalization;
 mod pad;
 mod pool;
 mod reduce_max;
@@ -73,6 +74,8 @@ pub(crate) static TABLE: &[Row] = &[
     row("HardSigmoid", 7, activation::hard_sigmoid),
     row("HardSwish", 14, activation::hard_swish),
     row("Identity", 7, shape::identity),
+    row("InstanceNormalization", 7, normalization::instance_normalization),
+    row("LRN", 7, normalization::lrn),
     row("LeakyRelu", 7, activation::leaky_relu),
     row("Less", 7, compare::less),
     row("LessOrEqual", 12, compare::less_or_equal),
@@ -81,6 +84,7 @@ pub(crate) static TABLE: &[Row] = &[
     row("MatMul", 7, gemm::matmul),
     row("Max", 7, compare::max),
     row("MaxPool", 7, pool::max_pool),
+    row("MeanVarianceNormalization", 9, normalization::mean_variance_normalization),
     row("Min", 7, compare::min),
     row("Mul", 7, arithmetic::mul),
     row("Neg", 7, arithmetic::neg),
