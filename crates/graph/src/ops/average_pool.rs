@@ -61,17 +61,17 @@ pub(super) fn average_pool(
     ctx.emit(op, &[x], ctx.shape().to_vec(), base + reciprocal_bits)
 }
 
-/// Fractional bits of 1/count: the fewest that keep its relative error within 2^-(f+1), so that it does not matter next to
-/// the rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
+/// Fractional bits of 1/count: the fewest that keep its relative error within 2^-f, so that it does not matter next to the
+/// rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
 /// is taken: 1/64 is exact with 6 bits.
 fn reciprocal_bits(count: usize, is_whole: bool, ring_bits: u32, base: u8) -> u8 {
     let room = ring_bits.saturating_sub(10 + u32::from(base));
-    let enough = u32::from(base) + count.next_power_of_two().ilog2();
+    let enough = (u32::from(base) + count.next_power_of_two().ilog2()).saturating_sub(1);
     let most = enough.min(room).max(u32::from(base));
     let is_precise = |bits: &u32| {
         let one = f64::from(*bits).exp2();
         let reciprocal = (one / count as f64).round();
-        (reciprocal * count as f64 / one - 1.0).abs() <= (-f64::from(base) - 1.0).exp2()
+        (reciprocal * count as f64 / one - 1.0).abs() <= (-f64::from(base)).exp2()
     };
     if is_whole { (1..most).find(is_precise).unwrap_or(most) as u8 } else { most as u8 }
 }
@@ -99,12 +99,12 @@ mod tests {
     #[test]
     fn reciprocals_are_precise_or_as_precise_as_the_ring_allows() {
         assert_eq!(reciprocal_bits(64, true, 64, 16), 6);
-        assert_eq!(reciprocal_bits(64, false, 64, 16), 22);
+        assert_eq!(reciprocal_bits(64, false, 64, 16), 21);
         for (count, base) in [(169, 8), (169, 12), (169, 16), (49, 4), (9, 16), (3, 20), (1, 10)] {
             let bits = reciprocal_bits(count, true, 64, base);
             let one = 2f64.powi(bits.into());
             let error = ((one / count as f64).round() * count as f64 / one - 1.0).abs();
-            assert!(error <= 0.5 / 2f64.powi(base.into()), "1/{count} with {bits} bits is off by {error}");
+            assert!(error <= 1.0 / 2f64.powi(base.into()), "1/{count} with {bits} bits is off by {error}");
         }
         // 32 bits leave room for 11; never fewer than f.
         assert_eq!([(32, 11), (32, 12)].map(|(ring, f)| reciprocal_bits(169, true, ring, f)), [11, 12]);
