@@ -10,6 +10,7 @@ mod constant;
 mod conv;
 mod depth_to_space;
 mod dropout;
+mod einsum;
 mod gather;
 mod gemm;
 mod pad;
@@ -55,10 +56,12 @@ pub(crate) static TABLE: &[Row] = &[
     row("Constant", 7, constant::constant),
     row("ConstantOfShape", 9, constant::constant_of_shape),
     row("Conv", 7, conv::conv),
+    row("ConvTranspose", 7, conv::conv_transpose),
     row("CumSum", 11, arithmetic::cum_sum),
     row("DepthToSpace", 7, depth_to_space::depth_to_space),
     row("Div", 7, arithmetic::div),
     row("Dropout", 7, dropout::dropout),
+    row("Einsum", 12, einsum::einsum),
     row("Expand", 8, shape::expand),
     row("Flatten", 7, shape::flatten),
     row("Gather", 7, gather::gather),
@@ -77,6 +80,7 @@ pub(crate) static TABLE: &[Row] = &[
     row("NonZero", 9, shape::non_zero),
     row("Pad", 7, pad::pad_7),
     row("Pad", 11, pad::pad_11),
+    row("Pow", 7, arithmetic::pow),
     row("Range", 11, constant::range),
     row("ReduceMean", 7, reduce::mean_7),
     row("ReduceMean", 18, reduce::mean_18),
