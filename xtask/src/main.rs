@@ -73,15 +73,15 @@ enum Command {
         /// The size that the architectures were published with.
         #[arg(long, conflicts_with = "reduced")]
         full: bool,
-        /// Smaller pictures and an eighth of the channels (the default).
+        /// Smaller pictures and a quarter of the channels (the default).
         #[arg(long)]
         reduced: bool,
         /// Only this architecture.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
-        /// Python 3 with numpy, onnx and onnxruntime.
-        #[arg(long, value_name = "PROGRAM", default_value = "python3")]
-        python: PathBuf,
+        /// Python 3 with numpy, onnx and onnxruntime. Default: target/venv/bin/python where .ci/run has made it, else python3.
+        #[arg(long, value_name = "PROGRAM")]
+        python: Option<PathBuf>,
         /// Directory with onnx_light. Default: ../shared/data/conformance.
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
@@ -126,7 +126,12 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Architectures { full, reduced: _, only, python, data, json } => {
             let size = if full { Size::Full } else { Size::Reduced };
-            let report = architectures::run(size, only.as_deref(), &python, data)?;
+            let report = architectures::run(
+                size,
+                only.as_deref(),
+                &python.unwrap_or_else(architectures::python),
+                data,
+            )?;
             if json {
                 println!("{}", serde_json::to_string(&report)?);
             } else {
