@@ -62,9 +62,10 @@ enum Command {
     },
     /// Runs nine image classifiers of the ONNX model zoo, with seeded weights, on both engines.
     ///
-    /// The originals have constant weights, whose values overflow: they have to be refused by name of the layer. With seeded
-    /// weights, scaled to unit variance of every layer's output, both engines have to agree bit for bit and stay close to
-    /// ONNX Runtime. scripts/architectures.py makes those models; it needs Python 3 with numpy, onnx and onnxruntime.
+    /// The originals have constant weights: where their values overflow they have to be refused by name of the layer, else to
+    /// give the suite's output. With seeded weights, scaled to unit variance of every layer's output, both engines have to
+    /// agree bit for bit and stay close to ONNX Runtime. scripts/architectures.py makes those models; it needs Python 3 with
+    /// numpy, onnx and onnxruntime.
     #[command(after_help = "Examples:
   cargo xtask architectures --reduced
   cargo xtask architectures --full --only squeezenet --json
