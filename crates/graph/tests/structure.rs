@@ -284,6 +284,9 @@ fn running_sums() {
     }
 }
 
+/// Size, kernel, stride, dilation, both pads and output padding of an axis.
+type Along = (usize, usize, i64, i64, i64, i64, i64);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -295,13 +298,13 @@ proptest! {
         bias in any::<bool>(),
     ) {
         // Pads may crop everything.
-        let full = |&(size, kernel, stride, dilation, before, after, extra): &(usize, usize, i64, i64, i64, i64, i64)| {
+        let full = |&(size, kernel, stride, dilation, before, after, extra): &Along| {
             stride * (size as i64 - 1) + dilation * (kernel as i64 - 1) + 1 + extra - before - after
         };
         prop_assume!(axes.iter().all(|a| full(a) > 0));
         // A result that lies behind the last product altogether is refused.
         prop_assume!(axes.iter().all(|a| a.4 <= a.2 * (a.0 as i64 - 1) + a.3 * (a.1 as i64 - 1)));
-        let list = |f: &dyn Fn(&(usize, usize, i64, i64, i64, i64, i64)) -> i64| -> Vec<i64> { axes.iter().map(f).collect() };
+        let list = |f: &dyn Fn(&Along) -> i64| -> Vec<i64> { axes.iter().map(f).collect() };
         let window = WindowSpec {
             strides: Some(list(&|a| a.2)),
             dilations: Some(list(&|a| a.3)),

@@ -2,7 +2,7 @@
 
 use privet_plan::{
     Digest, InputSpec, Op, OutputSpec, PLAN_VERSION, ParamId, ParamSpec, Plan, PlanError, Post, Preprocess,
-    Range, RangeSource, Step, Window, WireId, ranges,
+    Range, RangeSource, Step, Tap, Window, WireId, ranges,
 };
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
@@ -106,6 +106,42 @@ fn parameters_operands_and_work_are_bounded() {
 }
 
 #[test]
+fn maps_tables_and_products_of_wires_are_bounded() {
+    let tap = |index, coefficient| Tap { index, coefficient };
+    let map = |axis, rows: Vec<Vec<Tap>>| Op::AxisMap { axis, rows, coefficient_bits: 0 };
+    let one = |op: Op, shape: &[usize], scale| plan(&[4, 4], &[], vec![(op, vec![0], shape.to_vec(), scale)]);
+    refused(&one(map(2, vec![vec![]]), &[4, 4], F), "axis 2");
+    refused(&one(map(1, vec![vec![tap(4, 1)]]), &[4, 1], F), "axis of 4");
+    refused(&one(map(1, vec![vec![tap(0, i64::MIN)]]), &[4, 1], F), "axis of 4");
+    refused(&one(map(1, vec![vec![tap(0, 1)]; 2]), &[4, 4], F), "expected [4, 2]");
+    refused(&one(map(0, vec![]), &[0, 4], F), "elements");
+    let far = vec![vec![tap(0, 1); 1 << 12]; 1 << 10];
+    let wide = plan(&[4, 1 << 20], &[], vec![(map(0, far), vec![0], vec![1 << 10, 1 << 20], F)]);
+    refused(&wide, "elements");
+    let table = |entries: Vec<i64>| Op::Table { entries };
+    refused(&one(table(vec![0; 3]), &[4, 4], F), "a table of 3 entries");
+    refused(&one(table(vec![0; 512]), &[4, 4], F), "a table of 512 entries");
+    refused(&one(table(vec![0, i64::MAX]), &[4, 4], F), "does not fit the ring");
+    let large = (table(vec![0; 256]), vec![0], vec![1 << 24], F);
+    refused(&plan(&[1 << 24], &[], vec![large]), "a table of 256 entries for");
+    let two =
+        |op: Op, shape: &[usize], scale| plan(&[4, 6], &[], vec![(op, vec![0, 0], shape.to_vec(), scale)]);
+    refused(&two(Op::BatchMatMul, &[4, 6], 2 * F), "matrix product");
+    refused(&two(Op::Multiply, &[4, 6], F), "scale 8, expected 16");
+    refused(&two(Op::Multiply, &[6, 4], 2 * F), "expected");
+    let choice = plan(
+        &[4, 6],
+        &[],
+        vec![(Op::Reshape, vec![0], vec![6, 4], F), (Op::Select { width: 0 }, vec![0, 1], vec![6, 4], F)],
+    );
+    refused(&choice, "chooses elements");
+    let mut narrow = one(Op::NonNegative { width: 0 }, &[4, 4], 0);
+    narrow.steps[1].op = Op::NonNegative { width: 9 };
+    assert!(narrow.validate().is_err(), "a sign test narrower than its operand");
+    refused(&one(Op::NonNegative { width: 0 }, &[4, 4], F), "scale 8, expected 0");
+}
+
+#[test]
 fn contradictions_are_named() {
     let reshape = (Op::Reshape, vec![0], vec![7], F);
     refused(&plan(&[6], &[], vec![reshape]), "reshapes 6 elements");
@@ -143,6 +179,7 @@ fn varied() -> Plan {
     let conv = Op::Conv { weight: ParamId(0), bias: None, groups: 1, window: same.clone() };
     let average = Op::AveragePool { window: same, count_include_pad: true, reciprocal_bits: F };
     let square = vec![1, 2, 4, 4];
+    let rows = vec![vec![Tap { index: 2, coefficient: -5 }, Tap { index: 0, coefficient: 3 }], vec![]];
     let steps = vec![
         (conv, vec![0], square.clone(), 2 * F),
         (Op::Relu { shift: F, width: 0 }, vec![1], square.clone(), F),
@@ -155,6 +192,14 @@ fn varied() -> Plan {
         (Op::Concat { axis: 3 }, vec![8, 8], vec![1, 1, 2, 12], F),
         (Op::Reshape, vec![9], vec![24], F),
         (Op::Combine { coefficients: vec![1, 2], constant: 3 }, vec![10, 10], vec![24], F),
+        (Op::Multiply, vec![11, 10], vec![24], 2 * F),
+        (Op::NonNegative { width: 0 }, vec![12], vec![24], 0),
+        (Op::Table { entries: vec![7, -9] }, vec![13], vec![24], F),
+        (Op::Reshape, vec![14], vec![2, 3, 4], F),
+        (Op::Transpose { perm: vec![0, 2, 1] }, vec![15], vec![2, 4, 3], F),
+        (Op::BatchMatMul, vec![15, 16], vec![2, 3, 3], 2 * F),
+        (Op::AxisMap { axis: 1, rows, coefficient_bits: 1 }, vec![17], vec![2, 2, 3], 2 * F + 1),
+        (Op::Select { width: 0 }, vec![18, 18], vec![2, 2, 3], 2 * F + 1),
     ];
     plan(&[1, 1, 4, 4], &[&[2, 1, 3, 3]], steps)
 }

@@ -82,8 +82,8 @@ impl Context<'_> {
             Op::Combine { coefficients, constant } => {
                 let sum = |i: usize| -> i128 {
                     let terms = coefficients.iter().zip(operands);
-                    i128::from(*constant)
-                        + terms.map(|(&k, x)| i128::from(k) * i128::from(x[i])).sum::<i128>()
+                    let products = terms.map(|(&k, x)| i128::from(k) * i128::from(x[i]));
+                    products.fold(i128::from(*constant), i128::saturating_add)
                 };
                 self.narrow((0..operands[0].len()).map(sum))
             }
@@ -93,7 +93,7 @@ impl Context<'_> {
             }
             Op::BatchMatMul => self.batch_product(operands[0], operands[1]),
             Op::AxisMap { .. } => {
-                let add = |sum: i128, k: i64, v: i64| sum + i128::from(k) * i128::from(v);
+                let add = |sum: i128, k: i64, v: i64| sum.saturating_add(i128::from(k) * i128::from(v));
                 self.narrow(linear::axis_map(self.plan, self.step, operands[0], add))
             }
             Op::NonNegative { .. } => self.narrow(operands[0].iter().map(|&v| i128::from(v >= 0))),
@@ -175,7 +175,8 @@ impl Context<'_> {
         let product = |i: usize| -> i128 {
             let (batch, row, column) = (i / (m * n), i / n % m, i % n);
             let (x, y) = (&x[(batch * m + row) * k..][..k], &y[batch * k * n..]);
-            (0..k).map(|j| i128::from(x[j]) * i128::from(y[j * n + column])).sum()
+            let products = (0..k).map(|j| i128::from(x[j]) * i128::from(y[j * n + column]));
+            products.fold(0, i128::saturating_add)
         };
         self.narrow((0..self.step.shape.iter().product()).map(product))
     }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Builder, payload, reference, two_party, uniform, window};
 use privet_plan::{Op, Plan, Tap, Weights, WireId};
+use privet_protocols::Silent;
 use privet_protocols::masked::{RevealTo, Role, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
@@ -181,6 +182,88 @@ fn gates_are_exact_at_the_ends_of_their_range_for_every_ring() {
 }
 
 #[test]
+fn signs_and_choices_are_exact_at_the_ends_of_their_range_for_every_ring() {
+    for ring in 16..=64 {
+        let limit = 1i64 << (ring - 2);
+        let edge = vec![-limit, -limit + 1, -33, -2, -1, 0, 1, 2, 33, limit - 2, limit - 1];
+        let n = edge.len();
+        let mut b = Builder::new(ring, 3);
+        let (x, t) = (b.input(&[n]), b.input(&[2, n]));
+        let bit = b.step(Op::NonNegative { width: 0 }, &[x], &[n], 0);
+        let chosen = b.step(Op::Select { width: 0 }, &[x, t], &[2, n], 3);
+        [bit, chosen].into_iter().for_each(|w| b.output(w));
+        let (plan, weights) = b.finish();
+        let values = edge.iter().rev().chain(&edge).copied().collect();
+        law(&plan, &weights, &[edge, values], RevealTo::Client);
+    }
+}
+
+#[test]
+fn products_of_wires_are_exact_at_the_ends_of_their_range_for_every_ring() {
+    for ring in 16..=64 {
+        let mut b = Builder::new(ring, 3);
+        let (x, y) = (b.input(&[1, 4]), b.input(&[4, 1]));
+        let column = b.step(Op::Reshape, &[x], &[4, 1], 3);
+        let square = b.step(Op::Multiply, &[column, y], &[4, 1], 6);
+        let sum = b.step(Op::BatchMatMul, &[x, y], &[1, 1], 6);
+        [square, sum].into_iter().for_each(|w| b.output(w));
+        let (plan, weights) = b.finish();
+        let limit = 1i64 << (ring - 2);
+        let x = vec![limit - 1, -limit, 1 << (ring / 2 - 1), 0];
+        law(&plan, &weights, &[x, vec![1, 1, -(1 << (ring / 2 - 3)), limit - 1]], RevealTo::Client);
+    }
+}
+
+/// Whole words of bit planes, words and a tail, tails alone; comparisons narrower than the ring.
+#[test]
+fn every_number_of_elements_and_every_table_is_bit_equal() {
+    for (ring, elements) in [(16, 1), (17, 63), (33, 64), (63, 65), (64, 130)] {
+        let mut b = Builder::new(ring, 3);
+        let (x, t) = (b.input(&[elements]), b.input(&[3, elements]));
+        let bit = b.step(Op::NonNegative { width: 0 }, &[x], &[elements], 0);
+        let relu = b.step(Op::Select { width: 0 }, &[x, x], &[elements], 3);
+        let chosen = b.step(Op::Select { width: 0 }, &[x, t], &[3, elements], 3);
+        [bit, relu, chosen].into_iter().for_each(|w| b.output(w));
+        let limit = 1i64 << (ring - 2);
+        for k in 1..=8 {
+            let index = Op::Combine { coefficients: vec![(1 << k) - 1], constant: 0 };
+            let index = b.step(index, &[bit], &[elements], 0);
+            let mut entries: Vec<i64> = (0..1 << k).map(|i| i * 13 - 50).collect();
+            (entries[0], entries[(1 << k) - 1]) = (-limit, limit - 1);
+            let entry = b.step(Op::Table { entries }, &[index], &[elements], 3);
+            b.output(entry);
+        }
+        let (mut plan, weights) = b.finish();
+        let mut inputs = inputs(&plan, 100);
+        inputs[0].iter_mut().step_by(3).for_each(|v| *v = 0);
+        law(&plan, &weights, &inputs, RevealTo::Both);
+        for step in &mut plan.steps {
+            match &mut step.op {
+                Op::Input { input: 0 } => step.range.bits = 8,
+                Op::NonNegative { width } | Op::Select { width } => *width = 8,
+                _ => {}
+            }
+        }
+        plan.validate().unwrap();
+        law(&plan, &weights, &inputs, RevealTo::Both);
+    }
+}
+
+/// The reference does not wrap: a product of two wires beyond 64 bits is trapped, not reduced.
+#[test]
+fn overflow_of_products_of_wires_is_trapped() {
+    for op in [Op::Multiply, Op::BatchMatMul] {
+        let mut b = Builder::new(64, 3);
+        let x = b.input(&[1, 1]);
+        let y = b.step(op, &[x, x], &[1, 1], 6);
+        b.output(y);
+        let (plan, weights) = b.finish();
+        let error = privet_protocols::cleartext::run(&plan, &weights, &[vec![1 << 32]], &mut Silent);
+        assert!(error.unwrap_err().to_string().contains("overflow"));
+    }
+}
+
+#[test]
 fn the_first_maximum_and_ties_survive_pooling() {
     let mut b = Builder::new(64, 4);
     let x = b.input(&[1, 1, 2, 3]);
@@ -235,7 +318,7 @@ fn overflow_is_trapped_and_named() {
     assert_eq!(reference(&plan, &weights, &[vec![limit, -limit]]), [[3 * limit, -3 * limit]]);
     let run = |v| {
         let inputs = [vec![0, v]];
-        privet_protocols::cleartext::run(&plan, &weights, &inputs, &mut privet_protocols::Silent)
+        privet_protocols::cleartext::run(&plan, &weights, &inputs, &mut Silent)
     };
     let error = run(limit + 1).unwrap_err().to_string();
     assert!(error.contains("step1") && error.contains("24 bits") && error.contains("safe for 23"), "{error}");
@@ -268,14 +351,7 @@ fn calibrated_widths_stay_exact_and_cost_less() {
     let observe = |i: usize, values: &[i64]| {
         maxima[i] = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
     };
-    privet_protocols::cleartext::run_observed(
-        &plan,
-        &weights,
-        &inputs,
-        &mut privet_protocols::Silent,
-        observe,
-    )
-    .unwrap();
+    privet_protocols::cleartext::run_observed(&plan, &weights, &inputs, &mut Silent, observe).unwrap();
     privet_plan::ranges::assign_calibrated(&mut plan, &maxima, 4).unwrap();
     plan.validate().unwrap();
     law(&plan, &weights, &inputs, RevealTo::Client);

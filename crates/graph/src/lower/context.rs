@@ -6,7 +6,7 @@ use privet_ring::fixed;
 
 use super::Builder;
 use crate::tensor::contiguous;
-use crate::{Args, Fact, Node, OpError};
+use crate::{Args, Fact, Node, OpError, Tensor};
 
 /// Most operands of one step.
 const MAX_OPERANDS: usize = 4096;
@@ -51,6 +51,24 @@ impl<'a> Lowering<'a> {
     /// The float constant of operand `i`, if it is one.
     pub fn constant(&self, i: usize) -> Option<&'a ArrayD<f32>> {
         self.operands().optional(i)?.value.as_deref()?.floats("constant").ok()
+    }
+
+    /// The constant of operand `i`, if it is one, whatever its element type; truth values are 0 and 1.
+    pub fn numbers(&self, i: usize) -> Result<Option<ArrayD<f64>>, OpError> {
+        let Some(value) = self.operands().optional(i).and_then(|fact| fact.value.as_deref()) else {
+            return Ok(None);
+        };
+        Ok(Some(match value {
+            Tensor::F32(a) => a.mapv(f64::from),
+            Tensor::Bool(a) => a.mapv(|v| f64::from(u8::from(v))),
+            // Such integers fit no ring either.
+            Tensor::I64(a) => match a.iter().find(|v| v.unsigned_abs() > 1 << 53) {
+                None => a.mapv(|v| v as f64),
+                Some(v) => {
+                    return Err(OpError::unsupported(format!("the integer {v}"), "integers up to 2^53"));
+                }
+            },
+        }))
     }
 
     /// Fractional bits f of inputs, weights and truncated wires.
@@ -237,7 +255,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a private constant that broadcasts to the wire's shape.
-    pub fn add_param(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
+    pub fn add_param<T: Copy + Into<f64>>(
+        &mut self,
+        wire: WireId,
+        suffix: &str,
+        values: &ArrayD<T>,
+    ) -> Result<WireId, OpError> {
         let frac_bits = self.frac_bits(wire);
         let param = self.param(suffix, values, frac_bits)?;
         let shape = self.shape_of(wire).to_vec();
@@ -253,17 +276,22 @@ impl<'a> Lowering<'a> {
     }
 
     /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.
-    pub fn param(&mut self, suffix: &str, values: &ArrayD<f32>, frac_bits: u8) -> Result<ParamId, OpError> {
+    pub fn param<T: Copy + Into<f64>>(
+        &mut self,
+        suffix: &str,
+        values: &ArrayD<T>,
+        frac_bits: u8,
+    ) -> Result<ParamId, OpError> {
         let name = format!("{}.{suffix}", self.node.name);
         let ring = self.ring_bits();
-        let encode = |&v: &f32| fixed::encode(f64::from(v), ring, u32::from(frac_bits));
+        let encode = |&v: &T| fixed::encode(v.into(), ring, u32::from(frac_bits));
         let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
-            let largest =
-                values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
-            let scaled = (f64::from(largest).abs() * f64::from(frac_bits).exp2()).round();
+            let floats = values.iter().map(|&v| v.into());
+            let largest = floats.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+            let scaled = (largest.abs() * f64::from(frac_bits).exp2()).round();
             return Err(OpError::WeightRange {
                 tensor: name,
-                value: f64::from(largest),
+                value: largest,
                 needed: if scaled.is_finite() { (scaled + 1.0).log2().ceil() as u32 + 1 } else { u32::MAX },
                 frac_bits: u32::from(frac_bits),
                 ring,

@@ -5,7 +5,7 @@ use privet_plan::{Op, WireId};
 
 use super::slice::{Taken, slice};
 use crate::tensor::axis;
-use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, element_count};
+use crate::{Args, DType, Fact, Lowering, OpError, Operator, Tensor, element_count};
 
 /// Padding; operands are data, pads (all beginnings, then all ends; negative ones crop, first of all) and optionally the
 /// value and the axes that pads speaks of.
@@ -101,7 +101,11 @@ impl Operator for Pad {
             return Ok(vec![x]);
         }
         let value = match ctx.operands().optional(2) {
-            Some(value) => value.known("constant_value")?.scalar("constant_value")?,
+            Some(value) if value.dtype != DType::F32 => {
+                value.known("constant_value")?;
+                ctx.numbers(2)?.and_then(|v| v.first().copied()).unwrap_or(0.0)
+            }
+            Some(value) => f64::from(value.known("constant_value")?.scalar("constant_value")?),
             None => 0.0,
         };
         let shape = ctx.shape_of(x).to_vec();

@@ -8,7 +8,7 @@ use super::gate::{Dealing, weight_masks};
 use super::schedule::{Schedule, gate, tournament};
 use super::sign::Sign;
 use super::table::Table;
-use super::walk::{Walker, walk};
+use super::walk::{Walker, split, walk};
 use crate::{Progress, ProtocolError, linear};
 
 /// Deals one bundle: gives the server's chunks to `sink`. The client needs its seed only.
@@ -66,8 +66,10 @@ impl Walker for Dealer<'_> {
         Ok(Wire::Masked(Dealing::new(self.plan.ring, &self.server, &self.client, k).mask_input(elements)))
     }
 
-    fn open(&mut self, k: usize, _: &Wire, elements: usize) -> Result<Wire, ProtocolError> {
-        Ok(Wire::Masked(Dealing::new(self.plan.ring, &self.server, &self.client, k).mask_ring(elements)))
+    fn open(&mut self, k: usize, _: &[&Wire], lens: &[usize]) -> Result<Vec<Wire>, ProtocolError> {
+        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        let lambda = dealing.mask_ring(lens.iter().sum());
+        Ok(split(lambda, lens).into_iter().map(Wire::Masked).collect())
     }
 
     fn public_linear(&mut self, step: &Step, operands: &[&Wire]) -> Wire {

@@ -9,7 +9,7 @@ use super::gate::{Party, own_masks};
 use super::schedule::{Schedule, gate, tournament};
 use super::sign::{Masked, Sign};
 use super::table::Table;
-use super::walk::{Walker, walk};
+use super::walk::{Walker, split, walk};
 use super::{RevealTo, Role, Source};
 use crate::{Progress, ProtocolError, linear};
 
@@ -156,10 +156,14 @@ impl Walker for Evaluator<'_> {
         Ok(Wire::Masked { m, lambda })
     }
 
-    fn open(&mut self, k: usize, wire: &Wire, _: usize) -> Result<Wire, ProtocolError> {
-        let share = self.share(wire);
+    fn open(&mut self, k: usize, wires: &[&Wire], lens: &[usize]) -> Result<Vec<Wire>, ProtocolError> {
+        let share = match wires {
+            [only] => self.share(only),
+            all => all.iter().flat_map(|w| self.share(w)).collect(),
+        };
         let (m, lambda) = self.party(k, &[]).mask_and_open(&share)?;
-        Ok(Wire::Masked { m, lambda })
+        let opened = split(m, lens).into_iter().zip(split(lambda, lens));
+        Ok(opened.map(|(m, lambda)| Wire::Masked { m, lambda }).collect())
     }
 
     fn public_linear(&mut self, step: &Step, operands: &[&Wire]) -> Wire {

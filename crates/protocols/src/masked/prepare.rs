@@ -9,7 +9,7 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::gate::{client_dealt, own_masks};
 use super::schedule::Schedule;
-use super::walk::{Walker, walk};
+use super::walk::{Walker, split, walk};
 use super::{MaskedWeights, Role, Sink, Source};
 use crate::{Progress, ProtocolError, linear};
 
@@ -91,8 +91,9 @@ impl Walker for Preparer<'_> {
         })
     }
 
-    fn open(&mut self, k: usize, _: &Lambda, elements: usize) -> Result<Lambda, ProtocolError> {
-        Ok(Lambda::Drawn(own_masks(&self.prg, k, elements, self.plan.ring)))
+    fn open(&mut self, k: usize, _: &[&Lambda], lens: &[usize]) -> Result<Vec<Lambda>, ProtocolError> {
+        let lambda = own_masks(&self.prg, k, lens.iter().sum(), self.plan.ring);
+        Ok(split(lambda, lens).into_iter().map(Lambda::Drawn).collect())
     }
 
     fn public_linear(&mut self, step: &Step, operands: &[&Lambda]) -> Lambda {

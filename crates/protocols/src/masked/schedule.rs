@@ -24,10 +24,10 @@ enum Form {
 }
 
 /// One instruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instruction {
-    /// Mask a shared wire with a fresh mask and open it.
-    Open(WireId),
+    /// Mask shared wires with fresh masks and open them, all in one round.
+    Open(Vec<WireId>),
     /// Execute a step of the plan.
     Step(usize),
     /// Reveal an output.
@@ -49,11 +49,15 @@ impl Schedule {
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
+            let mut shared = Vec::new();
             for &wire in &step.inputs[..masked_operands(&step.op)] {
-                if forms[wire.index()] == Form::Shared {
-                    instructions.push((Instruction::Open(wire), open_cost(plan, wire)));
-                    forms[wire.index()] = Form::Masked;
+                if std::mem::replace(&mut forms[wire.index()], Form::Masked) == Form::Shared {
+                    shared.push(wire);
                 }
+            }
+            if !shared.is_empty() {
+                let cost = open_cost(plan, &shared);
+                instructions.push((Instruction::Open(shared), cost));
             }
             let all_masked = step.inputs.iter().all(|w| forms[w.index()] == Form::Masked);
             forms.push(match &step.op {
@@ -85,10 +89,10 @@ impl Schedule {
 
     /// Name of an instruction, for people.
     pub fn name<'a>(&self, plan: &'a Plan, index: usize) -> &'a str {
-        match self.instructions[index].0 {
-            Instruction::Open(wire) => &plan.steps[wire.index()].name,
-            Instruction::Step(i) => &plan.steps[i].name,
-            Instruction::Reveal(i) => &plan.outputs[i].name,
+        match &self.instructions[index].0 {
+            Instruction::Open(wires) => &plan.steps[wires[0].index()].name,
+            Instruction::Step(i) => &plan.steps[*i].name,
+            Instruction::Reveal(i) => &plan.outputs[*i].name,
         }
     }
 }
@@ -106,8 +110,8 @@ fn masked_operands(op: &Op) -> usize {
     }
 }
 
-fn open_cost(plan: &Plan, wire: WireId) -> Cost {
-    let bytes = plan.ring.packed_len(plan.len(wire));
+fn open_cost(plan: &Plan, wires: &[WireId]) -> Cost {
+    let bytes = plan.ring.packed_len(wires.iter().map(|&w| plan.len(w)).sum());
     Cost { rounds: 1, server_sends: bytes, client_sends: bytes, ..Cost::default() }
 }
 

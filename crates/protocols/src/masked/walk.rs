@@ -11,7 +11,13 @@ pub(super) trait Walker {
     type Wire: Default;
 
     fn input(&mut self, k: usize, input: usize, elements: usize) -> Result<Self::Wire, ProtocolError>;
-    fn open(&mut self, k: usize, wire: &Self::Wire, elements: usize) -> Result<Self::Wire, ProtocolError>;
+    /// Opens wires of these numbers of elements.
+    fn open(
+        &mut self,
+        k: usize,
+        wires: &[&Self::Wire],
+        lens: &[usize],
+    ) -> Result<Vec<Self::Wire>, ProtocolError>;
     fn public_linear(&mut self, step: &Step, operands: &[&Self::Wire]) -> Self::Wire;
     fn product(&mut self, k: usize, step: &Step, operand: &Self::Wire) -> Result<Self::Wire, ProtocolError>;
     fn add_param(&mut self, step: &Step, operand: &Self::Wire) -> Self::Wire;
@@ -28,6 +34,15 @@ pub(super) trait Walker {
     fn reveal(&mut self, k: usize, output: usize, wire: &Self::Wire) -> Result<(), ProtocolError>;
 }
 
+/// Cuts a vector into pieces of these lengths.
+pub(super) fn split(mut all: Vec<u64>, lens: &[usize]) -> Vec<Vec<u64>> {
+    let mut pieces: Vec<Vec<u64>> =
+        lens.iter().skip(1).rev().map(|&len| all.split_off(all.len() - len)).collect();
+    pieces.push(all);
+    pieces.reverse();
+    pieces
+}
+
 /// Drives `walker` through all instructions, dropping wires after their last use.
 pub(super) fn walk<W: Walker>(
     plan: &Plan,
@@ -41,8 +56,11 @@ pub(super) fn walk<W: Walker>(
     for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
         progress.step(k, schedule.instructions.len(), schedule.name(plan, k));
         match *instruction {
-            Instruction::Open(wire) => {
-                wires[wire.index()] = walker.open(k, &wires[wire.index()], plan.len(wire))?;
+            Instruction::Open(ref shared) => {
+                let held: Vec<&W::Wire> = shared.iter().map(|w| &wires[w.index()]).collect();
+                let lens: Vec<usize> = shared.iter().map(|&w| plan.len(w)).collect();
+                let opened = walker.open(k, &held, &lens)?;
+                shared.iter().zip(opened).for_each(|(w, opened)| wires[w.index()] = opened);
             }
             Instruction::Step(i) => {
                 let step = &plan.steps[i];
