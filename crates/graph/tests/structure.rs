@@ -89,6 +89,14 @@ fn parts_of_a_split_are_values_of_their_own() {
 }
 
 #[test]
+fn empty_parts_matter_only_to_readers() {
+    check(&[&[2, 3]], |graph, x| {
+        let lengths = ints(graph, &[0, 3]);
+        results(graph, Split { axis: 1, parts: 2, uneven: false }, &[x[0], lengths], 2)[1]
+    });
+}
+
+#[test]
 fn layouts_after_a_product_keep_it_pending() {
     let compiled = check(&[&[1, 2, 4, 6]], |graph, x| {
         let factor = graph.constant(ramp(&[2, 1, 1]));
