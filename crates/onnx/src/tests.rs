@@ -1,5 +1,7 @@
 //! Models built message by message: legacy forms, refusals, hostile bytes.
 
+mod hostile;
+
 use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
 use proptest::prelude::*;
