@@ -87,10 +87,9 @@ impl Operator for Clip {
                 ctx.combine(&[(x, 1), (over, -1)], 0)?
             }
             (Some(low), Some(high)) => {
-                // Two steps on one opened operand: joined they took half of the rounds, but opened it twice.
-                let (over_low, over_high) = (moved(ctx, low)?, moved(ctx, high)?);
-                let (over_low, over_high) = (relu(ctx, over_low), relu(ctx, over_high));
-                ctx.combine(&[(over_low, 1), (over_high, -1)], low)?
+                let over = [moved(ctx, low)?, moved(ctx, high)?];
+                let over = ctx.joined(&over, relu)?;
+                ctx.combine(&[(over[0], 1), (over[1], -1)], low)?
             }
         };
         Ok(vec![y])
