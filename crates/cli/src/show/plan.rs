@@ -5,8 +5,8 @@ use privet::explain::{Costs, Explanation, Row};
 
 use super::{printable_line, table};
 
-/// Characters of a layer's name: with them a row fits 120 columns.
-const NAME: usize = 24;
+/// Characters of a layer's name: with them most rows fit 120 columns.
+const NAME: usize = 18;
 
 /// One line per step, sums, and what else is to know. Steps that cost nothing and open nothing are counted unless `all`
 /// are to be shown; in the clear nothing costs anything, so all are.
@@ -25,9 +25,7 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
     );
     if !folded.is_empty() {
         let count = folded.len();
-        text.push_str(&format!(
-            "\n{count} steps that send, store and open nothing are not shown (--all shows them)."
-        ));
+        text.push_str(&format!("\nNot shown: {count} that send, store and open nothing (--all shows them)."));
     }
     text.push_str(&format!(
         "\n{} private values in the model, {} multiplications.",
@@ -59,7 +57,7 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
 fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {
     let mut header = vec!["", "layer", "op", "shape", "f", "range", "room", "width"];
     if !is_clear {
-        header.extend(["rounds", "server sends", "client sends", "stored", "opened"]);
+        header.extend(["rounds", "to client", "to server", "stored", "opened"]);
     }
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header(header);
@@ -88,7 +86,7 @@ fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {
         shown.add_row(cells);
     }
     for (i, column) in shown.column_iter_mut().enumerate() {
-        column.set_padding((0, 1));
+        column.set_padding((0, 0));
         if [0, 4, 6, 7, 8, 9, 10, 11].contains(&i) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -115,8 +113,20 @@ fn costs(costs: &Costs) -> [String; 4] {
     ]
 }
 
+/// Three digits are enough here; `--json` has all.
 fn bytes(count: usize) -> String {
-    table::bytes(count as u64)
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    let decimals = match value {
+        _ if unit == 0 => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
 }
 
 /// `1 234 567`.
@@ -149,6 +159,8 @@ mod tests {
     fn numbers_are_grouped_and_names_shortened() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1 000", "1 234 567"]);
         assert_eq!(short("a/b"), "a/b");
-        assert_eq!(short(&format!("{}end", "x".repeat(30))), format!("…{}end", "x".repeat(20)));
+        assert_eq!(short(&format!("{}end", "x".repeat(30))), format!("…{}end", "x".repeat(NAME - 4)));
+        let sizes = [0, 999, 1000, 10_229, 10_240, 1 << 20, 1_047_000].map(bytes);
+        assert_eq!(sizes, ["0 B", "999 B", "0.98 KiB", "9.99 KiB", "10.0 KiB", "1.00 MiB", "1.00 MiB"]);
     }
 }
