@@ -196,7 +196,7 @@ fn check(name: &str, light: &Path, made: &Path, step: &dyn Fn(&str)) -> Result<A
     ensure!(error <= TOLERANCE, "the cleartext engine is off by {error}, {TOLERANCE} allowed");
 
     step("2pc");
-    let Model { plan, weights, float } = model;
+    let Model { plan, weights, float, .. } = model;
     drop(float);
     let private = engine::two_party(&plan, &weights, &fixed)?;
     ensure!(private.outputs == clear, "the private engine differs from the cleartext one");

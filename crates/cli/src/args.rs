@@ -127,13 +127,23 @@ pub(crate) struct LoweringArgs {
     /// How a picture becomes an input: imagenet, mnist, none, or a TOML file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) preprocess: Option<String>,
-    /// Typical inputs; ranges, and without --ring the ring, follow from them.
+    /// Typical inputs; ranges, and without --ring and --frac-bits also ring and fractional bits, follow from them.
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub(crate) calibrate: Vec<PathBuf>,
+    /// Head room: how many times larger than with the calibration inputs values may be [default: 4].
+    #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) margin: Option<u32>,
+    /// With --calibrate, the fewest fractional bits are chosen whose error on these inputs, relative to an output's largest
+    /// value, is at most this [default: 0.001].
+    #[arg(long, value_name = "ERROR", conflicts_with = "frac_bits")]
+    pub(crate) tolerance: Option<f64>,
+    /// Values that an input may have; others are refused, and ranges of layers are proved from it.
+    #[arg(long, value_name = "[NAME=]LOW,HIGH", allow_hyphen_values = true)]
+    pub(crate) input_range: Vec<String>,
     /// Ring width in bits [default: 64, with --calibrate the smallest that fits].
     #[arg(long, value_name = "16..64", value_parser = clap::value_parser!(u32).range(16..=64))]
     pub(crate) ring: Option<u32>,
-    /// Fractional bits [default: 16, less in a narrow ring].
+    /// Fractional bits [default: 16, less in a narrow ring; with --calibrate what --tolerance asks for].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
     pub(crate) frac_bits: Option<u32>,
     /// Shape of an input that the model leaves open (a batch that it leaves open is 1).

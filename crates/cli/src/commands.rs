@@ -54,6 +54,9 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         calibrate: args.calibrate.clone(),
         preprocess: args.preprocess.clone(),
         labels: args.labels.clone(),
+        margin: args.margin,
+        tolerance: args.tolerance,
+        input_ranges: args.input_range.clone(),
         input_shapes: args.input_shape.clone(),
     };
     Ok(model::compile(path, &options)?)

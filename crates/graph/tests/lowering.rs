@@ -5,8 +5,8 @@ mod common;
 use common::integers;
 use ndarray::{ArrayD, IxDyn};
 use privet_graph::ops::{
-    Add, AveragePool, BatchNormalization, Clip, Concat, Conv, Gather, Gemm, GlobalMaxPool, MatMul, MaxPool,
-    Mul, Pad, PadMode, Relu, Sigmoid, Slice, Softmax, Sub, Transpose,
+    Add, AveragePool, BatchNormalization, Clip, Concat, Conv, Div, Gather, Gemm, GlobalMaxPool, MatMul,
+    MaxPool, Mul, Pad, PadMode, Pow, Relu, Sigmoid, Slice, Softmax, Sub, Transpose,
 };
 use privet_graph::{
     CompileOptions, Compiled, Dim, Graph, GraphError, OpError, Tensor, ValueId, WindowSpec, compile,
@@ -213,12 +213,15 @@ fn refusal(graph: Graph, y: ValueId) -> GraphError {
 #[test]
 fn what_has_no_lowering_is_refused_by_name() {
     let (mut graph, x) = with_input(&[1, 4]);
-    let y = graph.node("square", Mul, &[x, x]);
+    let y = graph.node("quotient", Div, &[x, x]);
     let message = refusal(graph, y).to_string();
-    assert!(
-        message.contains("square") && message.contains("Mul") && message.contains("supported"),
-        "{message}"
-    );
+    assert!(message.contains("quotient") && message.contains("divisor that depends"), "{message}");
+
+    let (mut graph, x) = with_input(&[1, 4]);
+    let half = graph.constant(Tensor::from_scalar(0.5));
+    let y = graph.node("root", Pow, &[x, half]);
+    let message = refusal(graph, y).to_string();
+    assert!(message.contains("root") && message.contains("exponent of 0.5"), "{message}");
 
     let (mut graph, x) = with_input(&[1, 4]);
     let a = graph.node("gate", Sigmoid, &[x]);

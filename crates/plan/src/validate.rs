@@ -4,7 +4,7 @@ mod op;
 
 use std::collections::HashSet;
 
-use crate::{Op, ParamId, Plan, PlanError, Post, Step};
+use crate::{Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
 
 /// Largest number of elements of one tensor.
 pub const MAX_ELEMENTS: usize = 1 << 27;
@@ -121,7 +121,15 @@ impl Plan {
     fn check_range(&self, step: &Step) -> Result<(), String> {
         let full = self.ring.bits() - 1;
         let bits = u32::from(step.range.bits);
-        if bits < 2 || bits > full { Err(format!("range of {bits} bits, 2 to {full} fit")) } else { Ok(()) }
+        if bits < 2 || bits > full {
+            return Err(format!("range of {bits} bits, 2 to {full} fit"));
+        }
+        match step.range.source {
+            RangeSource::Calibrated { seen } if seen == 0 || u32::from(seen) > bits => {
+                Err(format!("calibration saw {seen} bits, the range has {bits}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

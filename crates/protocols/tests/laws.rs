@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Builder, law, reference, uniform, window};
+use privet_plan::ranges::{Evidence, Ranges};
 use privet_plan::{Op, Plan, Tap, Weights, WireId};
 use privet_protocols::Silent;
 use privet_protocols::masked::{RevealTo, Schedule};
@@ -331,7 +332,8 @@ fn calibrated_widths_stay_exact_and_cost_less() {
         maxima[i] = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
     };
     privet_protocols::cleartext::run_observed(&plan, &weights, &inputs, &mut Silent, observe).unwrap();
-    privet_plan::ranges::assign_calibrated(&mut plan, &maxima, 4).unwrap();
+    let evidence = Evidence { declared: &[], maxima: Some(&maxima), margin: 4 };
+    Ranges::derive(&plan, &weights, &evidence).assign(&mut plan).unwrap();
     plan.validate().unwrap();
     law(&plan, &weights, &inputs, RevealTo::Client);
     let narrow = Schedule::new(&plan, RevealTo::Client).total();

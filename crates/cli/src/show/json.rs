@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use privet::output::Values;
 use privet::postprocess::{Output, Top};
 use privet::{Plan, Report};
 use serde::Serialize;
@@ -40,9 +41,7 @@ pub(crate) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
-        let tensor = |o: &'a Output| {
-            (o.name.as_str(), Tensor { shape: o.values.shape(), data: o.values.iter().copied().collect() })
-        };
+        let tensor = |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(o) });
         let outputs = outputs.iter().map(tensor).collect();
         Self {
             model: &plan.model,
@@ -57,7 +56,24 @@ impl<'a> Answer<'a> {
 #[derive(Debug, Serialize)]
 struct Tensor<'a> {
     shape: &'a [usize],
-    data: Vec<f64>,
+    data: Data,
+}
+
+/// Whole numbers are written without a fraction.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data {
+    Floats(Vec<f64>),
+    Whole(Vec<i64>),
+}
+
+impl Data {
+    fn of(output: &Output) -> Self {
+        match output.to_array() {
+            Values::Floats(a) => Self::Floats(a.into_iter().collect()),
+            Values::Whole(a) => Self::Whole(a.into_iter().collect()),
+        }
+    }
 }
 
 #[derive(Debug, Default, Serialize)]

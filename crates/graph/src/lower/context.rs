@@ -176,8 +176,11 @@ impl<'a> Lowering<'a> {
     pub fn sum_times_reciprocal(&mut self, wire: WireId, axis: usize, count: usize) -> WireId {
         let exact = count.is_power_of_two();
         let wire = if exact { wire } else { self.at_base(wire) };
-        let bits =
-            if exact { count.ilog2() as u8 } else { reciprocal_bits(count, self.ring_bits(), self.base()) };
+        let bits = if exact {
+            count.ilog2() as u8
+        } else {
+            reciprocal_bits(count, true, self.ring_bits(), self.base())
+        };
         let coefficient = (f64::from(bits).exp2() / count as f64).round() as i64;
         let size = self.shape_of(wire)[axis];
         let all = (0..size).map(|i| Tap { index: i as u32, coefficient }).collect();
@@ -304,12 +307,19 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Fractional bits of 1/count. With few fractional bits 1/49 would be 1/64; up to 16 are used where the ring leaves at
-/// least ten bits for the value itself.
-pub(crate) fn reciprocal_bits(count: usize, ring_bits: u32, base: u8) -> u8 {
-    let precise = u32::from(base) + count.next_power_of_two().ilog2();
+/// Fractional bits of 1/count: the fewest that keep its relative error within 2^-f, so that it does not matter next to the
+/// rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
+/// is taken: 1/64 is exact with 6 bits.
+pub(crate) fn reciprocal_bits(count: usize, is_whole: bool, ring_bits: u32, base: u8) -> u8 {
     let room = ring_bits.saturating_sub(10 + u32::from(base));
-    base.max(precise.min(16).min(room) as u8)
+    let enough = (u32::from(base) + count.next_power_of_two().ilog2()).saturating_sub(1);
+    let most = enough.min(room).max(u32::from(base));
+    let is_precise = |bits: &u32| {
+        let one = f64::from(*bits).exp2();
+        let reciprocal = (one / count as f64).round();
+        (reciprocal * count as f64 / one - 1.0).abs() <= (-f64::from(base)).exp2()
+    };
+    if is_whole { (1..most).find(is_precise).unwrap_or(most) as u8 } else { most as u8 }
 }
 
 /// Weights with `bits` fractional bits; the largest one takes the rounding error of the sum.

@@ -4,7 +4,7 @@ use privet_plan::{Op, WireId};
 
 use crate::{Affine, Args, Channel, DType, Fact, Lowering, OpError, Operator, Tensor, broadcast};
 
-/// `a · b` with broadcasting; lowers when one of them is a constant.
+/// `a · b` with broadcasting.
 #[derive(Debug, Clone, Copy)]
 pub struct Mul;
 
@@ -25,14 +25,13 @@ impl Operator for Mul {
         if ctx.operands().get(0, "A")?.dtype != DType::F32 {
             return Ok(vec![whole_product(ctx)?]);
         }
+        let shape = ctx.shape();
         let Some((x, constant)) = (0..2).find_map(|i| Some((1 - i, ctx.constant(i)?))) else {
-            return Err(OpError::unsupported(
-                "a product of two values that both depend on the model's input",
-                "a product with a constant",
-            ));
+            let (a, b) = (ctx.wire(0, "factor")?, ctx.wire(1, "factor")?);
+            let (a, b) = (ctx.broadcast(a, shape), ctx.broadcast(b, shape));
+            return Ok(vec![ctx.multiply(a, b)]);
         };
         let wire = ctx.wire(x, "factor")?;
-        let shape = ctx.shape();
         let wire = ctx.broadcast(wire, shape);
         Ok(vec![ctx.scale(wire, "factor", constant)?])
     }

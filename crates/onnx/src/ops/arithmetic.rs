@@ -1,6 +1,6 @@
 //! Elementwise arithmetic.
 
-use privet_graph::ops::{Add, CumSum, Div, Mean, Mul, Neg, Sub, Sum};
+use privet_graph::ops::{Add, CumSum, Div, Mean, Mul, Neg, Pow, Sub, Sum};
 
 use crate::OnnxError;
 use crate::node::{NodeReader, Parsed};
@@ -46,4 +46,9 @@ pub(super) fn cum_sum(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(2, 2)?;
     let (exclusive, reverse) = (node.flag("exclusive", false)?, node.flag("reverse", false)?);
     Ok(Parsed::plain(CumSum { exclusive, reverse }, node))
+}
+
+pub(super) fn pow(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(2, 2)?;
+    Ok(Parsed::plain(Pow, node))
 }

@@ -11,6 +11,7 @@ mod constant;
 mod conv;
 mod depth_to_space;
 mod dropout;
+mod einsum;
 mod gather;
 mod gemm;
 mod normalization;
@@ -63,10 +64,12 @@ pub(crate) static TABLE: &[Row] = &[
     row("Constant", 7, constant::constant),
     row("ConstantOfShape", 9, constant::constant_of_shape),
     row("Conv", 7, conv::conv),
+    row("ConvTranspose", 7, conv::conv_transpose),
     row("CumSum", 11, arithmetic::cum_sum),
     row("DepthToSpace", 7, depth_to_space::depth_to_space),
     row("Div", 7, arithmetic::div),
     row("Dropout", 7, dropout::dropout),
+    row("Einsum", 12, einsum::einsum),
     row("Equal", 7, compare::equal),
     row("Expand", 8, shape::expand),
     row("Flatten", 7, shape::flatten),
@@ -101,6 +104,7 @@ pub(crate) static TABLE: &[Row] = &[
     row("PRelu", 7, activation::prelu),
     row("Pad", 7, pad::pad_7),
     row("Pad", 11, pad::pad_11),
+    row("Pow", 7, arithmetic::pow),
     row("Range", 11, constant::range),
     row("ReduceL1", 7, reduce_max::reduce_l1),
     row("ReduceMax", 7, reduce_max::reduce_max),

@@ -5,7 +5,9 @@
 //! | `plan.privet` | the integer program, preprocessing and labels, no weights | public |
 //! | `weights.safetensors` | fixed-point integers, bound to the plan by its digest | the server's, mode 0600 |
 
+mod calibrate;
 mod compile;
+mod declared;
 mod inputs;
 
 use std::fs::{DirBuilder, File};
@@ -23,8 +25,10 @@ use privet_ring::RingError;
 use crate::files;
 use crate::input::InputError;
 
-pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, MARGIN, compile};
-pub use inputs::{fixed_inputs, load_inputs};
+pub use calibrate::Accuracy;
+pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN, compile};
+use inputs::names;
+pub use inputs::{NamedFile, fixed_inputs, load_inputs};
 
 /// File name of the plan in a model's directory.
 pub const PLAN_FILE: &str = "plan.privet";
@@ -66,6 +70,17 @@ pub enum ModelError {
     /// The plan that calibration asks for does not fit.
     #[error("calibration: {0}")]
     Calibration(#[source] Box<PlanError>),
+    /// The plan that the declared ranges of the inputs ask for does not fit.
+    #[error("--input-range: {0}")]
+    Ranges(#[source] Box<PlanError>),
+    /// A calibration input does not fit.
+    #[error("calibration with {}: {source}", path.display())]
+    CalibrationInput {
+        /// The input.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<ModelError>,
+    },
     /// A calibration input does not run.
     #[error("calibration with {}: {source}", path.display())]
     CalibrationRun {
@@ -76,8 +91,9 @@ pub enum ModelError {
     },
     /// An input value does not fit the plan.
     #[error(
-        "input {name:?}: the value {value} at flat index {index} does not fit {bits}-bit fixed point with {frac_bits} \
-         fractional bits; compile with fewer --frac-bits, a wider --ring, or --calibrate files that cover this input"
+        "input {name:?}: the value {value} at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
+         is safe for {bits}; compile with fewer --frac-bits, a wider --ring or --input-range, or --calibrate files that cover this \
+         input"
     )]
     InputRange {
         /// Name of the input.
@@ -86,6 +102,8 @@ pub enum ModelError {
         value: f32,
         /// Its position in row-major order.
         index: usize,
+        /// Signed width that the value needs; more than any ring has if it is no number.
+        needed: u32,
         /// Width that the plan declares safe for this input.
         bits: u32,
         /// Fractional bits of inputs.
@@ -128,6 +146,8 @@ pub struct Model {
     pub weights: Weights,
     /// The same model in float, for comparison.
     pub float: FloatModel,
+    /// What calibration measured, if there was one.
+    pub accuracy: Option<Accuracy>,
 }
 
 impl Model {
