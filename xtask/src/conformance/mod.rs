@@ -158,9 +158,11 @@ pub fn run(options: &Options) -> Result<Report> {
     bar.finish_and_clear();
     cases.extend(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
 
-    let fails = |name: &String| matches!(cases.get(name), Some(Verdict::Failed(_)));
-    let obsolete = exceptions.keys().filter(|n| cases.contains_key(*n) && !fails(n)).cloned().collect();
-    let unexpected = cases.keys().filter(|n| fails(n) && !exceptions.contains_key(*n)).cloned().collect();
+    let passes = |name: &&String| matches!(cases.get(*name), Some(Verdict::Passed { .. }));
+    let fails = |name: &&String| matches!(cases.get(*name), Some(Verdict::Failed(_)));
+    let obsolete = exceptions.keys().filter(passes).cloned().collect();
+    let listed = |name: &&String| exceptions.contains_key(*name);
+    let unexpected = cases.keys().filter(|name| fails(name) && !listed(name)).cloned().collect();
     Ok(Report { engine: options.engine, cases, exceptions, obsolete, unexpected })
 }
 

@@ -71,7 +71,7 @@ impl Schedule {
             instructions.push((Instruction::Step(i), step_cost(plan, i)));
             if early[i] && forms[i] == Form::Shared {
                 let wire = WireId(i as u32);
-                instructions.push((Instruction::Open(wire), open_cost(plan, wire)));
+                instructions.push((Instruction::Open(vec![wire]), open_cost(plan, &[wire])));
                 forms[i] = Form::Masked;
             }
         }

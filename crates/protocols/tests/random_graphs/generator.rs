@@ -85,7 +85,8 @@ fn values(plan: &Plan, seed: u64) -> Vec<Vec<i64>> {
     (0..plan.inputs.len()).map(own).collect()
 }
 
-fn input_magnitude(frac_bits: u8) -> i64 {
+/// Largest magnitude of an input.
+pub(crate) fn input_magnitude(frac_bits: u8) -> i64 {
     4 << frac_bits
 }
 
