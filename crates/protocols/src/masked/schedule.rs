@@ -189,3 +189,76 @@ pub(super) fn tournament(plan: &Plan, index: usize) -> Tournament {
     let Op::MaxPool { window, .. } = &step.op else { unreachable!("not a max pool") };
     Tournament::new(window, &plan.shape(step.inputs[0])[2..], &step.shape[2..])
 }
+
+#[cfg(test)]
+mod tests {
+    use privet_plan::{InputSpec, OutputSpec, Post, Preprocess, Range, RangeSource, Step};
+    use privet_ring::Ring;
+
+    use super::*;
+
+    /// A shared wire of 4 elements (the truncated input), then `rest`; the elements of all openings.
+    fn opened(rest: &[(Op, Vec<u32>, usize)]) -> Vec<usize> {
+        let step = |op: Op, inputs: &[u32], elements, frac_bits| Step {
+            name: "step".to_owned(),
+            op,
+            inputs: inputs.iter().map(|&w| WireId(w)).collect(),
+            shape: vec![elements],
+            frac_bits,
+            range: Range { bits: 31, source: RangeSource::FullWidth },
+        };
+        let mut steps =
+            vec![step(Op::Input { input: 0 }, &[], 4, 8), step(Op::Trunc { shift: 4 }, &[0], 4, 4)];
+        steps.extend(rest.iter().map(|(op, inputs, elements)| step(op.clone(), inputs, *elements, 4)));
+        let last = WireId(steps.len() as u32 - 1);
+        let plan = Plan {
+            model: "test".to_owned(),
+            ring: Ring::new(32).unwrap(),
+            frac_bits: 8,
+            inputs: vec![InputSpec {
+                name: "x".to_owned(),
+                shape: vec![4],
+                preprocess: Preprocess::default(),
+            }],
+            params: Vec::new(),
+            steps,
+            outputs: vec![OutputSpec { name: "y".to_owned(), wire: last, post: Post::None }],
+            labels: Vec::new(),
+        };
+        plan.validate().unwrap();
+        let elements = |(instruction, _): &(Instruction, Cost)| match instruction {
+            Instruction::Open(wire) => Some(plan.len(*wire)),
+            _ => None,
+        };
+        Schedule::new(&plan, RevealTo::Client).instructions.iter().filter_map(elements).collect()
+    }
+
+    #[test]
+    fn what_is_made_of_one_wire_needs_one_opening_of_it() {
+        let combine = |constant| Op::Combine { coefficients: vec![1], constant };
+        let relu = || Op::Relu { shift: 0, width: 31 };
+        let both = [
+            (combine(-3), vec![1], 4),
+            (combine(5), vec![1], 4),
+            (Op::Concat { axis: 0 }, vec![2, 3], 8),
+            (relu(), vec![4], 8),
+        ];
+        assert_eq!(opened(&both), [4], "joined");
+        let apart =
+            [(combine(-3), vec![1], 4), (relu(), vec![2], 4), (combine(5), vec![1], 4), (relu(), vec![4], 4)];
+        assert_eq!(opened(&apart), [4], "one after the other");
+    }
+
+    #[test]
+    fn a_smaller_wire_or_a_sum_of_several_is_opened_itself() {
+        let relu = || Op::Relu { shift: 0, width: 31 };
+        let part = [(Op::Slice { starts: vec![0], steps: vec![1] }, vec![1], 2), (relu(), vec![2], 2)];
+        assert_eq!(opened(&part), [2]);
+        let sum = [
+            (Op::Relu { shift: 4, width: 31 }, vec![0], 4),
+            (Op::Combine { coefficients: vec![1, 1], constant: 0 }, vec![1, 2], 4),
+            (relu(), vec![3], 4),
+        ];
+        assert_eq!(opened(&sum), [4]);
+    }
+}
