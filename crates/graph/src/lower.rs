@@ -5,6 +5,8 @@
 //! reader that needs f.
 
 mod context;
+mod function;
+mod steps;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,6 +17,9 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
+pub(crate) use context::reciprocal_bits;
+pub(crate) use function::Segment;
+pub(crate) use steps::public_factor;
 
 use crate::facts::{self, Facts};
 use crate::{DType, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};

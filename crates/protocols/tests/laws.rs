@@ -215,6 +215,41 @@ fn products_of_wires_are_exact_at_the_ends_of_their_range_for_every_ring() {
     }
 }
 
+/// Whole words of bit planes, words and a tail, tails alone; comparisons narrower than the ring.
+#[test]
+fn every_number_of_elements_and_every_table_is_bit_equal() {
+    for (ring, elements) in [(16, 1), (17, 63), (33, 64), (63, 65), (64, 130)] {
+        let mut b = Builder::new(ring, 3);
+        let (x, t) = (b.input(&[elements]), b.input(&[3, elements]));
+        let bit = b.step(Op::NonNegative { width: 0 }, &[x], &[elements], 0);
+        let relu = b.step(Op::Select { width: 0 }, &[x, x], &[elements], 3);
+        let chosen = b.step(Op::Select { width: 0 }, &[x, t], &[3, elements], 3);
+        [bit, relu, chosen].into_iter().for_each(|w| b.output(w));
+        let limit = 1i64 << (ring - 2);
+        for k in 1..=8 {
+            let index = Op::Combine { coefficients: vec![(1 << k) - 1], constant: 0 };
+            let index = b.step(index, &[bit], &[elements], 0);
+            let mut entries: Vec<i64> = (0..1 << k).map(|i| i * 13 - 50).collect();
+            (entries[0], entries[(1 << k) - 1]) = (-limit, limit - 1);
+            let entry = b.step(Op::Table { entries }, &[index], &[elements], 3);
+            b.output(entry);
+        }
+        let (mut plan, weights) = b.finish();
+        let mut inputs = inputs(&plan, 100);
+        inputs[0].iter_mut().step_by(3).for_each(|v| *v = 0);
+        law(&plan, &weights, &inputs, RevealTo::Both);
+        for step in &mut plan.steps {
+            match &mut step.op {
+                Op::Input { input: 0 } => step.range.bits = 8,
+                Op::NonNegative { width } | Op::Select { width } => *width = 8,
+                _ => {}
+            }
+        }
+        plan.validate().unwrap();
+        law(&plan, &weights, &inputs, RevealTo::Both);
+    }
+}
+
 /// The reference does not wrap: a product of two wires beyond 64 bits is trapped, not reduced.
 #[test]
 fn overflow_of_products_of_wires_is_trapped() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use privet::explain::Explanation;
 use privet::model::Accuracy;
+use privet::output::Values;
 use privet::postprocess::{Output, Top};
 use privet::{Plan, PlanSummary, Report};
 use serde::Serialize;
@@ -59,9 +60,7 @@ pub(crate) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
-        let tensor = |o: &'a Output| {
-            (o.name.as_str(), Tensor { shape: o.values.shape(), data: o.values.iter().copied().collect() })
-        };
+        let tensor = |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(o) });
         let outputs = outputs.iter().map(tensor).collect();
         Self {
             model: &plan.model,
@@ -76,7 +75,24 @@ impl<'a> Answer<'a> {
 #[derive(Debug, Serialize)]
 struct Tensor<'a> {
     shape: &'a [usize],
-    data: Vec<f64>,
+    data: Data,
+}
+
+/// Whole numbers are written without a fraction.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data {
+    Floats(Vec<f64>),
+    Whole(Vec<i64>),
+}
+
+impl Data {
+    fn of(output: &Output) -> Self {
+        match output.to_array() {
+            Values::Floats(a) => Self::Floats(a.into_iter().collect()),
+            Values::Whole(a) => Self::Whole(a.into_iter().collect()),
+        }
+    }
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -3,6 +3,7 @@
 use privet_plan::{Op, Window, WireId};
 
 use super::max_pool::{pool, pool_window};
+use crate::lower::reciprocal_bits;
 use crate::window::every_window_reads;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, WindowSpec};
 
@@ -59,21 +60,6 @@ pub(super) fn average_pool(
     let reciprocal_bits = reciprocal_bits(window.kernel_len(), is_whole, ctx.ring_bits(), base);
     let op = Op::AveragePool { window, count_include_pad, reciprocal_bits };
     ctx.emit(op, &[x], ctx.shape().to_vec(), base + reciprocal_bits)
-}
-
-/// Fractional bits of 1/count: the fewest that keep its relative error within 2^-f, so that it does not matter next to the
-/// rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
-/// is taken: 1/64 is exact with 6 bits.
-fn reciprocal_bits(count: usize, is_whole: bool, ring_bits: u32, base: u8) -> u8 {
-    let room = ring_bits.saturating_sub(10 + u32::from(base));
-    let enough = (u32::from(base) + count.next_power_of_two().ilog2()).saturating_sub(1);
-    let most = enough.min(room).max(u32::from(base));
-    let is_precise = |bits: &u32| {
-        let one = f64::from(*bits).exp2();
-        let reciprocal = (one / count as f64).round();
-        (reciprocal * count as f64 / one - 1.0).abs() <= (-f64::from(base)).exp2()
-    };
-    if is_whole { (1..most).find(is_precise).unwrap_or(most) as u8 } else { most as u8 }
 }
 
 /// For every window, how many of its positions are elements or declared padding.

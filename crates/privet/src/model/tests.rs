@@ -24,7 +24,7 @@ fn label_of(model: &Model, picture: &str) -> String {
     let revealed =
         privet_protocols::cleartext::run(&model.plan, &model.weights, &inputs, &mut privet_protocols::Silent);
     let outputs = crate::postprocess::decode(&model.plan, &revealed.unwrap()).unwrap();
-    let best = crate::postprocess::top(&outputs[0].values, &model.plan.labels, 1, outputs[0].post);
+    let best = outputs[0].top(&model.plan.labels, 1);
     best[0].label.clone().unwrap()
 }
 
