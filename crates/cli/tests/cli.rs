@@ -98,6 +98,30 @@ fn wrong_files_are_3_and_named() {
     assert!(names(home.path()).is_empty(), "nothing is left: {:?}", names(home.path()));
 }
 
+/// `models/integers.onnx`: ArgMax along axis 1 of x `[1, 4]`, and x cast to int64.
+#[test]
+fn whole_numbers_are_shown_and_written_as_such() {
+    let home = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/integers.onnx");
+    let (input, file) = (home.path().join("x.csv"), home.path().join("y.npz"));
+    fs::write(&input, "1.5,-2.75,3.25,3.25\n").unwrap();
+    let run = || {
+        let mut command = privet(home.path());
+        command.arg("run").arg("--model").arg(&model).arg("--input").arg(&input);
+        command
+    };
+    let (code, stdout, stderr) = output(run().arg("--json").arg("--output").arg(&file));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(r#""best":{"shape":[1],"data":[2]}"#), "{stdout}");
+    assert!(stdout.contains(r#""whole":{"shape":[1,4],"data":[1,-2,3,3]}"#), "{stdout}");
+    assert!(json(&stdout)["top"].as_array().unwrap().is_empty(), "integers are no logits");
+    let written = privet::input::load_npz(&file).unwrap();
+    assert_eq!(written["whole"].iter().copied().collect::<Vec<f32>>(), [1.0, -2.0, 3.0, 3.0]);
+    let (code, stdout, _) = output(&mut run());
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("best: shape [1], from 2 to 2") && stdout.contains("[1, -2, 3, 3]"), "{stdout}");
+}
+
 #[test]
 fn a_run_prints_one_line_of_json_with_everything() {
     let home = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::{Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
 
 /// Largest number of elements of one tensor.
-pub const MAX_ELEMENTS: usize = 1 << 26;
+pub const MAX_ELEMENTS: usize = 1 << 27;
 /// Largest number of elements of all operands, results and parameters together.
 const MAX_TOTAL: usize = 1 << 30;
 /// Largest number of multiply-accumulates of a plan: some minutes of work.

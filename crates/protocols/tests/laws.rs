@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Builder, payload, reference, two_party, uniform, window};
+use common::{Builder, law, reference, uniform, window};
 use privet_plan::ranges::{Evidence, Ranges};
 use privet_plan::{Op, Plan, Tap, Weights, WireId};
 use privet_protocols::Silent;
-use privet_protocols::masked::{RevealTo, Role, Schedule};
+use privet_protocols::masked::{RevealTo, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
 /// Widths from both ends and around word boundaries, and LLAMA's default.
@@ -18,27 +18,6 @@ fn inputs(plan: &Plan, magnitude: i64) -> Vec<Vec<i64>> {
         uniform(&prg, i as u64, spec.shape.iter().product(), magnitude)
     };
     plan.inputs.iter().enumerate().map(values).collect()
-}
-
-/// Runs both engines; checks results, who learns them, bytes and rounds.
-fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
-    let expected = reference(plan, weights, inputs);
-    let outcome = two_party(plan, weights, inputs, reveal_to);
-    let ring = plan.ring.bits();
-    for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
-        match outputs {
-            Some(values) => {
-                assert!(reveal_to.includes(role));
-                assert_eq!(*values, expected, "l={ring}, {role:?}");
-            }
-            None => assert!(!reveal_to.includes(role)),
-        }
-    }
-    let total = Schedule::new(plan, reveal_to).total();
-    assert_eq!(payload(outcome.server_traffic), total.server_sends, "server bytes, l={ring}");
-    assert_eq!(payload(outcome.client_traffic), total.client_sends, "client bytes, l={ring}");
-    assert_eq!(outcome.server_traffic.rounds, total.rounds, "rounds, l={ring}");
-    assert_eq!(outcome.client_traffic.rounds, total.rounds, "rounds, l={ring}");
 }
 
 /// A small residual network that uses every operation.
