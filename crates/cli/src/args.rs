@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Turn an ONNX model into a public plan and private weights.
     #[command(after_help = COMPILE_HELP)]
     Compile(CompileArgs),
+    /// Show what a model becomes: ranges, widths, rounds, bytes and openings of every layer, before anything runs.
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
     /// Deal one-time material to server and clients.
     #[command(after_help = DEALER_HELP)]
     Dealer(DealerArgs),
@@ -63,7 +66,27 @@ const COMPILE_HELP: &str = "\
 Examples:
   privet compile squeezenet.onnx -o model --preprocess imagenet --labels synset_words.txt
   privet compile m.onnx -o model --calibrate samples/*.png   # narrows the ring to what these inputs need
-  privet compile m.onnx -o model --input-shape 1,3,224,224 --ring 40 --frac-bits 15";
+  privet compile m.onnx -o model --calibrate samples/*.npy --tolerance 1e-4 --margin 8
+  privet compile m.onnx -o model --input-shape 1,3,224,224 --ring 40 --frac-bits 15
+
+With --calibrate the error is measured on the calibration inputs: the largest difference of an output to the
+model in float, before a final softmax or sigmoid, in relation to the output's largest value. The fewest of 4
+to 24 fractional bits are chosen that keep it within --tolerance, then the smallest ring.
+
+Ranges are public: with --calibrate or --input-range the plan tells everyone a few bits per layer about the
+weights and the calibration inputs. Without both it does not depend on them.";
+
+const PLAN_HELP: &str = "\
+Examples:
+  privet plan squeezenet.onnx
+  privet plan squeezenet.onnx --calibrate dog.jpg --preprocess imagenet --all
+  privet plan model                  # a directory made by privet compile
+  privet plan model/plan.privet --reveal-to both --json
+
+Columns: f, fractional bits; range, the signed width that values are safe for and where it comes from
+(full width, proved from the range of the input, calibrated); room, bits between the largest value that
+calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\" values that are
+opened are uniformly random, whatever is behind them; a \"value\" is an output.";
 
 const DEALER_HELP: &str = "\
 Example:
@@ -119,7 +142,7 @@ pub(crate) struct RunArgs {
 }
 
 /// How a model becomes a plan.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub(crate) struct LoweringArgs {
     /// Labels, one per line.
     #[arg(long, value_name = "FILE")]
@@ -191,6 +214,30 @@ pub(crate) struct CompileArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    /// One line of JSON on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// ONNX model, directory made by `privet compile`, or plan.privet.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "2pc")]
+    pub(crate) engine: Engine,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+    /// Who learns the outputs.
+    #[arg(long, value_enum, default_value = "client")]
+    pub(crate) reveal_to: Reveal,
+    /// Show also the steps that cost nothing and open nothing.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// One line of JSON on stdout, with all steps; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What parent and child processes of `privet run` tell each other.
@@ -266,6 +313,16 @@ pub(crate) enum Reveal {
     Server,
     /// Both.
     Both,
+}
+
+impl From<Reveal> for privet::RevealTo {
+    fn from(reveal: Reveal) -> Self {
+        match reveal {
+            Reveal::Client => Self::Client,
+            Reveal::Server => Self::Server,
+            Reveal::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

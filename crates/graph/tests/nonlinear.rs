@@ -318,6 +318,8 @@ fn integers_stay_integers() {
         results.push(case.node(Compare { relation: Relation::Less }, &[a, b]));
     }
     results.extend([case.node(Abs, &[n]), case.node(Sign, &[n]), case.node(Relu, &[n])]);
+    let (low, high) = (case.constant(Tensor::from_ints(vec![-2])), case.constant(Tensor::from_ints(vec![5])));
+    results.extend([case.node(Clip, &[n, low, high]), case.node(Clip, &[n, low])]);
     let row = case.constant(Tensor::I64(ArrayD::from_shape_vec(IxDyn(&[1, 6]), (1..7).collect()).unwrap()));
     results.push(case.node(Concat { axis: 0 }, &[row, n, row]));
     let (pads, value) =

@@ -89,6 +89,14 @@ fn parts_of_a_split_are_values_of_their_own() {
 }
 
 #[test]
+fn empty_parts_matter_only_to_readers() {
+    check(&[&[2, 3]], |graph, x| {
+        let lengths = ints(graph, &[0, 3]);
+        results(graph, Split { axis: 1, parts: 2, uneven: false }, &[x[0], lengths], 2)[1]
+    });
+}
+
+#[test]
 fn layouts_after_a_product_keep_it_pending() {
     let compiled = check(&[&[1, 2, 4, 6]], |graph, x| {
         let factor = graph.constant(ramp(&[2, 1, 1]));
@@ -284,6 +292,9 @@ fn running_sums() {
     }
 }
 
+/// Size, kernel, stride, dilation, both pads and output padding of an axis.
+type Along = (usize, usize, i64, i64, i64, i64, i64);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -295,13 +306,13 @@ proptest! {
         bias in any::<bool>(),
     ) {
         // Pads may crop everything.
-        let full = |&(size, kernel, stride, dilation, before, after, extra): &(usize, usize, i64, i64, i64, i64, i64)| {
+        let full = |&(size, kernel, stride, dilation, before, after, extra): &Along| {
             stride * (size as i64 - 1) + dilation * (kernel as i64 - 1) + 1 + extra - before - after
         };
         prop_assume!(axes.iter().all(|a| full(a) > 0));
         // A result that lies behind the last product altogether is refused.
         prop_assume!(axes.iter().all(|a| a.4 <= a.2 * (a.0 as i64 - 1) + a.3 * (a.1 as i64 - 1)));
-        let list = |f: &dyn Fn(&(usize, usize, i64, i64, i64, i64, i64)) -> i64| -> Vec<i64> { axes.iter().map(f).collect() };
+        let list = |f: &dyn Fn(&Along) -> i64| -> Vec<i64> { axes.iter().map(f).collect() };
         let window = WindowSpec {
             strides: Some(list(&|a| a.2)),
             dilations: Some(list(&|a| a.3)),

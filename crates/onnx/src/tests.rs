@@ -1,5 +1,7 @@
 //! Models built message by message: legacy forms, refusals, hostile bytes.
 
+mod hostile;
+
 use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
 use proptest::prelude::*;
@@ -101,6 +103,36 @@ fn what_later_opsets_take_as_inputs_older_ones_take_as_attributes() {
     let unsqueeze = node("Unsqueeze", &["x"], "y", vec![ints("axes", &[0])]);
     assert_eq!(run(&model(12, &[2], vec![unsqueeze.clone()], vec![]), &[1.0, 2.0]), [1.0, 2.0]);
     assert!(read(&model(13, &[2], vec![unsqueeze], vec![])).is_err());
+}
+
+#[test]
+fn nonlinear_operators_follow_their_opsets() {
+    let x = [-2.0, 0.5, 3.0, -1.0];
+    let of = |opset, op, attributes| {
+        run(&model(opset, &[2, 2], vec![node(op, &["x"], "y", attributes)], vec![]), &x)
+    };
+    assert_eq!(of(7, "ReduceMax", vec![ints("axes", &[1]), int("keepdims", 0)]), [0.5, 3.0]);
+    assert_eq!(of(18, "ReduceMin", vec![]), [-2.0]);
+    assert_eq!(of(18, "ReduceL1", vec![int("noop_with_empty_axes", 1)]), [2.0, 0.5, 3.0, 1.0]);
+    assert_eq!(of(13, "ReduceSumSquare", vec![ints("axes", &[0])]), [13.0, 1.25]);
+    assert_eq!(of(12, "ArgMax", vec![int("axis", 1), int("select_last_index", 1)]), [1.0, 0.0]);
+    assert_eq!(of(7, "ArgMin", vec![]), [0.0, 1.0]);
+    assert_eq!(of(16, "LeakyRelu", vec![float("alpha", 0.5)]), [-1.0, 0.5, 3.0, -0.5]);
+    assert_eq!(of(10, "ThresholdedRelu", vec![]), [0.0, 0.0, 3.0, 0.0]);
+    assert_eq!(of(7, "HardSigmoid", vec![float("alpha", 1.0), float("beta", 0.0)]), [0.0, 0.5, 1.0, 0.0]);
+    assert_eq!(of(13, "LRN", vec![int("size", 1), float("alpha", 1.0), float("beta", 0.0)]), x);
+    let refused = |opset, op, attributes| {
+        refusal(&model(opset, &[2, 2], vec![node(op, &["x"], "y", attributes)], vec![]))
+    };
+    assert!(refused(18, "ReduceMax", vec![ints("axes", &[1])]).contains("attribute axes"));
+    assert!(refused(17, "ReduceMax", vec![int("noop_with_empty_axes", 1)]).contains("noop_with_empty_axes"));
+    assert!(refused(11, "ArgMax", vec![int("select_last_index", 1)]).contains("select_last_index"));
+    assert!(refused(13, "LRN", vec![]).contains("size"));
+    assert!(refused(13, "HardSwish", vec![]).contains("HardSwish"));
+    // Functions that need an exponential have no private form.
+    for op in ["Elu", "Selu", "Celu", "Softplus", "Tanh", "Exp", "Log", "Sqrt", "Erf"] {
+        assert!(refused(13, op, vec![]).contains(&format!("operator {op} (opset 13) is not supported")));
+    }
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! Exact truncation needs -2^(l-2) <= x < 2^(l-2) (width l-1), a comparison of two elements one bit more than
 //! the elements themselves. Without calibration or a declared range of the inputs every wire gets the widest range its readers
 //! allow. Otherwise it gets the narrower of two: what interval arithmetic proves, and the largest magnitude that calibration
-//! saw times a margin.
+//! saw times a margin. Inputs that are m times as large make a product of d wires m^d times as large, so the margin of a
+//! wire is raised to its degree in the inputs, up to the fourth. What the plan alone bounds, signs and entries of
+//! tables, needs no margin.
 
 use crate::interval::{Interval, intervals, signed_bits};
-use crate::{Op, Plan, PlanError, Range, RangeSource, Weights};
+use crate::{Op, Plan, PlanError, Range, RangeSource, Weights, WireId};
 
 /// What is known about the inputs of a plan, and about its wires from running it.
 #[derive(Debug, Clone, Copy)]
@@ -25,18 +27,21 @@ pub struct Evidence<'a> {
 pub struct Ranges {
     wires: Vec<Option<Range>>,
     maxima: Option<Vec<u64>>,
-    margin: u32,
+    /// Factor over the maximum of every wire.
+    margins: Vec<u128>,
 }
 
 impl Ranges {
     /// Ranges from evidence. Proofs start at the inputs, so they need to know all of them: declared or calibrated.
     pub fn derive(plan: &Plan, weights: &Weights, evidence: &Evidence) -> Self {
         let Evidence { declared, maxima, margin } = *evidence;
-        let margin = margin.max(1);
+        let margin = u128::from(margin.max(1));
+        let margins: Vec<u128> =
+            degrees(plan).into_iter().map(|degree| margin.saturating_pow(degree)).collect();
         let calibrated = |i: usize| {
             let max = maxima?[i];
             Some(Range {
-                bits: needed_bits(max, margin),
+                bits: needed_bits(max, margins[i]),
                 source: RangeSource::Calibrated { seen: bits_of(max) },
             })
         };
@@ -56,15 +61,23 @@ impl Ranges {
         }
         if let Some(inputs) = inputs.into_iter().collect::<Option<Vec<_>>>() {
             let proofs = intervals(plan, weights, &inputs);
-            for ((step, range), proof) in plan.steps.iter().zip(&mut wires).zip(proofs) {
-                let bits = proof.bits().max(2) as u8;
+            for (i, step) in plan.steps.iter().enumerate() {
+                let bits = proofs[i].bits().max(2) as u8;
+                if let Some(whole) = chosen_from(step, &proofs)
+                    && let (Some(seen), Some(possible)) = (wires[i], wires[whole.index()])
+                    && seen.bits < possible.bits
+                {
+                    wires[i] = Some(possible);
+                }
+                // What calibration did not see of a table or a sign may still come.
+                let is_bounded = matches!(step.op, Op::NonNegative { .. } | Op::Table { .. });
                 let is_input = matches!(step.op, Op::Input { .. });
-                if !is_input && range.is_none_or(|r| bits <= r.bits) {
-                    *range = Some(Range { bits, source: RangeSource::Proved });
+                if !is_input && (is_bounded || wires[i].is_none_or(|r| bits <= r.bits)) {
+                    wires[i] = Some(Range { bits, source: RangeSource::Proved });
                 }
             }
         }
-        Self { wires, maxima: maxima.map(<[u64]>::to_vec), margin }
+        Self { wires, maxima: maxima.map(<[u64]>::to_vec), margins }
     }
 
     /// Gives every wire its range and every comparison its width, in the plan's ring. Without calibration, wires of which
@@ -105,8 +118,11 @@ impl Ranges {
     fn misfit(&self, wire: usize, range: Range, ring: u32) -> String {
         let bits = range.bits;
         let why = match self.maxima.as_ref().map(|maxima| maxima[wire]) {
-            Some(max) if needed_bits(max, self.margin) == bits => {
-                format!("calibration needs {bits} bits (largest magnitude {max}, margin {})", self.margin)
+            Some(max) if needed_bits(max, self.margins[wire]) == bits => {
+                format!(
+                    "calibration needs {bits} bits (largest magnitude {max}, margin {})",
+                    self.margins[wire]
+                )
             }
             _ => format!("the range of the inputs needs {bits} bits"),
         };
@@ -120,7 +136,7 @@ impl Ranges {
 
 /// Gives every wire the widest range that its readers can handle, and every comparison the matching width.
 pub fn assign_full_width(plan: &mut Plan) {
-    let nothing = Ranges { wires: vec![None; plan.steps.len()], maxima: None, margin: 1 };
+    let nothing = Ranges { wires: vec![None; plan.steps.len()], maxima: None, margins: Vec::new() };
     nothing.assign(plan).expect("the full width fits");
 }
 
@@ -135,9 +151,38 @@ fn bits_of(max: u64) -> u8 {
 }
 
 /// Signed width that holds `max` times `margin`, at least 2.
-fn needed_bits(max: u64, margin: u32) -> u8 {
-    let most = u128::from(max) * u128::from(margin);
+fn needed_bits(max: u64, margin: u128) -> u8 {
+    let most = u128::from(max).saturating_mul(margin);
     (129 - most.leading_zeros()).max(2) as u8
+}
+
+/// The operand whose elements a step passes on or replaces by zeros. If calibration never saw one passed on, it may still
+/// happen, so the result needs the operand's range.
+fn chosen_from(step: &crate::Step, proofs: &[Interval]) -> Option<WireId> {
+    let is_bit = |w: WireId| proofs[w.index()].bits() <= 2;
+    match (&step.op, &step.inputs[..]) {
+        (Op::Select { .. }, &[_, t]) => Some(t),
+        (Op::Multiply, &[a, b]) if is_bit(a) != is_bit(b) => Some(if is_bit(a) { b } else { a }),
+        _ => None,
+    }
+}
+
+/// Degree of every wire in the inputs, as far as products of wires make it; at most 4.
+fn degrees(plan: &Plan) -> Vec<u32> {
+    let mut degrees: Vec<u32> = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let operands = step.inputs.iter().map(|w| degrees[w.index()]);
+        let degree = match step.op {
+            // Bounded, whatever it reads; what is made of it changes with the inputs all the same.
+            Op::NonNegative { .. } => 0,
+            Op::Input { .. } | Op::Table { .. } => 1,
+            Op::Multiply | Op::BatchMatMul => operands.sum::<u32>().max(1),
+            Op::Select { .. } => degrees[step.inputs[1].index()].max(1),
+            _ => operands.max().unwrap_or(0).max(1),
+        };
+        degrees.push(degree.min(4));
+    }
+    degrees
 }
 
 /// Widths of comparisons follow from the ranges of their operands.

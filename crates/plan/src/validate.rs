@@ -83,7 +83,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Multiply-accumulates of a validated step.
+    /// Multiplications with weights and of wires, of a validated plan.
+    pub fn multiply_accumulates(&self) -> u128 {
+        let multiplies = |step: &&Step| {
+            matches!(
+                step.op,
+                Op::Conv { .. } | Op::MatMul { .. } | Op::Scale { .. } | Op::Multiply | Op::BatchMatMul
+            )
+        };
+        self.steps.iter().filter(multiplies).map(|step| self.work(step)).sum()
+    }
+
+    /// Work of a validated step: multiply-accumulates, or whatever else it does.
     fn work(&self, step: &Step) -> u128 {
         let elements = step.shape.iter().product::<usize>() as u128;
         let per_row = |id: ParamId, rows: usize| {

@@ -68,6 +68,16 @@ fn decode_one(plan: &Plan, spec: &OutputSpec, integers: &[i64]) -> Result<Output
     Ok(Output { name: spec.name.clone(), values: apply(values, spec.post), post: spec.post, whole })
 }
 
+/// Name of a final function, for people.
+pub fn name(post: Post) -> &'static str {
+    match post {
+        Post::None => "none",
+        Post::Softmax { .. } => "softmax",
+        Post::LogSoftmax { .. } => "log-softmax",
+        Post::Sigmoid => "sigmoid",
+    }
+}
+
 /// One line for people: the most probable class with its probability, a whole number, or each output's shape.
 pub fn summary(plan: &Plan, revealed: &[Vec<i64>]) -> String {
     let outputs = match decode(plan, revealed) {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use privet::explain::Explanation;
+use privet::model::Accuracy;
 use privet::output::Values;
 use privet::postprocess::{Output, Top};
-use privet::{Plan, Report};
+use privet::{Plan, PlanSummary, Report};
 use serde::Serialize;
 
 /// What `privet run --json` prints. Seconds of a phase are those of its slowest party, rounds of the party with most;
@@ -19,6 +21,23 @@ pub(crate) struct RunResult<'a> {
     pub(crate) parties: Vec<Party<'a>>,
     pub(crate) matches_cleartext: bool,
     pub(crate) max_abs_error_vs_float: f64,
+    pub(crate) calibration: Option<&'a Accuracy>,
+}
+
+/// What `privet compile --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct CompileResult<'a> {
+    #[serde(flatten)]
+    pub(crate) plan: &'a PlanSummary,
+    pub(crate) calibration: Option<&'a Accuracy>,
+}
+
+/// What `privet plan --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanResult<'a> {
+    #[serde(flatten)]
+    pub(crate) explanation: &'a Explanation,
+    pub(crate) calibration: Option<&'a Accuracy>,
 }
 
 /// What `privet client online --json` prints.

@@ -22,14 +22,12 @@ impl Operator for Mul {
     }
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        let shape = ctx.shape();
         if ctx.operands().get(0, "A")?.dtype != DType::F32 {
             return Ok(vec![whole_product(ctx)?]);
         }
-        let shape = ctx.shape();
         let Some((x, constant)) = (0..2).find_map(|i| Some((1 - i, ctx.constant(i)?))) else {
-            let (a, b) = (ctx.wire(0, "factor")?, ctx.wire(1, "factor")?);
-            let (a, b) = (ctx.broadcast(a, shape), ctx.broadcast(b, shape));
-            return Ok(vec![ctx.multiply(a, b)]);
+            return Ok(vec![secret_product(ctx)?]);
         };
         let wire = ctx.wire(x, "factor")?;
         let wire = ctx.broadcast(wire, shape);
@@ -54,6 +52,12 @@ fn whole_product(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
             return Ok(ctx.layout(Op::Scale { factor }, x, shape.to_vec()));
         }
     }
+    secret_product(ctx)
+}
+
+/// A product of two values that depend on the inputs.
+fn secret_product(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
+    let shape = ctx.shape();
     let (a, b) = (ctx.wire(0, "A")?, ctx.wire(1, "B")?);
     let (a, b) = (ctx.broadcast(a, shape), ctx.broadcast(b, shape));
     Ok(ctx.multiply(a, b))

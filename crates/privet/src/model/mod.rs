@@ -181,21 +181,25 @@ impl LoadedModel {
     /// # Errors
     /// A file is missing, cut short, damaged, of another version, or the weights belong to another plan.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let plan_path = dir.join(PLAN_FILE);
-        let damaged = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ModelError::File { path, source }
-        };
-        let plan =
-            Plan::from_bytes(&read(&plan_path, MAX_PLAN_BYTES as u64)?).map_err(damaged(&plan_path))?;
+        let plan = load_plan(&dir.join(PLAN_FILE))?;
         let weights_path = dir.join(WEIGHTS_FILE);
         // 8 bytes a value and a header line per tensor.
         let values: u64 = plan.params.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();
         let limit = 8 * values + 4096 * (plan.params.len() as u64 + 1);
         let bytes = read(&weights_path, limit)?;
-        let weights = Weights::from_bytes(&bytes, &plan).map_err(damaged(&weights_path))?;
+        let damaged = |source| ModelError::File { path: weights_path.clone(), source };
+        let weights = Weights::from_bytes(&bytes, &plan).map_err(damaged)?;
         Ok(Self { plan, weights })
     }
+}
+
+/// Reads a plan alone, as everyone may see it.
+///
+/// # Errors
+/// The file is missing, cut short, damaged or of another version.
+pub fn load_plan(path: &Path) -> Result<Plan, ModelError> {
+    let bytes = read(path, MAX_PLAN_BYTES as u64)?;
+    Plan::from_bytes(&bytes).map_err(|source| ModelError::File { path: path.to_owned(), source })
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {

@@ -2,7 +2,9 @@
 //!
 //! Products, comparisons and truncations need masked operands and give additive shares; public linear steps take either.
 //! A wire held as shares is opened (masked) when something first needs it masked: the branches of a residual block
-//! are added before, so they cost one opening.
+//! are added before, so they cost one opening. A wire that public linear steps make of one other, no larger one is not
+//! opened itself: the other one is, as soon as it is there, and all that is made of it needs no opening. So repeats,
+//! and several comparisons of one value, cost one opening of few elements.
 
 use privet_plan::{Op, Plan, WireId};
 
@@ -46,6 +48,7 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a validated plan.
     pub fn new(plan: &Plan, reveal_to: RevealTo) -> Self {
+        let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
@@ -66,6 +69,11 @@ impl Schedule {
                 _ => Form::Shared,
             });
             instructions.push((Instruction::Step(i), step_cost(plan, i)));
+            if early[i] && forms[i] == Form::Shared {
+                let wire = WireId(i as u32);
+                instructions.push((Instruction::Open(vec![wire]), open_cost(plan, &[wire])));
+                forms[i] = Form::Masked;
+            }
         }
         for (i, output) in plan.outputs.iter().enumerate() {
             let bytes = plan.ring.packed_len(plan.len(output.wire));
@@ -95,6 +103,34 @@ impl Schedule {
             Instruction::Reveal(i) => &plan.outputs[*i].name,
         }
     }
+}
+
+/// Which wires are opened as soon as they are there, so that wires made of them need no opening.
+fn early(plan: &Plan) -> Vec<bool> {
+    let mut early = vec![false; plan.steps.len()];
+    // What to open instead of each wire; itself, if there is nothing better, and nothing if it is masked anyway.
+    let mut sources: Vec<Option<WireId>> = Vec::with_capacity(plan.steps.len());
+    for (i, step) in plan.steps.iter().enumerate() {
+        for wire in &step.inputs[..masked_operands(&step.op)] {
+            if let Some(source) = sources[wire.index()]
+                && source != *wire
+            {
+                early[source.index()] = true;
+            }
+        }
+        let own = WireId(i as u32);
+        let mut shared = step.inputs.iter().filter_map(|w| sources[w.index()]);
+        sources.push(match &step.op {
+            Op::Input { .. } => None,
+            op if linear::is_public_linear(op) => match shared.next() {
+                None => None,
+                Some(first) if shared.all(|s| s == first) && plan.len(first) <= plan.len(own) => Some(first),
+                Some(_) => Some(own),
+            },
+            _ => Some(own),
+        });
+    }
+    early
 }
 
 /// How many of its operands a step needs masked.
