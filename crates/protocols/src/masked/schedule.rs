@@ -6,6 +6,8 @@
 //! opened itself: the other one is, as soon as it is there, and all that is made of it needs no opening. So repeats,
 //! and several comparisons of one value, cost one opening of few elements.
 
+use std::collections::BTreeSet;
+
 use privet_plan::{Op, Plan, WireId};
 
 use super::RevealTo;
@@ -105,17 +107,16 @@ impl Schedule {
     }
 }
 
-/// Which wires are opened as soon as they are there, so that wires made of them need no opening.
+/// Which wires are opened as soon as they are there, so that wires made of them need no opening: where that is less.
 fn early(plan: &Plan) -> Vec<bool> {
-    let mut early = vec![false; plan.steps.len()];
+    // For every wire, those made of it that are needed masked.
+    let mut needed: Vec<BTreeSet<WireId>> = vec![BTreeSet::new(); plan.steps.len()];
     // What to open instead of each wire; itself, if there is nothing better, and nothing if it is masked anyway.
     let mut sources: Vec<Option<WireId>> = Vec::with_capacity(plan.steps.len());
     for (i, step) in plan.steps.iter().enumerate() {
         for wire in &step.inputs[..masked_operands(&step.op)] {
-            if let Some(source) = sources[wire.index()]
-                && source != *wire
-            {
-                early[source.index()] = true;
+            if let Some(source) = sources[wire.index()] {
+                needed[source.index()].insert(*wire);
             }
         }
         let own = WireId(i as u32);
@@ -130,7 +131,11 @@ fn early(plan: &Plan) -> Vec<bool> {
             _ => Some(own),
         });
     }
-    early
+    let len = |w: &WireId| plan.len(*w);
+    let pays = |(i, needed): (usize, &BTreeSet<WireId>)| {
+        needed.iter().map(len).sum::<usize>() > len(&WireId(i as u32))
+    };
+    needed.iter().enumerate().map(pays).collect()
 }
 
 /// How many of its operands a step needs masked.
@@ -227,7 +232,7 @@ mod tests {
         };
         plan.validate().unwrap();
         let elements = |(instruction, _): &(Instruction, Cost)| match instruction {
-            Instruction::Open(wire) => Some(plan.len(*wire)),
+            Instruction::Open(wires) => Some(wires.iter().map(|&w| plan.len(w)).sum()),
             _ => None,
         };
         Schedule::new(&plan, RevealTo::Client).instructions.iter().filter_map(elements).collect()
