@@ -6,17 +6,20 @@ use prost::Message;
 const LISTED: &[&str] = &[
     "Abs",
     "Add",
+    "And",
     "ArgMax",
     "ArgMin",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "CastLike",
     "Clip",
     "Concat",
     "Constant",
     "ConstantOfShape",
     "Conv",
     "ConvTranspose",
+    "CumSum",
     "DepthToSpace",
     "Div",
     "Dropout",
@@ -29,6 +32,7 @@ const LISTED: &[&str] = &[
     "GlobalAveragePool",
     "GlobalMaxPool",
     "Greater",
+    "GreaterOrEqual",
     "HardSigmoid",
     "HardSwish",
     "Identity",
@@ -37,16 +41,21 @@ const LISTED: &[&str] = &[
     "LRN",
     "LeakyRelu",
     "Less",
+    "LessOrEqual",
     "LogSoftmax",
     "MatMul",
     "Max",
     "MaxPool",
     "Mean",
+    "MeanVarianceNormalization",
     "Min",
     "Mul",
     "Neg",
+    "Not",
+    "Or",
     "PRelu",
     "Pad",
+    "Range",
     "ReduceL1",
     "ReduceMax",
     "ReduceMean",
@@ -59,6 +68,7 @@ const LISTED: &[&str] = &[
     "Shape",
     "Sigmoid",
     "Sign",
+    "Size",
     "Slice",
     "Softmax",
     "SpaceToDepth",
@@ -72,6 +82,7 @@ const LISTED: &[&str] = &[
     "Unsqueeze",
     "Upsample",
     "Where",
+    "Xor",
 ];
 
 /// Operands that are shapes, indices, axes, bounds and fill values: public data of the model, whatever file they are in.
@@ -80,6 +91,7 @@ const PUBLIC_OPERANDS: &[(&str, usize)] = &[
     ("BatchNormalization", 3),
     ("Clip", 1),
     ("ConstantOfShape", 0),
+    ("CumSum", 1),
     ("Dropout", 1),
     ("Expand", 1),
     ("Gather", 1),
@@ -90,6 +102,7 @@ const PUBLIC_OPERANDS: &[(&str, usize)] = &[
     ("ReduceMin", 1),
     ("ReduceSum", 1),
     ("ReduceSumSquare", 1),
+    ("Range", 0),
     ("Reshape", 1),
     ("Resize", 1),
     ("Slice", 1),
@@ -101,7 +114,22 @@ const PUBLIC_OPERANDS: &[(&str, usize)] = &[
 ];
 
 /// Operators whose results are indices, sizes or truth values.
-const WHOLE_RESULTS: &[&str] = &["ArgMax", "ArgMin", "Dropout", "Equal", "Greater", "Less", "Shape"];
+const WHOLE_RESULTS: &[&str] = &[
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Dropout",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Not",
+    "Or",
+    "Shape",
+    "Size",
+    "Xor",
+];
 
 /// Oldest operator set in scope.
 const OLDEST_OPSET: i64 = 7;
