@@ -103,8 +103,8 @@ impl Ranges {
             }
             let operand = plan.steps[i].inputs[0].index();
             let range = &mut plan.steps[operand].range;
-            if range.bits == full && range.source == RangeSource::FullWidth {
-                range.bits = full - 1;
+            if range.bits == full && (range.source == RangeSource::FullWidth || self.maxima.is_none()) {
+                *range = Range { bits: full - 1, source: RangeSource::FullWidth };
             } else if range.bits >= full {
                 let problem =
                     format!("max pooling needs one bit more than its operand: use --ring {}", full + 2);
