@@ -8,6 +8,12 @@ use crate::{Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
 
 /// Largest number of elements of one tensor.
 pub const MAX_ELEMENTS: usize = 1 << 27;
+/// Most operands of one step.
+pub const MAX_OPERANDS: usize = 4096;
+/// Most rows, and most terms in all rows, of a public map along an axis: what a plan's file can hold.
+pub const MAX_TERMS: usize = 1 << 21;
+/// Largest magnitude of a coefficient of such a map.
+pub const MAX_COEFFICIENT: u64 = 1 << 48;
 /// Largest number of elements of all operands, results and parameters together.
 const MAX_TOTAL: usize = 1 << 30;
 /// Largest number of multiply-accumulates of a plan: some minutes of work.
@@ -116,7 +122,7 @@ impl Plan {
     fn check_operands(&self, index: usize, step: &Step) -> Result<(), String> {
         let expected = match step.op {
             Op::Input { .. } => 0..=0,
-            Op::Combine { .. } | Op::Concat { .. } => 1..=4096,
+            Op::Combine { .. } | Op::Concat { .. } => 1..=MAX_OPERANDS,
             Op::Multiply | Op::BatchMatMul | Op::Select { .. } => 2..=2,
             _ => 1..=1,
         };
