@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Turn an ONNX model into a public plan and private weights.
     #[command(after_help = COMPILE_HELP)]
     Compile(CompileArgs),
+    /// Show what a model becomes: ranges, widths, rounds, bytes and openings of every layer, before anything runs.
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
     /// Deal one-time material to server and clients.
     #[command(after_help = DEALER_HELP)]
     Dealer(DealerArgs),
@@ -63,7 +66,27 @@ const COMPILE_HELP: &str = "\
 Examples:
   privet compile squeezenet.onnx -o model --preprocess imagenet --labels synset_words.txt
   privet compile m.onnx -o model --calibrate samples/*.png   # narrows the ring to what these inputs need
-  privet compile m.onnx -o model --input-shape 1,3,224,224 --ring 40 --frac-bits 15";
+  privet compile m.onnx -o model --calibrate samples/*.npy --tolerance 1e-4 --margin 8
+  privet compile m.onnx -o model --input-shape 1,3,224,224 --ring 40 --frac-bits 15
+
+With --calibrate the error is measured on the calibration inputs: the largest difference of an output to the
+model in float, before a final softmax or sigmoid, in relation to the output's largest value. The fewest of 4
+to 24 fractional bits are chosen that keep it within --tolerance, then the smallest ring.
+
+Ranges are public: with --calibrate or --input-range the plan tells everyone a few bits per layer about the
+weights and the calibration inputs. Without both it does not depend on them.";
+
+const PLAN_HELP: &str = "\
+Examples:
+  privet plan squeezenet.onnx
+  privet plan squeezenet.onnx --calibrate dog.jpg --preprocess imagenet --all
+  privet plan model                  # a directory made by privet compile
+  privet plan model/plan.privet --reveal-to both --json
+
+Columns: f, fractional bits; range, the signed width that values are safe for and where it comes from
+(full width, proved from the range of the input, calibrated); room, bits between the largest value that
+calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\" values that are
+opened are uniformly random, whatever is behind them; a \"value\" is an output.";
 
 const DEALER_HELP: &str = "\
 Example:
@@ -119,7 +142,7 @@ pub(crate) struct RunArgs {
 }
 
 /// How a model becomes a plan.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub(crate) struct LoweringArgs {
     /// Labels, one per line.
     #[arg(long, value_name = "FILE")]
@@ -127,13 +150,23 @@ pub(crate) struct LoweringArgs {
     /// How a picture becomes an input: imagenet, mnist, none, or a TOML file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) preprocess: Option<String>,
-    /// Typical inputs; ranges, and without --ring the ring, follow from them.
+    /// Typical inputs; ranges, and without --ring and --frac-bits also ring and fractional bits, follow from them.
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub(crate) calibrate: Vec<PathBuf>,
+    /// Head room: how many times larger than with the calibration inputs values may be [default: 4].
+    #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) margin: Option<u32>,
+    /// With --calibrate, the fewest fractional bits are chosen whose error on these inputs, relative to an output's largest
+    /// value, is at most this [default: 0.001].
+    #[arg(long, value_name = "ERROR", conflicts_with = "frac_bits")]
+    pub(crate) tolerance: Option<f64>,
+    /// Values that an input may have; others are refused, and ranges of layers are proved from it.
+    #[arg(long, value_name = "[NAME=]LOW,HIGH", allow_hyphen_values = true)]
+    pub(crate) input_range: Vec<String>,
     /// Ring width in bits [default: 64, with --calibrate the smallest that fits].
     #[arg(long, value_name = "16..64", value_parser = clap::value_parser!(u32).range(16..=64))]
     pub(crate) ring: Option<u32>,
-    /// Fractional bits [default: 16, less in a narrow ring].
+    /// Fractional bits [default: 16, less in a narrow ring; with --calibrate what --tolerance asks for].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
     pub(crate) frac_bits: Option<u32>,
     /// Shape of an input that the model leaves open (a batch that it leaves open is 1).
@@ -181,6 +214,30 @@ pub(crate) struct CompileArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    /// One line of JSON on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// ONNX model, directory made by `privet compile`, or plan.privet.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "2pc")]
+    pub(crate) engine: Engine,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+    /// Who learns the outputs.
+    #[arg(long, value_enum, default_value = "client")]
+    pub(crate) reveal_to: Reveal,
+    /// Show also the steps that cost nothing and open nothing.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// One line of JSON on stdout, with all steps; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What parent and child processes of `privet run` tell each other.
@@ -256,6 +313,16 @@ pub(crate) enum Reveal {
     Server,
     /// Both.
     Both,
+}
+
+impl From<Reveal> for privet::RevealTo {
+    fn from(reveal: Reveal) -> Self {
+        match reveal {
+            Reveal::Client => Self::Client,
+            Reveal::Server => Self::Server,
+            Reveal::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,8 @@ use crate::args::{
     ServerArgs, ServerPhase, SetupArgs,
 };
 use crate::exit::{Code, Failure};
-use crate::show::json::{Answer, ClientResult, Online};
+use crate::show::accuracy_line;
+use crate::show::json::{Answer, ClientResult, CompileResult, Online};
 use crate::show::observe::{JsonLines, Terminal, describe};
 use crate::show::{answer, print, table};
 use crate::signals;
@@ -37,13 +38,20 @@ pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
         lower(&args.model, &args.lowering)?
     };
     model.save(&args.output)?;
+    let summary = PlanSummary::of(&model.plan);
+    if args.json {
+        return print_line(&CompileResult { plan: &summary, calibration: model.accuracy.as_ref() });
+    }
     let size = |file: &str| {
         let path = args.output.join(file);
         let length = std::fs::metadata(&path).map_or(0, |m| m.len());
         format!("{} ({})", path.display(), table::bytes(length))
     };
-    let plan = describe(&PlanSummary::of(&model.plan));
-    print(&format!("{plan}\npublic:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE)))
+    let mut text = describe(&summary);
+    if let Some(accuracy) = &model.accuracy {
+        text.push_str(&format!("\n  {}", accuracy_line(accuracy)));
+    }
+    print(&format!("{text}\npublic:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE)))
 }
 
 /// Compiles with the options of the command line.
@@ -54,9 +62,22 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         calibrate: args.calibrate.clone(),
         preprocess: args.preprocess.clone(),
         labels: args.labels.clone(),
+        margin: args.margin,
+        tolerance: args.tolerance,
+        input_ranges: args.input_range.clone(),
         input_shapes: args.input_shape.clone(),
     };
-    Ok(model::compile(path, &options)?)
+    let model = model::compile(path, &options)?;
+    if let Some(accuracy) = model.accuracy.as_ref().filter(|a| !a.is_met()) {
+        eprintln!(
+            "warning: no number of fractional bits that fits keeps the error within {:e}; with {} it is {:.2e} on the calibration \
+             inputs; use a wider --ring or a larger --tolerance",
+            accuracy.tolerance.unwrap_or_default(),
+            model.plan.frac_bits,
+            accuracy.relative_error
+        );
+    }
+    Ok(model)
 }
 
 pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {
@@ -122,13 +143,8 @@ fn ask(
             "--output: with --reveal-to server this party learns nothing to write; leave one of them out";
         return Err(Failure::error(Code::Usage, text));
     }
-    let reveal_to = match args.reveal_to {
-        Reveal::Client => RevealTo::Client,
-        Reveal::Server => RevealTo::Server,
-        Reveal::Both => RevealTo::Both,
-    };
-    let (revealed, report) =
-        client::online(config, &inputs, &ClientOptions { reveal_to, ..options }, observer)?;
+    let options = ClientOptions { reveal_to: args.reveal_to.into(), ..options };
+    let (revealed, report) = client::online(config, &inputs, &options, observer)?;
     if let (Some(path), Some(integers)) = (&args.raw, &revealed) {
         let write = || -> anyhow::Result<()> { Ok(std::fs::write(path, serde_json::to_vec(integers)?)?) };
         write().with_context(|| format!("cannot write {}", path.display()))?;

@@ -81,12 +81,17 @@ impl Code {
         if let Some(error) = error.downcast_ref::<Error>() {
             return Some(Self::of_library(error));
         }
-        let is_input = error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>();
-        if is_input || error.is::<ModelError>() {
+        if let Some(error) = error.downcast_ref::<ModelError>() {
+            return Some(Self::of_model(error));
+        }
+        if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
+            Some(SetupError::Address { .. } | SetupError::Name { .. } | SetupError::NoClient) => {
+                Some(Self::Usage)
+            }
             Some(_) => Some(Self::Input),
             None => None,
         }
@@ -95,8 +100,8 @@ impl Code {
     fn of_library(error: &Error) -> Self {
         match error {
             Error::Net(error) | Error::Protocol(ProtocolError::Net(error)) => Self::of_net(error),
+            Error::Model(error) => Self::of_model(error),
             Error::Config(_)
-            | Error::Model(_)
             | Error::Input(_)
             | Error::Output(_)
             | Error::Plan(_)
@@ -107,6 +112,13 @@ impl Code {
             ) => Self::Input,
             Error::Peer { .. } | Error::Protocol(_) => Self::Peer,
             Error::Randomness(_) => Self::Internal,
+        }
+    }
+
+    fn of_model(error: &ModelError) -> Self {
+        match error {
+            ModelError::Options(_) => Self::Usage,
+            _ => Self::Input,
         }
     }
 

@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod exit;
+mod plan;
 mod run;
 mod show;
 mod signals;
@@ -36,6 +37,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Setup(args) => commands::setup(&args),
         Command::Compile(args) => commands::compile(&args),
+        Command::Plan(args) => plan::plan(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
         Command::Client(args) => commands::client(&args),

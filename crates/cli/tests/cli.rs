@@ -22,7 +22,7 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn every_command_has_help_with_an_example() {
     let home = tempfile::tempdir().unwrap();
-    for command in ["run", "setup", "compile", "dealer", "server", "client"] {
+    for command in ["run", "setup", "compile", "plan", "dealer", "server", "client"] {
         let (code, stdout, _) = output(privet(home.path()).args([command, "--help"]));
         assert_eq!(code, Some(0));
         assert!(stdout.contains("Example") && stdout.contains(&format!("privet {command}")), "{stdout}");
@@ -35,7 +35,9 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn wrong_usage_is_2_with_a_suggestion() {
     let home = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 7] = [
+    let model = digits("digits.onnx");
+    let model = model.to_str().unwrap();
+    let cases: [(&[&str], &str); 15] = [
         (&["run", "--modell", "m.onnx"], "similar argument exists: '--model'"),
         (&["ruun"], "similar subcommand exists: 'run'"),
         (&["run", "--model", "m.onnx"], "--input"),
@@ -46,6 +48,17 @@ fn wrong_usage_is_2_with_a_suggestion() {
             "possible values: client, server, both",
         ),
         (&["server", "offline", "--count", "0"], "0 is not in 1.."),
+        (&["setup", "--out", "parties", "--server", "nowhere"], "expected HOST:PORT"),
+        (&["compile", model, "-o", "out", "--input-shape", "1,x"], "expected positive numbers"),
+        (
+            &["compile", model, "-o", "out", "--ring", "20", "--frac-bits", "16"],
+            "takes 1 to 8 fractional bits",
+        ),
+        (&["compile", model, "-o", "out", "--preprocess", "imagenet"], "makes pictures of shape"),
+        (&["plan", model, "--input-range", "1,0"], "the smallest and the largest value"),
+        (&["plan", model, "--margin", "0"], "0 is not in 1.."),
+        (&["plan", model, "--tolerance", "0.1"], "--tolerance is about calibration"),
+        (&["plan", model, "--tolerance", "0.1", "--frac-bits", "9"], "cannot be used with"),
     ];
     for (args, message) in cases {
         let (code, stdout, stderr) = output(privet(home.path()).args(args));
@@ -63,7 +76,7 @@ fn wrong_files_are_3_and_named() {
     let picture = picture.to_str().unwrap();
     let labels = digits("labels.txt");
     let labels = labels.to_str().unwrap();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["run", "--model", "none.onnx", "--input", picture], "none.onnx"),
         (&["run", "--model", labels, "--input", picture], "not an ONNX file"),
         (&["run", "--model", model, "--input", "none.png"], "none.png"),
@@ -73,7 +86,8 @@ fn wrong_files_are_3_and_named() {
         (&["run", "--model", model, "--input", picture, "--labels", "none.txt"], "none.txt"),
         (&["compile", "none.onnx", "-o", "out"], "none.onnx"),
         (&["dealer", "--config", "none"], "none: no such file; make one with privet setup"),
-        (&["setup", "--out", "parties", "--server", "nowhere"], "expected HOST:PORT"),
+        (&["plan", "none.privet"], "none.privet: no such file; make it with privet compile"),
+        (&["plan", labels], "not an ONNX file"),
     ];
     for (args, message) in cases {
         let (code, stdout, stderr) = output(privet(home.path()).args(args).current_dir(home.path()));
@@ -82,6 +96,30 @@ fn wrong_files_are_3_and_named() {
         assert!(!stderr.contains("backtrace"), "{stderr}");
     }
     assert!(names(home.path()).is_empty(), "nothing is left: {:?}", names(home.path()));
+}
+
+/// `models/integers.onnx`: ArgMax along axis 1 of x `[1, 4]`, and x cast to int64.
+#[test]
+fn whole_numbers_are_shown_and_written_as_such() {
+    let home = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/integers.onnx");
+    let (input, file) = (home.path().join("x.csv"), home.path().join("y.npz"));
+    fs::write(&input, "1.5,-2.75,3.25,3.25\n").unwrap();
+    let run = || {
+        let mut command = privet(home.path());
+        command.arg("run").arg("--model").arg(&model).arg("--input").arg(&input);
+        command
+    };
+    let (code, stdout, stderr) = output(run().arg("--json").arg("--output").arg(&file));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(r#""best":{"shape":[1],"data":[2]}"#), "{stdout}");
+    assert!(stdout.contains(r#""whole":{"shape":[1,4],"data":[1,-2,3,3]}"#), "{stdout}");
+    assert!(json(&stdout)["top"].as_array().unwrap().is_empty(), "integers are no logits");
+    let written = privet::input::load_npz(&file).unwrap();
+    assert_eq!(written["whole"].iter().copied().collect::<Vec<f32>>(), [1.0, -2.0, 3.0, 3.0]);
+    let (code, stdout, _) = output(&mut run());
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("best: shape [1], from 2 to 2") && stdout.contains("[1, -2, 3, 3]"), "{stdout}");
 }
 
 #[test]
@@ -134,8 +172,111 @@ fn narrow_rings_and_calibration_give_the_same_label() {
     let (code, stdout, stderr) = output(&mut calibrated);
     assert_eq!(code, Some(0), "{stderr}");
     let result = json(&stdout);
-    assert!(result["ring"].as_u64().unwrap() < 50, "{}", result["ring"]);
+    assert!(result["ring"].as_u64().unwrap() < 40, "{}", result["ring"]);
     assert_eq!((&result["top"][0]["label"], &result["matches_cleartext"]), (&"two".into(), &true.into()));
+    let calibration = &result["calibration"];
+    assert_eq!((&calibration["inputs"], &calibration["tolerance"]), (&10.into(), &1e-3.into()));
+    assert!((1e-6..1e-3).contains(&calibration["relative_error"].as_f64().unwrap()), "{calibration}");
+}
+
+/// What `privet plan` says of a model, compiled or not, is what a run sends.
+#[test]
+fn a_plan_is_explained_and_runs_at_that_cost() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("model");
+    let compile = |json: &[&str]| {
+        let mut command = privet(home.path());
+        command
+            .arg("compile")
+            .arg(digits("digits.onnx"))
+            .arg("-o")
+            .arg(&dir)
+            .arg("--calibrate")
+            .arg(digits("7.png"));
+        lowering(&mut command);
+        output(command.args(json))
+    };
+    let (code, stdout, stderr) = compile(&[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("error on the calibration input: ") && stdout.contains("asked for 1e-3"),
+        "{stdout}"
+    );
+    let (_, stdout, _) = compile(&["--json"]);
+    let compiled = json(&stdout);
+    assert!(compiled["calibration"]["max_abs_error"].as_f64().unwrap() > 0.0);
+    let (code, stdout, stderr) = output(privet(home.path()).arg("plan").arg(&dir).arg("--json"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let plan = json(&stdout);
+    assert_eq!((&plan["digest"], &plan["ring"]), (&compiled["digest"], &compiled["ring"]));
+    let rows = plan["rows"].as_array().unwrap();
+    for key in ["rounds", "server_sends", "client_sends", "dealt", "server_stores", "client_stores"] {
+        let sum: u64 = rows.iter().map(|r| r[key].as_u64().unwrap()).sum();
+        assert!(sum > 0 && plan["totals"][key] == sum, "{key}: {sum} {}", plan["totals"]);
+    }
+    let relu = rows.iter().find(|r| r["op"] == "relu").unwrap();
+    assert_eq!(relu["opened"], serde_json::json!({"what": "masked", "to": "both"}));
+    assert!(relu["width"].as_u64().unwrap() < plan["ring"].as_u64().unwrap());
+    assert_eq!((&relu["range_source"], &relu["head_room"]), (&"calibrated".into(), &2.into()));
+    let last = rows.last().unwrap();
+    assert_eq!((&last["op"], &last["opened"]["to"]), (&"reveal".into(), &"client".into()));
+
+    // The same by hand: payload of what a run sends, but for headers of frames and greetings.
+    let mut run = run_digits(home.path(), "7.png");
+    let (code, stdout, stderr) = output(run.args(["--json", "--calibrate"]).arg(digits("7.png")));
+    assert_eq!(code, Some(0), "{stderr}");
+    let run = json(&stdout);
+    let parties = run["parties"].as_array().unwrap();
+    let number = |value: &Value| value.as_u64().unwrap();
+    for (party, sends) in [(&parties[1], "server_sends"), (&parties[2], "client_sends")] {
+        let (sent, declared) = (number(&party["online"]["bytes_sent"]), number(&plan["totals"][sends]));
+        assert!((declared..declared + 4096).contains(&sent), "{sends}: {sent} for {declared}");
+        let rounds = (number(&party["online"]["rounds"]), number(&plan["totals"]["rounds"]));
+        assert!((rounds.1..rounds.1 + 3).contains(&rounds.0), "{rounds:?}");
+    }
+    for (party, stores) in [(&parties[1], "server_stores"), (&parties[2], "client_stores")] {
+        let (stored, declared) = (number(&party["offline"]["bytes_stored"]), number(&plan["totals"][stores]));
+        let masked = number(&plan["masked_weights"]);
+        assert!(
+            (declared..declared + masked + 4096).contains(&stored),
+            "{stores}: {stored} for {declared} and {masked}"
+        );
+    }
+}
+
+#[test]
+fn people_get_a_plan_as_a_table() {
+    let home = tempfile::tempdir().unwrap();
+    let show = |more: &[&str]| {
+        let (code, stdout, stderr) =
+            output(privet(home.path()).arg("plan").arg(digits("digits.onnx")).args(more));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.lines().all(|line| line.chars().count() <= 120), "{stdout}");
+        stdout
+    };
+    let usual = show(&[]);
+    for text in [
+        "relu1",
+        "63 full",
+        "masked, both",
+        "masked, server",
+        "value, client",
+        "total",
+        "15 338 private values",
+    ] {
+        assert!(usual.contains(text), "{text}: {usual}");
+    }
+    assert!(usual.contains("Not shown: 1 ") && !usual.contains("reshape"), "{usual}");
+    assert!(show(&["--all"]).contains("reshape"));
+    assert!(show(&["--reveal-to", "both"]).contains("value, both"));
+    let clear = show(&["--engine", "cleartext", "--input-range=-1,1"]);
+    assert!(clear.contains("proved") && clear.contains("reshape") && !clear.contains("opened"), "{clear}");
+    let compiled = home.path().join("plan.privet");
+    fs::write(&compiled, b"PRIVPLAN").unwrap();
+    let (code, _, stderr) = output(privet(home.path()).arg("plan").arg(&compiled));
+    assert!(code == Some(3) && stderr.contains("plan.privet"), "{stderr}");
+    let (code, _, stderr) = output(privet(home.path()).arg("plan").arg(&compiled).args(["--ring", "40"]));
+    assert!(code == Some(2) && stderr.contains("compiled already"), "{stderr}");
 }
 
 #[test]

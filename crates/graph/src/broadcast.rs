@@ -67,6 +67,15 @@ pub(crate) fn per_channel(constant: &ArrayD<f32>, channel: Channel<'_>) -> Optio
     }
 }
 
+/// Applies `f` elementwise with broadcasting.
+pub(crate) fn zip_arrays_of<T: Copy, R>(
+    a: &ArrayD<T>,
+    b: &ArrayD<T>,
+    f: impl Fn(T, T) -> R,
+) -> Result<ArrayD<R>, OpError> {
+    Ok(zip_arrays(a, b, &shape(a.shape(), b.shape())?, f))
+}
+
 fn zip_arrays<T, R>(a: &ArrayD<T>, b: &ArrayD<T>, to: &[usize], f: impl Fn(T, T) -> R) -> ArrayD<R>
 where
     T: Copy,

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::ops::{Body, If};
 use crate::{
     Args, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId, element_count,
 };
 
 /// Elements that folding may compute besides a multiple of what the model holds, so that a small file cannot ask for
-/// much.
-const FOLDING_BUDGET: usize = 1 << 24;
+/// much: VGG19 with weights that the file only describes has 2^27 of them.
+const FOLDING_BUDGET: usize = 1 << 28;
 /// How often folding may rewrite all constants of the model: transposed, reshaped and scaled weights.
 const FOLDING_REWRITES: usize = 8;
 
@@ -83,9 +84,26 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
     let mut alias: HashMap<ValueId, ValueId> = HashMap::new();
     let held: usize = graph.constants.values().map(|c| c.len()).sum();
     let mut budget = FOLDING_BUDGET.saturating_add(held.saturating_mul(FOLDING_REWRITES));
-    for mut node in std::mem::take(&mut graph.nodes) {
+    let mut work: Vec<Work> = std::mem::take(&mut graph.nodes).into_iter().rev().map(Work::Node).collect();
+    while let Some(next) = work.pop() {
+        let mut node = match next {
+            Work::Node(node) => node,
+            Work::Alias(from, to) => {
+                alias.insert(from, alias.get(&to).copied().unwrap_or(to));
+                continue;
+            }
+        };
         for input in node.inputs.iter_mut().flatten() {
             *input = alias.get(input).copied().unwrap_or(*input);
+        }
+        if let Some(branches) = node.is::<If>() {
+            let operands = facts.operands(&node)?;
+            let condition = Args(&operands).get(0, "condition").map_err(|error| at(&node, error))?;
+            let body = branches.chosen(condition, node.outputs.len()).map_err(|error| at(&node, error))?;
+            let held: usize = body.graph.constants.values().map(|c| c.len()).sum();
+            budget = budget.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+            splice(graph, &mut facts, &node, body, &mut work)?;
+            continue;
         }
         let operands = facts.operands(&node)?;
         let results = results(&node, &operands, &mut budget).map_err(|error| at(&node, error))?;
@@ -111,6 +129,54 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         facts.get(output.value)?;
     }
     Ok(facts)
+}
+
+/// What inference has yet to do, the next thing last.
+enum Work {
+    Node(Node),
+    /// The first value is the second one.
+    Alias(ValueId, ValueId),
+}
+
+/// Puts the nodes of a branch in the place of `node`.
+fn splice(
+    graph: &mut Graph,
+    facts: &mut Facts,
+    node: &Node,
+    body: &Body,
+    work: &mut Vec<Work>,
+) -> Result<(), GraphError> {
+    let undefined = || at(node, OpError::mismatch("branch", "values that are defined", "others"));
+    let mut here: HashMap<ValueId, ValueId> = HashMap::new();
+    for &(value, operand) in &body.captures {
+        let outside = node.inputs.get(operand).copied().flatten().ok_or_else(undefined)?;
+        here.insert(value, outside);
+    }
+    for (value, tensor) in &body.graph.constants {
+        let constant = graph.shared_constant(tensor.clone());
+        here.insert(*value, constant);
+        facts.0.resize(graph.value_count(), None);
+        facts.0[constant.index()] = Some(Fact::constant(tensor.clone()));
+    }
+    let mut nodes = Vec::with_capacity(body.graph.nodes.len());
+    for inner in &body.graph.nodes {
+        let mut moved = inner.clone();
+        for input in moved.inputs.iter_mut().flatten() {
+            *input = *here.get(input).ok_or_else(undefined)?;
+        }
+        for output in &mut moved.outputs {
+            let value = graph.value();
+            here.insert(*output, value);
+            *output = value;
+        }
+        nodes.push(moved);
+    }
+    facts.0.resize(graph.value_count(), None);
+    for (result, output) in node.outputs.iter().zip(&body.graph.outputs) {
+        work.push(Work::Alias(*result, *here.get(&output.value).ok_or_else(undefined)?));
+    }
+    work.extend(nodes.into_iter().rev().map(Work::Node));
+    Ok(())
 }
 
 /// Attaches a node's name to an operator's error.

@@ -1,9 +1,10 @@
 //! The model in float: the reference for accuracy, and what folding and tests evaluate.
 
 use ndarray::ArrayD;
+use privet_plan::{OutputSpec, Plan, Post};
 
 use crate::facts::{self, Facts};
-use crate::{Args, Graph, GraphError, Tensor, ValueId, passes};
+use crate::{Args, Graph, GraphError, GraphOutput, Tensor, ValueId, passes};
 
 /// A graph with settled shapes, folded and simplified, that runs in float.
 #[derive(Debug, Clone)]
@@ -24,6 +25,27 @@ impl FloatModel {
 
     /// Runs the model, final softmax included. Inputs and outputs are in the model's order.
     pub fn run(&self, inputs: &[ArrayD<f32>]) -> Result<Vec<ArrayD<f32>>, GraphError> {
+        let wanted: Vec<ValueId> = self.graph.outputs.iter().map(|o| o.value).collect();
+        self.evaluate(inputs, &wanted)
+    }
+
+    /// Runs the model up to what `plan`, which it was compiled to, reveals: final functions that the receiver computes
+    /// are left out.
+    pub fn run_revealed(&self, plan: &Plan, inputs: &[ArrayD<f32>]) -> Result<Vec<ArrayD<f32>>, GraphError> {
+        let revealed = |(output, spec): (&GraphOutput, &OutputSpec)| match spec.post {
+            Post::None => output.value,
+            _ => {
+                let mut nodes = self.graph.nodes.iter();
+                let last = nodes.find(|n| n.outputs.contains(&output.value));
+                last.and_then(|n| n.inputs[0]).unwrap_or(output.value)
+            }
+        };
+        let wanted: Vec<ValueId> = self.graph.outputs.iter().zip(&plan.outputs).map(revealed).collect();
+        self.evaluate(inputs, &wanted)
+    }
+
+    /// Computes the values `wanted`, one for each output.
+    fn evaluate(&self, inputs: &[ArrayD<f32>], wanted: &[ValueId]) -> Result<Vec<ArrayD<f32>>, GraphError> {
         if inputs.len() != self.graph.inputs.len() {
             return Err(GraphError::InputCount { expected: self.graph.inputs.len(), found: inputs.len() });
         }
@@ -39,7 +61,7 @@ impl FloatModel {
             }
             values[spec.value.index()] = Some(Tensor::F32(input.clone()));
         }
-        let last = self.last_uses();
+        let last = self.last_uses(wanted);
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let operands: Vec<Option<&Tensor>> =
                 node.inputs.iter().map(|input| input.and_then(|v| self.value(&values, v))).collect();
@@ -51,7 +73,8 @@ impl FloatModel {
                 values[dead.index()] = None;
             }
         }
-        self.graph.outputs.iter().map(|output| self.output(&values, output)).collect()
+        let outputs = self.graph.outputs.iter().zip(wanted);
+        outputs.map(|(output, value)| self.output(&values, output, *value)).collect()
     }
 
     /// The simplified graph.
@@ -70,9 +93,10 @@ impl FloatModel {
     fn output(
         &self,
         values: &[Option<Tensor>],
-        output: &crate::GraphOutput,
+        output: &GraphOutput,
+        value: ValueId,
     ) -> Result<ArrayD<f32>, GraphError> {
-        match self.value(values, output.value) {
+        match self.value(values, value) {
             Some(Tensor::F32(a)) => Ok(a.clone()),
             Some(Tensor::I64(a)) => Ok(a.mapv(|v| v as f32)),
             Some(Tensor::Bool(a)) => Ok(a.mapv(|v| f32::from(u8::from(v)))),
@@ -84,15 +108,15 @@ impl FloatModel {
     }
 
     /// For every node, the values that nothing reads afterwards.
-    fn last_uses(&self) -> Vec<Vec<ValueId>> {
+    fn last_uses(&self, wanted: &[ValueId]) -> Vec<Vec<ValueId>> {
         let mut last: Vec<Option<usize>> = vec![None; self.graph.value_count()];
         for (i, node) in self.graph.nodes.iter().enumerate() {
             for value in node.inputs.iter().flatten() {
                 last[value.index()] = Some(i);
             }
         }
-        for output in &self.graph.outputs {
-            last[output.value.index()] = None;
+        for value in wanted {
+            last[value.index()] = None;
         }
         let mut dead = vec![Vec::new(); self.graph.nodes.len()];
         for (value, at) in last.into_iter().enumerate() {

@@ -103,8 +103,13 @@ impl Graph {
 
     /// A constant.
     pub fn constant(&mut self, tensor: impl Into<Tensor>) -> ValueId {
+        self.shared_constant(Arc::new(tensor.into()))
+    }
+
+    /// A constant that another graph holds too.
+    pub fn shared_constant(&mut self, tensor: Arc<Tensor>) -> ValueId {
         let value = self.value();
-        self.constants.insert(value, Arc::new(tensor.into()));
+        self.constants.insert(value, tensor);
         value
     }
 

@@ -5,6 +5,8 @@
 //! reader that needs f.
 
 mod context;
+mod function;
+mod steps;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,6 +17,9 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
+pub(crate) use context::reciprocal_bits;
+pub(crate) use function::Segment;
+pub(crate) use steps::public_factor;
 
 use crate::facts::{self, Facts};
 use crate::{DType, Fact, FloatModel, Graph, GraphError, GraphOutput, Node, OpError, ValueId};
@@ -129,11 +134,17 @@ impl Builder {
         let operands = facts.operands(node)?;
         let at = |error| facts::at(node, error);
         let results: Vec<&Fact> = node.outputs.iter().map(|o| facts.get(*o)).collect::<Result<_, _>>()?;
-        if let Some(empty) = results.iter().find(|r| r.shape.contains(&0)) {
+        let read: Vec<bool> = node.outputs.iter().map(|o| self.uses[o.index()] > 0).collect();
+        if let Some((empty, _)) = results.iter().zip(&read).find(|(r, read)| **read && r.shape.contains(&0)) {
             return Err(at(OpError::unsupported(
                 format!("an empty result of shape {:?}", empty.shape),
                 "at least one element",
             )));
+        }
+        let too_large = |r: &&&Fact| r.shape.iter().product::<usize>() > privet_plan::validate::MAX_ELEMENTS;
+        if let Some(result) = results.iter().find(too_large) {
+            let (shape, limit) = (result.shape.clone(), privet_plan::validate::MAX_ELEMENTS);
+            return Err(at(OpError::TooLarge { what: "result", shape, limit }));
         }
         if self.is_final(graph, node)
             && let Some(Some(operand)) = operands.first()
@@ -152,7 +163,9 @@ impl Builder {
         }
         let mut ctx = Lowering { builder: self, node, operands: &operands, results: &results, wires };
         let wires = node.op.lower(&mut ctx).map_err(at)?;
-        for ((output, fact), wire) in node.outputs.iter().zip(&results).zip(wires) {
+        for (((output, fact), wire), _) in
+            node.outputs.iter().zip(&results).zip(wires).zip(read).filter(|(_, read)| *read)
+        {
             let step = &self.plan.steps[wire.index()];
             let is_whole = step.frac_bits == 0;
             if step.shape != fact.shape || is_whole != (fact.dtype != DType::F32) {

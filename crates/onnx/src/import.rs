@@ -4,46 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use privet_graph::{Dim, Graph, GraphInput, Node, ValueId};
+use privet_graph::ops::{Body, If};
+use privet_graph::{Dim, Graph, GraphInput, Node, Operator, ValueId};
 
 use crate::node::{NodeReader, Operand, Parsed};
 use crate::ops::{NEWEST_OPSET, OLDEST_OPSET, Row, TABLE};
-use crate::proto::{ModelProto, NodeProto, ValueInfoProto};
+use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::{OnnxError, tensor};
 
 /// Reads a model.
 pub(crate) fn graph(model: ModelProto, name: &str, directory: Option<&Path>) -> Result<Graph, OnnxError> {
     let opset = opset(&model)?;
     let proto = model.graph.ok_or_else(|| OnnxError::Malformed("there is no graph".to_owned()))?;
-    if !proto.sparse_initializer.is_empty() {
-        return Err(OnnxError::Malformed(
-            "sparse initializers are not supported; supported: dense ones".to_owned(),
-        ));
-    }
-    let mut importer =
-        Importer { graph: Graph::new(name), values: HashMap::new(), opset, used: HashSet::new() };
-    for initializer in proto.initializer {
-        let name = initializer.name.clone();
-        let value = importer.graph.constant(tensor::read(initializer, directory)?);
-        importer.define(name, value)?;
-    }
-    for input in proto.input {
-        importer.input(input)?;
-    }
-    importer.used = proto
-        .node
-        .iter()
-        .flat_map(|n| &n.input)
-        .chain(proto.output.iter().map(|o| &o.name))
-        .cloned()
-        .collect();
-    for (i, node) in proto.node.iter().enumerate() {
-        importer.node(i, node)?;
-    }
-    for output in proto.output {
-        let value = importer.value(&output.name, "the model's outputs")?;
-        importer.graph.output(output.name, value);
-    }
+    let mut importer = Importer::new(name, opset, None);
+    importer.read(proto, directory)?;
     Ok(importer.graph)
 }
 
@@ -65,15 +39,66 @@ fn is_default_domain(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-struct Importer {
+struct Importer<'a> {
     graph: Graph,
     values: HashMap<String, ValueId>,
     opset: i64,
     /// Names that some node or output reads.
     used: HashSet<String>,
+    /// The graph around this branch.
+    outer: Option<&'a Importer<'a>>,
+    /// Values of the graph around this branch that the branch reads, and the values here that stand for them.
+    captured: Vec<(String, ValueId)>,
 }
 
-impl Importer {
+impl<'a> Importer<'a> {
+    fn new(name: &str, opset: i64, outer: Option<&'a Importer<'a>>) -> Self {
+        let (values, used) = (HashMap::new(), HashSet::new());
+        Self { graph: Graph::new(name), values, opset, used, outer, captured: Vec::new() }
+    }
+
+    fn read(&mut self, proto: GraphProto, directory: Option<&Path>) -> Result<(), OnnxError> {
+        if !proto.sparse_initializer.is_empty() {
+            return Err(OnnxError::Malformed(
+                "sparse initializers are not supported; supported: dense ones".to_owned(),
+            ));
+        }
+        collect_reads(&proto, &mut self.used);
+        for initializer in proto.initializer {
+            let name = initializer.name.clone();
+            let value = self.graph.constant(tensor::read(initializer, directory)?);
+            self.define(name, value)?;
+        }
+        for input in proto.input {
+            self.input(input)?;
+        }
+        for (i, node) in proto.node.iter().enumerate() {
+            self.node(i, node, directory)?;
+        }
+        for output in proto.output {
+            let value = self.value(&output.name, "the outputs")?;
+            self.graph.output(output.name, value);
+        }
+        Ok(())
+    }
+
+    /// A branch of `If`; what keeps it from being read matters only if it is chosen.
+    fn branch(&self, proto: GraphProto, directory: Option<&Path>) -> (Branch, Vec<String>) {
+        let mut inner = Importer::new(&self.graph.name, self.opset, Some(self));
+        let read = if proto.input.is_empty() {
+            inner.read(proto, directory)
+        } else {
+            Err(OnnxError::Malformed("a branch of If has inputs".to_owned()))
+        };
+        match read {
+            Ok(()) => {
+                let (names, values) = inner.captured.into_iter().unzip();
+                (Ok((inner.graph, values)), names)
+            }
+            Err(error) => (Err(error.to_string()), Vec::new()),
+        }
+    }
+
     fn define(&mut self, name: String, value: ValueId) -> Result<(), OnnxError> {
         if name.is_empty() {
             return Err(OnnxError::Malformed("a value without a name".to_owned()));
@@ -84,10 +109,28 @@ impl Importer {
         }
     }
 
-    fn value(&self, name: &str, reader: &str) -> Result<ValueId, OnnxError> {
-        self.values.get(name).copied().ok_or_else(|| {
-            OnnxError::Malformed(format!("{reader:?} reads {name:?}, which nothing before it defines"))
-        })
+    /// The value of this name, here or in the graph around.
+    fn value(&mut self, name: &str, reader: &str) -> Result<ValueId, OnnxError> {
+        if let Some(value) = self.values.get(name) {
+            return Ok(*value);
+        }
+        let mut outer = self.outer;
+        while let Some(scope) = outer {
+            if let Some(value) = scope.values.get(name) {
+                let here = match scope.graph.constants.get(value) {
+                    Some(tensor) => self.graph.shared_constant(Arc::clone(tensor)),
+                    None => {
+                        let here = self.graph.value();
+                        self.captured.push((name.to_owned(), here));
+                        here
+                    }
+                };
+                self.values.insert(name.to_owned(), here);
+                return Ok(here);
+            }
+            outer = scope.outer;
+        }
+        Err(OnnxError::Malformed(format!("{reader:?} reads {name:?}, which nothing before it defines")))
     }
 
     /// Inputs with an initializer are constants; IR versions below 4 list every initializer as an input.
@@ -116,7 +159,7 @@ impl Importer {
         Ok(())
     }
 
-    fn node(&mut self, index: usize, proto: &NodeProto) -> Result<(), OnnxError> {
+    fn node(&mut self, index: usize, proto: &NodeProto, directory: Option<&Path>) -> Result<(), OnnxError> {
         let name = match (proto.name.as_str(), proto.output.first()) {
             ("", Some(output)) if !output.is_empty() => output.clone(),
             ("", _) => format!("{}_{index}", proto.op_type),
@@ -131,41 +174,109 @@ impl Importer {
         let reader = NodeReader::new(proto, &name, self.opset, constants);
         let parsed = (row.parse)(&reader)?;
         reader.finish()?;
-        let Some(output) = proto.output.first().filter(|o| !o.is_empty()) else {
+        let named = proto.output.iter().take(reader.output_count());
+        let results: Vec<ValueId> = match parsed {
+            Parsed::Constant(tensor) => vec![self.graph.constant(tensor)],
+            Parsed::Node(op, operands) => vec![self.apply(&name, op, operands, &inputs)],
+            Parsed::Each(nodes) => {
+                // A result that nobody reads is not computed.
+                let read = |i: usize| proto.output.get(i).is_some_and(|o| self.used.contains(o));
+                let wanted: Vec<bool> = (0..nodes.len()).map(|i| i == 0 || read(i)).collect();
+                let nodes = nodes.into_iter().zip(wanted).take_while(|(_, wanted)| *wanted);
+                nodes.map(|((op, operands), _)| self.apply(&name, op, operands, &inputs)).collect()
+            }
+            Parsed::Results(op, operands) => {
+                let results: Vec<ValueId> = named.clone().map(|_| self.graph.value()).collect();
+                self.push(&name, op, operands, &inputs, results.clone());
+                results
+            }
+            Parsed::Branches(branches) => {
+                let results: Vec<ValueId> = named.clone().map(|_| self.graph.value()).collect();
+                self.choice(&name, branches, inputs, results.clone(), directory)?;
+                results
+            }
+        };
+        let Some(output) = proto.output.first().filter(|_| named.len() > 0) else {
             return Err(reader.operands("outputs", "at least one", "none"));
         };
         if let Some(extra) =
-            proto.output.iter().skip(1).find(|o| self.used.contains(o.as_str()) && !o.is_empty())
+            proto.output.iter().skip(results.len()).find(|o| self.used.contains(o.as_str()) && !o.is_empty())
         {
+            let first = if results.len() == 1 { "only the first one" } else { "fewer of them" };
             return Err(reader.operands(
                 "outputs",
-                "only the first one used",
+                format!("{first} used"),
                 format!("a reader of {extra:?}"),
             ));
         }
-        let value = match parsed {
-            Parsed::Constant(tensor) => self.graph.constant(tensor),
-            Parsed::Node(op, operands) => {
-                let mut resolved = Vec::with_capacity(operands.len());
-                for operand in operands {
-                    resolved.push(match operand {
-                        Operand::Input(i) => inputs.get(i).copied().flatten(),
-                        Operand::Missing => None,
-                        Operand::Constant(tensor) => Some(self.graph.constant(tensor)),
-                    });
-                }
-                let value = self.graph.value();
-                let name = name.clone();
-                self.graph.nodes.push(Node {
-                    name,
-                    op: Arc::clone(&op),
-                    inputs: resolved,
-                    outputs: vec![value],
-                });
-                value
+        if output.is_empty() && results.len() == 1 {
+            return Err(reader.operands("outputs", "a name for the first one", "none"));
+        }
+        for (output, value) in proto.output.iter().zip(results).filter(|(output, _)| !output.is_empty()) {
+            self.define(output.clone(), value)?;
+        }
+        Ok(())
+    }
+
+    /// Appends a node with one result.
+    fn apply(
+        &mut self,
+        name: &str,
+        op: Arc<dyn Operator>,
+        operands: Vec<Operand>,
+        inputs: &[Option<ValueId>],
+    ) -> ValueId {
+        let value = self.graph.value();
+        self.push(name, op, operands, inputs, vec![value]);
+        value
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        op: Arc<dyn Operator>,
+        operands: Vec<Operand>,
+        inputs: &[Option<ValueId>],
+        outputs: Vec<ValueId>,
+    ) {
+        let mut resolved = Vec::with_capacity(operands.len());
+        for operand in operands {
+            resolved.push(match operand {
+                Operand::Input(i) => inputs.get(i).copied().flatten(),
+                Operand::Missing => None,
+                Operand::Constant(tensor) => Some(self.graph.constant(tensor)),
+                Operand::Computed(op, operands) => Some(self.apply(name, op, operands, inputs)),
+            });
+        }
+        self.graph.nodes.push(Node { name: name.to_owned(), op, inputs: resolved, outputs });
+    }
+
+    /// Appends an `If`: its operands are the condition and what its branches read of this graph.
+    fn choice(
+        &mut self,
+        name: &str,
+        branches: [Box<GraphProto>; 2],
+        mut inputs: Vec<Option<ValueId>>,
+        outputs: Vec<ValueId>,
+        directory: Option<&Path>,
+    ) -> Result<(), OnnxError> {
+        let mut chosen = Vec::with_capacity(2);
+        for proto in branches {
+            let (branch, names) = self.branch(*proto, directory);
+            let first = inputs.len();
+            for captured in names {
+                inputs.push(Some(self.value(&captured, name)?));
             }
-        };
-        self.define(output.clone(), value)
+            chosen.push(branch.map(|(graph, captured)| {
+                let captures = captured.into_iter().zip(first..).collect();
+                Body { graph, captures }
+            }));
+        }
+        let otherwise = chosen.pop().expect("two branches");
+        let then = chosen.pop().expect("two branches");
+        let op = Arc::new(If { then, otherwise });
+        self.graph.nodes.push(Node { name: name.to_owned(), op, inputs, outputs });
+        Ok(())
     }
 
     /// The newest meaning of the operator that the model's operator set knows.
@@ -187,4 +298,18 @@ impl Importer {
             }
         })
     }
+}
+
+/// A branch with its own values for what it reads of the graph around it, or why it cannot be read.
+type Branch = Result<(Graph, Vec<ValueId>), String>;
+
+/// Names that the graph or a branch in it reads.
+fn collect_reads(graph: &GraphProto, used: &mut HashSet<String>) {
+    for node in &graph.node {
+        used.extend(node.input.iter().cloned());
+        for branch in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+            collect_reads(branch, used);
+        }
+    }
+    used.extend(graph.output.iter().map(|o| o.name.clone()));
 }

@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use privet_graph::{Operator, Tensor};
 
-use crate::proto::{AttributeProto, NodeProto};
+use crate::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::{OnnxError, tensor};
 
 /// What a node becomes.
 pub(crate) enum Parsed {
-    /// An operator with its operands.
+    /// An operator with its operands, for the first result; the others must not be read.
     Node(Arc<dyn Operator>, Vec<Operand>),
+    /// An operator that gives all results.
+    Results(Arc<dyn Operator>, Vec<Operand>),
+    /// One operator per result.
+    Each(Vec<(Arc<dyn Operator>, Vec<Operand>)>),
+    /// A choice between two graphs by the first input.
+    Branches([Box<GraphProto>; 2]),
     /// A constant.
     Constant(Tensor),
 }
@@ -24,6 +30,8 @@ pub(crate) enum Operand {
     Missing,
     /// What the ONNX node says in an attribute.
     Constant(Tensor),
+    /// What another operator gives.
+    Computed(Arc<dyn Operator>, Vec<Operand>),
 }
 
 impl Parsed {
@@ -35,6 +43,18 @@ impl Parsed {
     /// An operator with chosen operands.
     pub(crate) fn with(op: impl Operator, operands: Vec<Operand>) -> Self {
         Self::Node(Arc::new(op), operands)
+    }
+
+    /// An operator whose operands are the ONNX node's and that gives all results.
+    pub(crate) fn results(op: impl Operator, operands: Vec<Operand>) -> Self {
+        Self::Results(Arc::new(op), operands)
+    }
+}
+
+impl Operand {
+    /// What another operator gives.
+    pub(crate) fn computed(op: impl Operator, operands: Vec<Self>) -> Self {
+        Self::Computed(Arc::new(op), operands)
     }
 }
 
@@ -96,6 +116,11 @@ impl<'a> NodeReader<'a> {
     /// Input `i`, if it is a constant of the file.
     pub(crate) fn constant(&self, i: usize) -> Option<&Tensor> {
         self.constants.get(i)?.as_deref()
+    }
+
+    /// Number of result slots, trailing unnamed ones left out.
+    pub(crate) fn output_count(&self) -> usize {
+        self.proto.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
     }
 
     /// Errors unless there are `min` to `max` inputs and the first `min` are given.
@@ -176,6 +201,26 @@ impl<'a> NodeReader<'a> {
         let found = self.typed(name, 4, |a| a.t.clone())?;
         // Attributes are small; data of their own in a file next to the model is not worth the risk.
         found.map(|t| tensor::read(*t, None)).transpose()
+    }
+
+    /// A graph that must be there.
+    pub(crate) fn required_graph(&self, name: &'static str) -> Result<Box<GraphProto>, OnnxError> {
+        let found = self.typed(name, 5, |a| a.g.clone())?;
+        found.ok_or_else(|| self.refuse(name, "is missing", "a graph"))
+    }
+
+    /// A string that is one of several.
+    pub(crate) fn choice<T: Copy>(
+        &self,
+        name: &'static str,
+        default: &str,
+        choices: &[(&str, T)],
+    ) -> Result<T, OnnxError> {
+        let found = self.string(name, default)?;
+        choices.iter().find(|(text, _)| *text == found).map(|(_, value)| *value).ok_or_else(|| {
+            let supported: Vec<&str> = choices.iter().map(|(text, _)| *text).collect();
+            self.refuse(name, &format!("is {found:?}"), &supported.join(", "))
+        })
     }
 
     /// Accepts an attribute that changes nothing at inference.

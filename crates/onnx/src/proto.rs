@@ -1,8 +1,7 @@
 //! The messages of ONNX's schema that matter for inference, with the field numbers of `onnx.proto`.
 //!
 //! Declared by hand because the published crates either need a schema compiler at build time, or skip fields without a
-//! word (packed attribute lists, sparse tensors) where we must refuse by name. Subgraphs stay undecoded bytes: they
-//! are only ever refused.
+//! word (packed attribute lists, sparse tensors) where we must refuse by name.
 
 use prost::Message;
 
@@ -64,6 +63,8 @@ pub(crate) struct AttributeProto {
     pub(crate) s: Option<Vec<u8>>,
     #[prost(message, optional, boxed, tag = "5")]
     pub(crate) t: Option<Box<TensorProto>>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub(crate) g: Option<Box<GraphProto>>,
     #[prost(float, repeated, tag = "7")]
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]

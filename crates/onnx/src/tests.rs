@@ -1,5 +1,7 @@
 //! Models built message by message: legacy forms, refusals, hostile bytes.
 
+mod hostile;
+
 use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
 use proptest::prelude::*;
@@ -104,6 +106,36 @@ fn what_later_opsets_take_as_inputs_older_ones_take_as_attributes() {
 }
 
 #[test]
+fn nonlinear_operators_follow_their_opsets() {
+    let x = [-2.0, 0.5, 3.0, -1.0];
+    let of = |opset, op, attributes| {
+        run(&model(opset, &[2, 2], vec![node(op, &["x"], "y", attributes)], vec![]), &x)
+    };
+    assert_eq!(of(7, "ReduceMax", vec![ints("axes", &[1]), int("keepdims", 0)]), [0.5, 3.0]);
+    assert_eq!(of(18, "ReduceMin", vec![]), [-2.0]);
+    assert_eq!(of(18, "ReduceL1", vec![int("noop_with_empty_axes", 1)]), [2.0, 0.5, 3.0, 1.0]);
+    assert_eq!(of(13, "ReduceSumSquare", vec![ints("axes", &[0])]), [13.0, 1.25]);
+    assert_eq!(of(12, "ArgMax", vec![int("axis", 1), int("select_last_index", 1)]), [1.0, 0.0]);
+    assert_eq!(of(7, "ArgMin", vec![]), [0.0, 1.0]);
+    assert_eq!(of(16, "LeakyRelu", vec![float("alpha", 0.5)]), [-1.0, 0.5, 3.0, -0.5]);
+    assert_eq!(of(10, "ThresholdedRelu", vec![]), [0.0, 0.0, 3.0, 0.0]);
+    assert_eq!(of(7, "HardSigmoid", vec![float("alpha", 1.0), float("beta", 0.0)]), [0.0, 0.5, 1.0, 0.0]);
+    assert_eq!(of(13, "LRN", vec![int("size", 1), float("alpha", 1.0), float("beta", 0.0)]), x);
+    let refused = |opset, op, attributes| {
+        refusal(&model(opset, &[2, 2], vec![node(op, &["x"], "y", attributes)], vec![]))
+    };
+    assert!(refused(18, "ReduceMax", vec![ints("axes", &[1])]).contains("attribute axes"));
+    assert!(refused(17, "ReduceMax", vec![int("noop_with_empty_axes", 1)]).contains("noop_with_empty_axes"));
+    assert!(refused(11, "ArgMax", vec![int("select_last_index", 1)]).contains("select_last_index"));
+    assert!(refused(13, "LRN", vec![]).contains("size"));
+    assert!(refused(13, "HardSwish", vec![]).contains("HardSwish"));
+    // Functions that need an exponential have no private form.
+    for op in ["Elu", "Selu", "Celu", "Softplus", "Tanh", "Exp", "Log", "Sqrt", "Erf"] {
+        assert!(refused(13, op, vec![]).contains(&format!("operator {op} (opset 13) is not supported")));
+    }
+}
+
+#[test]
 fn initializers_may_be_listed_as_inputs() {
     let add = node("Add", &["x", "w"], "y", vec![]);
     let mut model = model(7, &[2], vec![add], vec![weight("w", &[2], &[1.0, 2.0])]);
@@ -115,7 +147,7 @@ fn initializers_may_be_listed_as_inputs() {
 #[test]
 fn unknown_operators_and_domains_are_refused_by_name() {
     let message = refusal(&model(13, &[2], vec![node("Hardmax", &["x"], "y", vec![])], vec![]));
-    assert!(message.contains("the Hardmax") && message.contains("supported: Add, "), "{message}");
+    assert!(message.contains("the Hardmax") && message.contains("supported: Abs, Add, "), "{message}");
     let mut foreign = node("Relu", &["x"], "y", vec![]);
     foreign.domain = "com.example".to_owned();
     assert!(refusal(&model(13, &[2], vec![foreign], vec![])).contains("com.example::Relu"));
@@ -136,10 +168,28 @@ fn attributes_are_honoured_or_refused_by_name() {
     assert!(refusal(&pool(vec![float("kernel_shape", 2.0)])).contains("has type FLOAT"));
     let reference = AttributeProto { ref_attr_name: "outer".to_owned(), ..kernel() };
     assert!(refusal(&pool(vec![reference])).contains("refers to a function"));
-    let pad = node("Pad", &["x", "p"], "y", vec![string("mode", "reflect")]);
-    assert!(refusal(&model(13, &[2], vec![pad], vec![weight("p", &[2], &[1.0, 1.0])])).contains("reflect"));
+    let pad = node("Pad", &["x", "p"], "y", vec![string("mode", "mirror")]);
+    assert!(refusal(&model(13, &[2], vec![pad], vec![weight("p", &[2], &[1.0, 1.0])])).contains("mirror"));
     let subgraph = node("Constant", &[], "y", vec![attribute("value_string", 3)]);
     assert!(refusal(&model(13, &[2], vec![subgraph], vec![])).contains("value_string"));
+    let sparse = node("Constant", &[], "y", vec![attribute("sparse_value", 11)]);
+    assert!(refusal(&model(13, &[2], vec![sparse], vec![])).contains("sparse_value"));
+    let resize = |attributes| {
+        model(
+            13,
+            &[2],
+            vec![node("Resize", &["x", "", "s"], "y", attributes)],
+            vec![weight("s", &[1], &[2.0])],
+        )
+    };
+    assert_eq!(run(&resize(vec![]), &[1.0, 2.0]), [1.0, 1.0, 2.0, 2.0]);
+    assert!(refusal(&resize(vec![int("antialias", 1)])).contains("antialias is not supported"));
+    let symmetric = string("coordinate_transformation_mode", "half_pixel_symmetric");
+    assert!(refusal(&resize(vec![symmetric])).contains("half_pixel_symmetric"));
+    let upsample = node("Upsample", &["x", "s"], "y", vec![]);
+    let upsample = |opset| model(opset, &[2], vec![upsample.clone()], vec![weight("s", &[1], &[2.0])]);
+    assert_eq!(run(&upsample(9), &[1.0, 2.0]), [1.0, 1.0, 2.0, 2.0]);
+    assert!(refusal(&upsample(10)).contains("Resize from opset 10 on"));
 }
 
 #[test]
@@ -150,6 +200,100 @@ fn second_results_are_refused_when_something_reads_them() {
     assert!(read(&good).is_ok());
     let bad = model(13, &[1, 1, 4], vec![pool, node("Relu", &["indices"], "y", vec![])], vec![]);
     assert!(refusal(&bad).contains("indices"));
+}
+
+#[test]
+fn all_results_of_a_split_are_there_but_for_unnamed_ones() {
+    let mut split = node("Split", &["x"], "a", vec![int("axis", 0), ints("split", &[1, 2, 1])]);
+    split.output = vec!["a".to_owned(), String::new(), "c".to_owned()];
+    let concat = node("Concat", &["c", "a"], "y", vec![int("axis", 0)]);
+    let both = model(11, &[4], vec![split.clone(), concat.clone()], vec![]);
+    assert_eq!(run(&both, &[1.0, 2.0, 3.0, 4.0]), [4.0, 1.0]);
+    // The middle one is gone, the last one was never named.
+    let stray = node("Relu", &["d"], "y", vec![]);
+    assert!(refusal(&model(11, &[4], vec![split.clone(), stray], vec![])).contains("\"d\""));
+    split.output = vec![String::new(), "b".to_owned(), "c".to_owned()];
+    let relu = node("Relu", &["b"], "y", vec![]);
+    assert_eq!(run(&model(11, &[4], vec![split, relu], vec![]), &[1.0, 2.0, 3.0, 4.0]), [2.0, 3.0]);
+    let mut even = node("Split", &["x"], "a", vec![int("num_outputs", 2)]);
+    even.output.push("b".to_owned());
+    let concat = node("Concat", &["b", "a"], "y", vec![int("axis", 0)]);
+    let halves = model(18, &[3], vec![even.clone(), concat], vec![]);
+    assert_eq!(run(&halves, &[1.0, 2.0, 3.0]), [3.0, 1.0, 2.0]);
+    even.attribute.clear();
+    assert!(refusal(&model(18, &[3], vec![even], vec![])).contains("num_outputs is missing"));
+}
+
+#[test]
+fn the_mask_of_a_dropout_keeps_everything() {
+    let mut dropout = node("Dropout", &["x"], "a", vec![]);
+    dropout.output.push("mask".to_owned());
+    let cast = node("Cast", &["mask"], "kept", vec![int("to", 1)]);
+    let add = node("Add", &["a", "kept"], "y", vec![]);
+    assert_eq!(run(&model(13, &[2], vec![dropout, cast, add], vec![]), &[1.0, 2.0]), [2.0, 3.0]);
+}
+
+fn graph(name: &str, nodes: Vec<NodeProto>, output: &str, initializer: Vec<TensorProto>) -> AttributeProto {
+    let output = vec![value(output, &[])];
+    let g = GraphProto { node: nodes, initializer, output, ..GraphProto::default() };
+    AttributeProto { g: Some(Box::new(g)), ..attribute(name, 5) }
+}
+
+#[test]
+fn a_condition_on_shapes_chooses_a_branch() {
+    let scalar = |name: &str, data_type, v: i64| TensorProto {
+        name: name.to_owned(),
+        data_type,
+        int64_data: if data_type == 7 { vec![v] } else { Vec::new() },
+        int32_data: if data_type == 9 { vec![v as i32] } else { Vec::new() },
+        ..TensorProto::default()
+    };
+    // If x has another number of elements than `size`: x + w; else, if false: something unknown, else: -x.
+    let choosing = |size: i64| {
+        let add = node("Add", &["x", "w"], "t", vec![]);
+        let then = graph("then_branch", vec![add], "t", vec![weight("w", &[1], &[5.0])]);
+        let inner = vec![
+            graph("then_branch", vec![node("Fancy", &["x"], "i", vec![])], "i", vec![]),
+            graph("else_branch", vec![node("Neg", &["x"], "i", vec![])], "i", vec![]),
+        ];
+        let otherwise =
+            graph("else_branch", vec![node("If", &["no"], "e", inner)], "e", vec![scalar("no", 9, 0)]);
+        let nodes = vec![
+            node("Size", &["x"], "s", vec![]),
+            node("Sub", &["s", "size"], "d", vec![]),
+            node("Cast", &["d"], "c", vec![int("to", 9)]),
+            node("If", &["c"], "y", vec![then, otherwise]),
+        ];
+        model(13, &[2], nodes, vec![scalar("size", 7, size)])
+    };
+    assert_eq!(run(&choosing(3), &[1.0, 2.0]), [6.0, 7.0]);
+    assert_eq!(run(&choosing(2), &[1.0, 2.0]), [-1.0, -2.0]);
+}
+
+#[test]
+fn branches_that_cannot_be_are_refused() {
+    let yes =
+        || TensorProto { name: "yes".into(), data_type: 9, int32_data: vec![1], ..TensorProto::default() };
+    let branch = |name, op| graph(name, vec![node(op, &["x"], "b", vec![])], "b", vec![]);
+    let of = |condition, then| {
+        let branches = vec![then, branch("else_branch", "Relu")];
+        model(13, &[2], vec![node("If", &[condition], "y", branches)], vec![yes()])
+    };
+    let failure = |model: &ModelProto| FloatModel::new(&read(model).unwrap(), &[]).unwrap_err().to_string();
+    assert_eq!(run(&of("yes", branch("then_branch", "Neg")), &[1.0, 2.0]), [-1.0, -2.0]);
+    assert!(failure(&of("yes", branch("then_branch", "Fancy"))).contains("operator Fancy"));
+    assert!(
+        failure(&of("x", branch("then_branch", "Neg")))
+            .contains("condition that depends on the model's input")
+    );
+    let lost = graph("then_branch", vec![node("Neg", &["q"], "b", vec![])], "b", vec![]);
+    assert!(failure(&of("yes", lost)).contains("\"q\""));
+    let mut inputs = branch("then_branch", "Neg");
+    inputs.g.as_mut().unwrap().input.push(value("z", &[2]));
+    assert!(failure(&of("yes", inputs)).contains("has inputs"));
+    let lone =
+        model(13, &[2], vec![node("If", &["yes"], "y", vec![branch("then_branch", "Neg")])], vec![yes()]);
+    assert!(refusal(&lone).contains("else_branch is missing"));
 }
 
 #[test]
@@ -192,7 +336,7 @@ fn small_files_cannot_ask_for_much() {
         int64_data: dims.to_vec(),
         ..TensorProto::default()
     };
-    for dims in [&[1 << 40][..], &[1 << 20, 1 << 20], &[1 << 27], &[i64::MAX, i64::MAX, 0]] {
+    for dims in [&[1 << 40][..], &[1 << 20, 1 << 20], &[1 << 29], &[i64::MAX, i64::MAX, 0]] {
         let fill = node("ConstantOfShape", &["s"], "y", vec![]);
         let graph = read(&model(13, &[2], vec![fill], vec![shape("s", dims)])).unwrap();
         assert!(FloatModel::new(&graph, &[]).is_err(), "{dims:?}");
@@ -217,10 +361,16 @@ fn sample() -> ModelProto {
     let reshape = node("Reshape", &["a", "s"], "b", vec![]);
     let pool =
         node("MaxPool", &["b"], "c", vec![ints("kernel_shape", &[2]), string("auto_pad", "SAME_UPPER")]);
-    let flatten = node("Flatten", &["c"], "d", vec![int("axis", 1)]);
+    let flatten = node("Flatten", &["c"], "f", vec![int("axis", 1)]);
+    let branch = |name, op| graph(name, vec![node(op, &["f"], "d", vec![])], "d", vec![]);
+    let cast = node("Cast", &["s"], "t", vec![int("to", 9)]);
+    let mut split = node("Split", &["t"], "one", vec![int("axis", 0)]);
+    split.output.extend(["two".to_owned(), "three".to_owned()]);
+    let branches = vec![branch("then_branch", "Relu"), branch("else_branch", "Neg")];
+    let choice = node("If", &["one"], "d", branches);
     let softmax = node("Softmax", &["d"], "y", vec![int("axis", 1)]);
     let w = weight("w", &[2, 1, 3], &[1.0, -1.0, 0.5, 2.0, 0.0, 1.0]);
-    model(13, &[1, 1, 6], vec![conv, shape, reshape, pool, flatten, softmax], vec![w])
+    model(13, &[1, 1, 6], vec![conv, shape, reshape, pool, flatten, cast, split, choice, softmax], vec![w])
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod digest;
 pub mod file;
+pub mod interval;
 mod op;
 mod preprocess;
 pub mod ranges;
@@ -129,8 +130,13 @@ pub struct Range {
 pub enum RangeSource {
     /// The widest the protocols allow; nothing is known about the model.
     FullWidth,
-    /// Largest magnitude seen on calibration inputs times a margin.
-    Calibrated,
+    /// No input in its range leads outside: interval arithmetic. Of an input itself: its owner keeps to it.
+    Proved,
+    /// Largest magnitude on calibration inputs times a margin.
+    Calibrated {
+        /// Signed width of that largest magnitude; what the range has beyond it is head room.
+        seen: u8,
+    },
 }
 
 /// One output.

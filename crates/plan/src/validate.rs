@@ -4,10 +4,16 @@ mod op;
 
 use std::collections::HashSet;
 
-use crate::{Op, ParamId, Plan, PlanError, Post, Step};
+use crate::{Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
 
 /// Largest number of elements of one tensor.
-pub const MAX_ELEMENTS: usize = 1 << 26;
+pub const MAX_ELEMENTS: usize = 1 << 27;
+/// Most operands of one step.
+pub const MAX_OPERANDS: usize = 4096;
+/// Most rows, and most terms in all rows, of a public map along an axis: what a plan's file can hold.
+pub const MAX_TERMS: usize = 1 << 21;
+/// Largest magnitude of a coefficient of such a map.
+pub const MAX_COEFFICIENT: u64 = 1 << 48;
 /// Largest number of elements of all operands, results and parameters together.
 const MAX_TOTAL: usize = 1 << 30;
 /// Largest number of multiply-accumulates of a plan: some minutes of work.
@@ -83,7 +89,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Multiply-accumulates of a validated step.
+    /// Multiplications with weights and of wires, of a validated plan.
+    pub fn multiply_accumulates(&self) -> u128 {
+        let multiplies = |step: &&Step| {
+            matches!(
+                step.op,
+                Op::Conv { .. } | Op::MatMul { .. } | Op::Scale { .. } | Op::Multiply | Op::BatchMatMul
+            )
+        };
+        self.steps.iter().filter(multiplies).map(|step| self.work(step)).sum()
+    }
+
+    /// Work of a validated step: multiply-accumulates, or whatever else it does.
     fn work(&self, step: &Step) -> u128 {
         let elements = step.shape.iter().product::<usize>() as u128;
         let per_row = |id: ParamId, rows: usize| {
@@ -105,7 +122,7 @@ impl Plan {
     fn check_operands(&self, index: usize, step: &Step) -> Result<(), String> {
         let expected = match step.op {
             Op::Input { .. } => 0..=0,
-            Op::Combine { .. } | Op::Concat { .. } => 1..=4096,
+            Op::Combine { .. } | Op::Concat { .. } => 1..=MAX_OPERANDS,
             Op::Multiply | Op::BatchMatMul | Op::Select { .. } => 2..=2,
             _ => 1..=1,
         };
@@ -121,7 +138,15 @@ impl Plan {
     fn check_range(&self, step: &Step) -> Result<(), String> {
         let full = self.ring.bits() - 1;
         let bits = u32::from(step.range.bits);
-        if bits < 2 || bits > full { Err(format!("range of {bits} bits, 2 to {full} fit")) } else { Ok(()) }
+        if bits < 2 || bits > full {
+            return Err(format!("range of {bits} bits, 2 to {full} fit"));
+        }
+        match step.range.source {
+            RangeSource::Calibrated { seen } if seen == 0 || u32::from(seen) > bits => {
+                Err(format!("calibration saw {seen} bits, the range has {bits}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
 //! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
-//! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), and turns files into inputs
-//! ([`input`]) and answers into labels ([`postprocess`]) and files ([`output`]).
+//! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), says what a plan costs and opens
+//! ([`explain`]), and turns files into inputs ([`input`]) and answers into labels ([`postprocess`]) and files ([`output`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod dealer;
 pub mod error;
 pub mod events;
+pub mod explain;
 mod files;
 pub mod input;
 pub mod model;

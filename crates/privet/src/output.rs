@@ -24,7 +24,7 @@ use crate::input::npy;
 ///
 /// # Errors
 /// Unknown extension, several outputs where only one fits, a missing directory, and failures of the system.
-pub fn write<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<(), OutputError> {
+pub fn write<A: Array>(path: &Path, outputs: &[(String, A)]) -> Result<(), OutputError> {
     let bytes = encode(path, outputs)?;
     files::write(path, &bytes, files::PRIVATE)
         .map_err(|source| OutputError::Write { path: path.into(), source })
@@ -98,8 +98,56 @@ pub enum OutputError {
     },
 }
 
-/// An element type of outputs: `f32` or `f64`.
-pub trait Float: Copy + Display + sealed::Sealed {
+/// An array that [`write()`] can write: of floats, of whole numbers, or [`Values`] of either.
+pub trait Array: sealed::Sealed {
+    #[doc(hidden)]
+    fn to_npy(&self) -> Vec<u8>;
+    #[doc(hidden)]
+    fn to_csv(&self) -> String;
+}
+
+/// An array of floats or of whole numbers; the latter become `int64` in NumPy's formats.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Floats.
+    Floats(ArrayD<f64>),
+    /// Whole numbers: positions, counts, truth values.
+    Whole(ArrayD<i64>),
+}
+
+impl<T: Element> Array for ArrayD<T> {
+    fn to_npy(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.len() * size_of::<T>());
+        self.iter().for_each(|value| value.append(&mut data));
+        npy::encode(T::DESCR, self.shape(), &data)
+    }
+
+    fn to_csv(&self) -> String {
+        let rows = if self.ndim() > 1 { self.shape()[0] } else { 1 };
+        let values: Vec<String> = self.iter().map(T::to_string).collect();
+        let columns = (values.len() / rows.max(1)).max(1);
+        values.chunks(columns).map(|row| row.join(",") + "\n").collect()
+    }
+}
+
+impl Array for Values {
+    fn to_npy(&self) -> Vec<u8> {
+        match self {
+            Self::Floats(a) => a.to_npy(),
+            Self::Whole(a) => a.to_npy(),
+        }
+    }
+
+    fn to_csv(&self) -> String {
+        match self {
+            Self::Floats(a) => a.to_csv(),
+            Self::Whole(a) => a.to_csv(),
+        }
+    }
+}
+
+/// An element type of outputs: `f32`, `f64` or `i64`.
+pub trait Element: Copy + Display + sealed::Sealed {
     /// NumPy's name of the type.
     #[doc(hidden)]
     const DESCR: &'static str;
@@ -107,15 +155,22 @@ pub trait Float: Copy + Display + sealed::Sealed {
     fn append(self, bytes: &mut Vec<u8>);
 }
 
-impl Float for f32 {
+impl Element for f32 {
     const DESCR: &'static str = "<f4";
     fn append(self, bytes: &mut Vec<u8>) {
         bytes.extend(self.to_le_bytes());
     }
 }
 
-impl Float for f64 {
+impl Element for f64 {
     const DESCR: &'static str = "<f8";
+    fn append(self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.to_le_bytes());
+    }
+}
+
+impl Element for i64 {
+    const DESCR: &'static str = "<i8";
     fn append(self, bytes: &mut Vec<u8>) {
         bytes.extend(self.to_le_bytes());
     }
@@ -125,6 +180,9 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+    impl Sealed for i64 {}
+    impl<T: super::Element> Sealed for ndarray::ArrayD<T> {}
+    impl Sealed for super::Values {}
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,11 +203,11 @@ impl Format {
     }
 }
 
-fn encode<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<Vec<u8>, OutputError> {
+fn encode<A: Array>(path: &Path, outputs: &[(String, A)]) -> Result<Vec<u8>, OutputError> {
     check_path(path, outputs.len())?;
     match (Format::of(path)?, outputs) {
-        (Format::Npy, [(_, only)]) => Ok(to_npy(only)),
-        (Format::Csv, [(_, only)]) => Ok(to_csv(only).into_bytes()),
+        (Format::Npy, [(_, only)]) => Ok(only.to_npy()),
+        (Format::Csv, [(_, only)]) => Ok(only.to_csv().into_bytes()),
         _ => {
             for (index, (name, _)) in outputs.iter().enumerate() {
                 if outputs[..index].iter().any(|(earlier, _)| earlier == name) {
@@ -161,28 +219,15 @@ fn encode<T: Float>(path: &Path, outputs: &[(String, ArrayD<T>)]) -> Result<Vec<
     }
 }
 
-fn to_npy<T: Float>(array: &ArrayD<T>) -> Vec<u8> {
-    let mut data = Vec::with_capacity(array.len() * size_of::<T>());
-    array.iter().for_each(|value| value.append(&mut data));
-    npy::encode(T::DESCR, array.shape(), &data)
-}
-
-fn to_npz<T: Float>(outputs: &[(String, ArrayD<T>)]) -> Result<Vec<u8>, std::io::Error> {
+fn to_npz<A: Array>(outputs: &[(String, A)]) -> Result<Vec<u8>, std::io::Error> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     // Stored, like numpy.savez: logits do not compress. No time stamp: equal outputs give equal files.
     let options = SimpleFileOptions::DEFAULT;
     for (name, array) in outputs {
         archive.start_file(format!("{name}.npy"), options)?;
-        archive.write_all(&to_npy(array))?;
+        archive.write_all(&array.to_npy())?;
     }
     Ok(archive.finish()?.into_inner())
-}
-
-fn to_csv<T: Float>(array: &ArrayD<T>) -> String {
-    let rows = if array.ndim() > 1 { array.shape()[0] } else { 1 };
-    let values: Vec<String> = array.iter().map(T::to_string).collect();
-    let columns = (values.len() / rows.max(1)).max(1);
-    values.chunks(columns).map(|row| row.join(",") + "\n").collect()
 }
 
 #[cfg(test)]
@@ -210,7 +255,7 @@ mod tests {
 
     #[test]
     fn npy_is_written_as_numpy_does() {
-        let bytes = to_npy(&arr2(&[[1.0f64], [2.0]]).into_dyn());
+        let bytes = arr2(&[[1.0f64], [2.0]]).into_dyn().to_npy();
         let header = b"\x93NUMPY\x01\0\x76\0{'descr': '<f8', 'fortran_order': False, 'shape': (2, 1,), }";
         assert_eq!(&bytes[..header.len()], header);
         assert_eq!(bytes.len(), 128 + 16);
@@ -221,11 +266,27 @@ mod tests {
     #[test]
     fn csv_has_a_line_per_sample_and_reads_back_the_same() {
         let one = named(&[0.1, 2.0, -3e-9, 4.0, 5.0, 16_777_216.0], &[2, 1, 3]);
-        assert_eq!(to_csv(&one.1), "0.1,2,-0.000000003\n4,5,16777216\n");
-        assert_eq!(to_csv(&named(&[1.0, 2.0], &[2]).1), "1,2\n");
-        assert_eq!(to_csv(&named(&[], &[0, 3]).1), "");
+        assert_eq!(one.1.to_csv(), "0.1,2,-0.000000003\n4,5,16777216\n");
+        assert_eq!(named(&[1.0, 2.0], &[2]).1.to_csv(), "1,2\n");
+        assert_eq!(named(&[], &[0, 3]).1.to_csv(), "");
         let path = tempfile::tempdir().unwrap().path().join("y.csv");
         assert!(matches!(write(&path, &[one]), Err(OutputError::NoDirectory { .. })));
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npz");
+        let whole = Values::Whole(arr2(&[[3i64], [-7]]).into_dyn());
+        let floats = Values::Floats(arr0(0.5).into_dyn());
+        write(&path, &[("class".to_owned(), whole.clone()), ("score".to_owned(), floats)]).unwrap();
+        let read = load_npz(&path).unwrap();
+        assert_eq!(read["class"], arr2(&[[3.0f32], [-7.0]]).into_dyn());
+        assert_eq!(read["score"], arr0(0.5f32).into_dyn());
+        let bytes = whole.to_npy();
+        assert!(bytes.windows(5).any(|w| w == b"'<i8'"));
+        assert_eq!(bytes[bytes.len() - 8..], (-7i64).to_le_bytes());
+        assert_eq!(whole.to_csv(), "3\n-7\n");
     }
 
     #[test]

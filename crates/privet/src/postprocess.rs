@@ -5,6 +5,8 @@ use privet_plan::{OutputSpec, Plan, Post};
 use privet_ring::fixed;
 use serde::{Deserialize, Serialize};
 
+use crate::output::Values;
+
 /// One output of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
@@ -14,6 +16,24 @@ pub struct Output {
     pub values: ArrayD<f64>,
     /// That final function.
     pub post: Post,
+    /// Whether the values are whole numbers: positions, counts or truth values, never logits.
+    pub whole: bool,
+}
+
+impl Output {
+    /// As [`top`]; empty for whole numbers.
+    pub fn top(&self, labels: &[String], k: usize) -> Vec<Top> {
+        if self.whole { Vec::new() } else { top(&self.values, labels, k, self.post) }
+    }
+
+    /// What goes into a file.
+    pub fn to_array(&self) -> Values {
+        if self.whole {
+            Values::Whole(self.values.mapv(|v| v as i64))
+        } else {
+            Values::Floats(self.values.clone())
+        }
+    }
 }
 
 /// One class of a classifier.
@@ -44,20 +64,32 @@ fn decode_one(plan: &Plan, spec: &OutputSpec, integers: &[i64]) -> Result<Output
     let values = integers.iter().map(|&v| fixed::decode(v, frac_bits)).collect();
     let values = ArrayD::from_shape_vec(IxDyn(shape), values)
         .map_err(|_| format!("output {}: shape {shape:?}, found {} values", spec.name, integers.len()))?;
-    Ok(Output { name: spec.name.clone(), values: apply(values, spec.post), post: spec.post })
+    let whole = frac_bits == 0 && spec.post == Post::None;
+    Ok(Output { name: spec.name.clone(), values: apply(values, spec.post), post: spec.post, whole })
 }
 
-/// One line for people: the most probable class with its probability, or each output's shape.
+/// Name of a final function, for people.
+pub fn name(post: Post) -> &'static str {
+    match post {
+        Post::None => "none",
+        Post::Softmax { .. } => "softmax",
+        Post::LogSoftmax { .. } => "log-softmax",
+        Post::Sigmoid => "sigmoid",
+    }
+}
+
+/// One line for people: the most probable class with its probability, a whole number, or each output's shape.
 pub fn summary(plan: &Plan, revealed: &[Vec<i64>]) -> String {
     let outputs = match decode(plan, revealed) {
         Ok(outputs) => outputs,
         Err(problem) => return problem,
     };
-    let one = |output: &Output| match &top(&output.values, &plan.labels, 1, output.post)[..] {
+    let one = |output: &Output| match &output.top(&plan.labels, 1)[..] {
         [best] => {
             let label = best.label.clone().unwrap_or_else(|| format!("class {}", best.index));
             format!("{}: {label} ({:.1} %)", output.name, 100.0 * best.probability)
         }
+        _ if output.whole && output.values.len() == 1 => format!("{}: {}", output.name, output.values.sum()),
         _ => format!("{}: shape {:?}", output.name, output.values.shape()),
     };
     outputs.iter().map(one).collect::<Vec<_>>().join("; ")
@@ -173,5 +205,47 @@ mod tests {
     fn tensors_that_are_no_classification_have_no_top() {
         assert!(top(&array(&[2, 2], &[0.0; 4]), &[], 5, Post::None).is_empty());
         assert!(top(&array(&[1, 1], &[0.0]), &[], 5, Post::None).is_empty());
+    }
+
+    #[test]
+    fn whole_numbers_are_no_logits() {
+        use privet_plan::{InputSpec, Op, Preprocess, Range, RangeSource, Step, WireId};
+        let step = |op, inputs: &[WireId], frac_bits| Step {
+            name: "step".to_owned(),
+            op,
+            inputs: inputs.to_vec(),
+            shape: vec![1, 3],
+            frac_bits,
+            range: Range { bits: 31, source: RangeSource::FullWidth },
+        };
+        let spec = |wire, post| OutputSpec { name: format!("{post:?}{wire}"), wire: WireId(wire), post };
+        let plan = Plan {
+            model: "test".to_owned(),
+            ring: privet_ring::Ring::new(32).unwrap(),
+            frac_bits: 8,
+            inputs: vec![InputSpec {
+                name: "x".to_owned(),
+                shape: vec![1, 3],
+                preprocess: Preprocess::default(),
+            }],
+            params: Vec::new(),
+            steps: vec![
+                step(Op::Input { input: 0 }, &[], 8),
+                step(Op::NonNegative { width: 31 }, &[WireId(0)], 0),
+            ],
+            outputs: vec![spec(0, Post::None), spec(1, Post::None), spec(1, Post::Softmax { axis: 1 })],
+            labels: Vec::new(),
+        };
+        plan.validate().unwrap();
+        let revealed = [vec![256, 512, -128], vec![1, 0, 1], vec![1, 0, 1]];
+        let outputs = decode(&plan, &revealed).unwrap();
+        assert_eq!(outputs.iter().map(|o| o.whole).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(outputs[0].top(&[], 1)[0].index, 1);
+        assert!(outputs[1].top(&[], 1).is_empty());
+        assert_eq!(outputs[2].top(&[], 5).len(), 3);
+        let Values::Whole(array) = outputs[1].to_array() else { panic!("whole numbers") };
+        assert_eq!(array.into_iter().collect::<Vec<_>>(), [1, 0, 1]);
+        assert!(matches!(outputs[0].to_array(), Values::Floats(_)));
+        assert!(summary(&plan, &revealed).contains("None1: shape [1, 3]"));
     }
 }

@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::store::{BundleId, EpochId};
 
-/// Version of these messages and of everything they set in motion; peers of another version are refused.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
+/// included; peers of another version are refused.
+pub const PROTOCOL_VERSION: u16 = 2;
 
 const CONTROL: FrameKind = FrameKind::new(0x100);
 /// One chunk of dealt material.

@@ -5,6 +5,7 @@
 
 use privet_plan::{Op, Plan, Step, Weights};
 
+use crate::inputs::check_lengths;
 use crate::{Overflow, Progress, ProtocolError, linear};
 
 /// Runs `plan` on `inputs` (fixed-point integers, one vector per plan input). Returns one vector per plan output.
@@ -25,7 +26,7 @@ pub fn run_observed(
     progress: &mut dyn Progress,
     mut observe: impl FnMut(usize, &[i64]),
 ) -> Result<Vec<Vec<i64>>, ProtocolError> {
-    check_inputs(plan, inputs)?;
+    check_lengths(plan, inputs)?;
     let last_uses = plan.last_uses();
     let mut wires: Vec<Vec<i64>> = vec![Vec::new(); plan.steps.len()];
     for (i, step) in plan.steps.iter().enumerate() {
@@ -43,23 +44,6 @@ pub fn run_observed(
         }
     }
     Ok(plan.outputs.iter().map(|o| wires[o.wire.index()].clone()).collect())
-}
-
-fn check_inputs(plan: &Plan, inputs: &[Vec<i64>]) -> Result<(), ProtocolError> {
-    if inputs.len() != plan.inputs.len() {
-        let (expected, found) = (plan.inputs.len(), inputs.len());
-        return Err(ProtocolError::Mismatch(format!("expected {expected} inputs, found {found}")));
-    }
-    for (spec, values) in plan.inputs.iter().zip(inputs) {
-        let expected: usize = spec.shape.iter().product();
-        if values.len() != expected {
-            let (name, found) = (&spec.name, values.len());
-            return Err(ProtocolError::Mismatch(format!(
-                "input {name}: expected {expected} values, found {found}"
-            )));
-        }
-    }
-    Ok(())
 }
 
 struct Context<'a> {

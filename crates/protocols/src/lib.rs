@@ -8,6 +8,7 @@
 
 pub mod cleartext;
 mod error;
+mod inputs;
 mod linear;
 pub mod masked;
 

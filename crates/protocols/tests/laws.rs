@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Builder, payload, reference, two_party, uniform, window};
+use common::{Builder, law, reference, uniform, window};
+use privet_plan::ranges::{Evidence, Ranges};
 use privet_plan::{Op, Plan, Tap, Weights, WireId};
 use privet_protocols::Silent;
-use privet_protocols::masked::{RevealTo, Role, Schedule};
+use privet_protocols::masked::{RevealTo, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
 /// Widths from both ends and around word boundaries, and LLAMA's default.
@@ -17,27 +18,6 @@ fn inputs(plan: &Plan, magnitude: i64) -> Vec<Vec<i64>> {
         uniform(&prg, i as u64, spec.shape.iter().product(), magnitude)
     };
     plan.inputs.iter().enumerate().map(values).collect()
-}
-
-/// Runs both engines; checks results, who learns them, bytes and rounds.
-fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
-    let expected = reference(plan, weights, inputs);
-    let outcome = two_party(plan, weights, inputs, reveal_to);
-    let ring = plan.ring.bits();
-    for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
-        match outputs {
-            Some(values) => {
-                assert!(reveal_to.includes(role));
-                assert_eq!(*values, expected, "l={ring}, {role:?}");
-            }
-            None => assert!(!reveal_to.includes(role)),
-        }
-    }
-    let total = Schedule::new(plan, reveal_to).total();
-    assert_eq!(payload(outcome.server_traffic), total.server_sends, "server bytes, l={ring}");
-    assert_eq!(payload(outcome.client_traffic), total.client_sends, "client bytes, l={ring}");
-    assert_eq!(outcome.server_traffic.rounds, total.rounds, "rounds, l={ring}");
-    assert_eq!(outcome.client_traffic.rounds, total.rounds, "rounds, l={ring}");
 }
 
 /// A small residual network that uses every operation.
@@ -214,6 +194,41 @@ fn products_of_wires_are_exact_at_the_ends_of_their_range_for_every_ring() {
     }
 }
 
+/// Whole words of bit planes, words and a tail, tails alone; comparisons narrower than the ring.
+#[test]
+fn every_number_of_elements_and_every_table_is_bit_equal() {
+    for (ring, elements) in [(16, 1), (17, 63), (33, 64), (63, 65), (64, 130)] {
+        let mut b = Builder::new(ring, 3);
+        let (x, t) = (b.input(&[elements]), b.input(&[3, elements]));
+        let bit = b.step(Op::NonNegative { width: 0 }, &[x], &[elements], 0);
+        let relu = b.step(Op::Select { width: 0 }, &[x, x], &[elements], 3);
+        let chosen = b.step(Op::Select { width: 0 }, &[x, t], &[3, elements], 3);
+        [bit, relu, chosen].into_iter().for_each(|w| b.output(w));
+        let limit = 1i64 << (ring - 2);
+        for k in 1..=8 {
+            let index = Op::Combine { coefficients: vec![(1 << k) - 1], constant: 0 };
+            let index = b.step(index, &[bit], &[elements], 0);
+            let mut entries: Vec<i64> = (0..1 << k).map(|i| i * 13 - 50).collect();
+            (entries[0], entries[(1 << k) - 1]) = (-limit, limit - 1);
+            let entry = b.step(Op::Table { entries }, &[index], &[elements], 3);
+            b.output(entry);
+        }
+        let (mut plan, weights) = b.finish();
+        let mut inputs = inputs(&plan, 100);
+        inputs[0].iter_mut().step_by(3).for_each(|v| *v = 0);
+        law(&plan, &weights, &inputs, RevealTo::Both);
+        for step in &mut plan.steps {
+            match &mut step.op {
+                Op::Input { input: 0 } => step.range.bits = 8,
+                Op::NonNegative { width } | Op::Select { width } => *width = 8,
+                _ => {}
+            }
+        }
+        plan.validate().unwrap();
+        law(&plan, &weights, &inputs, RevealTo::Both);
+    }
+}
+
 /// The reference does not wrap: a product of two wires beyond 64 bits is trapped, not reduced.
 #[test]
 fn overflow_of_products_of_wires_is_trapped() {
@@ -317,7 +332,8 @@ fn calibrated_widths_stay_exact_and_cost_less() {
         maxima[i] = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
     };
     privet_protocols::cleartext::run_observed(&plan, &weights, &inputs, &mut Silent, observe).unwrap();
-    privet_plan::ranges::assign_calibrated(&mut plan, &maxima, 4).unwrap();
+    let evidence = Evidence { declared: &[], maxima: Some(&maxima), margin: 4 };
+    Ranges::derive(&plan, &weights, &evidence).assign(&mut plan).unwrap();
     plan.validate().unwrap();
     law(&plan, &weights, &inputs, RevealTo::Client);
     let narrow = Schedule::new(&plan, RevealTo::Client).total();

@@ -15,7 +15,7 @@ use crate::exit::{Code, Failure};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
-use crate::show::{answer, print, table};
+use crate::show::{accuracy_line, answer, print, table};
 use watch::Watch;
 
 /// What an engine gives.
@@ -67,14 +67,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
                 .collect(),
             matches_cleartext,
             max_abs_error_vs_float: error,
+            calibration: model.accuracy.as_ref(),
         })?;
     } else {
         let equal = match args.engine {
             Engine::TwoParty if matches_cleartext => "equal to the cleartext engine, bit for bit; ",
             _ => "",
         };
+        let calibrated =
+            model.accuracy.as_ref().map_or_else(String::new, |a| format!("\n{}", accuracy_line(a)));
         print(&format!(
-            "{}\n\n{}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}",
+            "{}\n\n{}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
             answer::describe(&outputs, &best),
             table::parties(&outcome.rows),
             plan.ring.bits(),

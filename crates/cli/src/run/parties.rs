@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use privet::config::CONFIG_FILE;
-use privet::model::Model;
+use privet::model::{Model, NamedFile};
 use privet::setup::{SetupOptions, setup};
 use privet::{Event, Phase, Plan, Report};
 
@@ -81,14 +81,8 @@ pub(super) fn run(
 
 /// `[NAME=]FILE` with an absolute path, because the client works in its own directory.
 fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
-    let text = input.to_string_lossy();
-    let name = plan.inputs.iter().map(|i| &i.name).find(|name| {
-        !input.exists() && text.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('='))
-    });
-    let (prefix, file) = match name {
-        Some(name) => (format!("{name}="), PathBuf::from(&text[name.len() + 1..])),
-        None => (String::new(), input.to_owned()),
-    };
+    let NamedFile { name, file } = NamedFile::parse(plan, input);
+    let prefix = name.map_or_else(String::new, |name| format!("{name}="));
     let file = std::path::absolute(&file).with_context(|| format!("no path for {}", file.display()))?;
     let mut whole = OsString::from(prefix);
     whole.push(file);

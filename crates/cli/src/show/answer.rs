@@ -4,7 +4,7 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table};
 use privet::output;
-use privet::postprocess::{Output, Top, top};
+use privet::postprocess::{Output, Top};
 
 use super::{printable_line, table};
 
@@ -15,7 +15,7 @@ const PREVIEW: usize = 1000;
 
 /// The most probable classes of the first output that is a classification.
 pub(crate) fn best(outputs: &[Output], labels: &[String], k: usize) -> Vec<Top> {
-    let tops = outputs.iter().map(|o| top(&o.values, labels, k, o.post));
+    let tops = outputs.iter().map(|o| o.top(labels, k));
     tops.into_iter().find(|t| !t.is_empty()).unwrap_or_default()
 }
 
@@ -48,19 +48,20 @@ fn tensor(output: &Output) -> String {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mean = values.sum() / values.len().max(1) as f64;
-    let first: Vec<String> = values.iter().take(PREVIEW).map(|v| format!("{v:.6}")).collect();
+    let digits = if output.whole { 0 } else { 6 };
+    let first: Vec<String> = values.iter().take(PREVIEW).map(|v| format!("{v:.digits$}")).collect();
     let more = if values.len() > PREVIEW { ", .." } else { "" };
     format!(
-        "{}: shape {:?}, from {low:.6} to {high:.6}, mean {mean:.6}\n  [{}{more}]",
+        "{}: shape {:?}, from {low:.digits$} to {high:.digits$}, mean {mean:.6}\n  [{}{more}]",
         printable_line(&output.name),
         values.shape(),
         first.join(", ")
     )
 }
 
-/// Writes all outputs as 64-bit floats.
+/// Writes all outputs as 64-bit floats or, if they are whole numbers, as 64-bit integers.
 pub(crate) fn write(path: &Path, outputs: &[Output]) -> anyhow::Result<()> {
-    let named: Vec<_> = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
+    let named: Vec<_> = outputs.iter().map(|o| (o.name.clone(), o.to_array())).collect();
     output::write(path, &named)?;
     eprintln!("wrote {}", path.display());
     Ok(())

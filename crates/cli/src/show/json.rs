@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use privet::explain::Explanation;
+use privet::model::Accuracy;
+use privet::output::Values;
 use privet::postprocess::{Output, Top};
-use privet::{Plan, Report};
+use privet::{Plan, PlanSummary, Report};
 use serde::Serialize;
 
 /// What `privet run --json` prints. Seconds of a phase are those of its slowest party, rounds of the party with most;
@@ -18,6 +21,23 @@ pub(crate) struct RunResult<'a> {
     pub(crate) parties: Vec<Party<'a>>,
     pub(crate) matches_cleartext: bool,
     pub(crate) max_abs_error_vs_float: f64,
+    pub(crate) calibration: Option<&'a Accuracy>,
+}
+
+/// What `privet compile --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct CompileResult<'a> {
+    #[serde(flatten)]
+    pub(crate) plan: &'a PlanSummary,
+    pub(crate) calibration: Option<&'a Accuracy>,
+}
+
+/// What `privet plan --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanResult<'a> {
+    #[serde(flatten)]
+    pub(crate) explanation: &'a Explanation,
+    pub(crate) calibration: Option<&'a Accuracy>,
 }
 
 /// What `privet client online --json` prints.
@@ -40,9 +60,7 @@ pub(crate) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
-        let tensor = |o: &'a Output| {
-            (o.name.as_str(), Tensor { shape: o.values.shape(), data: o.values.iter().copied().collect() })
-        };
+        let tensor = |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(o) });
         let outputs = outputs.iter().map(tensor).collect();
         Self {
             model: &plan.model,
@@ -57,7 +75,24 @@ impl<'a> Answer<'a> {
 #[derive(Debug, Serialize)]
 struct Tensor<'a> {
     shape: &'a [usize],
-    data: Vec<f64>,
+    data: Data,
+}
+
+/// Whole numbers are written without a fraction.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data {
+    Floats(Vec<f64>),
+    Whole(Vec<i64>),
+}
+
+impl Data {
+    fn of(output: &Output) -> Self {
+        match output.to_array() {
+            Values::Floats(a) => Self::Floats(a.into_iter().collect()),
+            Values::Whole(a) => Self::Whole(a.into_iter().collect()),
+        }
+    }
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -3,11 +3,13 @@
 pub(crate) mod answer;
 pub(crate) mod json;
 pub(crate) mod observe;
+pub(crate) mod plan;
 pub(crate) mod table;
 
 use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
+use privet::model::Accuracy;
 
 /// Text that may hold names from a peer or file, safe for a terminal: control characters but line ends become blanks.
 pub(crate) fn printable(text: &str) -> String {
@@ -27,4 +29,22 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("cannot write to stdout"),
         _ => Ok(()),
     }
+}
+
+/// What calibration measured, in one line.
+pub(crate) fn accuracy_line(accuracy: &Accuracy) -> String {
+    let Accuracy { inputs, max_abs_error, relative_error, differing, tolerance } = accuracy;
+    let asked = tolerance.map_or_else(String::new, |t| format!(", asked for {t:e}"));
+    let whole = match differing {
+        0 => String::new(),
+        n => format!("; {n} whole-numbered output elements differ"),
+    };
+    let inputs = if *inputs == 1 {
+        "the calibration input".to_owned()
+    } else {
+        format!("{inputs} calibration inputs")
+    };
+    format!(
+        "error on {inputs}: {max_abs_error:.2e}, relative to the largest output {relative_error:.2e}{asked}{whole}"
+    )
 }

@@ -6,7 +6,7 @@ use privet_ring::fixed;
 
 use super::Builder;
 use crate::tensor::contiguous;
-use crate::{Args, Fact, Node, OpError};
+use crate::{Args, Fact, Node, OpError, Tensor};
 
 /// Most operands of one step.
 const MAX_OPERANDS: usize = 4096;
@@ -51,6 +51,24 @@ impl<'a> Lowering<'a> {
     /// The float constant of operand `i`, if it is one.
     pub fn constant(&self, i: usize) -> Option<&'a ArrayD<f32>> {
         self.operands().optional(i)?.value.as_deref()?.floats("constant").ok()
+    }
+
+    /// The constant of operand `i`, if it is one, whatever its element type; truth values are 0 and 1.
+    pub fn numbers(&self, i: usize) -> Result<Option<ArrayD<f64>>, OpError> {
+        let Some(value) = self.operands().optional(i).and_then(|fact| fact.value.as_deref()) else {
+            return Ok(None);
+        };
+        Ok(Some(match value {
+            Tensor::F32(a) => a.mapv(f64::from),
+            Tensor::Bool(a) => a.mapv(|v| f64::from(u8::from(v))),
+            // Such integers fit no ring either.
+            Tensor::I64(a) => match a.iter().find(|v| v.unsigned_abs() > 1 << 53) {
+                None => a.mapv(|v| v as f64),
+                Some(v) => {
+                    return Err(OpError::unsupported(format!("the integer {v}"), "integers up to 2^53"));
+                }
+            },
+        }))
     }
 
     /// Fractional bits f of inputs, weights and truncated wires.
@@ -154,6 +172,44 @@ impl<'a> Lowering<'a> {
         if size == 1 { wire } else { self.axis_map(wire, axis, vec![all], 0) }
     }
 
+    /// Sums over an axis divided by `count`; the axis stays with length 1. A power of two only moves the binary point.
+    pub fn sum_times_reciprocal(&mut self, wire: WireId, axis: usize, count: usize) -> WireId {
+        let exact = count.is_power_of_two();
+        let wire = if exact { wire } else { self.at_base(wire) };
+        let bits = if exact {
+            count.ilog2() as u8
+        } else {
+            reciprocal_bits(count, true, self.ring_bits(), self.base())
+        };
+        let coefficient = (f64::from(bits).exp2() / count as f64).round() as i64;
+        let size = self.shape_of(wire)[axis];
+        let all = (0..size).map(|i| Tap { index: i as u32, coefficient }).collect();
+        if bits == 0 && size == 1 { wire } else { self.axis_map(wire, axis, vec![all], bits) }
+    }
+
+    /// A public real matrix along an axis, one list of positions and weights per element of the result. Weights are
+    /// exact where few fractional bits are enough, else they get f, and still add up to what they did.
+    pub fn interpolate(&mut self, wire: WireId, axis: usize, rows: &[Vec<(usize, f64)>]) -> WireId {
+        let positions: Option<Vec<usize>> =
+            rows.iter().map(|row| if let [(p, 1.0)] = row[..] { Some(p) } else { None }).collect();
+        if let Some(positions) = positions {
+            return self.gather(wire, axis, &positions);
+        }
+        let base = self.base();
+        let exact = |bits: &u8| {
+            let whole = |w: f64| (w * f64::from(*bits).exp2()).fract() == 0.0;
+            rows.iter().flatten().all(|&(_, w)| whole(w))
+        };
+        let bits = (0..=base).find(exact).unwrap_or(base);
+        let rows = rows.iter().map(|row| fixed_weights(row, bits)).collect();
+        // A few bits beyond what a product carries cost less than a truncation.
+        let limit =
+            (2 * u32::from(base) + 4).min(self.ring_bits().saturating_sub(10)).max(2 * u32::from(base));
+        let fits = u32::from(self.frac_bits(wire)) + u32::from(bits) <= limit;
+        let wire = if fits { wire } else { self.at_base(wire) };
+        self.axis_map(wire, axis, rows, bits)
+    }
+
     /// Repeats elements until the wire has `shape` (numpy's rule).
     pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> WireId {
         let from = self.shape_of(wire);
@@ -202,7 +258,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a private constant that broadcasts to the wire's shape.
-    pub fn add_param(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
+    pub fn add_param<T: Copy + Into<f64>>(
+        &mut self,
+        wire: WireId,
+        suffix: &str,
+        values: &ArrayD<T>,
+    ) -> Result<WireId, OpError> {
         let frac_bits = self.frac_bits(wire);
         let param = self.param(suffix, values, frac_bits)?;
         let shape = self.shape_of(wire).to_vec();
@@ -218,17 +279,22 @@ impl<'a> Lowering<'a> {
     }
 
     /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.
-    pub fn param(&mut self, suffix: &str, values: &ArrayD<f32>, frac_bits: u8) -> Result<ParamId, OpError> {
+    pub fn param<T: Copy + Into<f64>>(
+        &mut self,
+        suffix: &str,
+        values: &ArrayD<T>,
+        frac_bits: u8,
+    ) -> Result<ParamId, OpError> {
         let name = format!("{}.{suffix}", self.node.name);
         let ring = self.ring_bits();
-        let encode = |&v: &f32| fixed::encode(f64::from(v), ring, u32::from(frac_bits));
+        let encode = |&v: &T| fixed::encode(v.into(), ring, u32::from(frac_bits));
         let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
-            let largest =
-                values.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
-            let scaled = (f64::from(largest).abs() * f64::from(frac_bits).exp2()).round();
+            let floats = values.iter().map(|&v| v.into());
+            let largest = floats.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+            let scaled = (largest.abs() * f64::from(frac_bits).exp2()).round();
             return Err(OpError::WeightRange {
                 tensor: name,
-                value: f64::from(largest),
+                value: largest,
                 needed: if scaled.is_finite() { (scaled + 1.0).log2().ceil() as u32 + 1 } else { u32::MAX },
                 frac_bits: u32::from(frac_bits),
                 ring,
@@ -239,4 +305,32 @@ impl<'a> Lowering<'a> {
         self.builder.weights.push(integers);
         Ok(id)
     }
+}
+
+/// Fractional bits of 1/count: the fewest that keep its relative error within 2^-f, so that it does not matter next to the
+/// rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
+/// is taken: 1/64 is exact with 6 bits.
+pub(crate) fn reciprocal_bits(count: usize, is_whole: bool, ring_bits: u32, base: u8) -> u8 {
+    let room = ring_bits.saturating_sub(10 + u32::from(base));
+    let enough = (u32::from(base) + count.next_power_of_two().ilog2()).saturating_sub(1);
+    let most = enough.min(room).max(u32::from(base));
+    let is_precise = |bits: &u32| {
+        let one = f64::from(*bits).exp2();
+        let reciprocal = (one / count as f64).round();
+        (reciprocal * count as f64 / one - 1.0).abs() <= (-f64::from(base)).exp2()
+    };
+    if is_whole { (1..most).find(is_precise).unwrap_or(most) as u8 } else { most as u8 }
+}
+
+/// Weights with `bits` fractional bits; the largest one takes the rounding error of the sum.
+fn fixed_weights(row: &[(usize, f64)], bits: u8) -> Vec<Tap> {
+    let fixed = |w: f64| (w * f64::from(bits).exp2()).round() as i64;
+    let mut taps: Vec<Tap> =
+        row.iter().map(|&(p, w)| Tap { index: p as u32, coefficient: fixed(w) }).collect();
+    let wanted = fixed(row.iter().map(|(_, w)| w).sum());
+    let found: i64 = taps.iter().map(|t| t.coefficient).sum();
+    if let Some(largest) = taps.iter_mut().max_by_key(|t| t.coefficient.abs()) {
+        largest.coefficient += wanted - found;
+    }
+    taps
 }

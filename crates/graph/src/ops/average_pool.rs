@@ -3,6 +3,7 @@
 use privet_plan::{Op, Window, WireId};
 
 use super::max_pool::{pool, pool_window};
+use crate::lower::reciprocal_bits;
 use crate::window::every_window_reads;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, WindowSpec};
 
@@ -54,17 +55,11 @@ pub(super) fn average_pool(
     count_include_pad: bool,
 ) -> WireId {
     let (x, base) = (ctx.at_base(x), ctx.base());
-    let reciprocal_bits = reciprocal_bits(window.kernel_len(), ctx.ring_bits(), base);
+    let is_whole = window.output(&ctx.shape_of(x)[2..], false).as_deref() == Some(&ctx.shape()[2..])
+        && window.pad_begin.iter().chain(&window.pad_end).all(|&p| p == 0);
+    let reciprocal_bits = reciprocal_bits(window.kernel_len(), is_whole, ctx.ring_bits(), base);
     let op = Op::AveragePool { window, count_include_pad, reciprocal_bits };
     ctx.emit(op, &[x], ctx.shape().to_vec(), base + reciprocal_bits)
-}
-
-/// Fractional bits of 1/count. With few fractional bits 1/49 would be 1/64; up to 16 are used where the ring leaves at
-/// least ten bits for the value itself.
-fn reciprocal_bits(count: usize, ring_bits: u32, base: u8) -> u8 {
-    let precise = u32::from(base) + count.next_power_of_two().ilog2();
-    let room = ring_bits.saturating_sub(10 + u32::from(base));
-    base.max(precise.min(16).min(room) as u8)
 }
 
 /// For every window, how many of its positions are elements or declared padding.
@@ -86,6 +81,20 @@ fn padded_counts(window: &Window, spatial: &[usize], out: &[usize]) -> Vec<usize
 mod tests {
     use super::*;
     use crate::tensor::array;
+
+    #[test]
+    fn reciprocals_are_precise_or_as_precise_as_the_ring_allows() {
+        assert_eq!(reciprocal_bits(64, true, 64, 16), 6);
+        assert_eq!(reciprocal_bits(64, false, 64, 16), 21);
+        for (count, base) in [(169, 8), (169, 12), (169, 16), (49, 4), (9, 16), (3, 20), (1, 10)] {
+            let bits = reciprocal_bits(count, true, 64, base);
+            let one = 2f64.powi(bits.into());
+            let error = ((one / count as f64).round() * count as f64 / one - 1.0).abs();
+            assert!(error <= 1.0 / 2f64.powi(base.into()), "1/{count} with {bits} bits is off by {error}");
+        }
+        // 32 bits leave room for 11; never fewer than f.
+        assert_eq!([(32, 11), (32, 12)].map(|(ring, f)| reciprocal_bits(169, true, ring, f)), [11, 12]);
+    }
 
     #[test]
     fn padding_counts_on_request_and_overhang_never() {

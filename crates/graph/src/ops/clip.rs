@@ -4,7 +4,7 @@ use privet_plan::WireId;
 use privet_ring::fixed;
 
 use super::relu::relu;
-use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
+use crate::{Args, DType, Fact, Lowering, OpError, Operator, Tensor};
 
 /// `min(max(x, low), high)`; operands are x, low and high, the bounds optional scalars.
 #[derive(Debug, Clone, Copy)]
@@ -17,20 +17,39 @@ impl Operator for Clip {
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
         let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
+        if x.dtype == DType::Bool {
+            return Err(OpError::mismatch("input", "numbers", format!("{:?}", x.dtype)));
+        }
         for (i, what) in [(1, "min"), (2, "max")] {
             if let Some(bound) = inputs.optional(i) {
-                bound.expect_float(what)?;
+                if bound.dtype != x.dtype {
+                    return Err(OpError::mismatch(
+                        what,
+                        format!("{:?}", x.dtype),
+                        format!("{:?}", bound.dtype),
+                    ));
+                }
                 if bound.shape.iter().product::<usize>() != 1 {
                     return Err(OpError::mismatch(what, "a scalar", format!("shape {:?}", bound.shape)));
                 }
             }
         }
-        Ok(vec![Fact::float(x.shape.clone())])
+        Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
-        let x = inputs.get(0, "input")?.floats("input")?;
+        let x = match inputs.get(0, "input")? {
+            Tensor::I64(x) => {
+                let bound =
+                    |i: usize, what, default| match inputs.optional(i).map(|t| t.ints(what)).transpose()? {
+                        Some(bound) => Ok(bound.first().copied().unwrap_or(default)),
+                        None => Ok(default),
+                    };
+                let (low, high) = (bound(1, "min", i64::MIN)?, bound(2, "max", i64::MAX)?);
+                return Ok(vec![x.mapv(|v| v.max(low).min(high)).into()]);
+            }
+            other => other.floats("input")?,
+        };
         let low = inputs.optional(1).map_or(Ok(f32::NEG_INFINITY), |t| t.scalar("min"))?;
         let high = inputs.optional(2).map_or(Ok(f32::INFINITY), |t| t.scalar("max"))?;
         // Where low > high everything becomes high, as numpy and ONNX Runtime do.
@@ -49,25 +68,28 @@ impl Operator for Clip {
             (Some(low), Some(high)) => Some(low.min(high)),
             (low, _) => low,
         };
-        let shift = ctx.frac_bits(x) - ctx.base();
-        let above = |ctx: &mut Lowering<'_>, bound: i64| -> Result<WireId, OpError> {
-            let moved = if bound == 0 { x } else { ctx.combine(&[(x, 1)], -(bound << shift))? };
-            Ok(relu(ctx, moved))
+        let base = self.base(ctx, x);
+        let shift = ctx.frac_bits(x) - base;
+        let moved = |ctx: &mut Lowering<'_>, bound: i64| -> Result<WireId, OpError> {
+            if bound == 0 { Ok(x) } else { ctx.combine(&[(x, 1)], -(bound << shift)) }
         };
         let y = match (low, high) {
             (None, None) => x,
             (Some(low), None) => {
-                let over = above(ctx, low)?;
+                let over = moved(ctx, low)?;
+                let over = relu(ctx, over);
                 if low == 0 { over } else { ctx.combine(&[(over, 1)], low)? }
             }
             (None, Some(high)) => {
-                let over = above(ctx, high)?;
-                let x = ctx.at_base(x);
+                let over = moved(ctx, high)?;
+                let over = relu(ctx, over);
+                let x = if base == 0 { x } else { ctx.at_base(x) };
                 ctx.combine(&[(x, 1), (over, -1)], 0)?
             }
             (Some(low), Some(high)) => {
-                let (over_low, over_high) = (above(ctx, low)?, above(ctx, high)?);
-                ctx.combine(&[(over_low, 1), (over_high, -1)], low)?
+                let over = [moved(ctx, low)?, moved(ctx, high)?];
+                let over = ctx.joined(&over, relu)?;
+                ctx.combine(&[(over[0], 1), (over[1], -1)], low)?
             }
         };
         Ok(vec![y])
@@ -79,6 +101,11 @@ impl Operator for Clip {
 }
 
 impl Clip {
+    /// Fractional bits of the result: none for integers.
+    fn base(&self, ctx: &Lowering<'_>, x: WireId) -> u8 {
+        ctx.base().min(ctx.frac_bits(x))
+    }
+
     /// A bound with f fractional bits; `None` when it is absent or so far out that no value of the ring reaches it.
     fn bound(
         &self,
@@ -88,13 +115,15 @@ impl Clip {
         x: WireId,
     ) -> Result<Option<i64>, OpError> {
         let Some(fact) = ctx.operands().optional(i) else { return Ok(None) };
-        let value = fact.known(what)?.scalar(what)?;
+        fact.known(what)?;
+        let value = ctx.numbers(i)?.and_then(|v| v.first().copied()).unwrap_or(f64::NAN);
         if value.is_nan() {
             return Err(OpError::mismatch(what, "a number", value));
         }
         // Values lie within 2^(l-2) at the operand's scale, and a bound within that range keeps x - bound in the ring.
-        let room = ctx.ring_bits() - 1 - u32::from(ctx.frac_bits(x) - ctx.base());
-        match fixed::encode(f64::from(value), room, u32::from(ctx.base())) {
+        let base = self.base(ctx, x);
+        let room = ctx.ring_bits() - 1 - u32::from(ctx.frac_bits(x) - base);
+        match fixed::encode(value, room, u32::from(base)) {
             Ok(bound) => Ok(Some(bound)),
             Err(_) if (value < 0.0) == (i == 1) => Ok(None),
             Err(_) => Err(OpError::unsupported(

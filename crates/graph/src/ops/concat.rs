@@ -58,12 +58,12 @@ impl Operator for Concat {
         let axis = axis("axis", self.axis, ctx.shape().len())?;
         let mut wires: Vec<WireId> = Vec::new();
         let mut zeros_before = 0;
-        let mut addend = ArrayD::<f32>::zeros(IxDyn(ctx.shape()));
+        let mut addend = ArrayD::<f64>::zeros(IxDyn(ctx.shape()));
         let mut at = 0;
         for i in 0..ctx.operands().len() {
             let length = ctx.operands().get(i, "operands")?.shape[axis];
-            if let Some(constant) = ctx.constant(i) {
-                addend.slice_axis_mut(Axis(axis), Slice::from(at..at + length)).assign(constant);
+            if let Some(constant) = ctx.numbers(i)? {
+                addend.slice_axis_mut(Axis(axis), Slice::from(at..at + length)).assign(&constant);
                 match wires.last_mut() {
                     Some(last) => *last = padded(ctx, *last, axis, 0, length),
                     None => zeros_before += length,

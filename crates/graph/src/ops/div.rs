@@ -2,7 +2,7 @@
 
 use privet_plan::WireId;
 
-use crate::{Affine, Args, Channel, Fact, Lowering, OpError, Operator, Tensor, broadcast};
+use crate::{Affine, Args, Channel, DType, Fact, Lowering, OpError, Operator, Tensor, broadcast};
 
 /// `a / b` with broadcasting; integers divide towards zero; lowers when b is a constant.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,12 @@ impl Operator for Div {
     }
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        if ctx.operands().get(0, "dividend")?.dtype != DType::F32 {
+            return Err(OpError::unsupported(
+                "a division of integers that depend on the model's input",
+                "divisions of floats; Cast to float first",
+            ));
+        }
         let divisor = ctx.weight(1, "divisor")?;
         let wire = ctx.wire(0, "dividend")?;
         let shape = ctx.shape();

@@ -1,7 +1,9 @@
 //! Gemm.
 
+use ndarray::{ArrayD, IxDyn};
 use privet_plan::WireId;
 
+use super::product::{Factor, product};
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast};
 
 /// `alpha · A' · B' + beta · C`, A' and B' being A and B or their transposes.
@@ -63,11 +65,51 @@ impl Operator for Gemm {
         }])
     }
 
-    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
-        // A product with a constant was brought to the form `Linear` before.
-        Err(OpError::unsupported(
-            "a product of two matrices that both depend on the model's input (or of two constants with a C that does)",
-            "one constant matrix, and beta = 1 if C depends on the input",
-        ))
+    fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        // A product with one constant was brought to the form `Linear` before, unless C needs a factor.
+        let swapped = |ctx: &mut Lowering<'_>, factor: Factor, swap: bool| {
+            if swap { factor.swap_last(ctx) } else { factor }
+        };
+        let (a, b) = (Factor::operand(ctx, 0, "A")?, Factor::operand(ctx, 1, "B")?);
+        let (a, b) = (swapped(ctx, a, self.trans_a), swapped(ctx, b, self.trans_b));
+        let scaled = |w: ArrayD<f32>| Factor::Constant(w * self.alpha);
+        let y = match (a, b) {
+            (Factor::Constant(a), Factor::Constant(b)) => {
+                let matrix = |m: ArrayD<f32>| m.into_dimensionality::<ndarray::Ix2>();
+                let (Ok(a), Ok(b)) = (matrix(a), matrix(b)) else {
+                    return Err(OpError::mismatch("A and B", "matrices", "others"));
+                };
+                let c = self.addend(ctx)?;
+                return Ok(vec![ctx.add_param(c, "product", &(a.dot(&b) * self.alpha).into_dyn())?]);
+            }
+            (Factor::Constant(a), b) => product(ctx, scaled(a), b)?,
+            (a, Factor::Constant(b)) => product(ctx, a, scaled(b))?,
+            (a, b) => {
+                let y = product(ctx, a, b)?;
+                if self.alpha == 1.0 { y } else { ctx.scale(y, "alpha", &scalar(self.alpha))? }
+            }
+        };
+        if ctx.operands().optional(2).is_none() || self.beta == 0.0 {
+            return Ok(vec![y]);
+        }
+        if let Some(c) = ctx.constant(2) {
+            return Ok(vec![ctx.add_param(y, "bias", &(c * self.beta))?]);
+        }
+        let c = self.addend(ctx)?;
+        Ok(vec![ctx.combine(&[(y, 1), (c, 1)], 0)?])
     }
+}
+
+impl Gemm {
+    /// The wire of `beta · C`, with the result's shape.
+    fn addend(&self, ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
+        let c = ctx.wire(2, "C")?;
+        let c = if self.beta == 1.0 { c } else { ctx.scale(c, "beta", &scalar(self.beta))? };
+        let shape = ctx.shape();
+        Ok(ctx.broadcast(c, shape))
+    }
+}
+
+fn scalar(value: f32) -> ArrayD<f32> {
+    ArrayD::from_elem(IxDyn(&[]), value)
 }

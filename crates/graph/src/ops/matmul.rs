@@ -3,6 +3,7 @@
 use ndarray::{ArrayView2, Axis};
 use privet_plan::WireId;
 
+use super::product::{Factor, product};
 use crate::tensor::{array, contiguous};
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, broadcast, element_count};
 
@@ -49,12 +50,18 @@ impl Operator for MatMul {
         Ok(vec![array(&geometry.result(), y).into()])
     }
 
-    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
-        // A product with a constant matrix was brought to the form `Linear` before.
-        Err(OpError::unsupported(
-            "a product of two values that both depend on the model's input, or with a batch of constant matrices",
-            "a product with one constant matrix",
-        ))
+    fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        // Most products with a constant matrix were brought to the form `Linear` before.
+        let (a, b) = (Factor::operand(ctx, 0, "A")?, Factor::operand(ctx, 1, "B")?);
+        let as_matrix = |ctx: &mut Lowering<'_>, factor: Factor, row: bool| match factor.shape(ctx)[..] {
+            [k] if row => factor.reshape(ctx, &[1, k]),
+            [k] => factor.reshape(ctx, &[k, 1]),
+            _ => factor,
+        };
+        let (a, b) = (as_matrix(ctx, a, true), as_matrix(ctx, b, false));
+        let y = product(ctx, a, b)?;
+        let shape = ctx.shape();
+        Ok(vec![ctx.reshape(y, shape)])
     }
 }
 

@@ -59,10 +59,10 @@ pub(super) fn elementwise_facts(inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpE
 pub(super) fn sum_of(ctx: &mut Lowering<'_>, signs: &[i64]) -> Result<WireId, OpError> {
     let shape = ctx.shape().to_vec();
     let mut terms = Vec::new();
-    let mut addend: Option<ArrayD<f32>> = None;
+    let mut addend: Option<ArrayD<f64>> = None;
     for (i, &sign) in signs.iter().enumerate() {
-        if let Some(constant) = ctx.constant(i) {
-            let signed = constant * sign as f32;
+        if let Some(constant) = ctx.numbers(i)? {
+            let signed = constant * sign as f64;
             addend = Some(match addend {
                 Some(sum) => sum + signed,
                 None => signed,

@@ -4,7 +4,7 @@ use ndarray::{ArrayD, Axis};
 
 use super::only_readers;
 use crate::facts::Facts;
-use crate::ops::{Conv, Linear};
+use crate::ops::{Conv, ConvTranspose, Linear};
 use crate::tensor::array;
 use crate::{Affine, Args, Channel, Graph, GraphError, Tensor};
 
@@ -13,10 +13,16 @@ pub(super) fn fold(graph: &mut Graph, facts: &Facts) -> Result<(), GraphError> {
     // Nodes keep their places and original values their readers while this pass runs.
     let readers = only_readers(graph);
     for at in 0..graph.nodes.len() {
-        let (weight_axis, from_end) = match (graph.nodes[at].is::<Conv>(), graph.nodes[at].is::<Linear>()) {
-            (Some(_), _) => (0, false),
-            (_, Some(_)) => (1, true),
-            _ => continue,
+        let node = &graph.nodes[at];
+        let transposed = node.is::<ConvTranspose>();
+        let (weight_axis, from_end) = if node.is::<Conv>().is_some() {
+            (0, false)
+        } else if node.is::<Linear>().is_some() {
+            (1, true)
+        } else if transposed.is_some_and(|op| op.groups == 1) {
+            (1, false)
+        } else {
+            continue;
         };
         loop {
             let result = graph.nodes[at].outputs[0];

@@ -18,8 +18,11 @@ pub(crate) fn run(compiled: &Compiled, inputs: &[Vec<f32>]) -> Vec<Vec<f64>> {
         assert!(wire.iter().all(|v| (-limit..limit).contains(v)), "{} overflows", step.name);
         wires.push(wire);
     }
-    let decode = |&v: &i64| fixed::decode(v, u32::from(plan.frac_bits));
-    plan.outputs.iter().map(|o| wires[o.wire.index()].iter().map(decode).collect()).collect()
+    let output = |wire: usize| -> Vec<f64> {
+        let frac_bits = u32::from(plan.steps[wire].frac_bits);
+        wires[wire].iter().map(|&v| fixed::decode(v, frac_bits)).collect()
+    };
+    plan.outputs.iter().map(|o| output(o.wire.index())).collect()
 }
 
 fn evaluate(compiled: &Compiled, wires: &[Wire], step: &Step, inputs: &[Vec<f32>]) -> Wire {

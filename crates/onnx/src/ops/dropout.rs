@@ -1,8 +1,10 @@
 //! Dropout, which does nothing at inference.
 
-use ndarray::ArrayD;
+use std::sync::Arc;
+
+use ndarray::{ArrayD, IxDyn};
 use privet_graph::Tensor;
-use privet_graph::ops::Identity;
+use privet_graph::ops::{ConstantOfShape, Identity, Shape};
 
 use crate::OnnxError;
 use crate::node::{NodeReader, Operand, Parsed};
@@ -19,7 +21,11 @@ pub(super) fn dropout(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
             return Err(node.operands("training_mode", "missing, or the constant false", "something else"));
         }
     }
-    Ok(Parsed::with(Identity, vec![Operand::Input(0)]))
+    // What is kept: everything.
+    let shape = Operand::computed(Shape { start: 0, end: None }, vec![Operand::Input(0)]);
+    let kept = ArrayD::from_elem(IxDyn(&[1]), true);
+    let mask = ConstantOfShape { value: kept.into() };
+    Ok(Parsed::Each(vec![(Arc::new(Identity), vec![Operand::Input(0)]), (Arc::new(mask), vec![shape])]))
 }
 
 fn all_false(flags: &ArrayD<bool>) -> bool {

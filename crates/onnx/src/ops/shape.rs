@@ -1,6 +1,6 @@
 //! Operators that move, join or measure elements.
 
-use privet_graph::ops::{Concat, Expand, Flatten, Identity, Reshape, Shape, Transpose};
+use privet_graph::ops::{Concat, Expand, Flatten, Identity, NonZero, Reshape, Shape, Size, Tile, Transpose};
 
 use crate::OnnxError;
 use crate::node::{NodeReader, Parsed};
@@ -42,4 +42,19 @@ pub(super) fn shape(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
 pub(super) fn transpose(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(1, 1)?;
     Ok(Parsed::plain(Transpose { perm: node.ints("perm")? }, node))
+}
+
+pub(super) fn size(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    Ok(Parsed::plain(Size, node))
+}
+
+pub(super) fn non_zero(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    Ok(Parsed::plain(NonZero, node))
+}
+
+pub(super) fn tile(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(2, 2)?;
+    Ok(Parsed::plain(Tile, node))
 }

@@ -2,7 +2,7 @@
 
 use privet_ring::geometry::Window;
 
-use super::product;
+use super::{MAX_COEFFICIENT, MAX_TERMS, product};
 use crate::{Op, ParamId, Plan, Step, Tap};
 
 /// Largest number of elements of a wire that is compared or truncated: its material fits one frame.
@@ -13,8 +13,6 @@ const MAX_TAPS: usize = 1 << 26;
 const MAX_PLAYERS: usize = 1 << 25;
 /// Largest number of elements of a looked up wire, times the entries of the table.
 const MAX_LOOKED_UP: usize = 1 << 31;
-/// Largest magnitude of a public coefficient.
-const MAX_COEFFICIENT: u64 = 1 << 48;
 
 impl Plan {
     fn param(&self, id: ParamId) -> Result<(&[usize], u8), String> {
@@ -134,8 +132,8 @@ impl Plan {
                 if let Some(tap) = rows.iter().flatten().find(wild) {
                     return Err(format!("{tap:?} on an axis of {size}"));
                 }
-                if rows.iter().map(Vec::len).sum::<usize>() > MAX_TAPS {
-                    return Err(format!("more than {MAX_TAPS} terms"));
+                if rows.len().max(rows.iter().map(Vec::len).sum()) > MAX_TERMS {
+                    return Err(format!("more than {MAX_TERMS} rows or terms"));
                 }
                 *size = rows.len();
                 expect_shape(&step.shape, &expected)?;

@@ -1,18 +1,28 @@
 //! From an ONNX file to plan and weights, with ranges from calibration inputs.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use privet_graph::{Compiled, FloatModel};
-use privet_plan::{Channels, Layout, Plan, PlanError, Preprocess, Weights, ranges};
-use privet_protocols::{Silent, cleartext};
+use privet_graph::Graph;
+use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
-use super::{Model, ModelError, fixed_inputs, load_inputs};
+pub(super) use privet_graph::Compiled as Lowered;
+
+use super::calibrate::{Calibration, declare};
+use super::declared::Declared;
+use super::{Model, ModelError};
 use crate::input::{load_labels, preprocess_from_str_or_file};
 
-/// Fractional bits in a 64-bit ring, and the most that is chosen for a narrower one.
+/// Fractional bits in a 64-bit ring without calibration, and the most that is chosen for a narrower one.
 pub const DEFAULT_FRAC_BITS: u32 = 16;
+
+/// Fractional bits that calibration chooses from.
+pub const FRAC_BITS: RangeInclusive<u32> = 4..=24;
+
+/// Error on the calibration inputs that fractional bits are chosen for, relative to the largest value of an output.
+pub const DEFAULT_TOLERANCE: f64 = 1e-3;
 
 /// Head room over the largest magnitude that calibration sees. Two bits wider rings; in return an input may be four
 /// times as extreme as those seen before a wire overflows.
@@ -23,10 +33,17 @@ pub const MARGIN: u32 = 4;
 pub struct CompileOptions {
     /// Ring width in bits. Default: 64, or with calibration the smallest that fits.
     pub ring: Option<u32>,
-    /// Fractional bits. Default: 16, in a narrower ring of l bits `min(16, (l - 10) / 2)`.
+    /// Fractional bits. Default: 16, in a narrower ring of l bits `min(16, (l - 10) / 2)`; with calibration the fewest
+    /// that keep to the tolerance.
     pub frac_bits: Option<u32>,
-    /// Typical inputs, each as [`load_inputs`] takes it; ranges follow from what the model does with them.
+    /// Typical inputs, each as [`super::load_inputs`] takes it; ranges follow from what the model does with them.
     pub calibrate: Vec<PathBuf>,
+    /// Head room over what calibration sees, at least 1. Default: [`MARGIN`].
+    pub margin: Option<u32>,
+    /// See [`DEFAULT_TOLERANCE`].
+    pub tolerance: Option<f64>,
+    /// Values that inputs may have: `0,1` for all, or `name=-2.5,2.5`. Others are refused before an inference.
+    pub input_ranges: Vec<String>,
     /// `imagenet`, `mnist`, `none` or a TOML file. Default: `none`.
     pub preprocess: Option<String>,
     /// File with one label per line.
@@ -42,44 +59,89 @@ pub struct CompileOptions {
 /// layer and the width.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let ring = options.ring.map(Ring::new).transpose()?;
-    let frac_bits = options.frac_bits.unwrap_or_else(|| default_frac_bits(ring));
-    let narrow = ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
-    let most = (narrow.bits() - 3) / 2;
-    if frac_bits == 0 || frac_bits > most {
-        return Err(ModelError::Options(format!(
-            "a {}-bit ring takes 1 to {most} fractional bits (products carry twice as many), found {frac_bits}; \
-             use a wider --ring or other --frac-bits",
-            narrow.bits()
-        )));
-    }
+    check_options(options, ring)?;
     let preprocess = match &options.preprocess {
         Some(given) => preprocess_from_str_or_file(given)?,
         None => Preprocess::default(),
     };
     let labels = options.labels.as_deref().map(load_labels).transpose()?.unwrap_or_default();
-    let input_shapes = options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
+    let input_shapes: Vec<_> =
+        options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
+    let declared = Declared::parse(&options.input_ranges)?;
     let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
     File::open(model).map_err(unreadable)?;
     let graph = privet_onnx::load(model)
         .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })?;
-    // Calibration looks at values where nothing can overflow; the ring comes afterwards.
-    let wide = if options.calibrate.is_empty() { narrow } else { Ring::new(Ring::MAX_BITS)? };
-    let graph_options = privet_graph::CompileOptions {
-        ring: wide,
-        frac_bits: frac_bits as u8,
-        input_shapes,
-        preprocess,
-        labels,
+    let lower = |graph: &Graph, ring: Ring, frac_bits: u32| -> Result<Lowered, ModelError> {
+        let graph_options = privet_graph::CompileOptions {
+            ring,
+            frac_bits: frac_bits as u8,
+            input_shapes: input_shapes.clone(),
+            preprocess: preprocess.clone(),
+            labels: labels.clone(),
+        };
+        let lowered = privet_graph::compile(graph, &graph_options)
+            .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
+        if options.preprocess.is_some() {
+            check_fit(&lowered.plan)?;
+        }
+        Ok(lowered)
     };
-    let Compiled { plan, weights, float } = privet_graph::compile(&graph, &graph_options)
-        .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
-    if options.preprocess.is_some() {
-        check_fit(&plan)?;
+    if options.calibrate.is_empty() {
+        let frac_bits = options.frac_bits.unwrap_or_else(|| default_frac_bits(ring));
+        let ring = ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
+        let Lowered { mut plan, weights, float } = lower(&graph, ring, frac_bits)?;
+        if !declared.is_empty() {
+            let intervals = declared.encode(&plan)?;
+            declare(&mut plan, &weights, &intervals)?;
+        }
+        return Ok(Model { plan, weights, float, accuracy: None });
+    }
+    let calibration = Calibration {
+        graph: &graph,
+        lowered: &lower,
+        files: &options.calibrate,
+        declared: &declared,
+        margin: options.margin,
+        ring,
+    };
+    match options.frac_bits {
+        Some(frac_bits) => calibration.with_frac_bits(frac_bits),
+        None => calibration.within(options.tolerance),
+    }
+}
+
+/// Refuses options that contradict each other, before anything is read.
+fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), ModelError> {
+    let refuse = |text: String| Err(ModelError::Options(text));
+    if let Some(frac_bits) = options.frac_bits {
+        let bits = ring.map_or(Ring::MAX_BITS, Ring::bits);
+        let most = (bits - 3) / 2;
+        if frac_bits == 0 || frac_bits > most {
+            return refuse(format!(
+                "a {bits}-bit ring takes 1 to {most} fractional bits (products carry twice as many), found {frac_bits}; \
+                 use a wider --ring or other --frac-bits"
+            ));
+        }
     }
     if options.calibrate.is_empty() {
-        return Ok(Model { plan, weights, float });
+        let given = [("--margin", options.margin.is_some()), ("--tolerance", options.tolerance.is_some())];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+            return refuse(format!("{option} is about calibration: give typical inputs with --calibrate"));
+        }
     }
-    calibrate(plan, weights, float, &options.calibrate, ring)
+    if options.frac_bits.is_some() && options.tolerance.is_some() {
+        return refuse("--tolerance chooses fractional bits: leave it or --frac-bits out".to_owned());
+    }
+    if options.margin == Some(0) {
+        return refuse("--margin 0: expected 1 or more".to_owned());
+    }
+    match options.tolerance {
+        Some(t) if !(t > 0.0 && t.is_finite()) => {
+            refuse(format!("--tolerance {t}: expected a positive number, for instance 1e-3"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a preprocessing whose pictures fit no input: otherwise the data owner finds out, when it is too late.
@@ -102,53 +164,6 @@ fn check_fit(plan: &Plan) -> Result<(), ModelError> {
         "--preprocess makes pictures of shape {made:?}, the model expects {}; choose another preset or a TOML file",
         expected.join(", ")
     )))
-}
-
-fn calibrate(
-    plan: Plan,
-    weights: Weights,
-    float: FloatModel,
-    files: &[PathBuf],
-    ring: Option<Ring>,
-) -> Result<Model, ModelError> {
-    let mut maxima = vec![0u64; plan.steps.len()];
-    for path in files {
-        let inputs = fixed_inputs(&plan, &load_inputs(&plan, std::slice::from_ref(path))?)?;
-        let observe = |wire: usize, values: &[i64]| {
-            let largest = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
-            maxima[wire] = maxima[wire].max(largest);
-        };
-        cleartext::run_observed(&plan, &weights, &inputs, &mut Silent, observe)
-            .map_err(|source| ModelError::CalibrationRun { path: path.clone(), source: Box::new(source) })?;
-    }
-    let plan = match ring {
-        Some(ring) => narrowed(&plan, &weights, &maxima, ring),
-        None => smallest(&plan, &weights, &maxima),
-    };
-    Ok(Model { plan: plan.map_err(|e| ModelError::Calibration(Box::new(e)))?, weights, float })
-}
-
-/// The plan in `ring`, if everything that calibration saw fits. The steps stay those of the ring it was lowered for; only
-/// ranges and widths change.
-fn narrowed(plan: &Plan, weights: &Weights, maxima: &[u64], ring: Ring) -> Result<Plan, PlanError> {
-    let mut plan = Plan { ring, ..plan.clone() };
-    ranges::assign_calibrated(&mut plan, maxima, MARGIN)?;
-    plan.validate()?;
-    weights.check(&plan)?;
-    Ok(plan)
-}
-
-/// The plan in the smallest ring that fits; the error is the widest ring's.
-fn smallest(plan: &Plan, weights: &Weights, maxima: &[u64]) -> Result<Plan, PlanError> {
-    let mut attempt = narrowed(plan, weights, maxima, plan.ring);
-    for bits in (Ring::MIN_BITS..plan.ring.bits()).rev() {
-        let Some(narrower) = Ring::new(bits).ok().and_then(|r| narrowed(plan, weights, maxima, r).ok())
-        else {
-            break;
-        };
-        attempt = Ok(narrower);
-    }
-    attempt
 }
 
 fn default_frac_bits(ring: Option<Ring>) -> u32 {

@@ -19,21 +19,17 @@ use crate::input::{fit_to_shape, load, load_npz};
 /// An input is missing, unknown or given twice, or its file cannot be used.
 pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, ModelError> {
     if let ([only], [file]) = (&plan.inputs[..], given) {
-        let file = match named(file, &plan.inputs) {
-            Some((_, file)) => file,
-            None => file.clone(),
-        };
-        return Ok(vec![load_one(&file, only)?]);
+        return Ok(vec![load_one(&NamedFile::parse(plan, file).file, only)?]);
     }
     if let [file] = given
         && file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"))
-        && named(file, &plan.inputs).is_none()
+        && NamedFile::parse(plan, file).name.is_none()
     {
         return from_npz(plan, file);
     }
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for argument in given {
-        let Some((name, file)) = named(argument, &plan.inputs) else {
+        let NamedFile { name: Some(name), file } = NamedFile::parse(plan, argument) else {
             return Err(ModelError::Inputs(format!(
                 "--input {}: expected NAME=FILE, where NAME is one of {}; or one .npz file with an array per input",
                 argument.display(),
@@ -80,14 +76,18 @@ pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>
         let bits = step.map_or(plan.ring.bits() - 1, |s| u32::from(s.range.bits));
         let frac_bits = u32::from(plan.frac_bits);
         let encode = |(index, &value): (usize, &f32)| {
-            let name = || spec.name.clone();
-            fixed::encode(f64::from(value), bits, frac_bits).map_err(|_| ModelError::InputRange {
-                name: name(),
-                value,
-                index,
-                bits,
-                frac_bits,
-            })
+            let misfit = |_| {
+                let name = spec.name.clone();
+                if value.is_finite() {
+                    let needed = needed_bits(value, frac_bits);
+                    ModelError::InputRange { name, value, index, needed, bits, frac_bits }
+                } else {
+                    ModelError::Inputs(format!(
+                        "input {name:?}: {value} at flat index {index} is no finite number"
+                    ))
+                }
+            };
+            fixed::encode(f64::from(value), bits, frac_bits).map_err(misfit)
         };
         array.iter().enumerate().map(encode).collect()
     };
@@ -123,16 +123,38 @@ fn from_npz(plan: &Plan, file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
     }
 }
 
-/// Splits `name=FILE` where `name` is an input's and the whole is no file.
-fn named(argument: &Path, inputs: &[InputSpec]) -> Option<(String, PathBuf)> {
-    let text = argument.to_str()?;
-    let matches = |spec: &&InputSpec| text.strip_prefix(&spec.name).is_some_and(|rest| rest.starts_with('='));
-    // Longest first: names may contain `=`.
-    let spec = inputs.iter().filter(matches).max_by_key(|spec| spec.name.len())?;
-    let file = PathBuf::from(&text[spec.name.len() + 1..]);
-    (!argument.exists()).then(|| (spec.name.clone(), file))
+/// `[NAME=]FILE` as a user gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Name of an input of the plan.
+    pub name: Option<String>,
+    /// The file.
+    pub file: PathBuf,
 }
 
-fn names(plan: &Plan) -> String {
+impl NamedFile {
+    /// Splits off `NAME=` where it names an input of `plan` and the whole is no file that exists.
+    pub fn parse(plan: &Plan, argument: &Path) -> Self {
+        let whole = Self { name: None, file: argument.to_owned() };
+        let Some(text) = argument.to_str() else { return whole };
+        let matches =
+            |spec: &&InputSpec| text.strip_prefix(&spec.name).is_some_and(|rest| rest.starts_with('='));
+        // Longest first: names may contain `=`.
+        match plan.inputs.iter().filter(matches).max_by_key(|spec| spec.name.len()) {
+            Some(spec) if !argument.exists() => {
+                Self { name: Some(spec.name.clone()), file: PathBuf::from(&text[spec.name.len() + 1..]) }
+            }
+            _ => whole,
+        }
+    }
+}
+
+/// Signed width of a finite value's fixed-point integer.
+fn needed_bits(value: f32, frac_bits: u32) -> u32 {
+    let scaled = (f64::from(value).abs() * f64::from(frac_bits).exp2()).round();
+    (scaled + 1.0).log2().ceil() as u32 + 1
+}
+
+pub(super) fn names(plan: &Plan) -> String {
     plan.inputs.iter().map(|i| format!("{:?}", i.name)).collect::<Vec<_>>().join(", ")
 }

@@ -5,7 +5,9 @@
 //! | `plan.privet` | the integer program, preprocessing and labels, no weights | public |
 //! | `weights.safetensors` | fixed-point integers, bound to the plan by its digest | the server's, mode 0600 |
 
+mod calibrate;
 mod compile;
+mod declared;
 mod inputs;
 
 use std::fs::{DirBuilder, File};
@@ -23,8 +25,10 @@ use privet_ring::RingError;
 use crate::files;
 use crate::input::InputError;
 
-pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, MARGIN, compile};
-pub use inputs::{fixed_inputs, load_inputs};
+pub use calibrate::Accuracy;
+pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN, compile};
+use inputs::names;
+pub use inputs::{NamedFile, fixed_inputs, load_inputs};
 
 /// File name of the plan in a model's directory.
 pub const PLAN_FILE: &str = "plan.privet";
@@ -66,6 +70,17 @@ pub enum ModelError {
     /// The plan that calibration asks for does not fit.
     #[error("calibration: {0}")]
     Calibration(#[source] Box<PlanError>),
+    /// The plan that the declared ranges of the inputs ask for does not fit.
+    #[error("--input-range: {0}")]
+    Ranges(#[source] Box<PlanError>),
+    /// A calibration input does not fit.
+    #[error("calibration with {}: {source}", path.display())]
+    CalibrationInput {
+        /// The input.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<ModelError>,
+    },
     /// A calibration input does not run.
     #[error("calibration with {}: {source}", path.display())]
     CalibrationRun {
@@ -76,8 +91,9 @@ pub enum ModelError {
     },
     /// An input value does not fit the plan.
     #[error(
-        "input {name:?}: the value {value} at flat index {index} does not fit {bits}-bit fixed point with {frac_bits} \
-         fractional bits; compile with fewer --frac-bits, a wider --ring, or --calibrate files that cover this input"
+        "input {name:?}: the value {value} at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
+         is safe for {bits}; compile with fewer --frac-bits, a wider --ring or --input-range, or --calibrate files that cover this \
+         input"
     )]
     InputRange {
         /// Name of the input.
@@ -86,6 +102,8 @@ pub enum ModelError {
         value: f32,
         /// Its position in row-major order.
         index: usize,
+        /// Signed width that the value needs; more than any ring has if it is no number.
+        needed: u32,
         /// Width that the plan declares safe for this input.
         bits: u32,
         /// Fractional bits of inputs.
@@ -128,6 +146,8 @@ pub struct Model {
     pub weights: Weights,
     /// The same model in float, for comparison.
     pub float: FloatModel,
+    /// What calibration measured, if there was one.
+    pub accuracy: Option<Accuracy>,
 }
 
 impl Model {
@@ -161,21 +181,25 @@ impl LoadedModel {
     /// # Errors
     /// A file is missing, cut short, damaged, of another version, or the weights belong to another plan.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let plan_path = dir.join(PLAN_FILE);
-        let damaged = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ModelError::File { path, source }
-        };
-        let plan =
-            Plan::from_bytes(&read(&plan_path, MAX_PLAN_BYTES as u64)?).map_err(damaged(&plan_path))?;
+        let plan = load_plan(&dir.join(PLAN_FILE))?;
         let weights_path = dir.join(WEIGHTS_FILE);
         // 8 bytes a value and a header line per tensor.
         let values: u64 = plan.params.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();
         let limit = 8 * values + 4096 * (plan.params.len() as u64 + 1);
         let bytes = read(&weights_path, limit)?;
-        let weights = Weights::from_bytes(&bytes, &plan).map_err(damaged(&weights_path))?;
+        let damaged = |source| ModelError::File { path: weights_path.clone(), source };
+        let weights = Weights::from_bytes(&bytes, &plan).map_err(damaged)?;
         Ok(Self { plan, weights })
     }
+}
+
+/// Reads a plan alone, as everyone may see it.
+///
+/// # Errors
+/// The file is missing, cut short, damaged or of another version.
+pub fn load_plan(path: &Path) -> Result<Plan, ModelError> {
+    let bytes = read(path, MAX_PLAN_BYTES as u64)?;
+    Plan::from_bytes(&bytes).map_err(|source| ModelError::File { path: path.to_owned(), source })
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {

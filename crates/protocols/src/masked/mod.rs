@@ -36,10 +36,11 @@ use serde::{Deserialize, Serialize};
 
 pub use cost::Cost;
 pub use deal::deal;
-pub use online::{Online, check_inputs, online};
+pub use online::{Online, online};
 pub use prepare::prepare;
 pub use schedule::{Instruction, Schedule};
 
+pub use crate::inputs::check_inputs;
 use crate::{ProtocolError, linear};
 
 /// A party of the online phase.

@@ -11,6 +11,7 @@ use super::sign::{Masked, Sign};
 use super::table::Table;
 use super::walk::{Walker, split, walk};
 use super::{RevealTo, Role, Source};
+use crate::inputs::check_inputs;
 use crate::{Progress, ProtocolError, linear};
 
 /// What a party brings to the online phase.
@@ -55,25 +56,6 @@ fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
         Online::Server(weights) => weights.check(plan).map_err(|e| ProtocolError::Mismatch(e.to_string())),
         Online::Client(inputs) => check_inputs(plan, inputs),
     }
-}
-
-/// Whether inputs have the plan's shapes and keep to the ranges it declares: on masked values nobody could notice later.
-pub fn check_inputs(plan: &Plan, inputs: &[Vec<i64>]) -> Result<(), ProtocolError> {
-    let lengths = plan.inputs.iter().map(|i| i.shape.iter().product::<usize>());
-    if !lengths.eq(inputs.iter().map(Vec::len)) {
-        return Err(ProtocolError::Mismatch("the inputs do not have the plan's shapes".to_owned()));
-    }
-    for step in &plan.steps {
-        let Op::Input { input } = step.op else { continue };
-        let limit = 1i64 << (step.range.bits - 1);
-        if inputs[input as usize].iter().any(|v| !(-limit..limit).contains(v)) {
-            let (name, bits) = (&step.name, step.range.bits);
-            return Err(ProtocolError::Mismatch(format!(
-                "input {name}: a value does not fit its {bits} bits"
-            )));
-        }
-    }
-    Ok(())
 }
 
 struct Evaluator<'a> {

@@ -2,7 +2,11 @@
 //!
 //! Products, comparisons and truncations need masked operands and give additive shares; public linear steps take either.
 //! A wire held as shares is opened (masked) when something first needs it masked: the branches of a residual block
-//! are added before, so they cost one opening.
+//! are added before, so they cost one opening. A wire that public linear steps make of one other, no larger one is not
+//! opened itself: the other one is, as soon as it is there, and all that is made of it needs no opening. So repeats,
+//! and several comparisons of one value, cost one opening of few elements.
+
+use std::collections::BTreeSet;
 
 use privet_plan::{Op, Plan, WireId};
 
@@ -46,6 +50,7 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a validated plan.
     pub fn new(plan: &Plan, reveal_to: RevealTo) -> Self {
+        let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
@@ -66,6 +71,11 @@ impl Schedule {
                 _ => Form::Shared,
             });
             instructions.push((Instruction::Step(i), step_cost(plan, i)));
+            if early[i] && forms[i] == Form::Shared {
+                let wire = WireId(i as u32);
+                instructions.push((Instruction::Open(vec![wire]), open_cost(plan, &[wire])));
+                forms[i] = Form::Masked;
+            }
         }
         for (i, output) in plan.outputs.iter().enumerate() {
             let bytes = plan.ring.packed_len(plan.len(output.wire));
@@ -95,6 +105,37 @@ impl Schedule {
             Instruction::Reveal(i) => &plan.outputs[*i].name,
         }
     }
+}
+
+/// Which wires are opened as soon as they are there, so that wires made of them need no opening: where that is less.
+fn early(plan: &Plan) -> Vec<bool> {
+    // For every wire, those made of it that are needed masked.
+    let mut needed: Vec<BTreeSet<WireId>> = vec![BTreeSet::new(); plan.steps.len()];
+    // What to open instead of each wire; itself, if there is nothing better, and nothing if it is masked anyway.
+    let mut sources: Vec<Option<WireId>> = Vec::with_capacity(plan.steps.len());
+    for (i, step) in plan.steps.iter().enumerate() {
+        for wire in &step.inputs[..masked_operands(&step.op)] {
+            if let Some(source) = sources[wire.index()] {
+                needed[source.index()].insert(*wire);
+            }
+        }
+        let own = WireId(i as u32);
+        let mut shared = step.inputs.iter().filter_map(|w| sources[w.index()]);
+        sources.push(match &step.op {
+            Op::Input { .. } => None,
+            op if linear::is_public_linear(op) => match shared.next() {
+                None => None,
+                Some(first) if shared.all(|s| s == first) && plan.len(first) <= plan.len(own) => Some(first),
+                Some(_) => Some(own),
+            },
+            _ => Some(own),
+        });
+    }
+    let len = |w: &WireId| plan.len(*w);
+    let pays = |(i, needed): (usize, &BTreeSet<WireId>)| {
+        needed.iter().map(len).sum::<usize>() > len(&WireId(i as u32))
+    };
+    needed.iter().enumerate().map(pays).collect()
 }
 
 /// How many of its operands a step needs masked.
@@ -152,4 +193,77 @@ pub(super) fn tournament(plan: &Plan, index: usize) -> Tournament {
     let step = &plan.steps[index];
     let Op::MaxPool { window, .. } = &step.op else { unreachable!("not a max pool") };
     Tournament::new(window, &plan.shape(step.inputs[0])[2..], &step.shape[2..])
+}
+
+#[cfg(test)]
+mod tests {
+    use privet_plan::{InputSpec, OutputSpec, Post, Preprocess, Range, RangeSource, Step};
+    use privet_ring::Ring;
+
+    use super::*;
+
+    /// A shared wire of 4 elements (the truncated input), then `rest`; the elements of all openings.
+    fn opened(rest: &[(Op, Vec<u32>, usize)]) -> Vec<usize> {
+        let step = |op: Op, inputs: &[u32], elements, frac_bits| Step {
+            name: "step".to_owned(),
+            op,
+            inputs: inputs.iter().map(|&w| WireId(w)).collect(),
+            shape: vec![elements],
+            frac_bits,
+            range: Range { bits: 31, source: RangeSource::FullWidth },
+        };
+        let mut steps =
+            vec![step(Op::Input { input: 0 }, &[], 4, 8), step(Op::Trunc { shift: 4 }, &[0], 4, 4)];
+        steps.extend(rest.iter().map(|(op, inputs, elements)| step(op.clone(), inputs, *elements, 4)));
+        let last = WireId(steps.len() as u32 - 1);
+        let plan = Plan {
+            model: "test".to_owned(),
+            ring: Ring::new(32).unwrap(),
+            frac_bits: 8,
+            inputs: vec![InputSpec {
+                name: "x".to_owned(),
+                shape: vec![4],
+                preprocess: Preprocess::default(),
+            }],
+            params: Vec::new(),
+            steps,
+            outputs: vec![OutputSpec { name: "y".to_owned(), wire: last, post: Post::None }],
+            labels: Vec::new(),
+        };
+        plan.validate().unwrap();
+        let elements = |(instruction, _): &(Instruction, Cost)| match instruction {
+            Instruction::Open(wires) => Some(wires.iter().map(|&w| plan.len(w)).sum()),
+            _ => None,
+        };
+        Schedule::new(&plan, RevealTo::Client).instructions.iter().filter_map(elements).collect()
+    }
+
+    #[test]
+    fn what_is_made_of_one_wire_needs_one_opening_of_it() {
+        let combine = |constant| Op::Combine { coefficients: vec![1], constant };
+        let relu = || Op::Relu { shift: 0, width: 31 };
+        let both = [
+            (combine(-3), vec![1], 4),
+            (combine(5), vec![1], 4),
+            (Op::Concat { axis: 0 }, vec![2, 3], 8),
+            (relu(), vec![4], 8),
+        ];
+        assert_eq!(opened(&both), [4], "joined");
+        let apart =
+            [(combine(-3), vec![1], 4), (relu(), vec![2], 4), (combine(5), vec![1], 4), (relu(), vec![4], 4)];
+        assert_eq!(opened(&apart), [4], "one after the other");
+    }
+
+    #[test]
+    fn a_smaller_wire_or_a_sum_of_several_is_opened_itself() {
+        let relu = || Op::Relu { shift: 0, width: 31 };
+        let part = [(Op::Slice { starts: vec![0], steps: vec![1] }, vec![1], 2), (relu(), vec![2], 2)];
+        assert_eq!(opened(&part), [2]);
+        let sum = [
+            (Op::Relu { shift: 4, width: 31 }, vec![0], 4),
+            (Op::Combine { coefficients: vec![1, 1], constant: 0 }, vec![1, 2], 4),
+            (relu(), vec![3], 4),
+        ];
+        assert_eq!(opened(&sum), [4]);
+    }
 }

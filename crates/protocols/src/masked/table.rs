@@ -8,7 +8,7 @@
 //! per element. Opened: u under a fresh mask. One round. Leaks: nothing; every entry is read whatever the index. Source:
 //! PROTOCOLS.md of the design, section 2 (public table), after the one-time truth tables of Ishai et al. (TCC 2013).
 
-use privet_ring::planes::{plane_bytes, transpose64, words};
+use privet_ring::planes::{from_values, plane_bytes, transpose64, words};
 use privet_ring::{Ring, packed_len};
 
 use super::cost::GateCost;
@@ -39,10 +39,7 @@ impl Table<'_> {
     /// Dealer: shares the correlation for masks `r`.
     pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
         let (n, ring) = (r.len(), dealing.ring());
-        let mut hot = vec![0u64; self.entries.len() * words(n)];
-        for (i, &r) in r.iter().enumerate() {
-            hot[(r & self.index_mask()) as usize * words(n) + i / 64] |= 1 << (i % 64);
-        }
+        let hot = one_hot(&from_values(r, self.entries.len().trailing_zeros() as usize), words(n));
         // The client's bit at the hot position, which sits in one plane of all.
         let mut negative = vec![0u64; words(n)];
         for hot in hot.chunks_exact(words(n)) {
@@ -93,4 +90,15 @@ impl Table<'_> {
         let result = |i: usize| ring.reduce(opened[i].wrapping_mul(sigma[i]).wrapping_sub(products[i]));
         Ok((0..n).map(result).collect())
     }
+}
+
+/// Planes of the one-hot vectors of values given by their bit planes, by doubling: no index depends on a value.
+fn one_hot(bits: &[u64], stride: usize) -> Vec<u64> {
+    let mut hot = vec![u64::MAX; stride];
+    for bit in bits.chunks_exact(stride) {
+        let half = hot.chunks_exact(stride);
+        let zero = half.clone().flat_map(|h| h.iter().zip(bit).map(|(h, b)| h & !b));
+        hot = zero.chain(half.flat_map(|h| h.iter().zip(bit).map(|(h, b)| h & b))).collect();
+    }
+    hot
 }

@@ -188,6 +188,27 @@ pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec
     cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
 }
 
+/// Runs both engines; checks results, who learns them, bytes and rounds.
+pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
+    let expected = reference(plan, weights, inputs);
+    let outcome = two_party(plan, weights, inputs, reveal_to);
+    let ring = plan.ring.bits();
+    for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
+        match outputs {
+            Some(values) => {
+                assert!(reveal_to.includes(role));
+                assert_eq!(*values, expected, "l={ring}, {role:?}");
+            }
+            None => assert!(!reveal_to.includes(role)),
+        }
+    }
+    let total = Schedule::new(plan, reveal_to).total();
+    assert_eq!(payload(outcome.server_traffic), total.server_sends, "server bytes, l={ring}");
+    assert_eq!(payload(outcome.client_traffic), total.client_sends, "client bytes, l={ring}");
+    assert_eq!(outcome.server_traffic.rounds, total.rounds, "rounds, l={ring}");
+    assert_eq!(outcome.client_traffic.rounds, total.rounds, "rounds, l={ring}");
+}
+
 /// Payload bytes without frame headers.
 pub fn payload(traffic: Traffic) -> usize {
     traffic.bytes_sent as usize - traffic.frames_sent as usize * HEADER_BYTES

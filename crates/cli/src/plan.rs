@@ -1,0 +1,46 @@
+//! `privet plan`: what a model becomes and costs.
+
+use privet::explain::explain;
+use privet::model::{self, Accuracy, PLAN_FILE};
+use privet::{Plan, RevealTo};
+
+use crate::args::{Engine, LoweringArgs, PlanArgs};
+use crate::commands::{lower, print_line};
+use crate::exit::{Code, Failure};
+use crate::show::json::PlanResult;
+use crate::show::observe::Terminal;
+use crate::show::{self, print};
+
+pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+    let (plan, calibration) = read(args)?;
+    let reveal_to = match args.engine {
+        Engine::TwoParty => Some(RevealTo::from(args.reveal_to)),
+        Engine::Cleartext => None,
+    };
+    let explanation = explain(&plan, reveal_to);
+    if args.json {
+        return print_line(&PlanResult { explanation: &explanation, calibration: calibration.as_ref() });
+    }
+    print(&show::plan::describe(&explanation, args.all))?;
+    calibration.map_or(Ok(()), |accuracy| print(&show::accuracy_line(&accuracy)))
+}
+
+/// Compiles an ONNX file, or reads a plan that was compiled before.
+fn read(args: &PlanArgs) -> anyhow::Result<(Plan, Option<Accuracy>)> {
+    let path = &args.model;
+    let file = if path.is_dir() { path.join(PLAN_FILE) } else { path.clone() };
+    let is_plan = path.is_dir() || path.extension().is_some_and(|e| e == "privet");
+    if !is_plan {
+        let _spinner = Terminal::new().spinner("compiling");
+        let model = lower(path, &args.lowering)?;
+        return Ok((model.plan, model.accuracy));
+    }
+    if args.lowering != LoweringArgs::default() {
+        let text = format!(
+            "{} is compiled already: options about compiling go with the ONNX model, or with privet compile",
+            path.display()
+        );
+        return Err(Failure::error(Code::Usage, text));
+    }
+    Ok((model::load_plan(&file)?, None))
+}

@@ -1,0 +1,263 @@
+//! What a plan is and costs, layer by layer: shapes, ranges, widths, rounds, bytes, and what is opened to whom.
+//!
+//! Everything follows from the plan alone, before anything runs. Bytes are payload: frames add their headers, sessions
+//! their greetings. Costs are those of the schedule, which the engine keeps to exactly.
+
+use privet_plan::{Op, Plan, Post, RangeSource};
+use privet_protocols::masked::{self, Cost, Instruction, RevealTo, Schedule};
+use serde::Serialize;
+
+use crate::postprocess;
+
+/// A plan explained.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Name of the model.
+    pub model: String,
+    /// `2pc` or `cleartext`.
+    pub engine: &'static str,
+    /// Hexadecimal digest of the plan.
+    pub digest: String,
+    /// Ring width in bits.
+    pub ring: u32,
+    /// Fractional bits of inputs, weights and truncated wires.
+    pub frac_bits: u8,
+    /// Values of all private tensors.
+    pub parameters: usize,
+    /// Multiplications with weights and of wires.
+    pub multiply_accumulates: u64,
+    /// Outputs of the model.
+    pub outputs: Vec<Output>,
+    /// Steps and revealed outputs, in execution order.
+    pub rows: Vec<Row>,
+    /// Sums over the rows.
+    pub totals: Costs,
+    /// Bytes of masked weights that every client gets once; none in the clear.
+    pub masked_weights: usize,
+}
+
+/// An output.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Output {
+    /// Name in the model.
+    pub name: String,
+    /// The float function that the receiver applies to what is revealed, if the model ends in one.
+    pub final_function: Option<&'static str>,
+}
+
+/// A step, or the revealing of an output.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Index of the step; of an output's wire where it is revealed.
+    pub step: usize,
+    /// The model's layer or output.
+    pub layer: String,
+    /// The operation, or `reveal`.
+    pub op: &'static str,
+    /// Shape of the result.
+    pub shape: Vec<usize>,
+    /// Fractional bits of the result.
+    pub frac_bits: u8,
+    /// Signed width that the result is safe for.
+    pub range_bits: u8,
+    /// Where the range comes from: `full`, `proved` or `calibrated`.
+    pub range_source: &'static str,
+    /// Bits between the largest magnitude that calibration saw and the range.
+    pub head_room: Option<u8>,
+    /// Width of the step's comparisons.
+    pub width: Option<u8>,
+    /// What it costs, openings of its operands included.
+    #[serde(flatten)]
+    pub costs: Costs,
+    /// What is opened for it.
+    pub opened: Option<Opened>,
+}
+
+/// Something that a party gets to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Opened {
+    /// `masked` (uniformly random, whatever the value) or `value`.
+    pub what: &'static str,
+    /// `server`, `client` or `both`.
+    pub to: &'static str,
+}
+
+/// Rounds and payload bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// Rounds of communication.
+    pub rounds: u64,
+    /// Online, from server to client.
+    pub server_sends: usize,
+    /// Online, from client to server.
+    pub client_sends: usize,
+    /// Offline, from dealer to server.
+    pub dealt: usize,
+    /// One-time material that the server stores.
+    pub server_stores: usize,
+    /// One-time material that the client stores, next to its seed.
+    pub client_stores: usize,
+}
+
+impl Costs {
+    /// Whether nothing is sent or stored.
+    pub fn is_free(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, cost: Cost) {
+        self.rounds += cost.rounds;
+        self.server_sends += cost.server_sends;
+        self.client_sends += cost.client_sends;
+        self.dealt += cost.dealt;
+        self.server_stores += cost.server_stores;
+        self.client_stores += cost.client_stores;
+    }
+}
+
+/// Explains a validated plan: on the masked engine with outputs revealed as `reveal_to` says, or in the clear.
+pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
+    let (rows, total) = match reveal_to {
+        Some(reveal_to) => masked_rows(plan, reveal_to),
+        None => ((0..plan.steps.len()).map(|i| row(plan, i)).collect(), Cost::default()),
+    };
+    let mut totals = Costs::default();
+    totals.add(total);
+    let output = |o: &privet_plan::OutputSpec| Output {
+        name: o.name.clone(),
+        final_function: (o.post != Post::None).then(|| postprocess::name(o.post)),
+    };
+    Explanation {
+        model: plan.model.clone(),
+        engine: if reveal_to.is_some() { "2pc" } else { "cleartext" },
+        digest: plan.digest().to_string(),
+        ring: plan.ring.bits(),
+        frac_bits: plan.frac_bits,
+        parameters: plan.params.iter().map(|p| p.shape.iter().product::<usize>()).sum(),
+        multiply_accumulates: plan.multiply_accumulates() as u64,
+        outputs: plan.outputs.iter().map(output).collect(),
+        rows,
+        totals,
+        masked_weights: reveal_to.map_or(0, |_| masked::masked_weights_len(plan)),
+    }
+}
+
+/// One row per step and output; an opening belongs to the step that needs it.
+fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
+    let schedule = Schedule::new(plan, reveal_to);
+    let mut rows = Vec::new();
+    let mut pending = Cost::default();
+    for (instruction, cost) in &schedule.instructions {
+        pending += *cost;
+        let mut row = match instruction {
+            Instruction::Open(_) => continue,
+            Instruction::Step(i) => row(plan, *i),
+            Instruction::Reveal(o) => {
+                let output = &plan.outputs[*o];
+                let (layer, op) = (output.name.clone(), "reveal");
+                Row { layer, op, width: None, ..row(plan, output.wire.index()) }
+            }
+        };
+        let cost = std::mem::take(&mut pending);
+        row.costs.add(cost);
+        row.opened = match (instruction, cost.server_sends > 0, cost.client_sends > 0) {
+            (Instruction::Reveal(_), ..) => Some(Opened { what: "value", to: name(reveal_to) }),
+            (_, true, true) => Some(Opened { what: "masked", to: "both" }),
+            (_, true, false) => Some(Opened { what: "masked", to: "client" }),
+            (_, false, true) => Some(Opened { what: "masked", to: "server" }),
+            (_, false, false) => None,
+        };
+        rows.push(row);
+    }
+    (rows, schedule.total())
+}
+
+fn name(reveal_to: RevealTo) -> &'static str {
+    match reveal_to {
+        RevealTo::Client => "client",
+        RevealTo::Server => "server",
+        RevealTo::Both => "both",
+    }
+}
+
+/// A step without its costs.
+fn row(plan: &Plan, index: usize) -> Row {
+    let step = &plan.steps[index];
+    let (range_source, head_room) = match step.range.source {
+        RangeSource::FullWidth => ("full", None),
+        RangeSource::Proved => ("proved", None),
+        RangeSource::Calibrated { seen } => ("calibrated", Some(step.range.bits.saturating_sub(seen))),
+    };
+    let width = match step.op {
+        Op::Relu { width, .. }
+        | Op::NonNegative { width }
+        | Op::Select { width }
+        | Op::MaxPool { width, .. } => Some(width),
+        _ => None,
+    };
+    Row {
+        step: index,
+        layer: step.name.clone(),
+        op: step.op.name(),
+        shape: step.shape.clone(),
+        frac_bits: step.frac_bits,
+        range_bits: step.range.bits,
+        range_source,
+        head_room,
+        width,
+        costs: Costs::default(),
+        opened: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::{CompileOptions, compile};
+
+    fn digits(calibrate: bool) -> Plan {
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/digits");
+        let calibrate = if calibrate { vec![assets.join("7.png")] } else { Vec::new() };
+        let preprocess = Some(assets.join("preprocess.toml").to_str().unwrap().to_owned());
+        let options = CompileOptions { calibrate, preprocess, ..CompileOptions::default() };
+        compile(&assets.join("digits.onnx"), &options).unwrap().plan
+    }
+
+    #[test]
+    fn rows_add_up_to_the_schedule() {
+        let plan = digits(false);
+        for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
+            let explanation = explain(&plan, Some(reveal_to));
+            let mut expected = Costs::default();
+            expected.add(Schedule::new(&plan, reveal_to).total());
+            assert_eq!(explanation.totals, expected);
+            let sum =
+                |part: fn(&Costs) -> usize| explanation.rows.iter().map(|r| part(&r.costs)).sum::<usize>();
+            assert_eq!(sum(|c| c.server_sends), expected.server_sends);
+            assert_eq!(sum(|c| c.client_sends), expected.client_sends);
+            assert_eq!(sum(|c| c.dealt), expected.dealt);
+            assert_eq!(sum(|c| c.server_stores), expected.server_stores);
+            assert_eq!(sum(|c| c.client_stores), expected.client_stores);
+            assert_eq!(explanation.rows.iter().map(|r| r.costs.rounds).sum::<u64>(), expected.rounds);
+            let values: Vec<_> =
+                explanation.rows.iter().filter_map(|r| r.opened).filter(|o| o.what == "value").collect();
+            assert_eq!(values, [Opened { what: "value", to: name(reveal_to) }]);
+            assert!(explanation.rows.iter().all(|r| r.opened.is_some() == (r.costs.rounds > 0)));
+        }
+    }
+
+    #[test]
+    fn widths_and_head_room_follow_from_ranges() {
+        let full = explain(&digits(false), None);
+        assert!(full.totals.is_free() && full.masked_weights == 0);
+        assert!(full.rows.iter().all(|r| r.range_source == "full" && r.head_room.is_none()));
+        let relu = full.rows.iter().find(|r| r.op == "relu").unwrap();
+        assert_eq!(relu.width, Some(63));
+        let narrow = explain(&digits(true), None);
+        let input = &narrow.rows[0];
+        assert_eq!((input.op, input.range_source, input.head_room), ("input", "calibrated", Some(2)));
+        assert!(narrow.rows.iter().filter_map(|r| r.width).all(|width| u32::from(width) < narrow.ring));
+    }
+}
