@@ -106,7 +106,7 @@ impl Gemm {
         let c = ctx.wire(2, "C")?;
         let c = if self.beta == 1.0 { c } else { ctx.scale(c, "beta", &scalar(self.beta))? };
         let shape = ctx.shape();
-        Ok(ctx.broadcast(c, shape))
+        ctx.broadcast(c, shape)
     }
 }
 

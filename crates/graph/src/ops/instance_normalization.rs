@@ -83,7 +83,7 @@ impl Operator for InstanceNormalization {
         let factor = ctx.param("scale", &scale, base)?;
         let root = ctx.emit(Op::Scale { factor }, &[root], few.clone(), frac_bits + base);
         let root = ctx.emit(Op::Trunc { shift: base }, &[root], few, frac_bits);
-        let y = scaled(ctx, centred, root);
+        let y = scaled(ctx, centred, root)?;
         let y = ctx.add_param(y, "B", &shift)?;
         Ok(vec![ctx.reshape(y, shape)])
     }
@@ -126,7 +126,7 @@ impl Operator for MeanVarianceNormalization {
         let (base, ring) = (i64::from(ctx.base()), i64::from(ctx.ring_bits()));
         let least_bits = (6 * base + 20 - 2 * (ring - 4)).max(0) as u32;
         let (centred, root) = statistics(ctx, x, DEVIATION * DEVIATION, 1 << least_bits.min(40))?;
-        let y = scaled(ctx, centred, root);
+        let y = scaled(ctx, centred, root)?;
         let y = ctx.reshape(y, &moved);
         Ok(vec![ctx.transpose(y, &inverse(&perm))])
     }
@@ -175,10 +175,10 @@ fn statistics(
     let shape = ctx.shape_of(x).to_vec();
     let count = shape[2];
     let mean = ctx.mean_axis(x, 2)?;
-    let mean = ctx.gather(mean, 2, &vec![0; count]);
+    let mean = ctx.repeat(mean, 2, count)?;
     let centred = ctx.combine(&[(x, 1), (mean, -1)], 0)?;
     let squares = ctx.multiply(centred, centred);
-    let sum = ctx.sum_axis(squares, 2);
+    let sum = ctx.sum_axis(squares, 2)?;
     // Dividing by a power of two is enough: the rest of 1/count goes into the factor.
     let whole = (count as u64).ilog2();
     let rest = count as f64 / f64::from(whole).exp2();
@@ -200,11 +200,11 @@ fn statistics(
 }
 
 /// Every row times its factor.
-fn scaled(ctx: &mut Lowering<'_>, rows: WireId, factors: WireId) -> WireId {
+fn scaled(ctx: &mut Lowering<'_>, rows: WireId, factors: WireId) -> Result<WireId, OpError> {
     let shape = ctx.shape_of(rows).to_vec();
-    let factors = ctx.gather(factors, 2, &vec![0; shape[2]]);
+    let factors = ctx.repeat(factors, 2, shape[2])?;
     let frac_bits = ctx.frac_bits(rows) + ctx.frac_bits(factors);
-    ctx.emit(Op::Multiply, &[rows, factors], shape, frac_bits)
+    Ok(ctx.emit(Op::Multiply, &[rows, factors], shape, frac_bits))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Operator for Pad {
                 let size = ctx.shape_of(x)[axis];
                 let pads = pads_of(&ctx.operands(), &ctx.operands().get(0, "data")?.shape)?;
                 let sources = pads.sources(self.mode, axis, size, ctx.shape()[axis]);
-                x = ctx.gather(x, axis, &sources);
+                x = ctx.gather(x, axis, &sources)?;
             }
             return Ok(vec![x]);
         }

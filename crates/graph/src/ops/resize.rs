@@ -83,7 +83,7 @@ impl Operator for Resize {
         for at in order(&resizes) {
             let rows: Vec<Vec<(usize, f64)>> =
                 weights[at].iter().map(|row| row.clone().unwrap_or_default()).collect();
-            wire = ctx.interpolate(wire, at, &rows);
+            wire = ctx.interpolate(wire, at, &rows)?;
         }
         match self.frame(&weights) {
             Some(frame) => Ok(vec![ctx.add_param(wire, "extrapolation", &frame)?]),
