@@ -67,7 +67,12 @@ impl Operator for Lrn {
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let Self { alpha, beta, bias, .. } = *self;
-        if !(alpha > 0.0 && bias > 0.0 && (0.0..=4.0).contains(&beta)) {
+        if !(alpha > 0.0
+            && alpha.is_finite()
+            && bias > 0.0
+            && bias.is_finite()
+            && (0.0..=4.0).contains(&beta))
+        {
             return Err(OpError::unsupported(
                 format!("alpha = {alpha}, bias = {bias}, beta = {beta}"),
                 "a positive alpha and bias, and a beta from 0 to 4",
