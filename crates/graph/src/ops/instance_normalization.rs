@@ -185,16 +185,17 @@ fn statistics(
     let units = ctx.shifted_down(sum, whole);
     let one = (2.0 * f64::from(ctx.base())).exp2();
     let epsilon = (epsilon * one * rest).round();
-    if !(0.0..f64::from(1u32 << 31) * one).contains(&epsilon) {
+    let (most_bits, frac_bits) = (2 * u32::from(ctx.base()) + 16, ctx.base() + 8);
+    // Below the highest power of two of the square root's domain.
+    if !(0.0..f64::from(most_bits - 1).exp2()).contains(&epsilon) {
         return Err(OpError::unsupported(
             format!("epsilon = {}", epsilon / one / rest),
-            "a small positive epsilon",
+            "an epsilon from 0 to 2^14",
         ));
     }
     let epsilon = (epsilon as i64).max(least);
     let units = ctx.integers(&[(units, 1)], epsilon, 0);
     let factor = (one * rest).sqrt();
-    let (most_bits, frac_bits) = (2 * u32::from(ctx.base()) + 16, ctx.base() + 8);
     let root = ctx.inverse_square_root(units, epsilon, most_bits, factor, frac_bits)?;
     Ok((centred, root))
 }
