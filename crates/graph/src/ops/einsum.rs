@@ -39,6 +39,12 @@ impl Operator for Einsum {
         Ok(vec![y.as_standard_layout().into_owned().into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let shapes: Vec<&[usize]> = inputs.0.iter().flatten().map(|f| f.shape.as_slice()).collect();
+        let products = Equation::new(&self.equation, &shapes).map_or(0, |equation| equation.products());
+        products.saturating_add(results[0].len())
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let factors = (0..ctx.operands().len())
             .map(|i| Factor::operand(ctx, i, "operand"))
