@@ -35,6 +35,11 @@ impl Fact {
         Self { dtype: value.dtype(), shape: value.shape().to_vec(), value: Some(value) }
     }
 
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().fold(1, |product, &d| d.saturating_mul(product))
+    }
+
     /// The known value, or an error saying that `what` must not depend on the inputs.
     pub fn known(&self, what: &'static str) -> Result<&Tensor, OpError> {
         self.value.as_deref().ok_or_else(|| {
@@ -118,6 +123,12 @@ pub trait Operator: Any + Debug + Send + Sync {
 
     /// The results in float; operands satisfy [`Self::facts`].
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError>;
+
+    /// About how many operations [`Self::eval`] takes, for folding to be bounded.
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let facts = inputs.0.iter().copied().flatten().chain(results);
+        facts.fold(0, |sum, fact| fact.len().saturating_add(sum))
+    }
 
     /// Appends plan steps; returns one wire per result.
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError>;

@@ -170,7 +170,7 @@ impl Lowering<'_> {
     /// Sum over `axis` divided by its length, at the scale of the operand, rounded to nearest; the axis stays with length 1.
     pub(crate) fn mean_axis(&mut self, x: WireId, axis: usize) -> Result<WireId, OpError> {
         let (count, frac_bits) = (self.shape_of(x)[axis], self.frac_bits(x));
-        let sum = self.sum_axis(x, axis);
+        let sum = self.sum_axis(x, axis)?;
         if count == 1 {
             return Ok(sum);
         }

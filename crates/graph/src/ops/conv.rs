@@ -52,6 +52,11 @@ impl Operator for Conv {
         Ok(vec![convolve(x, w, bias, self.groups as usize, &plane).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let filter = inputs.optional(1).map_or(1, |w| w.len() / w.shape[0].max(1));
+        results[0].len().saturating_mul(filter)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let x = ctx.at_base(x);

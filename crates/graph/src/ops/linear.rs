@@ -55,6 +55,11 @@ impl Operator for Linear {
         Ok(vec![array(&shape, y.into_iter().collect()).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let inner = inputs.optional(0).and_then(|x| x.shape.last().copied()).unwrap_or(1);
+        results[0].len().saturating_mul(inner)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let x = ctx.at_base(x);
