@@ -12,7 +12,7 @@ pub(super) use privet_graph::Compiled as Lowered;
 
 use super::calibrate::{Calibration, declare};
 use super::declared::Declared;
-use super::{Model, ModelError};
+use super::{Model, ModelError, check_size};
 use crate::input::{load_labels, preprocess_from_str_or_file};
 
 /// Fractional bits in a 64-bit ring without calibration, and the most that is chosen for a narrower one.
@@ -56,8 +56,14 @@ pub struct CompileOptions {
 ///
 /// # Errors
 /// A file is missing or malformed, an operator is not supported, or values need a wider ring; the message names the
-/// layer and the width.
+/// layer and the width. A plan that is too large for readers of its file is refused.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
+    let model = lower(model, options)?;
+    check_size(&model.plan)?;
+    Ok(model)
+}
+
+fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let ring = options.ring.map(Ring::new).transpose()?;
     check_options(options, ring)?;
     let preprocess = match &options.preprocess {

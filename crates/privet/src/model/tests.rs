@@ -230,6 +230,23 @@ fn a_directory_keeps_plan_and_weights_apart_and_is_checked() {
 }
 
 #[test]
+fn a_plan_that_nobody_would_read_is_refused_while_compiling() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = dir.path().join("labels.txt");
+    let at = |bytes: usize| {
+        fs::write(&labels, "x".repeat(bytes)).unwrap();
+        compile(&digits("digits.onnx"), &CompileOptions { labels: Some(labels.clone()), ..options() })
+    };
+    let mut model = at(MAX_PLAN_BYTES - 10_000).unwrap();
+    model.save(dir.path()).unwrap();
+    assert!(LoadedModel::load(dir.path()).is_ok());
+    let error = at(MAX_PLAN_BYTES).err().unwrap().to_string();
+    assert!(error.contains("at most 16777216 are accepted") && error.contains("--labels"), "{error}");
+    model.plan.labels.push("x".repeat(10_000));
+    assert!(matches!(model.save(dir.path()), Err(ModelError::PlanSize { bytes }) if bytes > MAX_PLAN_BYTES));
+}
+
+#[test]
 fn inputs_are_named_in_refusals() {
     let model = compile(&digits("digits.onnx"), &options()).unwrap();
     let plan = &model.plan;
