@@ -110,7 +110,7 @@ pub enum ModelError {
         value: f32,
         /// Its position in row-major order.
         index: usize,
-        /// Signed width that the value needs; more than any ring has if it is no number.
+        /// Signed width that the value needs.
         needed: u32,
         /// Width that the plan declares safe for this input.
         bits: u32,
