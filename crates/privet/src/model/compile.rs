@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use privet_graph::Graph;
+use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
@@ -86,8 +86,11 @@ fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
             preprocess: preprocess.clone(),
             labels: labels.clone(),
         };
-        let lowered = privet_graph::compile(graph, &graph_options)
-            .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
+        let lowered = privet_graph::compile(graph, &graph_options).map_err(|source| match source {
+            // Nothing else names inputs, and a name that is none is wrong usage, as it is of --input-range.
+            GraphError::NoSuchInput { .. } => ModelError::Options(format!("--input-shape: {source}")),
+            source => ModelError::Graph { path: model.to_owned(), source: Box::new(source) },
+        })?;
         if options.preprocess.is_some() {
             check_fit(&lowered.plan)?;
         }

@@ -277,6 +277,9 @@ fn a_model_file_that_is_missing_or_damaged_is_named() {
     let shaped = CompileOptions { input_shapes: vec!["1,1,9,8".to_owned()], ..options() };
     let error = compile(&digits("digits.onnx"), &shaped).err().unwrap().to_string();
     assert!(error.contains("--input-shape") && error.contains("image"), "{error}");
+    let unknown = CompileOptions { input_shapes: vec!["picture=1,1,8,8".to_owned()], ..options() };
+    let error = compile(&digits("digits.onnx"), &unknown).err().unwrap();
+    assert!(matches!(&error, ModelError::Options(text) if text.contains("picture")), "{error}");
 }
 
 #[test]
