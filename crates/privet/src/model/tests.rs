@@ -160,6 +160,12 @@ fn calibration_inputs_that_do_not_fit_are_named() {
         "{error}"
     );
     assert!(error.contains("input \"image\""), "{error}");
+    // Not calibration's fault: no margin and no other inputs would help.
+    let input_ranges = vec!["-1e4,1e4".to_owned()];
+    let wide =
+        CompileOptions { ring: Some(24), frac_bits: Some(10), input_ranges, ..CompileOptions::default() };
+    let error = calibrated(wide).err().unwrap().to_string();
+    assert!(error.contains("--input-range: plan step 0") && error.contains("needs 25 bits"), "{error}");
 }
 
 #[test]
