@@ -4,7 +4,8 @@
 //! their greetings. Costs are those of the schedule, which the engine keeps to exactly.
 
 use privet_plan::{Op, Plan, Post, RangeSource, WireId};
-use privet_protocols::masked::{self, Cost, Instruction, RevealTo, Schedule};
+pub use privet_protocols::masked::Cost;
+use privet_protocols::masked::{self, Instruction, RevealTo, Schedule};
 use serde::Serialize;
 
 use crate::postprocess;
@@ -31,7 +32,7 @@ pub struct Explanation {
     /// Steps and revealed outputs, in execution order.
     pub rows: Vec<Row>,
     /// Sums over the rows.
-    pub totals: Costs,
+    pub totals: Cost,
     /// Bytes of masked weights that every client gets once; none in the clear.
     pub masked_weights: usize,
 }
@@ -68,7 +69,7 @@ pub struct Row {
     pub width: Option<u8>,
     /// What it costs, openings of operands that it needs included, or an early opening of its result.
     #[serde(flatten)]
-    pub costs: Costs,
+    pub costs: Cost,
     /// What is opened for it.
     pub opened: Option<Opened>,
 }
@@ -82,47 +83,12 @@ pub struct Opened {
     pub to: &'static str,
 }
 
-/// Rounds and payload bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Costs {
-    /// Rounds of communication.
-    pub rounds: u64,
-    /// Online, from server to client.
-    pub server_sends: usize,
-    /// Online, from client to server.
-    pub client_sends: usize,
-    /// Offline, from dealer to server.
-    pub dealt: usize,
-    /// One-time material that the server stores.
-    pub server_stores: usize,
-    /// One-time material that the client stores, next to its seed.
-    pub client_stores: usize,
-}
-
-impl Costs {
-    /// Whether nothing is sent or stored.
-    pub fn is_free(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn add(&mut self, cost: Cost) {
-        self.rounds += cost.rounds;
-        self.server_sends += cost.server_sends;
-        self.client_sends += cost.client_sends;
-        self.dealt += cost.dealt;
-        self.server_stores += cost.server_stores;
-        self.client_stores += cost.client_stores;
-    }
-}
-
 /// Explains a validated plan: on the masked engine with outputs revealed as `reveal_to` says, or in the clear.
 pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
-    let (rows, total) = match reveal_to {
+    let (rows, totals) = match reveal_to {
         Some(reveal_to) => masked_rows(plan, reveal_to),
         None => ((0..plan.steps.len()).map(|i| row(plan, i)).collect(), Cost::default()),
     };
-    let mut totals = Costs::default();
-    totals.add(total);
     let output = |o: &privet_plan::OutputSpec| Output {
         name: o.name.clone(),
         final_function: (o.post != Post::None).then(|| postprocess::name(o.post)),
@@ -181,7 +147,7 @@ fn needs(plan: &Plan, instruction: &Instruction, wires: &[WireId]) -> bool {
 
 /// Adds to what a row costs; whatever is sent before the outputs is masked.
 fn charge(row: &mut Row, cost: Cost) {
-    row.costs.add(cost);
+    row.costs += cost;
     let to = match (row.costs.server_sends > 0, row.costs.client_sends > 0) {
         (true, true) => "both",
         (true, false) => "client",
@@ -224,7 +190,7 @@ fn row(plan: &Plan, index: usize) -> Row {
         range_source,
         head_room,
         width,
-        costs: Costs::default(),
+        costs: Cost::default(),
         opened: None,
     }
 }
@@ -249,11 +215,10 @@ mod tests {
         let plan = digits(false);
         for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
             let explanation = explain(&plan, Some(reveal_to));
-            let mut expected = Costs::default();
-            expected.add(Schedule::new(&plan, reveal_to).total());
+            let expected = Schedule::new(&plan, reveal_to).total();
             assert_eq!(explanation.totals, expected);
             let sum =
-                |part: fn(&Costs) -> usize| explanation.rows.iter().map(|r| part(&r.costs)).sum::<usize>();
+                |part: fn(&Cost) -> usize| explanation.rows.iter().map(|r| part(&r.costs)).sum::<usize>();
             assert_eq!(sum(|c| c.server_sends), expected.server_sends);
             assert_eq!(sum(|c| c.client_sends), expected.client_sends);
             assert_eq!(sum(|c| c.dealt), expected.dealt);
@@ -295,7 +260,7 @@ mod tests {
         let bytes = plan.ring.packed_len(4);
         let product = costly[1];
         assert_eq!(product.opened, Some(Opened { what: "masked", to: "both" }));
-        let Costs { rounds, server_sends, client_sends, .. } = product.costs;
+        let Cost { rounds, server_sends, client_sends, .. } = product.costs;
         assert_eq!((rounds, server_sends, client_sends), (1, bytes, bytes));
         let mut instructions = Schedule::new(&plan, RevealTo::Client).instructions.into_iter();
         let (_, relu) = instructions.find(|(i, _)| *i == Instruction::Step(costly[2].step)).unwrap();
