@@ -133,10 +133,11 @@ impl Calibration<'_> {
     ) -> Result<Attempt, ModelError> {
         let Lowered { mut plan, weights, float } = lowered;
         let declared = self.declared.encode(&plan)?;
-        let evidence = Evidence { declared: &declared, maxima: None, margin: 1 };
-        let misfit = |e| ModelError::Calibration(Box::new(e));
         // What is declared or proved already binds the calibration inputs.
-        Ranges::derive(&plan, &weights, &evidence).assign(&mut plan).map_err(misfit)?;
+        declare(&mut plan, &weights, &declared)?;
+        if let Some(ring) = self.ring {
+            declare(&mut Plan { ring, ..plan.clone() }, &weights, &declared)?;
+        }
         let mut maxima = vec![0u64; plan.steps.len()];
         let mut accuracy = Accuracy { inputs: self.files.len(), ..Accuracy::default() };
         for (path, float) in self.files.iter().zip(&reference.outputs) {
@@ -153,7 +154,8 @@ impl Calibration<'_> {
             Some(ring) => narrowed(&plan, &weights, &ranges, ring),
             None => smallest(&plan, &weights, &ranges),
         };
-        let model = Model { plan: plan.map_err(misfit)?, weights, float, accuracy: None };
+        let plan = plan.map_err(|e| ModelError::Calibration(Box::new(e)))?;
+        let model = Model { plan, weights, float, accuracy: None };
         Ok(Attempt { model, accuracy })
     }
 }

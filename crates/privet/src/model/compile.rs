@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use privet_graph::Graph;
+use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
@@ -12,7 +12,7 @@ pub(super) use privet_graph::Compiled as Lowered;
 
 use super::calibrate::{Calibration, declare};
 use super::declared::Declared;
-use super::{Model, ModelError};
+use super::{Model, ModelError, check_size};
 use crate::input::{load_labels, preprocess_from_str_or_file};
 
 /// Fractional bits in a 64-bit ring without calibration, and the most that is chosen for a narrower one.
@@ -56,8 +56,14 @@ pub struct CompileOptions {
 ///
 /// # Errors
 /// A file is missing or malformed, an operator is not supported, or values need a wider ring; the message names the
-/// layer and the width.
+/// layer and the width. A plan that is too large for readers of its file is refused.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
+    let model = lower(model, options)?;
+    check_size(&model.plan)?;
+    Ok(model)
+}
+
+fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let ring = options.ring.map(Ring::new).transpose()?;
     check_options(options, ring)?;
     let preprocess = match &options.preprocess {
@@ -80,8 +86,11 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
             preprocess: preprocess.clone(),
             labels: labels.clone(),
         };
-        let lowered = privet_graph::compile(graph, &graph_options)
-            .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
+        let lowered = privet_graph::compile(graph, &graph_options).map_err(|source| match source {
+            // Nothing else names inputs, and a name that is none is wrong usage, as it is of --input-range.
+            GraphError::NoSuchInput { .. } => ModelError::Options(format!("--input-shape: {source}")),
+            source => ModelError::Graph { path: model.to_owned(), source: Box::new(source) },
+        })?;
         if options.preprocess.is_some() {
             check_fit(&lowered.plan)?;
         }
