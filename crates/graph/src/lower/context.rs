@@ -321,9 +321,20 @@ impl<'a> Lowering<'a> {
     /// Multiplies with a private constant that broadcasts to the wire's shape.
     pub fn scale(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
         let wire = self.at_base(wire);
-        let factor = self.param(suffix, values, self.base())?;
+        let bits = self.factor_bits(values);
+        let factor = self.param(suffix, values, bits)?;
         let shape = self.shape_of(wire).to_vec();
-        Ok(self.emit(Op::Scale { factor }, &[wire], shape, 2 * self.base()))
+        Ok(self.emit(Op::Scale { factor }, &[wire], shape, self.base() + bits))
+    }
+
+    /// Fractional bits of a private factor: f, and more where its largest value is below 2^-5, which f bits would leave few
+    /// digits, as far as the ring has room.
+    pub fn factor_bits(&self, values: &ArrayD<f32>) -> u8 {
+        let base = u32::from(self.base());
+        let room = self.ring_bits().saturating_sub(16 + 2 * base);
+        let largest = values.iter().fold(0.0f64, |largest, &v| largest.max(f64::from(v).abs()));
+        let missing = if largest > 0.0 { (-largest.log2()).floor() - 5.0 } else { 0.0 };
+        (base + (missing.max(0.0) as u32).min(room)) as u8
     }
 
     /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.

@@ -6,12 +6,12 @@ use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
 use privet_plan::interval::Interval;
 use privet_plan::ranges::{Evidence, Ranges};
-use privet_plan::{Plan, PlanError, Weights};
+use privet_plan::{OutputSpec, Plan, PlanError, Weights};
 use privet_protocols::{Silent, cleartext};
 use privet_ring::{Ring, fixed};
 use serde::Serialize;
 
-use super::compile::{DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
+use super::compile::{DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
 use super::declared::Declared;
 use super::{Model, ModelError, fixed_inputs, load_inputs};
 
@@ -73,7 +73,11 @@ impl Calibration<'_> {
         let first = self.lower(*FRAC_BITS.start())?;
         let reference = self.reference(&first)?;
         let most = self.ring.map_or(u32::MAX, |ring| (ring.bits() - 3) / 2);
-        let (mut low, mut high) = (*FRAC_BITS.start(), most.min(*FRAC_BITS.end()));
+        // Whole outputs show no error until one of them differs: nothing to choose fewer bits by.
+        let is_whole = |o: &OutputSpec| first.plan.steps[o.wire.index()].frac_bits == 0;
+        let all_whole = first.plan.outputs.iter().all(is_whole);
+        let least = if all_whole { DEFAULT_FRAC_BITS.min(most) } else { *FRAC_BITS.start() };
+        let (mut low, mut high) = (least, most.min(*FRAC_BITS.end()));
         let (mut precise, mut coarse, mut misfit) = (None, None, None);
         while low <= high {
             let middle = u32::midpoint(low, high);

@@ -94,6 +94,7 @@ fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
         if options.preprocess.is_some() {
             check_fit(&lowered.plan)?;
         }
+        check_labels(&lowered.plan)?;
         Ok(lowered)
     };
     if options.calibrate.is_empty() {
@@ -151,6 +152,21 @@ fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), Mod
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses labels of which no output has as many classes, or one more for the background: they would name the wrong ones.
+fn check_labels(plan: &Plan) -> Result<(), ModelError> {
+    let labels = plan.labels.len();
+    let fits = |&size: &usize| size == labels || size == labels + 1;
+    if labels == 0 || plan.outputs.iter().any(|o| plan.shape(o.wire).iter().any(fits)) {
+        return Ok(());
+    }
+    let found: Vec<String> =
+        plan.outputs.iter().map(|o| format!("{} {:?}", o.name, plan.shape(o.wire))).collect();
+    Err(ModelError::Options(format!(
+        "{labels} labels, but no output has as many classes, or one more for the background: {}",
+        found.join(", ")
+    )))
 }
 
 /// Refuses a preprocessing whose pictures fit no input: otherwise the data owner finds out, when it is too late.

@@ -100,7 +100,7 @@ pub enum ModelError {
     /// An input value does not fit the plan.
     #[error(
         "input {name:?}: the value {value} at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
-         is safe for {bits}; compile with fewer --frac-bits, a wider --ring or --input-range, or --calibrate files that cover this \
+         is safe for {bits}; compile with a larger --margin or --input-range, or --calibrate files that cover this \
          input"
     )]
     InputRange {

@@ -294,3 +294,19 @@ fn a_preprocessing_that_cannot_fit_is_refused() {
     let error = compile(&digits("digits.onnx"), &options).err().unwrap().to_string();
     assert!(error.contains("[1, 3, 224, 224]") && error.contains("[1, 1, 8, 8]"), "{error}");
 }
+
+#[test]
+fn labels_that_name_the_wrong_classes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = |count: usize| {
+        let path = dir.path().join(format!("{count}.txt"));
+        fs::write(&path, (0..count).map(|i| format!("{i}\n")).collect::<String>()).unwrap();
+        compile(&digits("digits.onnx"), &CompileOptions { labels: Some(path), ..options() })
+    };
+    // Nine of ten: the first class is the background.
+    assert!(labels(10).is_ok() && labels(9).is_ok());
+    for count in [7, 8, 11] {
+        let error = labels(count).err().unwrap().to_string();
+        assert!(error.contains(&format!("{count} labels")) && error.contains("[1, 10]"), "{error}");
+    }
+}
