@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ops::{Body, If};
 use crate::{
-    Args, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId, element_count,
+    Args, Body, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId,
+    element_count,
 };
 
 /// Elements that folding may compute besides a multiple of what the model holds, so that a small file cannot ask for
@@ -99,16 +99,14 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         for input in node.inputs.iter_mut().flatten() {
             *input = alias.get(input).copied().unwrap_or(*input);
         }
-        if let Some(branches) = node.is::<If>() {
-            let operands = facts.operands(&node)?;
-            let condition = Args(&operands).get(0, "condition").map_err(|error| at(&node, error))?;
-            let body = branches.chosen(condition, node.outputs.len()).map_err(|error| at(&node, error))?;
+        let operands = facts.operands(&node)?;
+        if let Some(body) = node.op.inlined(Args(&operands), node.outputs.len()) {
+            let body = body.map_err(|error| at(&node, error))?;
             let held: usize = body.graph.constants.values().map(|c| c.len()).sum();
             budget.elements = budget.elements.saturating_add(held.saturating_mul(FOLDING_REWRITES));
             splice(graph, &mut facts, &node, body, &mut work)?;
             continue;
         }
-        let operands = facts.operands(&node)?;
         let results = results(&node, &operands, &mut budget).map_err(|error| at(&node, error))?;
         if node.op.is_identity(Args(&operands))
             && let Some(Some(operand)) = node.inputs.first()

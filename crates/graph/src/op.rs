@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use privet_plan::{Post, WireId};
 
-use crate::{DType, Lowering, OpError, Tensor};
+use crate::{Body, DType, Lowering, OpError, Tensor};
 
 /// What is known about a value before the model runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +140,11 @@ pub trait Operator: Any + Debug + Send + Sync {
 
     /// What this operator does to operand `operand` if that is the same affine map on every element of a channel.
     fn affine(&self, _operand: usize, _channel: Channel<'_>, _inputs: Args<'_, Fact>) -> Option<Affine> {
+        None
+    }
+
+    /// The nodes that stand in this one's place once its operands' facts are known: a chosen branch.
+    fn inlined(&self, _inputs: Args<'_, Fact>, _results: usize) -> Option<Result<&Body, OpError>> {
         None
     }
 

@@ -11,8 +11,8 @@ use privet_protocols::{Silent, cleartext};
 use privet_ring::{Ring, fixed};
 use serde::Serialize;
 
-use super::compile::{DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
 use super::declared::Declared;
+use super::options::{DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
 use super::{Model, ModelError, fixed_inputs, load_inputs};
 
 /// How far a model's integers are from float on the calibration inputs, before the receiver's final functions.

@@ -9,6 +9,7 @@ mod calibrate;
 mod compile;
 mod declared;
 mod inputs;
+mod options;
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read};
@@ -26,9 +27,10 @@ use crate::files;
 use crate::input::InputError;
 
 pub use calibrate::Accuracy;
-pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN, compile};
+pub use compile::compile;
 use inputs::names;
 pub use inputs::{NamedFile, fixed_inputs, load_inputs};
+pub use options::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN};
 
 /// File name of the plan in a model's directory.
 pub const PLAN_FILE: &str = "plan.privet";
