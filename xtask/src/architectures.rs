@@ -237,7 +237,8 @@ fn original(name: &str, light: &Path) -> Result<String> {
             let Tensor::F32(expected) = privet_onnx::parse_tensor(&bytes)? else {
                 bail!("its output is not float")
             };
-            let found = decode(&model.plan, &revealed).map_err(anyhow::Error::msg)?.remove(0).values;
+            let found =
+                decode(&model.plan, &revealed).map_err(anyhow::Error::msg)?.remove(0).values.to_floats();
             let expected = expected.mapv(f64::from);
             let error =
                 largest(found.shape(), expected.shape(), found.iter().copied(), expected.iter().copied())?;

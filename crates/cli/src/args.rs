@@ -74,7 +74,8 @@ model in float, before a final softmax or sigmoid, in relation to the output's l
 to 24 fractional bits are chosen that keep it within --tolerance, then the smallest ring.
 
 Ranges are public: with --calibrate or --input-range the plan tells everyone a few bits per layer about the
-weights and the calibration inputs. Without both it does not depend on them.";
+weights and the calibration inputs. Without both it does not depend on them, but for whether a concatenated
+constant or a pad's value is all zeros.";
 
 const PLAN_HELP: &str = "\
 Examples:

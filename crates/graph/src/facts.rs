@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ops::{Body, If};
 use crate::{
-    Args, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId, element_count,
+    Args, Body, DType, Dim, Fact, Graph, GraphError, GraphInput, Node, OpError, Tensor, ValueId,
+    element_count,
 };
 
 /// Elements that folding may compute besides a multiple of what the model holds, so that a small file cannot ask for
 /// much: VGG19 with weights that the file only describes has 2^27 of them.
 const FOLDING_BUDGET: usize = 1 << 28;
+/// Operations that folding may take in all: some seconds. A product of two matrices costs far more than it holds.
+const FOLDING_WORK: usize = 1 << 36;
 /// How often folding may rewrite all constants of the model: transposed, reshaped and scaled weights.
 const FOLDING_REWRITES: usize = 8;
 
@@ -83,7 +85,8 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
     }
     let mut alias: HashMap<ValueId, ValueId> = HashMap::new();
     let held: usize = graph.constants.values().map(|c| c.len()).sum();
-    let mut budget = FOLDING_BUDGET.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+    let budget = FOLDING_BUDGET.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+    let mut budget = Budget { elements: budget, operations: FOLDING_WORK };
     let mut work: Vec<Work> = std::mem::take(&mut graph.nodes).into_iter().rev().map(Work::Node).collect();
     while let Some(next) = work.pop() {
         let mut node = match next {
@@ -96,16 +99,14 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         for input in node.inputs.iter_mut().flatten() {
             *input = alias.get(input).copied().unwrap_or(*input);
         }
-        if let Some(branches) = node.is::<If>() {
-            let operands = facts.operands(&node)?;
-            let condition = Args(&operands).get(0, "condition").map_err(|error| at(&node, error))?;
-            let body = branches.chosen(condition, node.outputs.len()).map_err(|error| at(&node, error))?;
+        let operands = facts.operands(&node)?;
+        if let Some(body) = node.op.inlined(Args(&operands), node.outputs.len()) {
+            let body = body.map_err(|error| at(&node, error))?;
             let held: usize = body.graph.constants.values().map(|c| c.len()).sum();
-            budget = budget.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+            budget.elements = budget.elements.saturating_add(held.saturating_mul(FOLDING_REWRITES));
             splice(graph, &mut facts, &node, body, &mut work)?;
             continue;
         }
-        let operands = facts.operands(&node)?;
         let results = results(&node, &operands, &mut budget).map_err(|error| at(&node, error))?;
         if node.op.is_identity(Args(&operands))
             && let Some(Some(operand)) = node.inputs.first()
@@ -129,6 +130,13 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         facts.get(output.value)?;
     }
     Ok(facts)
+}
+
+/// What folding may still do.
+#[derive(Debug)]
+struct Budget {
+    elements: usize,
+    operations: usize,
 }
 
 /// What inference has yet to do, the next thing last.
@@ -195,7 +203,7 @@ pub(crate) fn fixed_shape(input: &GraphInput) -> Result<Vec<usize>, GraphError> 
         .ok_or_else(|| GraphError::Malformed(format!("the shape of input {:?} was not resolved", input.name)))
 }
 
-fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut usize) -> Result<Vec<Fact>, OpError> {
+fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut Budget) -> Result<Vec<Fact>, OpError> {
     let results = node.op.facts(Args(operands))?;
     if results.len() < node.outputs.len() {
         return Err(OpError::mismatch("results", node.outputs.len(), results.len()));
@@ -209,10 +217,17 @@ fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut usize) -> Resul
         return Ok(results);
     }
     let cost: usize = results.iter().map(|r| r.shape.iter().product::<usize>()).sum();
-    *budget = budget.checked_sub(cost).ok_or(OpError::TooLarge {
+    budget.elements = budget.elements.checked_sub(cost).ok_or(OpError::TooLarge {
         what: "constant folding, after everything before",
         shape: results[0].shape.clone(),
-        limit: *budget,
+        limit: budget.elements,
+    })?;
+    let operations = node.op.work(Args(operands), &results);
+    budget.operations = budget.operations.checked_sub(operations).ok_or_else(|| {
+        OpError::unsupported(
+            format!("folding constants with {operations} operations after everything before"),
+            "at most 2^36 operations on constants in all",
+        )
     })?;
     let tensors = node.op.eval(Args(&values))?;
     Ok(tensors.into_iter().map(|t| Fact::constant(Arc::new(t))).collect())

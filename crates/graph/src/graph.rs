@@ -68,6 +68,15 @@ impl Node {
     }
 }
 
+/// A graph that can stand in the place of a node. Its graph has no inputs, and as many outputs as the node has results.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// Nodes, constants and outputs.
+    pub graph: Graph,
+    /// Values of `graph` that nothing in it defines, with the operand of the node that each stands for.
+    pub captures: Vec<(ValueId, usize)>,
+}
+
 /// A model: nodes in execution order, inputs, outputs and constants.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {

@@ -69,10 +69,30 @@ pub(crate) struct AxisResize {
 pub(crate) type Weights = Option<Vec<(usize, f64)>>;
 
 impl AxisResize {
+    /// Whether every element stays what and where it is.
+    pub(crate) fn is_identity(&self) -> bool {
+        let crops = self.coordinates == Coordinates::TfCropAndResize;
+        self.scale == 1.0 && self.from == self.to && !(crops && self.region != (0.0, 1.0))
+    }
+
+    /// No fewer than [`Self::weights`] holds in all.
+    pub(crate) fn terms(&self) -> usize {
+        if self.is_identity() {
+            return self.to;
+        }
+        let reach = if matches!(self.interpolation, Interpolation::Cubic(_)) { 2.0 } else { 1.0 };
+        (self.to as f64 * (2.0 * reach / self.stretch()).ceil()) as usize
+    }
+
+    /// By how much the kernel is compressed when an axis shrinks.
+    fn stretch(&self) -> f64 {
+        if self.antialias { f64::from(self.scale).min(1.0) } else { 1.0 }
+    }
+
     /// The weights of every element of the result's axis.
     pub(crate) fn weights(&self) -> Vec<Weights> {
         let crops = self.coordinates == Coordinates::TfCropAndResize;
-        if self.scale == 1.0 && self.from == self.to && !(crops && self.region != (0.0, 1.0)) {
+        if self.is_identity() {
             return (0..self.to).map(|o| Some(vec![(o, 1.0)])).collect();
         }
         let last = self.from as f32 - 1.0;
@@ -116,7 +136,7 @@ impl AxisResize {
         // The element left of the coordinate, never the one exactly at it.
         let base = (at.ceil() - 1.0).clamp(-(1 << 30) as f32, (1 << 30) as f32) as i64;
         let ratio = f64::from(at) - base as f64;
-        let stretch = if self.antialias { f64::from(self.scale).min(1.0) } else { 1.0 };
+        let stretch = self.stretch();
         let reach = if self.interpolation == Interpolation::Linear { 1.0 } else { 2.0 };
         let first = (-reach / stretch).floor() as i64 + 1;
         let mut taps: Vec<(i64, f64)> =

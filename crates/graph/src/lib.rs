@@ -22,7 +22,7 @@ mod window;
 
 pub use error::{GraphError, OpError};
 pub use float::FloatModel;
-pub use graph::{Dim, Graph, GraphInput, GraphOutput, Node, ValueId};
+pub use graph::{Body, Dim, Graph, GraphInput, GraphOutput, Node, ValueId};
 pub use interpolation::{Coordinates, Interpolation, Rounding};
 pub use lower::{CompileOptions, Compiled, Lowering, compile};
 pub use op::{Affine, Args, Channel, Fact, Operator};

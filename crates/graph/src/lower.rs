@@ -17,7 +17,7 @@ use privet_plan::{
 use privet_ring::Ring;
 
 pub use context::Lowering;
-pub(crate) use context::reciprocal_bits;
+pub(crate) use context::{expect_terms, reciprocal_bits};
 pub(crate) use function::Segment;
 pub(crate) use steps::public_factor;
 
@@ -161,8 +161,11 @@ impl Builder {
         for input in &node.inputs {
             wires.push(input.and_then(|v| self.places.get(&v)).map(|place| place.wire));
         }
+        let first = self.plan.steps.len();
         let mut ctx = Lowering { builder: self, node, operands: &operands, results: &results, wires };
         let wires = node.op.lower(&mut ctx).map_err(at)?;
+        let most = ctx.builder.plan.steps[first..].iter().map(|s| s.frac_bits).max().unwrap_or_default();
+        ctx.expect_scale(u32::from(most)).map_err(at)?;
         for (((output, fact), wire), _) in
             node.outputs.iter().zip(&results).zip(wires).zip(read).filter(|(_, read)| *read)
         {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use privet_plan::{Post, WireId};
 
-use crate::{DType, Lowering, OpError, Tensor};
+use crate::{Body, DType, Lowering, OpError, Tensor};
 
 /// What is known about a value before the model runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,11 @@ impl Fact {
     /// A known value.
     pub fn constant(value: Arc<Tensor>) -> Self {
         Self { dtype: value.dtype(), shape: value.shape().to_vec(), value: Some(value) }
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().fold(1, |product, &d| d.saturating_mul(product))
     }
 
     /// The known value, or an error saying that `what` must not depend on the inputs.
@@ -119,6 +124,12 @@ pub trait Operator: Any + Debug + Send + Sync {
     /// The results in float; operands satisfy [`Self::facts`].
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError>;
 
+    /// About how many operations [`Self::eval`] takes, for folding to be bounded.
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let facts = inputs.0.iter().copied().flatten().chain(results);
+        facts.fold(0, |sum, fact| fact.len().saturating_add(sum))
+    }
+
     /// Appends plan steps; returns one wire per result.
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError>;
 
@@ -129,6 +140,11 @@ pub trait Operator: Any + Debug + Send + Sync {
 
     /// What this operator does to operand `operand` if that is the same affine map on every element of a channel.
     fn affine(&self, _operand: usize, _channel: Channel<'_>, _inputs: Args<'_, Fact>) -> Option<Affine> {
+        None
+    }
+
+    /// The nodes that stand in this one's place once its operands' facts are known: a chosen branch.
+    fn inlined(&self, _inputs: Args<'_, Fact>, _results: usize) -> Option<Result<&Body, OpError>> {
         None
     }
 

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use privet_graph::ops::{Body, If};
-use privet_graph::{Dim, Graph, GraphInput, Node, Operator, ValueId};
+use privet_graph::ops::If;
+use privet_graph::{Body, Dim, Graph, GraphInput, Node, Operator, ValueId};
 
 use crate::node::{NodeReader, Operand, Parsed};
 use crate::ops::{NEWEST_OPSET, OLDEST_OPSET, Row, TABLE};

@@ -164,12 +164,16 @@ impl<'a> NodeReader<'a> {
         }
     }
 
-    /// A float attribute.
+    /// A finite float attribute.
     pub(crate) fn float(&self, name: &'static str, default: f32) -> Result<f32, OnnxError> {
-        Ok(self.optional_float(name)?.unwrap_or(default))
+        let found = self.optional_float(name)?.unwrap_or(default);
+        if found.is_finite() {
+            return Ok(found);
+        }
+        Err(self.refuse(name, &format!("is {found}"), "finite numbers"))
     }
 
-    /// A float attribute that may be missing.
+    /// A float attribute that may be missing, or infinite.
     pub(crate) fn optional_float(&self, name: &'static str) -> Result<Option<f32>, OnnxError> {
         self.typed(name, 1, |a| a.f)
     }

@@ -3,8 +3,9 @@
 //! Everything follows from the plan alone, before anything runs. Bytes are payload: frames add their headers, sessions
 //! their greetings. Costs are those of the schedule, which the engine keeps to exactly.
 
-use privet_plan::{Op, Plan, Post, RangeSource};
-use privet_protocols::masked::{self, Cost, Instruction, RevealTo, Schedule};
+use privet_plan::{Op, Plan, Post, RangeSource, WireId};
+pub use privet_protocols::masked::Cost;
+use privet_protocols::masked::{self, Instruction, RevealTo, Schedule};
 use serde::Serialize;
 
 use crate::postprocess;
@@ -31,7 +32,7 @@ pub struct Explanation {
     /// Steps and revealed outputs, in execution order.
     pub rows: Vec<Row>,
     /// Sums over the rows.
-    pub totals: Costs,
+    pub totals: Cost,
     /// Bytes of masked weights that every client gets once; none in the clear.
     pub masked_weights: usize,
 }
@@ -66,9 +67,9 @@ pub struct Row {
     pub head_room: Option<u8>,
     /// Width of the step's comparisons.
     pub width: Option<u8>,
-    /// What it costs, openings of its operands included.
+    /// What it costs, openings of operands that it needs included, or an early opening of its result.
     #[serde(flatten)]
-    pub costs: Costs,
+    pub costs: Cost,
     /// What is opened for it.
     pub opened: Option<Opened>,
 }
@@ -82,47 +83,12 @@ pub struct Opened {
     pub to: &'static str,
 }
 
-/// Rounds and payload bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Costs {
-    /// Rounds of communication.
-    pub rounds: u64,
-    /// Online, from server to client.
-    pub server_sends: usize,
-    /// Online, from client to server.
-    pub client_sends: usize,
-    /// Offline, from dealer to server.
-    pub dealt: usize,
-    /// One-time material that the server stores.
-    pub server_stores: usize,
-    /// One-time material that the client stores, next to its seed.
-    pub client_stores: usize,
-}
-
-impl Costs {
-    /// Whether nothing is sent or stored.
-    pub fn is_free(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn add(&mut self, cost: Cost) {
-        self.rounds += cost.rounds;
-        self.server_sends += cost.server_sends;
-        self.client_sends += cost.client_sends;
-        self.dealt += cost.dealt;
-        self.server_stores += cost.server_stores;
-        self.client_stores += cost.client_stores;
-    }
-}
-
 /// Explains a validated plan: on the masked engine with outputs revealed as `reveal_to` says, or in the clear.
 pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
-    let (rows, total) = match reveal_to {
+    let (rows, totals) = match reveal_to {
         Some(reveal_to) => masked_rows(plan, reveal_to),
         None => ((0..plan.steps.len()).map(|i| row(plan, i)).collect(), Cost::default()),
     };
-    let mut totals = Costs::default();
-    totals.add(total);
     let output = |o: &privet_plan::OutputSpec| Output {
         name: o.name.clone(),
         final_function: (o.post != Post::None).then(|| postprocess::name(o.post)),
@@ -142,34 +108,53 @@ pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
     }
 }
 
-/// One row per step and output; an opening belongs to the step that needs it.
+/// One row per step and output. An opening belongs to the step that needs it; where wires are opened early, for several
+/// steps that need what is made of them, to the step that makes them.
 fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
     let schedule = Schedule::new(plan, reveal_to);
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let mut pending = Cost::default();
-    for (instruction, cost) in &schedule.instructions {
-        pending += *cost;
+    for (i, (instruction, cost)) in schedule.instructions.iter().enumerate() {
         let mut row = match instruction {
-            Instruction::Open(_) => continue,
+            Instruction::Open(wires) => {
+                match (rows.last_mut(), schedule.instructions.get(i + 1)) {
+                    (Some(made), Some((next, _))) if !needs(plan, next, wires) => charge(made, *cost),
+                    _ => pending += *cost,
+                }
+                continue;
+            }
             Instruction::Step(i) => row(plan, *i),
             Instruction::Reveal(o) => {
                 let output = &plan.outputs[*o];
                 let (layer, op) = (output.name.clone(), "reveal");
-                Row { layer, op, width: None, ..row(plan, output.wire.index()) }
+                let opened = Some(Opened { what: "value", to: name(reveal_to) });
+                Row { layer, op, width: None, opened, ..row(plan, output.wire.index()) }
             }
         };
-        let cost = std::mem::take(&mut pending);
-        row.costs.add(cost);
-        row.opened = match (instruction, cost.server_sends > 0, cost.client_sends > 0) {
-            (Instruction::Reveal(_), ..) => Some(Opened { what: "value", to: name(reveal_to) }),
-            (_, true, true) => Some(Opened { what: "masked", to: "both" }),
-            (_, true, false) => Some(Opened { what: "masked", to: "client" }),
-            (_, false, true) => Some(Opened { what: "masked", to: "server" }),
-            (_, false, false) => None,
-        };
+        charge(&mut row, std::mem::take(&mut pending));
+        charge(&mut row, *cost);
         rows.push(row);
     }
     (rows, schedule.total())
+}
+
+/// Whether an instruction needs one of `wires` masked.
+fn needs(plan: &Plan, instruction: &Instruction, wires: &[WireId]) -> bool {
+    let Instruction::Step(i) = instruction else { return false };
+    let step = &plan.steps[*i];
+    step.inputs[..masked::masked_operands(&step.op)].iter().any(|wire| wires.contains(wire))
+}
+
+/// Adds to what a row costs; whatever is sent before the outputs is masked.
+fn charge(row: &mut Row, cost: Cost) {
+    row.costs += cost;
+    let to = match (row.costs.server_sends > 0, row.costs.client_sends > 0) {
+        (true, true) => "both",
+        (true, false) => "client",
+        (false, true) => "server",
+        (false, false) => return,
+    };
+    row.opened.get_or_insert(Opened { what: "masked", to }).to = to;
 }
 
 fn name(reveal_to: RevealTo) -> &'static str {
@@ -205,7 +190,7 @@ fn row(plan: &Plan, index: usize) -> Row {
         range_source,
         head_room,
         width,
-        costs: Costs::default(),
+        costs: Cost::default(),
         opened: None,
     }
 }
@@ -230,11 +215,10 @@ mod tests {
         let plan = digits(false);
         for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
             let explanation = explain(&plan, Some(reveal_to));
-            let mut expected = Costs::default();
-            expected.add(Schedule::new(&plan, reveal_to).total());
+            let expected = Schedule::new(&plan, reveal_to).total();
             assert_eq!(explanation.totals, expected);
             let sum =
-                |part: fn(&Costs) -> usize| explanation.rows.iter().map(|r| part(&r.costs)).sum::<usize>();
+                |part: fn(&Cost) -> usize| explanation.rows.iter().map(|r| part(&r.costs)).sum::<usize>();
             assert_eq!(sum(|c| c.server_sends), expected.server_sends);
             assert_eq!(sum(|c| c.client_sends), expected.client_sends);
             assert_eq!(sum(|c| c.dealt), expected.dealt);
@@ -246,6 +230,41 @@ mod tests {
             assert_eq!(values, [Opened { what: "value", to: name(reveal_to) }]);
             assert!(explanation.rows.iter().all(|r| r.opened.is_some() == (r.costs.rounds > 0)));
         }
+    }
+
+    /// Both bounds of a Clip need what is made of one value: that of the product is opened, before the Neg.
+    #[test]
+    fn an_early_opening_is_charged_to_the_step_whose_result_it_opens() {
+        use privet_graph::ops::{Clip, MatMul, Neg};
+        use privet_graph::{CompileOptions, Dim, Graph, Tensor};
+        let mut graph = Graph::new("test");
+        let x = graph.input("x", vec![Dim::Fixed(1), Dim::Fixed(4)]);
+        let w = ndarray::Array2::<f32>::eye(4).into_dyn();
+        let [w, low, high] = [w, ndarray::arr0(-1.0).into_dyn(), ndarray::arr0(1.0).into_dyn()]
+            .map(|values| graph.constant(Tensor::F32(values)));
+        let product = graph.node("matmul", MatMul, &[x, w]);
+        let negated = graph.node("neg", Neg, &[product]);
+        let clipped = graph.node("clip", Clip, &[negated, low, high]);
+        graph.output("y", clipped);
+        let options = CompileOptions {
+            ring: privet_ring::Ring::new(40).unwrap(),
+            frac_bits: 8,
+            input_shapes: Vec::new(),
+            preprocess: privet_plan::Preprocess::default(),
+            labels: Vec::new(),
+        };
+        let plan = privet_graph::compile(&graph, &options).unwrap().plan;
+        let explanation = explain(&plan, Some(RevealTo::Client));
+        let costly: Vec<&Row> = explanation.rows.iter().filter(|r| !r.costs.is_free()).collect();
+        assert_eq!(costly.iter().map(|r| r.op).collect::<Vec<_>>(), ["input", "matmul", "relu", "reveal"]);
+        let bytes = plan.ring.packed_len(4);
+        let product = costly[1];
+        assert_eq!(product.opened, Some(Opened { what: "masked", to: "both" }));
+        let Cost { rounds, server_sends, client_sends, .. } = product.costs;
+        assert_eq!((rounds, server_sends, client_sends), (1, bytes, bytes));
+        let mut instructions = Schedule::new(&plan, RevealTo::Client).instructions.into_iter();
+        let (_, relu) = instructions.find(|(i, _)| *i == Instruction::Step(costly[2].step)).unwrap();
+        assert_eq!((costly[2].costs.rounds, costly[2].costs.server_sends), (relu.rounds, relu.server_sends));
     }
 
     #[test]

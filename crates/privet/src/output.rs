@@ -115,6 +115,24 @@ pub enum Values {
     Whole(ArrayD<i64>),
 }
 
+impl Values {
+    /// Length of every axis.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Floats(a) => a.shape(),
+            Self::Whole(a) => a.shape(),
+        }
+    }
+
+    /// As floats; whole numbers beyond 2^53 are rounded.
+    pub fn to_floats(&self) -> ArrayD<f64> {
+        match self {
+            Self::Floats(a) => a.clone(),
+            Self::Whole(a) => a.mapv(|v| v as f64),
+        }
+    }
+}
+
 impl<T: Element> Array for ArrayD<T> {
     fn to_npy(&self) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.len() * size_of::<T>());

@@ -13,25 +13,18 @@ pub struct Output {
     /// Name in the model.
     pub name: String,
     /// What the model gives: the revealed values after the final float function, if the model ends in one.
-    pub values: ArrayD<f64>,
+    /// Whole numbers are positions, counts or truth values, never logits.
+    pub values: Values,
     /// That final function.
     pub post: Post,
-    /// Whether the values are whole numbers: positions, counts or truth values, never logits.
-    pub whole: bool,
 }
 
 impl Output {
     /// As [`top`]; empty for whole numbers.
     pub fn top(&self, labels: &[String], k: usize) -> Vec<Top> {
-        if self.whole { Vec::new() } else { top(&self.values, labels, k, self.post) }
-    }
-
-    /// What goes into a file.
-    pub fn to_array(&self) -> Values {
-        if self.whole {
-            Values::Whole(self.values.mapv(|v| v as i64))
-        } else {
-            Values::Floats(self.values.clone())
+        match &self.values {
+            Values::Floats(values) => top(values, labels, k, self.post),
+            Values::Whole(_) => Vec::new(),
         }
     }
 }
@@ -61,11 +54,15 @@ pub fn decode(plan: &Plan, revealed: &[Vec<i64>]) -> Result<Vec<Output>, String>
 fn decode_one(plan: &Plan, spec: &OutputSpec, integers: &[i64]) -> Result<Output, String> {
     let shape = plan.shape(spec.wire);
     let frac_bits = u32::from(plan.steps[spec.wire.index()].frac_bits);
-    let values = integers.iter().map(|&v| fixed::decode(v, frac_bits)).collect();
-    let values = ArrayD::from_shape_vec(IxDyn(shape), values)
+    let integers = ArrayD::from_shape_vec(IxDyn(shape), integers.to_vec())
         .map_err(|_| format!("output {}: shape {shape:?}, found {} values", spec.name, integers.len()))?;
-    let whole = frac_bits == 0 && spec.post == Post::None;
-    Ok(Output { name: spec.name.clone(), values: apply(values, spec.post), post: spec.post, whole })
+    // Whole numbers stay integers: beyond 2^53 floats would round them.
+    let values = if frac_bits == 0 && spec.post == Post::None {
+        Values::Whole(integers)
+    } else {
+        Values::Floats(apply(integers.mapv(|v| fixed::decode(v, frac_bits)), spec.post))
+    };
+    Ok(Output { name: spec.name.clone(), values, post: spec.post })
 }
 
 /// Name of a final function, for people.
@@ -89,8 +86,10 @@ pub fn summary(plan: &Plan, revealed: &[Vec<i64>]) -> String {
             let label = best.label.clone().unwrap_or_else(|| format!("class {}", best.index));
             format!("{}: {label} ({:.1} %)", output.name, 100.0 * best.probability)
         }
-        _ if output.whole && output.values.len() == 1 => format!("{}: {}", output.name, output.values.sum()),
-        _ => format!("{}: shape {:?}", output.name, output.values.shape()),
+        _ => match &output.values {
+            Values::Whole(values) if values.len() == 1 => format!("{}: {}", output.name, values.sum()),
+            values => format!("{}: shape {:?}", output.name, values.shape()),
+        },
     };
     outputs.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -237,15 +236,16 @@ mod tests {
             labels: Vec::new(),
         };
         plan.validate().unwrap();
-        let revealed = [vec![256, 512, -128], vec![1, 0, 1], vec![1, 0, 1]];
+        // Floats would make 2^53 of it.
+        let large = (1i64 << 53) + 1;
+        let revealed = [vec![256, 512, -128], vec![1, large, -large], vec![1, 0, 1]];
         let outputs = decode(&plan, &revealed).unwrap();
-        assert_eq!(outputs.iter().map(|o| o.whole).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(outputs[0].top(&[], 1)[0].index, 1);
         assert!(outputs[1].top(&[], 1).is_empty());
         assert_eq!(outputs[2].top(&[], 5).len(), 3);
-        let Values::Whole(array) = outputs[1].to_array() else { panic!("whole numbers") };
-        assert_eq!(array.into_iter().collect::<Vec<_>>(), [1, 0, 1]);
-        assert!(matches!(outputs[0].to_array(), Values::Floats(_)));
+        let Values::Whole(array) = &outputs[1].values else { panic!("whole numbers") };
+        assert_eq!(array.iter().copied().collect::<Vec<_>>(), [1, large, -large]);
+        assert!([0, 2].iter().all(|&i| matches!(&outputs[i].values, Values::Floats(_))));
         assert!(summary(&plan, &revealed).contains("None1: shape [1, 3]"));
     }
 }

@@ -9,6 +9,7 @@ use privet_protocols::{Progress, cleartext as engine};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, Report};
 use crate::model::{Model, ModelError};
+use crate::output::Values;
 use crate::postprocess::Output;
 use crate::resources;
 
@@ -40,15 +41,18 @@ pub fn cleartext(
 }
 
 /// Largest absolute difference between `outputs` and what the model gives in float, final functions included on both
-/// sides. Not a number if one side has a value that is none.
+/// sides. Not a number if one side has a value that is none. Whole-numbered outputs (indices, truth values) have no part in
+/// it: how far apart two indices are says nothing.
 ///
 /// # Errors
 /// The model does not run in float on these inputs.
 pub fn max_abs_error(model: &Model, inputs: &[ArrayD<f32>], outputs: &[Output]) -> Result<f64, Error> {
     let float = model.float.run(inputs).map_err(|e| ModelError::Float(Box::new(e)))?;
-    let differences = float.iter().zip(outputs).flat_map(|(float, output)| {
-        float.iter().zip(&output.values).map(|(&f, &v)| (f64::from(f) - v).abs())
+    let pairs = float.iter().zip(outputs).filter_map(|(float, output)| match &output.values {
+        Values::Floats(values) => Some(float.iter().zip(values)),
+        Values::Whole(_) => None,
     });
+    let differences = pairs.flatten().map(|(&f, &v)| (f64::from(f) - v).abs());
     Ok(differences
         .fold(0.0, |largest: f64, d| if d.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(d) }))
 }

@@ -36,7 +36,7 @@ fn reference(model: &Model, x: &ArrayD<f32>) -> Vec<Vec<i64>> {
 }
 
 fn floats(model: &Model, outputs: &[Vec<i64>]) -> ArrayD<f64> {
-    decode(&model.plan, outputs).unwrap().remove(0).values
+    decode(&model.plan, outputs).unwrap().remove(0).values.to_floats()
 }
 
 /// Runs the private engine; panics unless it is bit-equal to the reference, which is returned as floats.

@@ -201,7 +201,7 @@ impl Context<'_> {
             value,
             needed: 129 - magnitude.leading_zeros(),
             bits: u32::from(self.step.range.bits),
-            advice: "check that the input is in the range the model expects, then use a wider --ring (at most 64), fewer --frac-bits, or calibration inputs that cover this input",
+            advice: "check that the input is in the range the model expects, then use calibration inputs that cover this input, a larger --margin, a wider --ring (at most 64) or fewer --frac-bits",
         }
     }
 }

@@ -157,7 +157,7 @@ impl TestSet {
         let clear = cleartext::run(plan, weights, &fixed, &mut Silent).context("cleartext engine")?;
         let mut worst = 0.0f64;
         for output in decode(plan, &clear).map_err(anyhow::Error::msg)? {
-            let error = compare(&output.values, &self.expected[&output.name], TOLERANCE);
+            let error = compare(&output.values.to_floats(), &self.expected[&output.name], TOLERANCE);
             worst = worst.max(error.context("cleartext engine")?);
         }
         let flat: Vec<Vec<f32>> = inputs.iter().map(|x| x.iter().copied().collect()).collect();

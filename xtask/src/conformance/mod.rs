@@ -135,6 +135,12 @@ pub fn run(options: &Options) -> Result<Report> {
             cases.insert(name, Verdict::OutOfScope("the case's files are not in the data".to_owned()));
         }
     }
+    anyhow::ensure!(
+        !(cases.is_empty() && queue.is_empty()),
+        "no case has {:?} in its name; their names are those of the folders under {}",
+        options.filter,
+        options.data.display()
+    );
     let bar = crate::progress(queue.len() as u64);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(queue.len())));
     // A panic is a verdict like any other; what it prints would tear the progress bar apart.

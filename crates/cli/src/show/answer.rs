@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table};
-use privet::output;
+use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
 
 use super::{printable_line, table};
@@ -44,24 +44,35 @@ pub(crate) fn describe(outputs: &[Output], best: &[Top]) -> String {
 }
 
 fn tensor(output: &Output) -> String {
-    let values = &output.values;
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mean = values.sum() / values.len().max(1) as f64;
-    let digits = if output.whole { 0 } else { 6 };
-    let first: Vec<String> = values.iter().take(PREVIEW).map(|v| format!("{v:.digits$}")).collect();
+    let (extremes, sum, first): (String, f64, String) = match &output.values {
+        Values::Floats(a) => {
+            let low = a.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = a.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            (format!("from {low:.6} to {high:.6}"), a.sum(), preview(a.iter(), |v| format!("{v:.6}")))
+        }
+        Values::Whole(a) => {
+            let extremes = match (a.iter().min(), a.iter().max()) {
+                (Some(low), Some(high)) => format!("from {low} to {high}"),
+                _ => "empty".to_owned(),
+            };
+            (extremes, a.iter().map(|&v| v as f64).sum(), preview(a.iter(), i64::to_string))
+        }
+    };
+    let shape = output.values.shape();
+    let mean = sum / shape.iter().product::<usize>().max(1) as f64;
+    format!("{}: shape {shape:?}, {extremes}, mean {mean:.6}\n  [{first}]", printable_line(&output.name))
+}
+
+/// The first values of a tensor.
+fn preview<'a, T: 'a>(values: impl ExactSizeIterator<Item = &'a T>, show: impl Fn(&T) -> String) -> String {
     let more = if values.len() > PREVIEW { ", .." } else { "" };
-    format!(
-        "{}: shape {:?}, from {low:.digits$} to {high:.digits$}, mean {mean:.6}\n  [{}{more}]",
-        printable_line(&output.name),
-        values.shape(),
-        first.join(", ")
-    )
+    let first: Vec<String> = values.take(PREVIEW).map(show).collect();
+    format!("{}{more}", first.join(", "))
 }
 
 /// Writes all outputs as 64-bit floats or, if they are whole numbers, as 64-bit integers.
 pub(crate) fn write(path: &Path, outputs: &[Output]) -> anyhow::Result<()> {
-    let named: Vec<_> = outputs.iter().map(|o| (o.name.clone(), o.to_array())).collect();
+    let named: Vec<_> = outputs.iter().map(|o| (o.name.clone(), o.values.clone())).collect();
     output::write(path, &named)?;
     eprintln!("wrote {}", path.display());
     Ok(())

@@ -60,7 +60,8 @@ pub(crate) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
-        let tensor = |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(o) });
+        let tensor =
+            |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(&o.values) });
         let outputs = outputs.iter().map(tensor).collect();
         Self {
             model: &plan.model,
@@ -75,22 +76,22 @@ impl<'a> Answer<'a> {
 #[derive(Debug, Serialize)]
 struct Tensor<'a> {
     shape: &'a [usize],
-    data: Data,
+    data: Data<'a>,
 }
 
 /// Whole numbers are written without a fraction.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Data {
-    Floats(Vec<f64>),
-    Whole(Vec<i64>),
+enum Data<'a> {
+    Floats(Vec<&'a f64>),
+    Whole(Vec<&'a i64>),
 }
 
-impl Data {
-    fn of(output: &Output) -> Self {
-        match output.to_array() {
-            Values::Floats(a) => Self::Floats(a.into_iter().collect()),
-            Values::Whole(a) => Self::Whole(a.into_iter().collect()),
+impl<'a> Data<'a> {
+    fn of(values: &'a Values) -> Self {
+        match values {
+            Values::Floats(a) => Self::Floats(a.iter().collect()),
+            Values::Whole(a) => Self::Whole(a.iter().collect()),
         }
     }
 }

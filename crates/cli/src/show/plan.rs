@@ -1,7 +1,7 @@
 //! A plan as a table.
 
 use comfy_table::{CellAlignment, Table};
-use privet::explain::{Costs, Explanation, Row};
+use privet::explain::{Cost, Explanation, Row};
 
 use super::{printable_line, table};
 
@@ -33,7 +33,7 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
         grouped(plan.multiply_accumulates)
     ));
     if !is_clear {
-        let Costs { dealt, server_stores, client_stores, .. } = plan.totals;
+        let Cost { dealt, server_stores, client_stores, .. } = plan.totals;
         text.push_str(&format!(
             "\nOne-time material of an inference: {} dealt to the server; {} stored by the server, {} by the client.\n\
              Masked weights, once for each client: {}.",
@@ -102,7 +102,7 @@ fn source(row: &Row) -> &'static str {
 }
 
 /// Rounds, what each side sends, and what both store.
-fn costs(costs: &Costs) -> [String; 4] {
+fn costs(costs: &Cost) -> [String; 4] {
     let shown = |n: usize| if n == 0 { String::new() } else { bytes(n) };
     let rounds = if costs.rounds == 0 { String::new() } else { costs.rounds.to_string() };
     [

@@ -1,15 +1,13 @@
 //! What an operator sees while it is lowered.
 
 use ndarray::ArrayD;
+use privet_plan::validate::{MAX_COEFFICIENT, MAX_OPERANDS, MAX_TERMS};
 use privet_plan::{Op, ParamId, ParamSpec, Tap, WireId};
 use privet_ring::fixed;
 
 use super::Builder;
 use crate::tensor::contiguous;
 use crate::{Args, Fact, Node, OpError, Tensor};
-
-/// Most operands of one step.
-const MAX_OPERANDS: usize = 4096;
 
 /// An operator's operands, and means to append steps.
 #[derive(Debug)]
@@ -121,9 +119,7 @@ impl<'a> Lowering<'a> {
 
     /// Joins wires along an axis; pending ones are truncated first unless all carry the same scale.
     pub fn concat(&mut self, wires: &[WireId], axis: usize) -> Result<WireId, OpError> {
-        if wires.len() > MAX_OPERANDS {
-            return Err(OpError::unsupported(format!("{} operands", wires.len()), "at most 4096 operands"));
-        }
+        expect_operands(wires.len())?;
         match wires {
             [] => {
                 return Err(OpError::unsupported(
@@ -149,33 +145,79 @@ impl<'a> Lowering<'a> {
         axis: usize,
         rows: Vec<Vec<Tap>>,
         coefficient_bits: u8,
-    ) -> WireId {
+    ) -> Result<WireId, OpError> {
+        expect_terms(rows.len(), rows.iter().map(Vec::len).sum())?;
+        if let Some(tap) = rows.iter().flatten().find(|t| t.coefficient.unsigned_abs() > MAX_COEFFICIENT) {
+            return Err(OpError::unsupported(
+                format!("a public weight of {} with {coefficient_bits} fractional bits", tap.coefficient),
+                "integers up to 2^48",
+            ));
+        }
         let mut shape = self.shape_of(wire).to_vec();
         shape[axis] = rows.len();
-        let frac_bits = self.frac_bits(wire) + coefficient_bits;
-        self.emit(Op::AxisMap { axis: axis as u32, rows, coefficient_bits }, &[wire], shape, frac_bits)
+        let frac_bits = self.frac_bits(wire).saturating_add(coefficient_bits);
+        self.expect_scale(u32::from(frac_bits))?;
+        let op = Op::AxisMap { axis: axis as u32, rows, coefficient_bits };
+        Ok(self.emit(op, &[wire], shape, frac_bits))
+    }
+
+    /// The same wire, or truncated to f fractional bits where `bits` more would be too many: a few bits beyond what a
+    /// product carries cost less than a truncation.
+    pub fn room_for(&mut self, wire: WireId, bits: u8) -> WireId {
+        let base = u32::from(self.base());
+        let limit = (2 * base + 4).min(self.ring_bits().saturating_sub(10)).max(2 * base);
+        let own = self.frac_bits(wire);
+        let fits = u32::from(own) + u32::from(bits) <= limit;
+        if fits || own <= self.base() { wire } else { self.at_base(wire) }
+    }
+
+    /// Refuses a scale that leaves a value no bits of its own.
+    pub(super) fn expect_scale(&self, frac_bits: u32) -> Result<(), OpError> {
+        if frac_bits <= self.ring_bits() - 3 {
+            return Ok(());
+        }
+        Err(OpError::unsupported(
+            format!("a value with {frac_bits} fractional bits in a {}-bit ring", self.ring_bits()),
+            "at most three bits less than the ring; try a wider --ring or fewer --frac-bits",
+        ))
     }
 
     /// The elements of an axis at `positions`, in that order.
-    pub fn gather(&mut self, wire: WireId, axis: usize, positions: &[usize]) -> WireId {
+    pub fn gather(&mut self, wire: WireId, axis: usize, positions: &[usize]) -> Result<WireId, OpError> {
         if positions.iter().copied().eq(0..self.shape_of(wire)[axis]) {
-            return wire;
+            return Ok(wire);
         }
+        expect_terms(positions.len(), positions.len())?;
         let row = |&p: &usize| vec![Tap { index: p as u32, coefficient: 1 }];
         self.axis_map(wire, axis, positions.iter().map(row).collect(), 0)
     }
 
+    /// The only element of an axis `count` times.
+    pub fn repeat(&mut self, wire: WireId, axis: usize, count: usize) -> Result<WireId, OpError> {
+        expect_terms(count, count)?;
+        self.gather(wire, axis, &vec![0; count])
+    }
+
     /// Sums over an axis, which stays with length 1.
-    pub fn sum_axis(&mut self, wire: WireId, axis: usize) -> WireId {
+    pub fn sum_axis(&mut self, wire: WireId, axis: usize) -> Result<WireId, OpError> {
         let size = self.shape_of(wire)[axis];
+        if size == 1 {
+            return Ok(wire);
+        }
+        expect_terms(1, size)?;
         let all = (0..size).map(|i| Tap { index: i as u32, coefficient: 1 }).collect();
-        if size == 1 { wire } else { self.axis_map(wire, axis, vec![all], 0) }
+        self.axis_map(wire, axis, vec![all], 0)
     }
 
     /// Sums over an axis divided by `count`; the axis stays with length 1. A power of two only moves the binary point.
-    pub fn sum_times_reciprocal(&mut self, wire: WireId, axis: usize, count: usize) -> WireId {
+    pub fn sum_times_reciprocal(
+        &mut self,
+        wire: WireId,
+        axis: usize,
+        count: usize,
+    ) -> Result<WireId, OpError> {
         let exact = count.is_power_of_two();
-        let wire = if exact { wire } else { self.at_base(wire) };
+        let wire = if exact { self.room_for(wire, count.ilog2() as u8) } else { self.at_base(wire) };
         let bits = if exact {
             count.ilog2() as u8
         } else {
@@ -183,13 +225,23 @@ impl<'a> Lowering<'a> {
         };
         let coefficient = (f64::from(bits).exp2() / count as f64).round() as i64;
         let size = self.shape_of(wire)[axis];
+        if bits == 0 && size == 1 {
+            return Ok(wire);
+        }
+        expect_terms(1, size)?;
         let all = (0..size).map(|i| Tap { index: i as u32, coefficient }).collect();
-        if bits == 0 && size == 1 { wire } else { self.axis_map(wire, axis, vec![all], bits) }
+        self.axis_map(wire, axis, vec![all], bits)
     }
 
     /// A public real matrix along an axis, one list of positions and weights per element of the result. Weights are
     /// exact where few fractional bits are enough, else they get f, and still add up to what they did.
-    pub fn interpolate(&mut self, wire: WireId, axis: usize, rows: &[Vec<(usize, f64)>]) -> WireId {
+    pub fn interpolate(
+        &mut self,
+        wire: WireId,
+        axis: usize,
+        rows: &[Vec<(usize, f64)>],
+    ) -> Result<WireId, OpError> {
+        expect_terms(rows.len(), rows.iter().map(Vec::len).sum())?;
         let positions: Option<Vec<usize>> =
             rows.iter().map(|row| if let [(p, 1.0)] = row[..] { Some(p) } else { None }).collect();
         if let Some(positions) = positions {
@@ -202,26 +254,22 @@ impl<'a> Lowering<'a> {
         };
         let bits = (0..=base).find(exact).unwrap_or(base);
         let rows = rows.iter().map(|row| fixed_weights(row, bits)).collect();
-        // A few bits beyond what a product carries cost less than a truncation.
-        let limit =
-            (2 * u32::from(base) + 4).min(self.ring_bits().saturating_sub(10)).max(2 * u32::from(base));
-        let fits = u32::from(self.frac_bits(wire)) + u32::from(bits) <= limit;
-        let wire = if fits { wire } else { self.at_base(wire) };
+        let wire = self.room_for(wire, bits);
         self.axis_map(wire, axis, rows, bits)
     }
 
     /// Repeats elements until the wire has `shape` (numpy's rule).
-    pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> WireId {
+    pub fn broadcast(&mut self, wire: WireId, shape: &[usize]) -> Result<WireId, OpError> {
         let from = self.shape_of(wire);
         let mut padded = vec![1; shape.len() - from.len()];
         padded.extend(from);
         let mut wire = self.reshape(wire, &padded);
         for axis in 0..shape.len() {
             if padded[axis] != shape[axis] {
-                wire = self.gather(wire, axis, &vec![0; shape[axis]]);
+                wire = self.repeat(wire, axis, shape[axis])?;
             }
         }
-        wire
+        Ok(wire)
     }
 
     /// Elementwise product of two wires of equal shape; f fractional bits each, unless they are whole.
@@ -247,11 +295,11 @@ impl<'a> Lowering<'a> {
     /// `Σ sign·wire + constant` at the largest scale of the operands; equal shapes. Scales are made equal by
     /// multiplying, which is exact and free, where truncating would cost a round.
     pub fn combine(&mut self, terms: &[(WireId, i64)], constant: i64) -> Result<WireId, OpError> {
-        if terms.len() > MAX_OPERANDS {
-            return Err(OpError::unsupported(format!("{} operands", terms.len()), "at most 4096 operands"));
-        }
+        expect_operands(terms.len())?;
         let frac_bits = terms.iter().map(|&(w, _)| self.frac_bits(w)).max().unwrap_or(self.base());
-        let coefficients = terms.iter().map(|&(w, sign)| sign << (frac_bits - self.frac_bits(w))).collect();
+        self.expect_scale(u32::from(frac_bits))?;
+        let scaled = |&(w, sign): &(WireId, i64)| Ok(sign * power(frac_bits - self.frac_bits(w))?);
+        let coefficients = terms.iter().map(scaled).collect::<Result<Vec<i64>, OpError>>()?;
         let wires: Vec<WireId> = terms.iter().map(|&(w, _)| w).collect();
         let shape = self.shape_of(wires[0]).to_vec();
         Ok(self.emit(Op::Combine { coefficients, constant }, &wires, shape, frac_bits))
@@ -273,9 +321,20 @@ impl<'a> Lowering<'a> {
     /// Multiplies with a private constant that broadcasts to the wire's shape.
     pub fn scale(&mut self, wire: WireId, suffix: &str, values: &ArrayD<f32>) -> Result<WireId, OpError> {
         let wire = self.at_base(wire);
-        let factor = self.param(suffix, values, self.base())?;
+        let bits = self.factor_bits(values);
+        let factor = self.param(suffix, values, bits)?;
         let shape = self.shape_of(wire).to_vec();
-        Ok(self.emit(Op::Scale { factor }, &[wire], shape, 2 * self.base()))
+        Ok(self.emit(Op::Scale { factor }, &[wire], shape, self.base() + bits))
+    }
+
+    /// Fractional bits of a private factor: f, and more where its largest value is below 2^-5, which f bits would leave few
+    /// digits, as far as the ring has room.
+    pub fn factor_bits(&self, values: &ArrayD<f32>) -> u8 {
+        let base = u32::from(self.base());
+        let room = self.ring_bits().saturating_sub(16 + 2 * base);
+        let largest = values.iter().fold(0.0f64, |largest, &v| largest.max(f64::from(v).abs()));
+        let missing = if largest > 0.0 { (-largest.log2()).floor() - 5.0 } else { 0.0 };
+        (base + (missing.max(0.0) as u32).min(room)) as u8
     }
 
     /// Encodes a private tensor; refused, naming the width it needs, when it does not fit the ring.
@@ -307,6 +366,36 @@ impl<'a> Lowering<'a> {
     }
 }
 
+/// Refuses more operands than a step takes.
+fn expect_operands(count: usize) -> Result<(), OpError> {
+    if count <= MAX_OPERANDS {
+        return Ok(());
+    }
+    Err(OpError::unsupported(format!("{count} operands"), "at most 4096 operands"))
+}
+
+/// Refuses more rows or terms of a public matrix than a step takes; asked before they are made.
+pub(crate) fn expect_terms(rows: usize, terms: usize) -> Result<(), OpError> {
+    if rows.max(terms) <= MAX_TERMS {
+        return Ok(());
+    }
+    Err(OpError::unsupported(
+        format!("a public map along an axis with {rows} rows and {terms} terms"),
+        "at most 2^21 rows and terms",
+    ))
+}
+
+/// `2^bits` as a coefficient.
+pub(super) fn power(bits: u8) -> Result<i64, OpError> {
+    match 1u64.checked_shl(u32::from(bits)) {
+        Some(one) if one <= MAX_COEFFICIENT => Ok(one as i64),
+        _ => Err(OpError::unsupported(
+            format!("operands whose scales are {bits} bits apart"),
+            "at most 48 bits; try fewer --frac-bits",
+        )),
+    }
+}
+
 /// Fractional bits of 1/count: the fewest that keep its relative error within 2^-f, so that it does not matter next to the
 /// rounding of weights, if the ring leaves at least ten bits for the value itself. Where every window is whole, luck
 /// is taken: 1/64 is exact with 6 bits.
@@ -328,9 +417,9 @@ fn fixed_weights(row: &[(usize, f64)], bits: u8) -> Vec<Tap> {
     let mut taps: Vec<Tap> =
         row.iter().map(|&(p, w)| Tap { index: p as u32, coefficient: fixed(w) }).collect();
     let wanted = fixed(row.iter().map(|(_, w)| w).sum());
-    let found: i64 = taps.iter().map(|t| t.coefficient).sum();
-    if let Some(largest) = taps.iter_mut().max_by_key(|t| t.coefficient.abs()) {
-        largest.coefficient += wanted - found;
+    let found = taps.iter().fold(0i64, |sum, t| sum.saturating_add(t.coefficient));
+    if let Some(largest) = taps.iter_mut().max_by_key(|t| t.coefficient.unsigned_abs()) {
+        largest.coefficient = largest.coefficient.saturating_add(wanted.saturating_sub(found));
     }
     taps
 }

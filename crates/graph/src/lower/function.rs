@@ -170,14 +170,15 @@ impl Lowering<'_> {
     /// Sum over `axis` divided by its length, at the scale of the operand, rounded to nearest; the axis stays with length 1.
     pub(crate) fn mean_axis(&mut self, x: WireId, axis: usize) -> Result<WireId, OpError> {
         let (count, frac_bits) = (self.shape_of(x)[axis], self.frac_bits(x));
-        let sum = self.sum_axis(x, axis);
+        let sum = self.sum_axis(x, axis)?;
         if count == 1 {
             return Ok(sum);
         }
         let whole = (count as u64).ilog2();
         // A few bits more than the operand has, with room for sums of values up to 2^12.
         let taken = u32::from(self.base()) + whole + 12;
-        let most = (self.ring_bits() - 3).saturating_sub(taken).clamp(8, u32::from(self.base()) + 4) as u8;
+        let most =
+            (self.ring_bits() - 3).saturating_sub(taken).clamp(8, (u32::from(self.base()) + 4).max(8)) as u8;
         let (factor, bits) = public_factor("1 / count", f64::from(whole).exp2() / count as f64, most)?;
         let drop = bits + whole as u8;
         let scaled = self.integers(&[(sum, factor)], 1 << (drop - 1), frac_bits + drop);

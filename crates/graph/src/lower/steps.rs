@@ -1,8 +1,10 @@
 //! What several operators compose of plan steps.
 
+use privet_plan::validate::MAX_COEFFICIENT;
 use privet_plan::{Op, WireId};
 
 use super::Lowering;
+use super::context::power;
 use crate::OpError;
 
 impl Lowering<'_> {
@@ -56,15 +58,19 @@ impl Lowering<'_> {
     }
 
     /// Brings wires to the largest scale among them, exactly.
-    pub(crate) fn at_common_scale(&mut self, wires: &[WireId]) -> Vec<WireId> {
+    pub(crate) fn at_common_scale(&mut self, wires: &[WireId]) -> Result<Vec<WireId>, OpError> {
         let most = wires.iter().map(|&w| self.frac_bits(w)).max().unwrap_or_default();
         wires.iter().map(|&w| self.scaled_up(w, most)).collect()
     }
 
     /// The same value with at least `frac_bits` fractional bits.
-    pub(crate) fn scaled_up(&mut self, wire: WireId, frac_bits: u8) -> WireId {
+    pub(crate) fn scaled_up(&mut self, wire: WireId, frac_bits: u8) -> Result<WireId, OpError> {
         let own = self.frac_bits(wire);
-        if own >= frac_bits { wire } else { self.integers(&[(wire, 1 << (frac_bits - own))], 0, frac_bits) }
+        if own >= frac_bits {
+            return Ok(wire);
+        }
+        let factor = power(frac_bits - own)?;
+        Ok(self.integers(&[(wire, factor)], 0, frac_bits))
     }
 
     /// `Σ coefficient·wire + constant` of the wires' integers, whatever their scales; the result has `frac_bits`.
@@ -90,10 +96,8 @@ impl Lowering<'_> {
 
 /// A public factor as `coefficient / 2^bits` with at most `most` bits, and no more than its value needs.
 pub(crate) fn public_factor(what: &'static str, value: f64, most: u8) -> Result<(i64, u8), OpError> {
-    /// What a step takes as a public coefficient.
-    const LIMIT: f64 = (1u64 << 48) as f64;
     let scaled = (value * f64::from(most).exp2()).round();
-    if !scaled.is_finite() || scaled.abs() > LIMIT {
+    if !scaled.is_finite() || scaled.abs() > MAX_COEFFICIENT as f64 {
         return Err(OpError::unsupported(
             format!("{what} = {value}"),
             "finite factors below 2^48 with their fractional bits",

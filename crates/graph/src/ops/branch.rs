@@ -2,7 +2,7 @@
 
 use privet_plan::WireId;
 
-use crate::{Args, Fact, Graph, Lowering, OpError, Operator, Tensor, ValueId};
+use crate::{Args, Body, Fact, Lowering, OpError, Operator, Tensor};
 
 /// One of two graphs. Operand 0 is the condition, the others are what the branches read of the graph around them.
 /// Inference puts the chosen branch in the place of the node.
@@ -14,18 +14,9 @@ pub struct If {
     pub otherwise: Result<Body, String>,
 }
 
-/// A branch. Its graph has no inputs, and as many outputs as the node has results.
-#[derive(Debug, Clone)]
-pub struct Body {
-    /// Nodes, constants and outputs.
-    pub graph: Graph,
-    /// Values of `graph` that nothing in it defines, with the operand of the node that each stands for.
-    pub captures: Vec<(ValueId, usize)>,
-}
-
 impl If {
     /// The branch that a known condition chooses.
-    pub(crate) fn chosen(&self, condition: &Fact, results: usize) -> Result<&Body, OpError> {
+    fn chosen(&self, condition: &Fact, results: usize) -> Result<&Body, OpError> {
         let chosen = match condition.known("condition")? {
             Tensor::Bool(flag) if flag.len() == 1 => flag.iter().all(|&flag| flag),
             other => {
@@ -62,6 +53,10 @@ impl Operator for If {
     fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         Err(unresolved())
     }
+
+    fn inlined(&self, inputs: Args<'_, Fact>, results: usize) -> Option<Result<&Body, OpError>> {
+        Some(inputs.get(0, "condition").and_then(|condition| self.chosen(condition, results)))
+    }
 }
 
 fn unresolved() -> OpError {
@@ -73,7 +68,7 @@ mod tests {
     use super::*;
     use crate::ops::{Neg, Relu};
     use crate::tensor::array;
-    use crate::{Dim, FloatModel, Node};
+    use crate::{Dim, FloatModel, Graph, Node};
 
     /// A branch that applies Neg to captured operand 1 `times` times.
     fn negations(times: usize) -> Body {

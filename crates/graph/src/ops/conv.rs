@@ -52,19 +52,25 @@ impl Operator for Conv {
         Ok(vec![convolve(x, w, bias, self.groups as usize, &plane).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let filter = inputs.optional(1).map_or(1, |w| w.len() / w.shape[0].max(1));
+        results[0].len().saturating_mul(filter)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let x = ctx.at_base(x);
         let w = ctx.weight(1, "weight")?;
         let (window, _) = self.resolve(ctx.shape_of(x), w.shape())?;
-        let base = ctx.base();
-        let weight = ctx.param("weight", w, base)?;
+        let bits = ctx.factor_bits(w);
+        let weight = ctx.param("weight", w, bits)?;
+        let pending = ctx.base() + bits;
         let bias = match ctx.operands().optional(2) {
-            Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, 2 * base)?),
+            Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, pending)?),
             None => None,
         };
         let op = Op::Conv { weight, bias, groups: self.groups as u32, window };
-        Ok(vec![ctx.emit(op, &[x], ctx.shape().to_vec(), 2 * base)])
+        Ok(vec![ctx.emit(op, &[x], ctx.shape().to_vec(), pending)])
     }
 }
 

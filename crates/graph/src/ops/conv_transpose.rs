@@ -74,6 +74,12 @@ impl Operator for ConvTranspose {
         Ok(vec![(y + array(&per_channel, contiguous(bias).into_owned())).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let filter = inputs.optional(1).map_or(1, |w| w.len() / w.shape[0].max(1));
+        let products = inputs.optional(0).map_or(0, |x| x.len().saturating_mul(filter));
+        products.saturating_add(results[0].len())
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let x = ctx.at_base(x);

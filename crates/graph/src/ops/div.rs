@@ -31,7 +31,7 @@ impl Operator for Div {
         let divisor = ctx.weight(1, "divisor")?;
         let wire = ctx.wire(0, "dividend")?;
         let shape = ctx.shape();
-        let wire = ctx.broadcast(wire, shape);
+        let wire = ctx.broadcast(wire, shape)?;
         Ok(vec![ctx.scale(wire, "reciprocal", &divisor.mapv(f32::recip))?])
     }
 

@@ -39,6 +39,12 @@ impl Operator for Einsum {
         Ok(vec![y.as_standard_layout().into_owned().into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let shapes: Vec<&[usize]> = inputs.0.iter().flatten().map(|f| f.shape.as_slice()).collect();
+        let products = Equation::new(&self.equation, &shapes).map_or(0, |equation| equation.products());
+        products.saturating_add(results[0].len())
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let factors = (0..ctx.operands().len())
             .map(|i| Factor::operand(ctx, i, "operand"))
@@ -60,9 +66,9 @@ trait Algebra {
     fn reshape(&mut self, x: Self::Value, shape: &[usize]) -> Self::Value;
     fn transpose(&mut self, x: Self::Value, perm: &[usize]) -> Self::Value;
     /// Some elements of an axis.
-    fn gather(&mut self, x: Self::Value, axis: usize, positions: &[usize]) -> Self::Value;
+    fn gather(&mut self, x: Self::Value, axis: usize, positions: &[usize]) -> Result<Self::Value, OpError>;
     /// Sums over an axis, which stays with length 1.
-    fn sum(&mut self, x: Self::Value, axis: usize) -> Self::Value;
+    fn sum(&mut self, x: Self::Value, axis: usize) -> Result<Self::Value, OpError>;
     /// `[b, m, k] x [b, k, n]`.
     fn product(&mut self, a: Self::Value, b: Self::Value) -> Result<Self::Value, OpError>;
 }
@@ -74,7 +80,7 @@ fn evaluate<A: Algebra>(
 ) -> Result<A::Value, OpError> {
     let mut reduced = Vec::with_capacity(2);
     for (i, x) in operands.into_iter().enumerate() {
-        reduced.push(reduce(algebra, equation, i, x));
+        reduced.push(reduce(algebra, equation, i, x)?);
     }
     let result = equation.output.as_slice();
     let second = if reduced.len() > 1 { reduced.pop() } else { None };
@@ -108,7 +114,7 @@ fn reduce<A: Algebra>(
     equation: &Equation,
     operand: usize,
     mut x: A::Value,
-) -> (A::Value, Vec<Label>) {
+) -> Result<(A::Value, Vec<Label>), OpError> {
     let mut labels = equation.inputs[operand].clone();
     while let Some((first, second)) = repeated(&labels) {
         // The two axes become the last one, of which every (size + 1)-th element lies on the diagonal.
@@ -124,7 +130,7 @@ fn reduce<A: Algebra>(
         }
         x = algebra.reshape(x, &shape);
         let diagonal: Vec<usize> = (0..size).map(|i| i * (size + 1)).collect();
-        x = algebra.gather(x, labels.len(), &diagonal);
+        x = algebra.gather(x, labels.len(), &diagonal)?;
         labels.push(label);
     }
     let others: Vec<Label> = (0..equation.inputs.len())
@@ -137,7 +143,7 @@ fn reduce<A: Algebra>(
         let summed = !others.contains(&label) && !equation.output.contains(&label);
         if stretched || summed {
             if summed {
-                x = algebra.sum(x, axis);
+                x = algebra.sum(x, axis)?;
             }
             let mut shape = algebra.shape(&x);
             shape.remove(axis);
@@ -145,7 +151,7 @@ fn reduce<A: Algebra>(
             x = algebra.reshape(x, &shape);
         }
     }
-    (x, labels)
+    Ok((x, labels))
 }
 
 fn repeated(labels: &[Label]) -> Option<(usize, usize)> {
@@ -175,12 +181,12 @@ impl Algebra for Floats {
         x.permuted_axes(perm)
     }
 
-    fn gather(&mut self, x: ArrayD<f32>, axis: usize, positions: &[usize]) -> ArrayD<f32> {
-        x.select(Axis(axis), positions)
+    fn gather(&mut self, x: ArrayD<f32>, axis: usize, positions: &[usize]) -> Result<ArrayD<f32>, OpError> {
+        Ok(x.select(Axis(axis), positions))
     }
 
-    fn sum(&mut self, x: ArrayD<f32>, axis: usize) -> ArrayD<f32> {
-        x.sum_axis(Axis(axis)).insert_axis(Axis(axis))
+    fn sum(&mut self, x: ArrayD<f32>, axis: usize) -> Result<ArrayD<f32>, OpError> {
+        Ok(x.sum_axis(Axis(axis)).insert_axis(Axis(axis)))
     }
 
     fn product(&mut self, a: ArrayD<f32>, b: ArrayD<f32>) -> Result<ArrayD<f32>, OpError> {
@@ -219,18 +225,18 @@ impl Algebra for Steps<'_, '_> {
         x.transpose(self.0, perm)
     }
 
-    fn gather(&mut self, x: Factor, axis: usize, positions: &[usize]) -> Factor {
-        match x {
-            Factor::Wire(wire) => Factor::Wire(self.0.gather(wire, axis, positions)),
-            Factor::Constant(values) => Factor::Constant(Floats.gather(values, axis, positions)),
-        }
+    fn gather(&mut self, x: Factor, axis: usize, positions: &[usize]) -> Result<Factor, OpError> {
+        Ok(match x {
+            Factor::Wire(wire) => Factor::Wire(self.0.gather(wire, axis, positions)?),
+            Factor::Constant(values) => Factor::Constant(Floats.gather(values, axis, positions)?),
+        })
     }
 
-    fn sum(&mut self, x: Factor, axis: usize) -> Factor {
-        match x {
-            Factor::Wire(wire) => Factor::Wire(self.0.sum_axis(wire, axis)),
-            Factor::Constant(values) => Factor::Constant(Floats.sum(values, axis)),
-        }
+    fn sum(&mut self, x: Factor, axis: usize) -> Result<Factor, OpError> {
+        Ok(match x {
+            Factor::Wire(wire) => Factor::Wire(self.0.sum_axis(wire, axis)?),
+            Factor::Constant(values) => Factor::Constant(Floats.sum(values, axis)?),
+        })
     }
 
     fn product(&mut self, a: Factor, b: Factor) -> Result<Factor, OpError> {

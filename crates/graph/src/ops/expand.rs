@@ -34,7 +34,7 @@ impl Operator for Expand {
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let shape = ctx.shape();
-        Ok(vec![ctx.broadcast(x, shape)])
+        Ok(vec![ctx.broadcast(x, shape)?])
     }
 
     fn is_identity(&self, inputs: Args<'_, Fact>) -> bool {

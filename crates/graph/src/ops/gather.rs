@@ -44,7 +44,7 @@ impl Operator for Gather {
         let from = ctx.shape_of(x);
         let at = axis("axis", self.axis, from.len())?;
         let positions = positions(ctx.operands().get(1, "indices")?.known("indices")?, from[at])?;
-        let taken = ctx.gather(x, at, &positions);
+        let taken = ctx.gather(x, at, &positions)?;
         let shape = ctx.shape();
         Ok(vec![ctx.reshape(taken, shape)])
     }

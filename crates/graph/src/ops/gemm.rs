@@ -65,6 +65,12 @@ impl Operator for Gemm {
         }])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let axis = usize::from(!self.trans_a);
+        let inner = inputs.optional(0).and_then(|a| a.shape.get(axis).copied()).unwrap_or(1);
+        results[0].len().saturating_mul(inner)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         // A product with one constant was brought to the form `Linear` before, unless C needs a factor.
         let swapped = |ctx: &mut Lowering<'_>, factor: Factor, swap: bool| {
@@ -106,7 +112,7 @@ impl Gemm {
         let c = ctx.wire(2, "C")?;
         let c = if self.beta == 1.0 { c } else { ctx.scale(c, "beta", &scalar(self.beta))? };
         let shape = ctx.shape();
-        Ok(ctx.broadcast(c, shape))
+        ctx.broadcast(c, shape)
     }
 }
 

@@ -83,7 +83,7 @@ impl Operator for InstanceNormalization {
         let factor = ctx.param("scale", &scale, base)?;
         let root = ctx.emit(Op::Scale { factor }, &[root], few.clone(), frac_bits + base);
         let root = ctx.emit(Op::Trunc { shift: base }, &[root], few, frac_bits);
-        let y = scaled(ctx, centred, root);
+        let y = scaled(ctx, centred, root)?;
         let y = ctx.add_param(y, "B", &shift)?;
         Ok(vec![ctx.reshape(y, shape)])
     }
@@ -126,7 +126,7 @@ impl Operator for MeanVarianceNormalization {
         let (base, ring) = (i64::from(ctx.base()), i64::from(ctx.ring_bits()));
         let least_bits = (6 * base + 20 - 2 * (ring - 4)).max(0) as u32;
         let (centred, root) = statistics(ctx, x, DEVIATION * DEVIATION, 1 << least_bits.min(40))?;
-        let y = scaled(ctx, centred, root);
+        let y = scaled(ctx, centred, root)?;
         let y = ctx.reshape(y, &moved);
         Ok(vec![ctx.transpose(y, &inverse(&perm))])
     }
@@ -175,36 +175,37 @@ fn statistics(
     let shape = ctx.shape_of(x).to_vec();
     let count = shape[2];
     let mean = ctx.mean_axis(x, 2)?;
-    let mean = ctx.gather(mean, 2, &vec![0; count]);
+    let mean = ctx.repeat(mean, 2, count)?;
     let centred = ctx.combine(&[(x, 1), (mean, -1)], 0)?;
     let squares = ctx.multiply(centred, centred);
-    let sum = ctx.sum_axis(squares, 2);
+    let sum = ctx.sum_axis(squares, 2)?;
     // Dividing by a power of two is enough: the rest of 1/count goes into the factor.
     let whole = (count as u64).ilog2();
     let rest = count as f64 / f64::from(whole).exp2();
     let units = ctx.shifted_down(sum, whole);
     let one = (2.0 * f64::from(ctx.base())).exp2();
     let epsilon = (epsilon * one * rest).round();
-    if !(0.0..f64::from(1u32 << 31) * one).contains(&epsilon) {
+    let (most_bits, frac_bits) = (2 * u32::from(ctx.base()) + 16, ctx.base() + 8);
+    // Below the highest power of two of the square root's domain.
+    if !(0.0..f64::from(most_bits - 1).exp2()).contains(&epsilon) {
         return Err(OpError::unsupported(
             format!("epsilon = {}", epsilon / one / rest),
-            "a small positive epsilon",
+            "an epsilon from 0 to 2^14",
         ));
     }
     let epsilon = (epsilon as i64).max(least);
     let units = ctx.integers(&[(units, 1)], epsilon, 0);
     let factor = (one * rest).sqrt();
-    let (most_bits, frac_bits) = (2 * u32::from(ctx.base()) + 16, ctx.base() + 8);
     let root = ctx.inverse_square_root(units, epsilon, most_bits, factor, frac_bits)?;
     Ok((centred, root))
 }
 
 /// Every row times its factor.
-fn scaled(ctx: &mut Lowering<'_>, rows: WireId, factors: WireId) -> WireId {
+fn scaled(ctx: &mut Lowering<'_>, rows: WireId, factors: WireId) -> Result<WireId, OpError> {
     let shape = ctx.shape_of(rows).to_vec();
-    let factors = ctx.gather(factors, 2, &vec![0; shape[2]]);
+    let factors = ctx.repeat(factors, 2, shape[2])?;
     let frac_bits = ctx.frac_bits(rows) + ctx.frac_bits(factors);
-    ctx.emit(Op::Multiply, &[rows, factors], shape, frac_bits)
+    Ok(ctx.emit(Op::Multiply, &[rows, factors], shape, frac_bits))
 }
 
 #[cfg(test)]

@@ -55,16 +55,23 @@ impl Operator for Linear {
         Ok(vec![array(&shape, y.into_iter().collect()).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let inner = inputs.optional(0).and_then(|x| x.shape.last().copied()).unwrap_or(1);
+        results[0].len().saturating_mul(inner)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
         let x = ctx.at_base(x);
-        let base = ctx.base();
+        let w = ctx.weight(1, "weight")?;
+        let bits = ctx.factor_bits(w);
         // Row-major whatever transposition the weight went through.
-        let weight = ctx.param("weight", ctx.weight(1, "weight")?, base)?;
+        let weight = ctx.param("weight", w, bits)?;
+        let pending = ctx.base() + bits;
         let bias = match ctx.operands().optional(2) {
-            Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, 2 * base)?),
+            Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, pending)?),
             None => None,
         };
-        Ok(vec![ctx.emit(Op::MatMul { weight, bias }, &[x], ctx.shape().to_vec(), 2 * base)])
+        Ok(vec![ctx.emit(Op::MatMul { weight, bias }, &[x], ctx.shape().to_vec(), pending)])
     }
 }

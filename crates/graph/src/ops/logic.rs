@@ -79,7 +79,7 @@ impl Operator for Logic {
         let shape = ctx.shape();
         if let Some((other, constant)) = self.constant(ctx)? {
             let x = ctx.wire(other, "operand")?;
-            let x = ctx.broadcast(x, shape);
+            let x = ctx.broadcast(x, shape)?;
             let factor = match self.connective {
                 Connective::And => constant.clone(),
                 Connective::Or => constant.mapv(|c| 1.0 - c),
@@ -91,7 +91,7 @@ impl Operator for Logic {
             return Ok(vec![if addend { ctx.add_param(scaled, "addend", &constant)? } else { scaled }]);
         }
         let (a, b) = (ctx.wire(0, "A")?, ctx.wire(1, "B")?);
-        let (a, b) = (ctx.broadcast(a, shape), ctx.broadcast(b, shape));
+        let (a, b) = (ctx.broadcast(a, shape)?, ctx.broadcast(b, shape)?);
         let both = ctx.masked_by(a, b);
         Ok(vec![match self.connective {
             Connective::And => both,

@@ -8,7 +8,7 @@
 use ndarray::{ArrayD, Axis};
 use privet_plan::{Op, Tap, WireId};
 
-use crate::lower::Segment;
+use crate::lower::{Segment, expect_terms};
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
 
 /// `x / (bias + alpha/size · Σ x²)^beta`, the sum over `size` neighbouring channels.
@@ -67,7 +67,12 @@ impl Operator for Lrn {
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let Self { alpha, beta, bias, .. } = *self;
-        if !(alpha > 0.0 && bias > 0.0 && (0.0..=4.0).contains(&beta)) {
+        if !(alpha > 0.0
+            && alpha.is_finite()
+            && bias > 0.0
+            && bias.is_finite()
+            && (0.0..=4.0).contains(&beta))
+        {
             return Err(OpError::unsupported(
                 format!("alpha = {alpha}, bias = {bias}, beta = {beta}"),
                 "a positive alpha and bias, and a beta from 0 to 4",
@@ -77,9 +82,10 @@ impl Operator for Lrn {
         let x = ctx.at_base(x);
         let squares = ctx.multiply(x, x);
         let channels = ctx.shape()[1];
+        expect_terms(channels, channels.saturating_mul(channels.min(self.size as usize)))?;
         let tap = |i: usize| Tap { index: i as u32, coefficient: 1 };
         let rows = (0..channels).map(|c| self.window(c, channels).map(tap).collect()).collect();
-        let sums = ctx.axis_map(squares, 1, rows, 0);
+        let sums = ctx.axis_map(squares, 1, rows, 0)?;
         // The finest cell is between 1/128 and 1/64 of the bias.
         let per_sum = f64::from(alpha) / self.size as f64 / f64::from(bias);
         let unit_bits = (f64::from(SEGMENTS[0].width_bits) + 6.0 + per_sum.log2()).ceil() as i32;

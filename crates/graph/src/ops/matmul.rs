@@ -50,6 +50,11 @@ impl Operator for MatMul {
         Ok(vec![array(&geometry.result(), y).into()])
     }
 
+    fn work(&self, inputs: Args<'_, Fact>, results: &[Fact]) -> usize {
+        let inner = inputs.optional(0).and_then(|a| a.shape.last().copied()).unwrap_or(1);
+        results[0].len().saturating_mul(inner)
+    }
+
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         // Most products with a constant matrix were brought to the form `Linear` before.
         let (a, b) = (Factor::operand(ctx, 0, "A")?, Factor::operand(ctx, 1, "B")?);

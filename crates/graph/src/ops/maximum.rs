@@ -87,10 +87,10 @@ fn extreme(ctx: &mut Lowering<'_>, sign: i64) -> Result<Vec<WireId>, OpError> {
             });
         } else {
             let wire = ctx.wire(i, "operand")?;
-            wires.push(ctx.broadcast(wire, shape));
+            wires.push(ctx.broadcast(wire, shape)?);
         }
     }
-    wires = ctx.at_common_scale(&wires);
+    wires = ctx.at_common_scale(&wires)?;
     if wires.is_empty() {
         ctx.wire(0, "every operand")?;
     }

@@ -30,7 +30,7 @@ impl Operator for Mean {
         let shape = ctx.shape_of(sum).to_vec();
         // The whole tensor is one axis of length 1 to a matrix with one element.
         let flat = ctx.reshape(sum, &[&[1], shape.as_slice()].concat());
-        let mean = ctx.sum_times_reciprocal(flat, 0, count);
+        let mean = ctx.sum_times_reciprocal(flat, 0, count)?;
         Ok(vec![ctx.reshape(mean, &shape)])
     }
 

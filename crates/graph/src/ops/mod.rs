@@ -67,7 +67,7 @@ pub use add::Add;
 pub use arg_max::ArgMax;
 pub use average_pool::AveragePool;
 pub use batch_normalization::BatchNormalization;
-pub use branch::{Body, If};
+pub use branch::If;
 pub use cast::{Cast, CastLike};
 pub use clip::Clip;
 pub use compare::{Compare, Relation};

@@ -30,7 +30,7 @@ impl Operator for Mul {
             return Ok(vec![secret_product(ctx)?]);
         };
         let wire = ctx.wire(x, "factor")?;
-        let wire = ctx.broadcast(wire, shape);
+        let wire = ctx.broadcast(wire, shape)?;
         Ok(vec![ctx.scale(wire, "factor", constant)?])
     }
 
@@ -47,7 +47,7 @@ fn whole_product(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
     for i in 0..2 {
         if let Some(constant) = ctx.numbers(i)? {
             let x = ctx.wire(1 - i, "factor")?;
-            let x = ctx.broadcast(x, shape);
+            let x = ctx.broadcast(x, shape)?;
             let factor = ctx.param("factor", &constant, 0)?;
             return Ok(ctx.layout(Op::Scale { factor }, x, shape.to_vec()));
         }
@@ -59,6 +59,6 @@ fn whole_product(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
 fn secret_product(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
     let shape = ctx.shape();
     let (a, b) = (ctx.wire(0, "A")?, ctx.wire(1, "B")?);
-    let (a, b) = (ctx.broadcast(a, shape), ctx.broadcast(b, shape));
+    let (a, b) = (ctx.broadcast(a, shape)?, ctx.broadcast(b, shape)?);
     Ok(ctx.multiply(a, b))
 }

@@ -4,6 +4,7 @@ use ndarray::{ArrayD, Axis, IxDyn, SliceInfoElem};
 use privet_plan::{Op, WireId};
 
 use super::slice::{Taken, slice};
+use crate::lower::expect_terms;
 use crate::tensor::axis;
 use crate::{Args, DType, Fact, Lowering, OpError, Operator, Tensor, element_count};
 
@@ -94,9 +95,10 @@ impl Operator for Pad {
         if self.mode != PadMode::Constant {
             for axis in 0..ctx.shape().len() {
                 let size = ctx.shape_of(x)[axis];
+                expect_terms(ctx.shape()[axis], ctx.shape()[axis])?;
                 let pads = pads_of(&ctx.operands(), &ctx.operands().get(0, "data")?.shape)?;
                 let sources = pads.sources(self.mode, axis, size, ctx.shape()[axis]);
-                x = ctx.gather(x, axis, &sources);
+                x = ctx.gather(x, axis, &sources)?;
             }
             return Ok(vec![x]);
         }

@@ -64,7 +64,7 @@ impl Operator for Pow {
             other => return Err(OpError::unsupported(format!("an exponent of {other}"), supported)),
         };
         let shape = ctx.shape();
-        Ok(vec![ctx.broadcast(y, shape)])
+        Ok(vec![ctx.broadcast(y, shape)?])
     }
 }
 

@@ -45,7 +45,7 @@ impl Operator for PRelu {
             Some(slope) => ctx.scale(below, "slope", slope)?,
             None => {
                 let slope = ctx.wire(1, "slope")?;
-                let slope = ctx.broadcast(slope, shape);
+                let slope = ctx.broadcast(slope, shape)?;
                 ctx.multiply(below, slope)
             }
         };

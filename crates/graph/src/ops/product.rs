@@ -91,8 +91,8 @@ fn secret_product(ctx: &mut Lowering<'_>, a: WireId, b: WireId) -> Result<WireId
         let (a, b) = (ctx.reshape(a, &[rows, k]), ctx.reshape(b, &[k, n]));
         ctx.emit(Op::BatchMatMul, &[a, b], vec![rows, n], frac_bits)
     } else {
-        let a = ctx.broadcast(a, &[batch.as_slice(), &[m, k]].concat());
-        let b = ctx.broadcast(b, &[batch.as_slice(), &[k, n]].concat());
+        let a = ctx.broadcast(a, &[batch.as_slice(), &[m, k]].concat())?;
+        let b = ctx.broadcast(b, &[batch.as_slice(), &[k, n]].concat())?;
         ctx.emit(Op::BatchMatMul, &[a, b], result.clone(), frac_bits)
     };
     Ok(ctx.reshape(y, &result))
@@ -121,7 +121,7 @@ fn weighted(ctx: &mut Lowering<'_>, x: WireId, w: ArrayD<f32>) -> Result<WireId,
     let mut full = vec![1; rank - x_batch.len()];
     full.extend(x_batch);
     (0..rank).filter(|&a| varies(a)).for_each(|a| full[a] = batch[a]);
-    let x = ctx.broadcast(x, &[full.as_slice(), &[m, k]].concat());
+    let x = ctx.broadcast(x, &[full.as_slice(), &[m, k]].concat())?;
     let mut perm: Vec<usize> = (0..rank).filter(|&a| !varies(a)).collect();
     perm.extend((0..rank).filter(|&a| varies(a)));
     perm.extend([rank + 1, rank]);

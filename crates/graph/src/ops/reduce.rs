@@ -71,7 +71,7 @@ impl Operator for Reduce {
         perm.extend((0..rank).filter(|&a| axes.reduced[a]));
         let x = if perm.is_sorted() { x } else { ctx.transpose(x, &perm) };
         let x = ctx.reshape(x, &[kept, axes.terms]);
-        let y = if self.mean { ctx.sum_times_reciprocal(x, 1, axes.terms) } else { ctx.sum_axis(x, 1) };
+        let y = if self.mean { ctx.sum_times_reciprocal(x, 1, axes.terms)? } else { ctx.sum_axis(x, 1)? };
         Ok(vec![ctx.reshape(y, &axes.shape)])
     }
 

@@ -97,7 +97,7 @@ impl Operator for ReduceMax {
                 let mut y =
                     if self.reduction == Reduction::L1 { absolute(ctx, x)? } else { ctx.multiply(x, x) };
                 for axis in (0..rank).filter(|&a| reduced[a]) {
-                    y = ctx.sum_axis(y, axis);
+                    y = ctx.sum_axis(y, axis)?;
                 }
                 y
             }

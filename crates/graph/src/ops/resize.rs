@@ -4,8 +4,12 @@ use ndarray::{ArrayD, IxDyn};
 use privet_plan::WireId;
 
 use crate::interpolation::{AxisResize, Coordinates, Interpolation, Weights};
+use crate::lower::expect_terms;
 use crate::tensor::{array, axis, contiguous};
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, element_count};
+
+/// Largest magnitude of the cubic kernel's parameter; -0.5 and -0.75 are in use.
+const MAX_CUBIC: f32 = 16.0;
 
 /// Interpolates between elements; operands are the data, the region (for [`Coordinates::TfCropAndResize`]), scales and
 /// sizes; one of the last two is given, both must be constants.
@@ -83,7 +87,7 @@ impl Operator for Resize {
         for at in order(&resizes) {
             let rows: Vec<Vec<(usize, f64)>> =
                 weights[at].iter().map(|row| row.clone().unwrap_or_default()).collect();
-            wire = ctx.interpolate(wire, at, &rows);
+            wire = ctx.interpolate(wire, at, &rows)?;
         }
         match self.frame(&weights) {
             Some(frame) => Ok(vec![ctx.add_param(wire, "extrapolation", &frame)?]),
@@ -95,11 +99,7 @@ impl Operator for Resize {
         let value = |i: usize| inputs.optional(i).and_then(|f: &Fact| f.value.as_deref());
         let Some(x) = inputs.optional(0) else { return false };
         let resizes = self.resizes(&x.shape, value(1), value(2), value(3));
-        let keeps = |r: &AxisResize| {
-            let kept = |(o, row): (usize, Weights)| row == Some(vec![(o, 1.0)]);
-            r.from == r.to && r.weights().into_iter().enumerate().all(kept)
-        };
-        resizes.is_ok_and(|all| all.iter().all(keeps))
+        resizes.is_ok_and(|all| all.iter().all(AxisResize::is_identity))
     }
 }
 
@@ -116,6 +116,12 @@ impl Resize {
         scales: Option<&Tensor>,
         sizes: Option<&Tensor>,
     ) -> Result<Vec<AxisResize>, OpError> {
+        if let Interpolation::Cubic(a) = self.interpolation
+            && !(-MAX_CUBIC..=MAX_CUBIC).contains(&a)
+        {
+            let expected = format!("a number between -{MAX_CUBIC} and {MAX_CUBIC}");
+            return Err(OpError::mismatch("cubic_coeff_a", expected, a));
+        }
         let rank = shape.len();
         let axes: Vec<usize> = match &self.axes {
             Some(axes) => axes.iter().map(|&a| axis("axes", a, rank)).collect::<Result<_, _>>()?,
@@ -175,6 +181,9 @@ impl Resize {
             for (i, &a) in axes.iter().enumerate() {
                 resizes[a].region = (roi[i], roi[i + count]);
             }
+        }
+        for resize in resizes.iter().filter(|r| !r.is_identity()) {
+            expect_terms(resize.to, resize.terms())?;
         }
         let to: Vec<usize> = resizes.iter().map(|r| r.to).collect();
         element_count("resized result", &to)?;

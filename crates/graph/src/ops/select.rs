@@ -50,7 +50,7 @@ impl Operator for Where {
 fn by_wire(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
     let shape = ctx.shape();
     let condition = ctx.wire(0, "condition")?;
-    let condition = ctx.broadcast(condition, shape);
+    let condition = ctx.broadcast(condition, shape)?;
     match (ctx.numbers(1)?, ctx.numbers(2)?) {
         (Some(x), Some(y)) => {
             // The difference of what is encoded, so that both values come out as they would alone.
@@ -64,14 +64,14 @@ fn by_wire(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
         }
         (None, Some(y)) => {
             let x = ctx.wire(1, "X")?;
-            let x = ctx.broadcast(x, shape);
+            let x = ctx.broadcast(x, shape)?;
             let difference = ctx.add_param(x, "difference", &y.mapv(|v| -v))?;
             let chosen = ctx.masked_by(condition, difference);
             ctx.add_param(chosen, "otherwise", &y)
         }
         (x, None) => {
             let y = ctx.wire(2, "Y")?;
-            let y = ctx.broadcast(y, shape);
+            let y = ctx.broadcast(y, shape)?;
             let difference = match x {
                 Some(x) => {
                     let negative = ctx.negate(y)?;
@@ -79,7 +79,7 @@ fn by_wire(ctx: &mut Lowering<'_>) -> Result<WireId, OpError> {
                 }
                 None => {
                     let x = ctx.wire(1, "X")?;
-                    let x = ctx.broadcast(x, shape);
+                    let x = ctx.broadcast(x, shape)?;
                     ctx.combine(&[(x, 1), (y, -1)], 0)?
                 }
             };
@@ -103,7 +103,7 @@ fn by_constant(ctx: &mut Lowering<'_>, mask: &ArrayD<f64>) -> Result<WireId, OpE
             }
             None => {
                 let wire = ctx.wire(i, what)?;
-                let wire = ctx.broadcast(wire, shape);
+                let wire = ctx.broadcast(wire, shape)?;
                 let factor = ctx.param(what, &mask, 0)?;
                 kept.push((ctx.layout(Op::Scale { factor }, wire, shape.to_vec()), 1));
             }

@@ -69,7 +69,7 @@ pub(super) fn sum_of(ctx: &mut Lowering<'_>, signs: &[i64]) -> Result<WireId, Op
             });
         } else {
             let wire = ctx.wire(i, "operand")?;
-            terms.push((ctx.broadcast(wire, &shape), sign));
+            terms.push((ctx.broadcast(wire, &shape)?, sign));
         }
     }
     let sum = match terms.as_slice() {

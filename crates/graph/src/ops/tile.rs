@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, Axis};
 use privet_plan::WireId;
 
+use crate::lower::expect_terms;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, element_count};
 
 /// Repeats the whole tensor along every axis as often as operand 1 says.
@@ -32,8 +33,12 @@ impl Operator for Tile {
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let mut wire = ctx.wire(0, "input")?;
         for axis in 0..ctx.shape().len() {
+            if ctx.shape_of(wire)[axis] == ctx.shape()[axis] {
+                continue;
+            }
+            expect_terms(ctx.shape()[axis], ctx.shape()[axis])?;
             let positions = cycle(ctx.shape_of(wire)[axis], ctx.shape()[axis]);
-            wire = ctx.gather(wire, axis, &positions);
+            wire = ctx.gather(wire, axis, &positions)?;
         }
         Ok(vec![wire])
     }

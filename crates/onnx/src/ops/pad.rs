@@ -9,7 +9,7 @@ use crate::node::{NodeReader, Operand, Parsed};
 pub(super) fn pad_7(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(1, 1)?;
     let pad = Pad { mode: mode(node)? };
-    let (pads, value) = (node.required_ints("pads")?, node.float("value", 0.0)?);
+    let (pads, value) = (node.required_ints("pads")?, node.optional_float("value")?.unwrap_or(0.0));
     let constant = |t| Operand::Constant(t);
     Ok(Parsed::with(
         pad,

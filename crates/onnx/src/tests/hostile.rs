@@ -41,21 +41,142 @@ fn shape_tensor(name: &str, values: &[i64]) -> TensorProto {
     }
 }
 
-/// Reads, runs and compiles a model of one node; the only demand is to come back.
+/// Reads, runs and compiles a model of one node.
 fn survive(opset: i64, dims: &[i64], node: NodeProto, initializer: Vec<TensorProto>) {
-    let Ok(graph) = read(&model(opset, dims, vec![node], initializer)) else { return };
-    let Ok(float) = FloatModel::new(&graph, &[]) else { return };
+    let _ = survive_all(opset, dims, vec![node], initializer);
+}
+
+/// Reads, runs and compiles a model: comes back, and what compiles is of the size that it has in float. The answer is
+/// whether it compiles, or why not.
+fn survive_all(
+    opset: i64,
+    dims: &[i64],
+    nodes: Vec<NodeProto>,
+    initializer: Vec<TensorProto>,
+) -> Result<(), String> {
+    let graph = read(&model(opset, dims, nodes, initializer)).map_err(|e| e.to_string())?;
+    let float = FloatModel::new(&graph, &[]).map_err(|e| e.to_string())?;
     let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
-    let _ = float.run(&[ArrayD::ones(shape)]);
+    let found = float.run(&[ArrayD::ones(shape)]);
     let options = CompileOptions {
-        ring: privet_ring::Ring::new(32).unwrap(),
+        ring: privet_ring::Ring::new(40).unwrap(),
         frac_bits: 8,
         input_shapes: Vec::new(),
         preprocess: privet_plan::Preprocess::default(),
         labels: Vec::new(),
     };
-    if let Ok(compiled) = compile(&graph, &options) {
-        assert!(compiled.plan.validate().is_ok());
+    let plan = compile(&graph, &options).map_err(|e| e.to_string())?.plan;
+    let found = found.expect("what compiles runs in float");
+    for (output, found) in plan.outputs.iter().zip(&found) {
+        assert_eq!(plan.shape(output.wire), found.shape());
+    }
+    let scales = plan.steps.iter().map(|step| u32::from(step.frac_bits));
+    assert!(scales.max().unwrap_or(0) <= plan.ring.bits() - 3, "values keep bits of their own");
+    Ok(())
+}
+
+/// `count` nodes, each of which reads the one before as often as `reads` says.
+fn chain(op: &str, count: usize, reads: usize) -> Vec<NodeProto> {
+    let name = |i: usize| if i == 0 { "x".to_owned() } else { format!("v{i}") };
+    let one = |i: usize| {
+        let output = if i + 1 == count { "y".to_owned() } else { name(i + 1) };
+        node(op, &vec![name(i).as_str(); reads], &output, vec![])
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn scales_do_not_grow_along_chains() {
+    survive_all(13, &[2, 3], chain("Mean", 300, 2), vec![]).expect("means of any depth");
+    survive_all(13, &[2, 3], chain("Mean", 40, 64), vec![]).expect("means of many operands");
+    survive_all(13, &[2, 4], chain("ReduceMean", 60, 1), vec![]).expect("means along axes");
+    survive_all(13, &[2, 3], chain("Sum", 300, 2), vec![]).expect("sums of any depth");
+    survive_all(13, &[2, 3], chain("HardSwish", 20, 1), vec![]).expect_err("HardSwish is from opset 14");
+    let mixed = [chain("Mean", 9, 4), vec![node("Clip", &["y", "low", "high"], "z", vec![])]].concat();
+    let bounds = || vec![weight("low", &[], &[-1.5]), weight("high", &[], &[2.5])];
+    let renamed = |mut nodes: Vec<NodeProto>| {
+        for name in nodes.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+            *name = match name.as_str() {
+                "y" => "mean".to_owned(),
+                "z" => "y".to_owned(),
+                other => other.to_owned(),
+            };
+        }
+        nodes
+    };
+    survive_all(13, &[2, 3], renamed(mixed), bounds()).expect("means, then bounds");
+}
+
+#[test]
+fn huge_results_are_refused_before_they_are_made() {
+    let huge = 1i64 << 26;
+    let n = |values: &[i64]| vec![shape_tensor("n", values)];
+    let refusal = |op: &str, dims: &[i64], values: &[i64]| {
+        survive_all(13, dims, vec![node(op, &["x", "n"], "y", vec![])], n(values)).expect_err(op)
+    };
+    assert!(refusal("Expand", &[1], &[huge]).contains("2^21"));
+    assert!(refusal("Tile", &[2], &[huge / 2]).contains("2^21"));
+    assert!(refusal("Expand", &[1], &[1 << 40]).contains("elements"));
+    assert!(refusal("Tile", &[2], &[i64::MAX]).contains("elements"));
+    let sizes = vec![shape_tensor("n", &[huge / 16])];
+    let resize = node("Resize", &["x", "", "", "n"], "y", vec![string("mode", "linear")]);
+    assert!(survive_all(13, &[2], vec![resize], sizes).expect_err("Resize").contains("2^21"));
+    let indices = vec![shape_tensor("shape", &[1 << 22])];
+    let nodes = vec![
+        node("ConstantOfShape", &["shape"], "zeros", vec![zeros()]),
+        node("Gather", &["x", "zeros"], "y", vec![]),
+    ];
+    assert!(survive_all(13, &[2], nodes, indices).expect_err("Gather").contains("2^21"));
+}
+
+/// An attribute `value` that holds one integer 0.
+fn zeros() -> AttributeProto {
+    AttributeProto { t: Some(Box::new(shape_tensor("", &[0]))), ..attribute("value", 4) }
+}
+
+#[test]
+fn folding_counts_operations() {
+    let shapes = vec![shape_tensor("shape", &[8192, 8192])];
+    let nodes = vec![
+        node("ConstantOfShape", &["shape"], "a", vec![]),
+        node("MatMul", &["a", "a"], "b", vec![]),
+        node("Add", &["x", "b"], "y", vec![]),
+    ];
+    let refusal = survive_all(13, &[1, 8192], nodes, shapes).expect_err("2^39 products");
+    assert!(refusal.contains("2^36 operations"), "{refusal}");
+}
+
+#[test]
+fn attributes_that_are_no_sane_numbers() {
+    let normalise = |epsilon: f32| {
+        let weights = vec![weight("s", &[3], &[1.0; 3]), weight("b", &[3], &[0.0; 3])];
+        let op = node("InstanceNormalization", &["x", "s", "b"], "y", vec![float("epsilon", epsilon)]);
+        survive_all(13, &[1, 3, 4], vec![op], weights)
+    };
+    assert_eq!(normalise(1e-3), Ok(()));
+    for epsilon in [1e6, 1e30, f32::INFINITY, f32::NAN, -1.0] {
+        let refusal = normalise(epsilon).expect_err("epsilon");
+        assert!(refusal.contains("epsilon"), "{epsilon}: {refusal}");
+    }
+    let cubic = |a: f32| {
+        let attributes = vec![string("mode", "cubic"), float("cubic_coeff_a", a)];
+        let resize = node("Resize", &["x", "", "", "n"], "y", attributes);
+        survive_all(13, &[2, 3], vec![resize], vec![shape_tensor("n", &[2, 5])])
+    };
+    for a in [-0.75, 0.0, -0.0, 1.0] {
+        assert_eq!(cubic(a), Ok(()), "{a}");
+    }
+    for a in [1e30, f32::MAX, f32::INFINITY, f32::NAN] {
+        let refusal = cubic(a).expect_err("cubic_coeff_a");
+        assert!(refusal.contains("cubic_coeff_a"), "{a}: {refusal}");
+    }
+    let lrn = |bias: f32| {
+        let op = node("LRN", &["x"], "y", vec![float("bias", bias), int("size", 3)]);
+        survive_all(13, &[1, 3, 4], vec![op], vec![])
+    };
+    for bias in [f32::INFINITY, f32::NAN, 0.0, -0.0, 1e30] {
+        let refusal = lrn(bias).expect_err("bias");
+        assert!(refusal.contains("bias"), "{bias}: {refusal}");
     }
 }
 
@@ -105,6 +226,22 @@ proptest! {
         survive(14, &[2, 3], node("CumSum", &["x", "n"], "y", vec![int("reverse", i64::from(flag))]), n());
         survive(13, &[1, 4, 2, 6], node("SpaceToDepth", &["x"], "y", vec![int("blocksize", axis)]), vec![]);
         survive(13, &[2, 3], node("Pow", &["x", "n"], "y", vec![]), n());
+    }
+
+    #[test]
+    fn float_attributes(a in fraction(), b in fraction(), c in fraction(), size in number()) {
+        let lrn = vec![float("alpha", a), float("beta", b), float("bias", c), int("size", size)];
+        survive(13, &[1, 3, 4], node("LRN", &["x"], "y", lrn), vec![]);
+        let weights = || vec![weight("s", &[3], &[a, b, c]), weight("b", &[3], &[c, b, a])];
+        let op = node("InstanceNormalization", &["x", "s", "b"], "y", vec![float("epsilon", a)]);
+        survive(13, &[1, 3, 4], op, weights());
+        survive(13, &[2, 3], node("LeakyRelu", &["x"], "y", vec![float("alpha", a)]), vec![]);
+        survive(13, &[2, 3], node("ThresholdedRelu", &["x"], "y", vec![float("alpha", b)]), vec![]);
+        let sigmoid = vec![float("alpha", a), float("beta", b)];
+        survive(13, &[2, 3], node("HardSigmoid", &["x"], "y", sigmoid), vec![]);
+        survive(7, &[2, 3], node("Clip", &["x"], "y", vec![float("min", a), float("max", b)]), vec![]);
+        let gemm = vec![float("alpha", a), float("beta", b)];
+        survive(13, &[3, 3], node("Gemm", &["x", "x", "x"], "y", gemm), vec![]);
     }
 
     #[test]

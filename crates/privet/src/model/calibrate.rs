@@ -6,13 +6,13 @@ use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
 use privet_plan::interval::Interval;
 use privet_plan::ranges::{Evidence, Ranges};
-use privet_plan::{Plan, PlanError, Weights};
+use privet_plan::{OutputSpec, Plan, PlanError, Weights};
 use privet_protocols::{Silent, cleartext};
 use privet_ring::{Ring, fixed};
 use serde::Serialize;
 
-use super::compile::{DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
 use super::declared::Declared;
+use super::options::{DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, Lowered, MARGIN};
 use super::{Model, ModelError, fixed_inputs, load_inputs};
 
 /// How far a model's integers are from float on the calibration inputs, before the receiver's final functions.
@@ -73,7 +73,11 @@ impl Calibration<'_> {
         let first = self.lower(*FRAC_BITS.start())?;
         let reference = self.reference(&first)?;
         let most = self.ring.map_or(u32::MAX, |ring| (ring.bits() - 3) / 2);
-        let (mut low, mut high) = (*FRAC_BITS.start(), most.min(*FRAC_BITS.end()));
+        // Whole outputs show no error until one of them differs: nothing to choose fewer bits by.
+        let is_whole = |o: &OutputSpec| first.plan.steps[o.wire.index()].frac_bits == 0;
+        let all_whole = first.plan.outputs.iter().all(is_whole);
+        let least = if all_whole { DEFAULT_FRAC_BITS.min(most) } else { *FRAC_BITS.start() };
+        let (mut low, mut high) = (least, most.min(*FRAC_BITS.end()));
         let (mut precise, mut coarse, mut misfit) = (None, None, None);
         while low <= high {
             let middle = u32::midpoint(low, high);
@@ -133,10 +137,11 @@ impl Calibration<'_> {
     ) -> Result<Attempt, ModelError> {
         let Lowered { mut plan, weights, float } = lowered;
         let declared = self.declared.encode(&plan)?;
-        let evidence = Evidence { declared: &declared, maxima: None, margin: 1 };
-        let misfit = |e| ModelError::Calibration(Box::new(e));
         // What is declared or proved already binds the calibration inputs.
-        Ranges::derive(&plan, &weights, &evidence).assign(&mut plan).map_err(misfit)?;
+        declare(&mut plan, &weights, &declared)?;
+        if let Some(ring) = self.ring {
+            declare(&mut Plan { ring, ..plan.clone() }, &weights, &declared)?;
+        }
         let mut maxima = vec![0u64; plan.steps.len()];
         let mut accuracy = Accuracy { inputs: self.files.len(), ..Accuracy::default() };
         for (path, float) in self.files.iter().zip(&reference.outputs) {
@@ -153,7 +158,8 @@ impl Calibration<'_> {
             Some(ring) => narrowed(&plan, &weights, &ranges, ring),
             None => smallest(&plan, &weights, &ranges),
         };
-        let model = Model { plan: plan.map_err(misfit)?, weights, float, accuracy: None };
+        let plan = plan.map_err(|e| ModelError::Calibration(Box::new(e)))?;
+        let model = Model { plan, weights, float, accuracy: None };
         Ok(Attempt { model, accuracy })
     }
 }

@@ -1,63 +1,30 @@
 //! From an ONNX file to plan and weights, with ranges from calibration inputs.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use privet_graph::Graph;
+use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
-pub(super) use privet_graph::Compiled as Lowered;
-
 use super::calibrate::{Calibration, declare};
 use super::declared::Declared;
-use super::{Model, ModelError};
+use super::options::{CompileOptions, DEFAULT_FRAC_BITS, Lowered};
+use super::{Model, ModelError, check_size};
 use crate::input::{load_labels, preprocess_from_str_or_file};
-
-/// Fractional bits in a 64-bit ring without calibration, and the most that is chosen for a narrower one.
-pub const DEFAULT_FRAC_BITS: u32 = 16;
-
-/// Fractional bits that calibration chooses from.
-pub const FRAC_BITS: RangeInclusive<u32> = 4..=24;
-
-/// Error on the calibration inputs that fractional bits are chosen for, relative to the largest value of an output.
-pub const DEFAULT_TOLERANCE: f64 = 1e-3;
-
-/// Head room over the largest magnitude that calibration sees. Two bits wider rings; in return an input may be four
-/// times as extreme as those seen before a wire overflows.
-pub const MARGIN: u32 = 4;
-
-/// How a model is compiled.
-#[derive(Debug, Clone, Default)]
-pub struct CompileOptions {
-    /// Ring width in bits. Default: 64, or with calibration the smallest that fits.
-    pub ring: Option<u32>,
-    /// Fractional bits. Default: 16, in a narrower ring of l bits `min(16, (l - 10) / 2)`; with calibration the fewest
-    /// that keep to the tolerance.
-    pub frac_bits: Option<u32>,
-    /// Typical inputs, each as [`super::load_inputs`] takes it; ranges follow from what the model does with them.
-    pub calibrate: Vec<PathBuf>,
-    /// Head room over what calibration sees, at least 1. Default: [`MARGIN`].
-    pub margin: Option<u32>,
-    /// See [`DEFAULT_TOLERANCE`].
-    pub tolerance: Option<f64>,
-    /// Values that inputs may have: `0,1` for all, or `name=-2.5,2.5`. Others are refused before an inference.
-    pub input_ranges: Vec<String>,
-    /// `imagenet`, `mnist`, `none` or a TOML file. Default: `none`.
-    pub preprocess: Option<String>,
-    /// File with one label per line.
-    pub labels: Option<PathBuf>,
-    /// Shapes of inputs that the model leaves open: `1,3,224,224` for the only one, or `name=1,3,224,224`.
-    pub input_shapes: Vec<String>,
-}
 
 /// Reads, lowers and, where calibration inputs are given, narrows a model.
 ///
 /// # Errors
 /// A file is missing or malformed, an operator is not supported, or values need a wider ring; the message names the
-/// layer and the width.
+/// layer and the width. A plan that is too large for readers of its file is refused.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
+    let model = lower(model, options)?;
+    check_size(&model.plan)?;
+    Ok(model)
+}
+
+fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let ring = options.ring.map(Ring::new).transpose()?;
     check_options(options, ring)?;
     let preprocess = match &options.preprocess {
@@ -80,11 +47,15 @@ pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelErr
             preprocess: preprocess.clone(),
             labels: labels.clone(),
         };
-        let lowered = privet_graph::compile(graph, &graph_options)
-            .map_err(|source| ModelError::Graph { path: model.to_owned(), source: Box::new(source) })?;
+        let lowered = privet_graph::compile(graph, &graph_options).map_err(|source| match source {
+            // Nothing else names inputs, and a name that is none is wrong usage, as it is of --input-range.
+            GraphError::NoSuchInput { .. } => ModelError::Options(format!("--input-shape: {source}")),
+            source => ModelError::Graph { path: model.to_owned(), source: Box::new(source) },
+        })?;
         if options.preprocess.is_some() {
             check_fit(&lowered.plan)?;
         }
+        check_labels(&lowered.plan)?;
         Ok(lowered)
     };
     if options.calibrate.is_empty() {
@@ -142,6 +113,21 @@ fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), Mod
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses labels of which no output has as many classes, or one more for the background: they would name the wrong ones.
+fn check_labels(plan: &Plan) -> Result<(), ModelError> {
+    let labels = plan.labels.len();
+    let fits = |&size: &usize| size == labels || size == labels + 1;
+    if labels == 0 || plan.outputs.iter().any(|o| plan.shape(o.wire).iter().any(fits)) {
+        return Ok(());
+    }
+    let found: Vec<String> =
+        plan.outputs.iter().map(|o| format!("{} {:?}", o.name, plan.shape(o.wire))).collect();
+    Err(ModelError::Options(format!(
+        "{labels} labels, but no output has as many classes, or one more for the background: {}",
+        found.join(", ")
+    )))
 }
 
 /// Refuses a preprocessing whose pictures fit no input: otherwise the data owner finds out, when it is too late.

@@ -13,7 +13,18 @@ pub(super) struct Declared(Vec<(Option<String>, f64, f64)>);
 impl Declared {
     /// Parses `LO,HI` and `NAME=LO,HI`.
     pub(super) fn parse(given: &[String]) -> Result<Self, ModelError> {
-        given.iter().map(|text| parse(text)).collect::<Result<_, _>>().map(Self)
+        let mut ranges: Vec<(Option<String>, f64, f64)> = Vec::new();
+        for text in given {
+            let range = parse(text)?;
+            if ranges.iter().any(|(name, ..)| *name == range.0) {
+                let whose = range.0.map_or_else(|| "all inputs".to_owned(), |name| format!("input {name:?}"));
+                return Err(ModelError::Options(format!(
+                    "--input-range {text:?}: a range of {whose} is given already; leave one of them out"
+                )));
+            }
+            ranges.push(range);
+        }
+        Ok(Self(ranges))
     }
 
     /// Whether nothing is declared.
@@ -79,6 +90,17 @@ mod tests {
         assert_eq!(parse("a=b=0,0").unwrap(), (Some("a=b".to_owned()), 0.0, 0.0));
         for bad in ["", "1", "2,1", "0,inf", "a=", "0,1,2", "nan,1"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_second_range_of_the_same_inputs_is_refused() {
+        let declared =
+            |given: &[&str]| Declared::parse(&given.iter().map(|&g| g.to_owned()).collect::<Vec<_>>());
+        assert_eq!(declared(&["0,1", "a=0,1", "b=0,1"]).unwrap().0.len(), 3);
+        for (twice, whose) in [(["0,1", "0,2"], "all inputs"), (["a=0,1", "a=0,1"], "input \"a\"")] {
+            let error = declared(&twice).unwrap_err();
+            assert!(matches!(&error, ModelError::Options(text) if text.contains(whose)), "{error}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod calibrate;
 mod compile;
 mod declared;
 mod inputs;
+mod options;
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read};
@@ -26,9 +27,10 @@ use crate::files;
 use crate::input::InputError;
 
 pub use calibrate::Accuracy;
-pub use compile::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN, compile};
+pub use compile::compile;
 use inputs::names;
 pub use inputs::{NamedFile, fixed_inputs, load_inputs};
+pub use options::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN};
 
 /// File name of the plan in a model's directory.
 pub const PLAN_FILE: &str = "plan.privet";
@@ -73,6 +75,14 @@ pub enum ModelError {
     /// The plan that the declared ranges of the inputs ask for does not fit.
     #[error("--input-range: {0}")]
     Ranges(#[source] Box<PlanError>),
+    /// Nobody would read the plan's file.
+    #[error(
+        "the plan has {bytes} bytes, at most {MAX_PLAN_BYTES} are accepted; shorten --labels or split the model"
+    )]
+    PlanSize {
+        /// Length of the encoded plan.
+        bytes: usize,
+    },
     /// A calibration input does not fit.
     #[error("calibration with {}: {source}", path.display())]
     CalibrationInput {
@@ -92,7 +102,7 @@ pub enum ModelError {
     /// An input value does not fit the plan.
     #[error(
         "input {name:?}: the value {value} at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
-         is safe for {bits}; compile with fewer --frac-bits, a wider --ring or --input-range, or --calibrate files that cover this \
+         is safe for {bits}; compile with a larger --margin or --input-range, or --calibrate files that cover this \
          input"
     )]
     InputRange {
@@ -102,7 +112,7 @@ pub enum ModelError {
         value: f32,
         /// Its position in row-major order.
         index: usize,
-        /// Signed width that the value needs; more than any ring has if it is no number.
+        /// Signed width that the value needs.
         needed: u32,
         /// Width that the plan declares safe for this input.
         bits: u32,
@@ -155,15 +165,16 @@ impl Model {
     /// model is replaced. The weights can be read by their owner only.
     ///
     /// # Errors
-    /// Failures of the system.
+    /// Failures of the system, and a plan that [`load_plan`] would refuse for its length.
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        let plan = check_size(&self.plan)?;
         let encode = |source| ModelError::File { path: dir.join(WEIGHTS_FILE), source };
         let weights = self.weights.to_bytes(&self.plan).map_err(encode)?;
         let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         make.map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
         // While a model is replaced, old weights with a new plan are refused by their digest.
         write(&dir.join(WEIGHTS_FILE), &weights, files::PRIVATE)?;
-        write(&dir.join(PLAN_FILE), &self.plan.to_bytes(), files::PUBLIC)
+        write(&dir.join(PLAN_FILE), &plan, files::PUBLIC)
     }
 }
 
@@ -200,6 +211,12 @@ impl LoadedModel {
 pub fn load_plan(path: &Path) -> Result<Plan, ModelError> {
     let bytes = read(path, MAX_PLAN_BYTES as u64)?;
     Plan::from_bytes(&bytes).map_err(|source| ModelError::File { path: path.to_owned(), source })
+}
+
+/// The encoded plan, if files and peers accept one of its length.
+fn check_size(plan: &Plan) -> Result<Vec<u8>, ModelError> {
+    let bytes = plan.to_bytes();
+    if bytes.len() > MAX_PLAN_BYTES { Err(ModelError::PlanSize { bytes: bytes.len() }) } else { Ok(bytes) }
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {

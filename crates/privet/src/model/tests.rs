@@ -160,6 +160,12 @@ fn calibration_inputs_that_do_not_fit_are_named() {
         "{error}"
     );
     assert!(error.contains("input \"image\""), "{error}");
+    // Not calibration's fault: no margin and no other inputs would help.
+    let input_ranges = vec!["-1e4,1e4".to_owned()];
+    let wide =
+        CompileOptions { ring: Some(24), frac_bits: Some(10), input_ranges, ..CompileOptions::default() };
+    let error = calibrated(wide).err().unwrap().to_string();
+    assert!(error.contains("--input-range: plan step 0") && error.contains("needs 25 bits"), "{error}");
 }
 
 #[test]
@@ -230,6 +236,23 @@ fn a_directory_keeps_plan_and_weights_apart_and_is_checked() {
 }
 
 #[test]
+fn a_plan_that_nobody_would_read_is_refused_while_compiling() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = dir.path().join("labels.txt");
+    let at = |bytes: usize| {
+        fs::write(&labels, "x".repeat(bytes)).unwrap();
+        compile(&digits("digits.onnx"), &CompileOptions { labels: Some(labels.clone()), ..options() })
+    };
+    let mut model = at(MAX_PLAN_BYTES - 10_000).unwrap();
+    model.save(dir.path()).unwrap();
+    assert!(LoadedModel::load(dir.path()).is_ok());
+    let error = at(MAX_PLAN_BYTES).err().unwrap().to_string();
+    assert!(error.contains("at most 16777216 are accepted") && error.contains("--labels"), "{error}");
+    model.plan.labels.push("x".repeat(10_000));
+    assert!(matches!(model.save(dir.path()), Err(ModelError::PlanSize { bytes }) if bytes > MAX_PLAN_BYTES));
+}
+
+#[test]
 fn inputs_are_named_in_refusals() {
     let model = compile(&digits("digits.onnx"), &options()).unwrap();
     let plan = &model.plan;
@@ -260,6 +283,9 @@ fn a_model_file_that_is_missing_or_damaged_is_named() {
     let shaped = CompileOptions { input_shapes: vec!["1,1,9,8".to_owned()], ..options() };
     let error = compile(&digits("digits.onnx"), &shaped).err().unwrap().to_string();
     assert!(error.contains("--input-shape") && error.contains("image"), "{error}");
+    let unknown = CompileOptions { input_shapes: vec!["picture=1,1,8,8".to_owned()], ..options() };
+    let error = compile(&digits("digits.onnx"), &unknown).err().unwrap();
+    assert!(matches!(&error, ModelError::Options(text) if text.contains("picture")), "{error}");
 }
 
 #[test]
@@ -267,4 +293,20 @@ fn a_preprocessing_that_cannot_fit_is_refused() {
     let options = CompileOptions { preprocess: Some("imagenet".to_owned()), ..options() };
     let error = compile(&digits("digits.onnx"), &options).err().unwrap().to_string();
     assert!(error.contains("[1, 3, 224, 224]") && error.contains("[1, 1, 8, 8]"), "{error}");
+}
+
+#[test]
+fn labels_that_name_the_wrong_classes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = |count: usize| {
+        let path = dir.path().join(format!("{count}.txt"));
+        fs::write(&path, (0..count).map(|i| format!("{i}\n")).collect::<String>()).unwrap();
+        compile(&digits("digits.onnx"), &CompileOptions { labels: Some(path), ..options() })
+    };
+    // Nine of ten: the first class is the background.
+    assert!(labels(10).is_ok() && labels(9).is_ok());
+    for count in [7, 8, 11] {
+        let error = labels(count).err().unwrap().to_string();
+        assert!(error.contains(&format!("{count} labels")) && error.contains("[1, 10]"), "{error}");
+    }
 }

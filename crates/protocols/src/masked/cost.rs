@@ -1,9 +1,11 @@
 //! What instructions cost; declared next to the code of every gate, checked against what is measured.
 
+use serde::Serialize;
+
 use super::Role;
 
 /// Declared cost of one instruction: payload bytes, without frame headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// Online rounds.
     pub rounds: u64,
@@ -31,6 +33,11 @@ impl std::ops::AddAssign for Cost {
 }
 
 impl Cost {
+    /// Whether nothing is sent or stored.
+    pub fn is_free(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Online bytes that `role` sends.
     pub fn sends(&self, role: Role) -> usize {
         match role {

@@ -38,7 +38,7 @@ pub use cost::Cost;
 pub use deal::deal;
 pub use online::{Online, online};
 pub use prepare::prepare;
-pub use schedule::{Instruction, Schedule};
+pub use schedule::{Instruction, Schedule, masked_operands};
 
 pub use crate::inputs::check_inputs;
 use crate::{ProtocolError, linear};

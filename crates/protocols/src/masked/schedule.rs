@@ -138,8 +138,8 @@ fn early(plan: &Plan) -> Vec<bool> {
     needed.iter().enumerate().map(pays).collect()
 }
 
-/// How many of its operands a step needs masked.
-fn masked_operands(op: &Op) -> usize {
+/// How many of its operands, the first ones, a step needs masked.
+pub fn masked_operands(op: &Op) -> usize {
     match op {
         Op::Multiply | Op::BatchMatMul | Op::Select { .. } => 2,
         Op::Trunc { .. }

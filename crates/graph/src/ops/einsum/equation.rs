@@ -97,6 +97,17 @@ impl Equation {
         self.sizes.get(&label).copied().unwrap_or(1)
     }
 
+    /// How many products are summed: one for every choice of a place along every label.
+    pub(super) fn products(&self) -> usize {
+        let mut labels: Vec<Label> = Vec::new();
+        for &label in self.inputs.iter().flatten() {
+            if !labels.contains(&label) {
+                labels.push(label);
+            }
+        }
+        labels.iter().fold(1, |product, &label| self.size(label).saturating_mul(product))
+    }
+
     /// Shape of the result.
     pub(super) fn result(&self) -> Vec<usize> {
         self.output.iter().map(|&label| self.size(label)).collect()
