@@ -16,10 +16,24 @@ pub struct DepthToSpace {
 }
 
 /// A reshape, a permutation and another reshape.
-struct Moves {
-    split: [usize; 6],
-    perm: [usize; 6],
-    result: Vec<usize>,
+pub(super) struct Moves {
+    pub(super) split: [usize; 6],
+    pub(super) perm: [usize; 6],
+    pub(super) result: Vec<usize>,
+}
+
+impl Moves {
+    /// The moved elements.
+    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
+        reshaped(&transposed(&reshaped(x, &self.split), &self.perm), &self.result)
+    }
+
+    /// The same as plan steps.
+    pub(super) fn lower(&self, ctx: &mut Lowering<'_>, x: WireId) -> WireId {
+        let x = ctx.reshape(x, &self.split);
+        let x = ctx.transpose(x, &self.perm);
+        ctx.reshape(x, &self.result)
+    }
 }
 
 impl Operator for DepthToSpace {
@@ -34,16 +48,12 @@ impl Operator for DepthToSpace {
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0, "input")?;
-        let Moves { split, perm, result } = self.moves(x.shape())?;
-        Ok(vec![reshaped(&transposed(&reshaped(x, &split), &perm), &result)])
+        Ok(vec![self.moves(x.shape())?.apply(x)])
     }
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
-        let Moves { split, perm, result } = self.moves(ctx.shape_of(x))?;
-        let x = ctx.reshape(x, &split);
-        let x = ctx.transpose(x, &perm);
-        Ok(vec![ctx.reshape(x, &result)])
+        Ok(vec![self.moves(ctx.shape_of(x))?.lower(ctx, x)])
     }
 }
 

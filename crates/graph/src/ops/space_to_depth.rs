@@ -2,8 +2,7 @@
 
 use privet_plan::WireId;
 
-use super::reshape::reshaped;
-use super::transpose::transposed;
+use super::depth_to_space::Moves;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
 
 /// Moves blocks of the plane into channels: the inverse of [`super::DepthToSpace`].
@@ -13,13 +12,6 @@ pub struct SpaceToDepth {
     pub block: i64,
     /// Whether the channel index is (channel, row, column) instead of (row, column, channel).
     pub channel_first: bool,
-}
-
-/// A reshape, a permutation and another reshape.
-struct Moves {
-    split: [usize; 6],
-    perm: [usize; 6],
-    result: Vec<usize>,
 }
 
 impl Operator for SpaceToDepth {
@@ -34,16 +26,12 @@ impl Operator for SpaceToDepth {
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0, "input")?;
-        let Moves { split, perm, result } = self.moves(x.shape())?;
-        Ok(vec![reshaped(&transposed(&reshaped(x, &split), &perm), &result)])
+        Ok(vec![self.moves(x.shape())?.apply(x)])
     }
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
-        let Moves { split, perm, result } = self.moves(ctx.shape_of(x))?;
-        let x = ctx.reshape(x, &split);
-        let x = ctx.transpose(x, &perm);
-        Ok(vec![ctx.reshape(x, &result)])
+        Ok(vec![self.moves(ctx.shape_of(x))?.lower(ctx, x)])
     }
 }
 
