@@ -105,7 +105,9 @@ pub fn offline(
         let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
         if missing > 0 {
             let dealer = options.dealer.as_deref();
-            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            let never = || false;
+            let mut supply =
+                Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch), &never)?;
             supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
@@ -248,7 +250,7 @@ fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
-    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), &|| false)
 }
 
 fn unexpected(channel: &TlsChannel, problem: &str) -> Error {

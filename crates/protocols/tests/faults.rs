@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Builder, offline, reference, uniform, window};
+use common::{Builder, Chunks, offline, reference, uniform, window};
 use privet_net::fault::Fault;
 use privet_net::memory::{MemoryChannel, faulty_pair};
 use privet_net::{Channel, Frame, FrameKind, NetError};
 use privet_plan::{Op, Plan, Weights};
-use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::{Prg, Seed};
 
@@ -75,18 +75,16 @@ impl Case {
 
     /// One inference over a bad network.
     fn infer(&self, deadline: Duration, server_sends: Vec<Fault>, client_sends: Vec<Fault>) -> [Ended; 2] {
-        let (mut server, mut client) = offline(&self.plan, &self.weights, &self.schedule);
+        let (server, client) = offline(&self.plan, &self.weights, &self.schedule);
         let (a, b) = faulty_pair(deadline, server_sends, client_sends);
-        let party = |own, half: &mut common::Half, mut channel: MemoryChannel| {
-            let (seed, chunks) = (&half.seed, &mut half.chunks);
-            let run =
-                || masked::online(&self.plan, &self.schedule, own, seed, chunks, &mut channel, &mut Silent);
+        let party = |own, half: Bundle<Chunks>, mut channel: MemoryChannel| {
+            let run = || masked::online(&self.plan, &self.schedule, own, half, &mut channel, &mut Silent);
             let outcome = catch_unwind(AssertUnwindSafe(run)).expect("no panic");
             Ended { outcome, sent: channel.traffic().frames_sent as u32 }
         };
         std::thread::scope(|scope| {
-            let client = scope.spawn(|| party(Online::Client(&self.inputs), &mut client, b));
-            let server = party(Online::Server(&self.weights), &mut server, a);
+            let client = scope.spawn(|| party(Online::Client(&self.inputs), client, b));
+            let server = party(Online::Server(&self.weights), server, a);
             [server, client.join().expect("no panic")]
         })
     }
