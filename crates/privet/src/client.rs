@@ -287,7 +287,7 @@ fn take_model(
     plan_bytes: u64,
     epoch: EpochId,
 ) -> Result<(Plan, MaskedWeights), Error> {
-    store::private_dir(&config.state.join("models"))?;
+    store::swept_dir(&config.state.join("models"))?;
     let plan_path = plan_path(config, &digest);
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());
