@@ -18,8 +18,9 @@ use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, Serv
 
 const MODELS: &str = "models";
 
-/// How often the two sides compare what they hold. Twice is enough unless something is lost meanwhile.
-const MAX_ROUNDS: usize = 8;
+/// How often the two sides compare what they hold. Twice is enough unless something was lost: every further time, at
+/// least one bundle that only one side can still use is burnt, and with it the reason for another.
+const MAX_ROUNDS: usize = 100;
 
 /// Revealed integers, one vector per plan output.
 pub type Outputs = Vec<Vec<i64>>;
