@@ -7,6 +7,7 @@ mod commands;
 mod exit;
 mod plan;
 mod run;
+mod scratch;
 mod show;
 mod signals;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    signals::fail_writes_beyond_the_limit()?;
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Setup(args) => commands::setup(&args),

@@ -106,7 +106,9 @@ pub fn offline(
         let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
         if missing > 0 {
             let dealer = options.dealer.as_deref();
-            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            let never = || false;
+            let mut supply =
+                Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch), &never)?;
             supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
@@ -249,7 +251,7 @@ fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
-    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), &|| false)
 }
 
 fn unexpected(channel: &TlsChannel, problem: &str) -> Error {
@@ -286,7 +288,7 @@ fn take_model(
     plan_bytes: u64,
     epoch: EpochId,
 ) -> Result<(Plan, MaskedWeights), Error> {
-    store::private_dir(&config.state.join("models"))?;
+    store::swept_dir(&config.state.join("models"))?;
     let plan_path = plan_path(config, &digest);
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use privet_net::{Channel, Deadlines, Fingerprint, TlsChannel, TlsConnector};
+use privet_net::{Channel, Fingerprint, TlsChannel, TlsConnector};
 use privet_plan::{Digest, Plan, Weights};
 use privet_protocols::masked::{self, MaskedWeights, RevealTo, Role, Schedule, Source};
 use privet_protocols::{Progress, ProtocolError};
@@ -54,7 +54,7 @@ pub(crate) struct Preparation<'a> {
 }
 
 impl Supply {
-    /// Connects to the dealer and agrees on plan, partner and mask. Without `epoch` a server gets a new mask.
+    /// Connects to the dealer, unless `stopped`, and agrees on plan, partner and mask. Without `epoch` a server gets a new mask.
     pub(crate) fn connect(
         config: &PartyConfig,
         address: Option<&str>,
@@ -62,8 +62,9 @@ impl Supply {
         partner: Fingerprint,
         plan: &Plan,
         epoch: Option<EpochId>,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
-        let mut channel = connect(config, PartyRole::Dealer, address, config.deadlines)?;
+        let mut channel = connect(config, PartyRole::Dealer, address, stopped)?;
         let digest = plan.digest();
         wire::greet(&mut channel, &DealerHello { role, plan: digest, partner, epoch })?;
         let welcome: DealerWelcome = wire::greeted(&mut channel)?;
@@ -236,12 +237,12 @@ impl Source for Dealt<'_> {
     }
 }
 
-/// Connects to the configured peer of a role, at its configured address or another.
+/// Connects to the configured peer of a role, at its configured address or another. Gives up trying once `stopped`.
 pub(crate) fn connect(
     config: &PartyConfig,
     role: PartyRole,
     address: Option<&str>,
-    deadlines: Deadlines,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<TlsChannel, Error> {
     let peer = config.peer(role)?;
     let address = address.or(peer.address.as_deref()).ok_or_else(|| {
@@ -250,5 +251,5 @@ pub(crate) fn connect(
             "{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"
         ))
     })?;
-    Ok(TlsConnector::connect(address, &config.identity, &peer.pinned, deadlines)?)
+    Ok(TlsConnector::connect_unless(address, &config.identity, &peer.pinned, config.deadlines, stopped)?)
 }

@@ -16,6 +16,7 @@ use super::Outcome;
 use super::child::Child;
 use super::watch::Watch;
 use crate::exit::{Code, Failure};
+use crate::scratch::Scratch;
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
 
@@ -40,10 +41,7 @@ pub(super) fn run(
     watch: &Watch,
     terminal: &Terminal,
 ) -> anyhow::Result<Outcome> {
-    let home = tempfile::Builder::new()
-        .prefix("privet-run-")
-        .tempdir()
-        .context("cannot make a temporary directory")?;
+    let home = Scratch::new()?;
     let (server, dealer) = (ANYWHERE.to_owned(), ANYWHERE.to_owned());
     let clients = vec![CLIENT.to_owned()];
     setup(&SetupOptions { out: home.path().to_owned(), server, dealer, clients })?;
@@ -75,7 +73,7 @@ pub(super) fn run(
     let raw = std::fs::read(&path).with_context(|| format!("the client left no {RAW_FILE}"))?;
     let revealed = serde_json::from_slice(&raw).with_context(|| format!("the client's {RAW_FILE}"))?;
     let rows = crew.rows();
-    home.close().context("cannot remove the temporary directory")?;
+    home.close()?;
     Ok(Outcome { revealed, rows })
 }
 

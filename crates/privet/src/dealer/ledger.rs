@@ -80,7 +80,7 @@ impl Ledger {
     pub(super) fn open(state: &Path) -> Result<Self, StoreError> {
         let database = Database::open(&store::database_path(state))?;
         let plans = state.join("plans");
-        store::private_dir(&plans)?;
+        store::swept_dir(&plans)?;
         let mut open = Open::new();
         for (key, bundle) in database.all::<Bundle>(BUNDLES)? {
             if let Ok(id) = key.try_into() {
