@@ -34,7 +34,7 @@ use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
-pub use cost::Cost;
+pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
 pub use online::{Online, online};
 pub use prepare::prepare;
