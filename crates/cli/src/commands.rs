@@ -60,6 +60,7 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         ring: args.ring,
         frac_bits: args.frac_bits,
         calibrate: args.calibrate.clone(),
+        samples: Vec::new(),
         preprocess: args.preprocess.clone(),
         labels: args.labels.clone(),
         margin: args.margin,
