@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
-use crate::session::{Meter, Steps, message};
+use crate::session::{Meter, Steps, Stopwatch, message};
 use crate::store::{self, Database, EpochId, Material, Purpose};
 use crate::supply::{self, Preparation, Supply};
 use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
@@ -65,6 +65,7 @@ pub fn offline(
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let mut channel = connect(&config, options)?;
+    let stopwatch = Stopwatch::start();
     wire::greet(&mut channel, &ClientHello::Offline)?;
     let ServerHello::Offline { plan: digest, plan_bytes, epoch } = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
@@ -113,6 +114,7 @@ pub fn offline(
     wire::send(&mut channel, &ClientMessage::Done)?;
     channel.shutdown()?;
     meter.connection(&channel);
+    meter.worked(&stopwatch);
     message(observer, format!("{} inferences are ready", both.len()));
     let report = meter.report(PartyRole::Client, Phase::Offline, observer);
     if (both.len() as u64) < options.count {
@@ -170,6 +172,7 @@ pub fn online(
         bundles: bundles.clone(),
         reveal_to: options.reveal_to,
     };
+    let stopwatch = Stopwatch::start();
     wire::greet(&mut channel, &hello)?;
     let ServerHello::Online { bundle } = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
@@ -185,6 +188,7 @@ pub fn online(
     let seed = reader.header.seed.clone();
     let own = Online::Client(inputs);
     let outputs = masked::online(&plan, &schedule, own, &seed, &mut reader, &mut channel, &mut steps)?;
+    meter.worked(&stopwatch);
     channel.shutdown()?;
     meter.connection(&channel);
     meter.inference();
