@@ -5,10 +5,12 @@
 mod args;
 mod commands;
 mod exit;
+mod parties;
 mod plan;
 mod run;
 mod show;
 mod signals;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
