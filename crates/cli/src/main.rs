@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod commands;
 mod exit;
 mod parties;
@@ -40,6 +41,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Setup(args) => commands::setup(&args),
         Command::Compile(args) => commands::compile(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
         Command::Client(args) => commands::client(&args),
