@@ -33,10 +33,10 @@ pub(super) fn rows(rows: &[Row]) -> String {
             row.widths.map_or_else(|| "-".to_owned(), |w| format!("{}-{}", w.min, w.max)),
             seconds(row.wall_s),
             seconds(row.cpu_s),
-            megabytes(row.bytes),
+            megabytes(row.bytes as f64),
             row.rounds.to_string(),
-            megabytes(row.stored_bytes),
-            megabytes(row.peak_rss_bytes),
+            megabytes(row.stored_bytes as f64),
+            megabytes(row.peak_rss_bytes as f64),
             format!("{:.1e}{}", row.max_abs_err, if row.matches_cleartext { "" } else { " WRONG" }),
             seconds(row.startup_cpu_s),
         ]);
@@ -53,8 +53,15 @@ pub(super) fn rows(rows: &[Row]) -> String {
 pub(super) fn peers(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header([
-        "model", "system", "source", "CPU s", "ratio", "offline", "ratio", "wall s", "ratio", "bytes",
-        "ratio", "rounds", "stored", "ratio", "note",
+        "model",
+        "system",
+        "CPU s",
+        "offline CPU s",
+        "wall s",
+        "bytes",
+        "rounds",
+        "stored",
+        "note",
     ]);
     let mut found = false;
     for online in rows.iter().filter(|row| row.phase == Phase::Online) {
@@ -62,19 +69,13 @@ pub(super) fn peers(rows: &[Row]) -> String {
         shown.add_row([
             printable_line(&online.model),
             format!("privet {}", online.engine),
-            "this run".to_owned(),
             seconds(online.cpu_s),
-            String::new(),
             offline.map_or_else(String::new, |row| seconds(row.cpu_s)),
-            String::new(),
             seconds(online.wall_s),
-            String::new(),
-            megabytes(online.bytes),
-            String::new(),
+            megabytes(online.bytes as f64),
             online.rounds.to_string(),
-            offline.map_or_else(String::new, |row| megabytes(row.stored_bytes)),
-            String::new(),
-            String::new(),
+            offline.map_or_else(String::new, |row| megabytes(row.stored_bytes as f64)),
+            "this run".to_owned(),
         ]);
         for peer in peers::on(&online.model) {
             found = true;
@@ -85,47 +86,57 @@ pub(super) fn peers(rows: &[Row]) -> String {
         return "\nNo figures of other systems for these models.".to_owned();
     }
     format!(
-        "\nOther systems. Ratio: theirs to ours, so above 1 we take less. Measured: 2-core Xeon, loopback, all parties, 2026-11;\n\
-         systems without an offline phase have all their CPU seconds in the first column.\n\n{}",
-        lines(shown, 3)
+        "\nOther systems; in brackets how many times more than we take. Measured: on a 2-core Xeon, loopback, all parties,\n\
+         2026-11; systems without an offline phase have all their CPU seconds in the first column. Paper: as published.\n\n{}",
+        lines(shown, 2)
     )
 }
 
-fn compared(peer: &Peer, online: &Row, offline: Option<&Row>) -> [String; 15] {
-    let shown = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(String::new, show);
+fn compared(peer: &Peer, online: &Row, offline: Option<&Row>) -> [String; 9] {
+    let note = match peer.note {
+        "" => peer.source.name().to_owned(),
+        note => format!("{}; {note}", peer.source.name()),
+    };
     let bytes = |megabytes: Option<f64>| megabytes.map(|m| m * 1e6);
     [
         String::new(),
         peer.system.to_owned(),
-        peer.source.name().to_owned(),
-        shown(peer.cpu_s, seconds),
-        ratio(peer.cpu_s, online.cpu_s),
-        shown(peer.offline_cpu_s, seconds),
-        ratio(peer.offline_cpu_s, offline.map_or(0.0, |row| row.cpu_s)),
-        shown(peer.wall_s, seconds),
-        ratio(peer.wall_s, online.wall_s),
-        shown(bytes(peer.megabytes), |b| megabytes(b as u64)),
-        ratio(bytes(peer.megabytes), online.bytes as f64),
+        beside(peer.cpu_s, seconds, online.cpu_s),
+        beside(peer.offline_cpu_s, seconds, offline.map_or(0.0, |row| row.cpu_s)),
+        beside(peer.wall_s, seconds, online.wall_s),
+        beside(bytes(peer.megabytes), megabytes, online.bytes as f64),
         peer.rounds.map_or_else(String::new, |rounds| rounds.to_string()),
-        shown(bytes(peer.stored_megabytes), |b| megabytes(b as u64)),
-        ratio(bytes(peer.stored_megabytes), offline.map_or(0.0, |row| row.stored_bytes as f64)),
-        peer.note.to_owned(),
+        beside(bytes(peer.stored_megabytes), megabytes, offline.map_or(0.0, |row| row.stored_bytes as f64)),
+        note,
     ]
 }
 
-fn ratio(theirs: Option<f64>, ours: f64) -> String {
+/// A figure with its ratio to ours, if there is one.
+fn beside(theirs: Option<f64>, show: fn(f64) -> String, ours: f64) -> String {
     match theirs {
-        Some(theirs) if ours > 0.0 => format!("{}x", significant(theirs / ours)),
-        _ => String::new(),
+        Some(theirs) if ours > 0.0 => format!("{} ({}x)", show(theirs), ratio(theirs / ours)),
+        Some(theirs) => show(theirs),
+        None => String::new(),
     }
+}
+
+/// Two significant digits are enough.
+fn ratio(value: f64) -> String {
+    let decimals = match value {
+        ..0.0995 => 3,
+        ..0.995 => 2,
+        ..9.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
 }
 
 fn seconds(value: f64) -> String {
     significant(value)
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{} MB", significant(bytes as f64 / 1e6))
+fn megabytes(bytes: f64) -> String {
+    format!("{} MB", significant(bytes / 1e6))
 }
 
 /// Three significant digits at most, and no more than four places.
@@ -160,7 +171,11 @@ mod tests {
     fn numbers_are_short() {
         let shown = [0.0, 0.00123, 0.0994, 0.1234, 1.234, 12.34, 123.4, 1234.5].map(significant);
         assert_eq!(shown, ["0", "0.0012", "0.0994", "0.123", "1.23", "12.3", "123", "1234"]);
-        assert_eq!(ratio(Some(13_400e6), 310e6), "43.2x");
-        assert_eq!((ratio(None, 1.0), ratio(Some(1.0), 0.0)), (String::new(), String::new()));
+        assert_eq!([0.054, 0.54, 5.4, 54.4].map(ratio), ["0.054", "0.54", "5.4", "54"]);
+        assert_eq!(beside(Some(13_400e6), megabytes, 310e6), "13400 MB (43x)");
+        assert_eq!(
+            (beside(None, seconds, 1.0), beside(Some(1.0), seconds, 0.0)),
+            (String::new(), "1.00".into())
+        );
     }
 }
