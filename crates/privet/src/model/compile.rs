@@ -7,7 +7,7 @@ use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
-use super::calibrate::{Calibration, declare};
+use super::calibrate::{Calibration, Samples, declare};
 use super::declared::Declared;
 use super::options::{CompileOptions, DEFAULT_FRAC_BITS, Lowered};
 use super::{Model, ModelError, check_size};
@@ -19,12 +19,39 @@ use crate::input::{load_labels, preprocess_from_str_or_file};
 /// A file is missing or malformed, an operator is not supported, or values need a wider ring; the message names the
 /// layer and the width. A plan that is too large for readers of its file is refused.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
-    let model = lower(model, options)?;
+    let read = || {
+        let unreadable =
+            |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
+        File::open(model).map_err(unreadable)?;
+        privet_onnx::load(model)
+            .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })
+    };
+    lower(model, read, options)
+}
+
+/// As [`compile`], for a graph that is in memory; `name` is what errors call it.
+///
+/// # Errors
+/// Those of [`compile`], but for the model's file.
+pub fn compile_graph(name: &str, graph: Graph, options: &CompileOptions) -> Result<Model, ModelError> {
+    lower(Path::new(name), || Ok(graph), options)
+}
+
+fn lower(
+    model: &Path,
+    read: impl FnOnce() -> Result<Graph, ModelError>,
+    options: &CompileOptions,
+) -> Result<Model, ModelError> {
+    let model = narrow(model, read, options)?;
     check_size(&model.plan)?;
     Ok(model)
 }
 
-fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
+fn narrow(
+    model: &Path,
+    read: impl FnOnce() -> Result<Graph, ModelError>,
+    options: &CompileOptions,
+) -> Result<Model, ModelError> {
     let ring = options.ring.map(Ring::new).transpose()?;
     check_options(options, ring)?;
     let preprocess = match &options.preprocess {
@@ -35,10 +62,7 @@ fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let input_shapes: Vec<_> =
         options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
     let declared = Declared::parse(&options.input_ranges)?;
-    let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
-    File::open(model).map_err(unreadable)?;
-    let graph = privet_onnx::load(model)
-        .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })?;
+    let graph = read()?;
     let lower = |graph: &Graph, ring: Ring, frac_bits: u32| -> Result<Lowered, ModelError> {
         let graph_options = privet_graph::CompileOptions {
             ring,
@@ -58,7 +82,7 @@ fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
         check_labels(&lowered.plan)?;
         Ok(lowered)
     };
-    if options.calibrate.is_empty() {
+    if !options.is_calibrated() {
         let frac_bits = options.frac_bits.unwrap_or_else(|| default_frac_bits(ring));
         let ring = ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
         let Lowered { mut plan, weights, float } = lower(&graph, ring, frac_bits)?;
@@ -71,7 +95,7 @@ fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let calibration = Calibration {
         graph: &graph,
         lowered: &lower,
-        files: &options.calibrate,
+        samples: &Samples { files: &options.calibrate, arrays: &options.samples },
         declared: &declared,
         margin: options.margin,
         ring,
@@ -95,7 +119,7 @@ fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), Mod
             ));
         }
     }
-    if options.calibrate.is_empty() {
+    if !options.is_calibrated() {
         let given = [("--margin", options.margin.is_some()), ("--tolerance", options.tolerance.is_some())];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return refuse(format!("{option} is about calibration: give typical inputs with --calibrate"));
