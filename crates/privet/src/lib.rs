@@ -30,6 +30,7 @@ mod wire;
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
 pub use events::{Event, Observer, Phase, PlanSummary, Report, TensorSummary};
+pub use privet_graph::nn;
 pub use privet_net::NetError;
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
