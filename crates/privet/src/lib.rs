@@ -14,6 +14,8 @@ pub mod error;
 pub mod events;
 pub mod explain;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod input;
 pub mod model;
 pub mod output;

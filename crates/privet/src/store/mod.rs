@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::error::StoreError;
 use crate::files;
 
-pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, EpochId};
+pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
 pub(crate) use database::Database;
 pub(crate) use material::{Material, Purpose, Status};
 
