@@ -12,9 +12,9 @@ use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::session::{Meter, Steps, message};
-use crate::store::{self, Database, EpochId, Material, Purpose};
+use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
 use crate::supply::{self, Preparation, Supply};
-use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
+use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage};
 
 const MODELS: &str = "models";
 
@@ -43,6 +43,8 @@ impl Default for ClientOptions {
     }
 }
 
+const SESSIONS: &str = "sessions";
+
 /// What the client agreed with a server.
 #[derive(Clone, Serialize, Deserialize)]
 struct Agreement {
@@ -65,14 +67,25 @@ pub fn offline(
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let mut channel = connect(&config, options)?;
-    wire::greet(&mut channel, &ClientHello::Offline)?;
-    let ServerHello::Offline { plan: digest, plan_bytes, epoch } = wire::greeted(&mut channel)? else {
+    let partner = channel.peer().fingerprint;
+    let shown: Option<u64> = database.get(SESSIONS, partner.as_bytes())?;
+    wire::greet(&mut channel, &ClientHello::Offline { session: shown })?;
+    let ServerHello::Offline { plan: digest, plan_bytes, epoch, session } = wire::greeted(&mut channel)?
+    else {
         return Err(unexpected(&channel, "answered another question"));
     };
+    if shown.is_some_and(|shown| session < shown) {
+        return Err(unexpected(
+            &channel,
+            "is at an earlier session than this client: its state is an old copy",
+        ));
+    }
     let (plan, masked) = take_model(&config, &mut channel, digest, plan_bytes, epoch)?;
     observer.event(&Event::Plan(PlanSummary::of(&plan)));
-    let partner = channel.peer().fingerprint;
-    database.put(MODELS, partner.as_bytes(), &Agreement { plan: digest, epoch })?;
+    database.transact(|t| {
+        t.put(SESSIONS, partner.as_bytes(), &session)?;
+        t.put(MODELS, partner.as_bytes(), &Agreement { plan: digest, epoch })
+    })?;
     let purpose = Purpose { peer: partner, plan: digest, epoch };
     let dropped = material.burn_others(&purpose)?;
     if dropped > 0 {
@@ -158,37 +171,80 @@ pub fn online(
     masked::check_inputs(&plan, inputs)?;
     let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();
     let purpose = Purpose { peer: partner, plan: agreement.plan, epoch: agreement.epoch };
+    let shown: u64 = database.get(SESSIONS, partner.as_bytes())?.unwrap_or(0);
     let bundles = material.ready(&purpose)?;
     if bundles.is_empty() {
         let hint = "no one-time material is left; run `privet client offline --count N` with dealer and server running";
         return Err(Error::NotReady(hint.to_owned()));
     }
     let mut channel = connect(&config, options)?;
+    let mut offers = bundles.chunks(OFFERED);
+    let mut offered = offers.next().unwrap_or_default();
     let hello = ClientHello::Online {
         plan: agreement.plan,
         epoch: agreement.epoch,
-        bundles: bundles.clone(),
+        session: shown,
+        offer: offer(offered)?,
         reveal_to: options.reveal_to,
     };
     wire::greet(&mut channel, &hello)?;
-    let ServerHello::Online { bundle } = wire::greeted(&mut channel)? else {
+    let ServerHello::Online = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
     };
+    let (bundle, session) = loop {
+        match wire::receive(&mut channel)? {
+            Choice::Take { bundle, session } => break (bundle, session),
+            Choice::None { gone } => {
+                let used = material.discard(&purpose, &gone)?;
+                if used > 0 {
+                    let text =
+                        format!("the server has used or lost {used} bundles of this client: they were burnt");
+                    observer.event(&Event::Warning { text });
+                }
+            }
+        }
+        let Some(next) = offers.next() else {
+            let hint = "no inference is prepared on both sides; run the offline phase again: `privet dealer`, `privet server \
+                        offline` and `privet client offline`";
+            return Err(Error::NotReady(hint.to_owned()));
+        };
+        offered = next;
+        wire::send(&mut channel, &offer(offered)?)?;
+    };
     channel.count_round();
-    if !bundles.contains(&bundle) {
+    if !offered.contains(&bundle) {
         return Err(unexpected(&channel, "chose a bundle that was not offered"));
+    }
+    if session <= shown {
+        return Err(unexpected(
+            &channel,
+            "numbers this session like an earlier one: its state is an old copy",
+        ));
     }
     let schedule = Schedule::new(&plan, options.reveal_to);
     // Burnt durably before the first message that depends on it.
-    let mut reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client)?;
+    let number = |t: &Transaction| t.put(SESSIONS, partner.as_bytes(), &session);
+    let reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client, number)?;
     let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
-    let seed = reader.header.seed.clone();
     let own = Online::Client(inputs);
-    let outputs = masked::online(&plan, &schedule, own, &seed, &mut reader, &mut channel, &mut steps)?;
+    let bundle = reader.into_bundle();
+    let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
     channel.shutdown()?;
     meter.connection(&channel);
     meter.inference();
     Ok((outputs, meter.report(PartyRole::Client, Phase::Online, observer)))
+}
+
+/// Offers these bundles, filled up with random names.
+fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
+    let mut names = [BundleId([0; 16]); OFFERED];
+    for (i, name) in names.iter_mut().enumerate() {
+        *name = match bundles.get(i) {
+            Some(id) => *id,
+            None => BundleId(*store::fresh_seed()?.expose()),
+        };
+    }
+    Ok(Offer(names))
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {

@@ -27,8 +27,8 @@ use crate::explain::explain;
 use crate::input::{self, MAX_UNPACKED_BYTES};
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
 use crate::wire::{
-    BundleOffer, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
-    OfferReply, ServerHello, ServerMessage,
+    BundleOffer, Choice, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
+    OFFERED, Offer, OfferReply, ServerHello, ServerMessage,
 };
 
 /// Says whether it accepts the bytes.
@@ -177,11 +177,12 @@ fn reads_bundle(bytes: &[u8]) -> std::io::Result<bool> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(bytes)?;
     let (plan, schedule) = example();
-    let Ok(mut reader) = BundleReader::open(file.path(), &purpose(plan), plan, schedule, Role::Server) else {
+    let Ok(reader) = BundleReader::open(file.path(), &purpose(plan), plan, schedule, Role::Server) else {
         return Ok(false);
     };
+    let (_, mut chunks) = reader.prefetch();
     let costs = schedule.instructions.iter().enumerate().map(|(k, (_, cost))| (k, cost.stores(Role::Server)));
-    Ok(costs.filter(|(_, len)| *len > 0).all(|(k, len)| reader.chunk(k, len).is_ok()))
+    Ok(costs.filter(|(_, len)| *len > 0).all(|(k, len)| chunks.chunk(k, len).is_ok()))
 }
 
 fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -228,6 +229,8 @@ pub fn messages(bytes: &[u8]) -> bool {
         7 => read::<OfferReply>(body),
         8 => read::<ClientMessage>(body),
         9 => read::<ServerMessage>(body),
+        10 => read::<Offer>(body),
+        11 => read::<Choice>(body),
         _ => false,
     }
 }
@@ -335,6 +338,7 @@ fn message_seeds() -> Vec<Vec<u8>> {
     let (bundle, epoch, digest) = (BundleId([4; 16]), EpochId([5; 16]), Digest([6; 32]));
     let seed = || Seed::from_bytes([7; 16]);
     let bundles = || vec![bundle, BundleId([8; 16])];
+    let offer = || Offer([bundle; OFFERED]);
     let reveal_to = RevealTo::Client;
     let hello = |kind, body: Vec<u8>| {
         let hello = privet_net::handshake::Hello {
@@ -348,10 +352,10 @@ fn message_seeds() -> Vec<Vec<u8>> {
         DealerHello { role: Role::Server, plan: digest, partner: Fingerprint::of(b"p"), epoch: Some(epoch) };
     vec![
         hello(0, encode(&dealer)),
-        hello(1, encode(&ClientHello::Offline)),
-        hello(1, encode(&ClientHello::Online { plan: digest, epoch, bundles: bundles(), reveal_to })),
-        hello(2, encode(&ServerHello::Offline { plan: digest, plan_bytes: 1 << 20, epoch })),
-        hello(2, encode(&ServerHello::Online { bundle })),
+        hello(1, encode(&ClientHello::Offline { session: Some(7) })),
+        hello(1, encode(&ClientHello::Online { plan: digest, epoch, session: 7, offer: offer(), reveal_to })),
+        hello(2, encode(&ServerHello::Offline { plan: digest, plan_bytes: 1 << 20, epoch, session: 8 })),
+        hello(2, encode(&ServerHello::Online)),
         message(3, &DealerWelcome { need_plan: true }),
         message(4, &EpochGrant { epoch, seed: Some(seed()) }),
         message(5, &DealerRequest::Some(9)),
@@ -361,6 +365,9 @@ fn message_seeds() -> Vec<Vec<u8>> {
         message(8, &ClientMessage::Need { plan: true, weights: true }),
         message(8, &ClientMessage::Ready(bundles())),
         message(9, &ServerMessage::Prepared { ready: bundles(), gone: vec![bundle] }),
+        message(10, &offer()),
+        message(11, &Choice::Take { bundle, session: 9 }),
+        message(11, &Choice::None { gone: bundles() }),
     ]
 }
 

@@ -124,17 +124,16 @@ fn network() -> (Plan, Weights) {
 /// What server and client see in one run with fresh material.
 fn run(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> [Recorder; 2] {
     let schedule = Schedule::new(plan, RevealTo::Client);
-    let (mut server, mut client) = offline(plan, weights, &schedule);
+    let (server, client) = offline(plan, weights, &schedule);
     let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
     let (mut a, mut b) = (Recorder::new(a), Recorder::new(b));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let own = Online::Client(inputs);
-            masked::online(plan, &schedule, own, &client.seed, &mut client.chunks, &mut b, &mut Silent)
-                .unwrap()
+            masked::online(plan, &schedule, own, client, &mut b, &mut Silent).unwrap()
         });
         let own = Online::Server(weights);
-        masked::online(plan, &schedule, own, &server.seed, &mut server.chunks, &mut a, &mut Silent).unwrap()
+        masked::online(plan, &schedule, own, server, &mut a, &mut Silent).unwrap()
     });
     [a, b]
 }

@@ -10,9 +10,8 @@ use privet_protocols::masked::Role;
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
-use super::fresh_seed;
 use crate::error::{Error, StoreError};
-use crate::store::{self, BundleId, Database, EpochId};
+use crate::store::{self, BundleId, Database, EpochId, fresh_seed};
 
 const EPOCHS: &str = "epochs";
 const BUNDLES: &str = "bundles";

@@ -13,7 +13,6 @@ use privet_net::{Channel, Frame, TlsChannel};
 use privet_plan::Plan;
 use privet_plan::file::MAX_PLAN_BYTES;
 use privet_protocols::masked::{self, RevealTo, Role, Schedule};
-use privet_ring::prg::Seed;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
@@ -203,9 +202,4 @@ impl Dealer<'_> {
         }
         Ok(())
     }
-}
-
-/// A fresh seed, or the reason why the system has none to give.
-fn fresh_seed() -> Result<Seed, Error> {
-    Seed::random().map_err(|e| Error::Randomness(e.to_string()))
 }

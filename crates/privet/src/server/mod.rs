@@ -17,10 +17,11 @@ use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::model::LoadedModel;
 use crate::session::{self, Meter};
-use crate::store::{self, Database, EpochId, Material, Purpose};
+use crate::store::{self, Database, EpochId, Material, Purpose, Rollback};
 use crate::wire::{self, ClientHello, refusal};
 
 const MASKS: &str = "weight_masks";
+const SESSIONS: &str = "sessions";
 
 /// How often a session that waits for another fetch looks again, and tells its client so.
 const WAIT_FOR_FETCH: Duration = Duration::from_millis(20);
@@ -162,15 +163,26 @@ impl<'a> Server<'a> {
 
     fn session(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
         match wire::greeted(channel)? {
-            ClientHello::Offline => self.prepare(channel, peer),
+            ClientHello::Offline { session } => self.prepare(channel, peer, session),
             ClientHello::Online { .. } if self.phase == Phase::Offline => {
                 let reason = "the server is in its offline phase; start `privet server online`";
                 Err(wire::refuse(channel, refusal::PHASE, reason))
             }
-            ClientHello::Online { plan, epoch, bundles, reveal_to } => {
-                self.answer(channel, peer, plan, epoch, &bundles, reveal_to)
+            ClientHello::Online { plan, epoch, session, offer, reveal_to } => {
+                self.check_online(channel, peer, plan, epoch, reveal_to)?;
+                self.answer(channel, peer, session, offer, reveal_to)
             }
         }
+    }
+
+    fn refuse_rollback(&self, channel: &mut TlsChannel, rollback: Rollback) -> Error {
+        let mut reason = rollback.to_string();
+        if matches!(rollback, Rollback::Server { .. }) {
+            self.observer
+                .event(&Event::Warning { text: format!("{}: {reason}", self.config.state.display()) });
+            reason.push_str(" (this is for the server's operator)");
+        }
+        wire::refuse(channel, refusal::ROLLBACK, &reason)
     }
 
     /// Counts a finished client or inference.

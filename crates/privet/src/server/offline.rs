@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_protocols::masked::{self, Role};
 
-use super::{MASKS, Server, WAIT_FOR_FETCH, WeightMask};
+use super::{MASKS, SESSIONS, Server, WAIT_FOR_FETCH, WeightMask};
 use crate::config::{PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
-use crate::store::{BundleId, Material, Purpose, Status};
+use crate::store::{BundleId, Material, Purpose, Sessions, Status};
 use crate::supply::{Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
@@ -105,7 +105,12 @@ impl Server<'_> {
     }
 
     /// Offline: gives a client plan and masked weights, and agrees with it on bundles.
-    pub(super) fn prepare(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+    pub(super) fn prepare(
+        &self,
+        channel: &mut TlsChannel,
+        peer: &PeerConfig,
+        shown: Option<u64>,
+    ) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
         while !self.masks_agreed.load(Ordering::SeqCst) {
             if self.options.stop.load(Ordering::SeqCst) {
@@ -117,9 +122,21 @@ impl Server<'_> {
             let reason = "the server has prepared nothing for this client and model; its operator runs `privet server offline`";
             return Err(wire::refuse(channel, refusal::UNAVAILABLE, reason));
         };
+        let sessions = self.database.transact(|t| {
+            let resumed = Sessions::resume(t.get(SESSIONS, client.as_bytes())?, shown);
+            if let Ok(sessions) = &resumed {
+                t.put(SESSIONS, client.as_bytes(), sessions)?;
+            }
+            Ok(resumed)
+        })?;
+        let sessions = sessions.map_err(|rollback| self.refuse_rollback(channel, rollback))?;
         let plan_bytes = self.model.plan.to_bytes();
-        let hello =
-            ServerHello::Offline { plan: self.plan, plan_bytes: plan_bytes.len() as u64, epoch: mask.epoch };
+        let hello = ServerHello::Offline {
+            plan: self.plan,
+            plan_bytes: plan_bytes.len() as u64,
+            epoch: mask.epoch,
+            session: sessions.proposed(),
+        };
         wire::greet(channel, &hello)?;
         let purpose = self.purpose(client, mask.epoch);
         let mut given = false;
