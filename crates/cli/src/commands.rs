@@ -63,6 +63,7 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         ring: args.ring,
         frac_bits: args.frac_bits,
         calibrate: args.calibrate.clone(),
+        samples: Vec::new(),
         preprocess: args.preprocess.clone(),
         labels: args.labels.clone(),
         margin: args.margin,
@@ -71,6 +72,12 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         input_shapes: args.input_shape.clone(),
     };
     let model = model::compile(path, &options)?;
+    warn_of_tolerance(&model);
+    Ok(model)
+}
+
+/// Says so where calibration could not keep to its tolerance.
+pub(crate) fn warn_of_tolerance(model: &Model) {
     if let Some(accuracy) = model.accuracy.as_ref().filter(|a| !a.is_met()) {
         eprintln!(
             "warning: no number of fractional bits that fits keeps the error within {:e}; with {} it is {:.2e} on the calibration \
@@ -80,7 +87,6 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
             accuracy.relative_error
         );
     }
-    Ok(model)
 }
 
 pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use privet_protocols::Progress;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
-use crate::events::{Event, Observer, Phase, Report};
+use crate::events::{Event, Observer, Phase, Report, Span};
 use crate::resources;
 use crate::wire;
 
@@ -34,6 +34,24 @@ struct Totals {
     traffic: Traffic,
     stored: u64,
     inferences: u64,
+    work: Vec<Span>,
+}
+
+/// Measures work from its start on.
+pub(crate) struct Stopwatch {
+    started: Instant,
+    cpu: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), cpu: resources::cpu_seconds() }
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        let cpu_seconds = resources::cpu_seconds() - self.cpu;
+        Span { seconds: self.started.elapsed().as_secs_f64(), cpu_seconds }
+    }
 }
 
 impl Meter {
@@ -65,6 +83,12 @@ impl Meter {
         self.with(|totals| totals.inferences += 1);
     }
 
+    /// Records work that is done.
+    pub(crate) fn worked(&self, stopwatch: &Stopwatch) {
+        let span = stopwatch.span();
+        self.with(|totals| totals.work.push(span));
+    }
+
     pub(crate) fn report(&self, role: PartyRole, phase: Phase, observer: &dyn Observer) -> Report {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let report = Report {
@@ -78,6 +102,7 @@ impl Meter {
             rounds: totals.traffic.rounds,
             bytes_stored: totals.stored,
             peak_memory_bytes: resources::peak_memory_bytes(),
+            work: totals.work.clone(),
         };
         observer.event(&Event::Report(report.clone()));
         report

@@ -31,6 +31,17 @@ pub(crate) struct Supply {
     pub(crate) new_mask: Option<Seed>,
 }
 
+/// What came of one offer.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// One bundle more is ready.
+    Stored,
+    /// It was held, or used, before.
+    Known,
+    /// The dealer has none of this name.
+    Unknown,
+}
+
 /// What the bundles are prepared with.
 pub(crate) struct Preparation<'a> {
     pub(crate) plan: &'a Plan,
@@ -80,11 +91,16 @@ impl Supply {
         if count == 0 {
             return Ok(());
         }
-        wire::send(&mut self.channel, &DealerRequest::Some(count))?;
         let schedule = Schedule::new(preparation.plan, RevealTo::Client);
-        for inference in 0..count {
-            self.take(inference, preparation, &schedule, &mut alive)?;
-            alive()?;
+        let mut stored = 0;
+        // The dealer may not know yet of some that are held; it offers none twice in a session.
+        while stored < count {
+            let missing = count - stored;
+            wire::send(&mut self.channel, &DealerRequest::Some(missing))?;
+            for _ in 0..missing {
+                stored += u64::from(self.take(stored, preparation, &schedule, &mut alive)? == Taken::Stored);
+                alive()?;
+            }
         }
         Ok(())
     }
@@ -103,7 +119,7 @@ impl Supply {
         wire::send(&mut self.channel, &DealerRequest::These(ids.clone()))?;
         let schedule = Schedule::new(preparation.plan, RevealTo::Client);
         for (inference, id) in (0..).zip(ids) {
-            if !self.take(inference, preparation, &schedule, &mut alive)? {
+            if self.take(inference, preparation, &schedule, &mut alive)? == Taken::Unknown {
                 gone.push(id);
             }
             alive()?;
@@ -111,25 +127,32 @@ impl Supply {
         Ok(gone)
     }
 
-    /// Takes one offer. Returns whether there was one.
+    /// Tells the dealer that these will not be used.
+    pub(crate) fn forget(&mut self, ids: Vec<BundleId>) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        wire::send(&mut self.channel, &DealerRequest::Forget(ids))
+    }
+
+    /// Takes one offer.
     fn take(
         &mut self,
         inference: u64,
         preparation: &Preparation,
         schedule: &Schedule,
         alive: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Taken, Error> {
         let offer: Option<BundleOffer> = wire::receive(&mut self.channel)?;
-        let Some(offer) = offer else { return Ok(false) };
-        let reply = if preparation.material.status(offer.id)?.is_some() {
-            OfferReply::Have
-        } else {
-            wire::send(&mut self.channel, &OfferReply::Take)?;
-            self.prepare(offer, inference, preparation, schedule, alive)?;
-            OfferReply::Stored
-        };
-        wire::send(&mut self.channel, &reply)?;
-        Ok(true)
+        let Some(offer) = offer else { return Ok(Taken::Unknown) };
+        if preparation.material.status(offer.id)?.is_some() {
+            wire::send(&mut self.channel, &OfferReply::Have)?;
+            return Ok(Taken::Known);
+        }
+        wire::send(&mut self.channel, &OfferReply::Take)?;
+        self.prepare(offer, inference, preparation, schedule, alive)?;
+        wire::send(&mut self.channel, &OfferReply::Stored)?;
+        Ok(Taken::Stored)
     }
 
     fn prepare(

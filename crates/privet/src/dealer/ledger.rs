@@ -159,6 +159,19 @@ impl Ledger {
         })
     }
 
+    /// Forgets bundles of an epoch that one of its owners has given up.
+    pub(super) fn forget(&self, epoch: EpochId, ids: &[BundleId]) -> Result<(), StoreError> {
+        let mut open = self.lock();
+        let Some(of_epoch) = open.get_mut(&epoch) else { return Ok(()) };
+        for id in ids {
+            if of_epoch.contains_key(id) {
+                self.database.remove(BUNDLES, &id.0)?;
+                of_epoch.remove(id);
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that `role` has stored its half. Returns whether that was the second half; the bundle is forgotten then.
     pub(super) fn release(&self, id: BundleId, role: Role) -> Result<bool, StoreError> {
         let mut open = self.lock();

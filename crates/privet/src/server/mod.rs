@@ -16,7 +16,7 @@ use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::model::LoadedModel;
-use crate::session::{self, Meter};
+use crate::session::{self, Meter, Stopwatch};
 use crate::store::{self, Database, EpochId, Material, Purpose, Rollback};
 use crate::wire::{self, ClientHello, refusal};
 
@@ -56,6 +56,7 @@ pub fn offline(
     wire::check_count(options.count)?;
     let server = Server::new(&config, model, options, Phase::Offline, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
+    let stopwatch = Stopwatch::start();
     // Clients are served meanwhile: one that comes early waits for its answer, not for the connection.
     std::thread::scope(|scope| {
         let stocking = scope.spawn(|| {
@@ -73,6 +74,7 @@ pub fn offline(
             session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p));
         stocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(served)
     })?;
+    meter.worked(&stopwatch);
     Ok(meter.report(PartyRole::Server, Phase::Offline, observer))
 }
 
@@ -169,6 +171,7 @@ impl<'a> Server<'a> {
     }
 
     fn session(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+        let stopwatch = Stopwatch::start();
         match wire::greeted(channel)? {
             ClientHello::Offline { session } => self.prepare(channel, peer, session),
             ClientHello::Online { .. } if self.phase == Phase::Offline => {
@@ -177,7 +180,11 @@ impl<'a> Server<'a> {
             }
             ClientHello::Online { plan, epoch, session, offer, reveal_to } => {
                 self.check_online(channel, peer, plan, epoch, reveal_to)?;
-                self.answer(channel, peer, session, offer, reveal_to)
+                self.answer(channel, peer, session, offer, reveal_to)?;
+                self.meter.worked(&stopwatch);
+                self.meter.inference();
+                self.done();
+                Ok(())
             }
         }
     }

@@ -197,6 +197,7 @@ impl Server<'_> {
                 // Looked at again: another fetch may have brought some of them meanwhile.
                 if let Some(Wanted { fetch, burn }) = self.wanted(&material, purpose, ids)? {
                     material.discard(purpose, &burn)?;
+                    supply.forget(burn)?;
                     lost = supply.these(fetch, preparation, alive)?;
                 }
                 Ok(())

@@ -1,0 +1,137 @@
+//! `privet run`: all parties on this machine, each a process with only its own files.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use privet::model::{self, Model, NamedFile};
+use privet::{Event, Plan, Report, output, reference};
+
+use crate::args::{Engine, RunArgs};
+use crate::commands::{decode, lower, print_line};
+use crate::exit::{Code, Failure};
+use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
+use crate::show::json::{Answer, Offline, Online, Party, RunResult};
+use crate::show::observe::Terminal;
+use crate::show::table::Row;
+use crate::show::{accuracy_line, answer, print, table};
+use crate::watch::Watch;
+
+/// What an engine gives.
+struct Outcome {
+    revealed: Vec<Vec<i64>>,
+    rows: Vec<Row>,
+}
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let terminal = Terminal::new();
+    let watch = Watch::start(Duration::from_secs(args.deadline))?;
+    let (model, inputs, integers) = watch.computing(|| {
+        let _spinner = terminal.spinner("compiling");
+        let model = lower(&args.model, &args.lowering)?;
+        let inputs = model::load_inputs(&model.plan, &args.input)?;
+        let integers = model::fixed_inputs(&model.plan, &inputs)?;
+        anyhow::Ok((model, inputs, integers))
+    })?;
+    let plan = &model.plan;
+    if let Some(path) = &args.answer.output {
+        output::check_path(path, plan.outputs.len())?;
+    }
+    // First in the clear: an overflow shows here, with the layer's name, and not at all on masked values.
+    let reference = watch.computing(|| cleartext(&model, &integers, &terminal))?;
+    let (outcome, matches_cleartext) = match args.engine {
+        Engine::Cleartext => (reference, true),
+        Engine::TwoParty => {
+            let outcome = two_party(&model, &args.input, &watch, &terminal)?;
+            let matches = outcome.revealed == reference.revealed;
+            (outcome, matches)
+        }
+    };
+    let outputs = decode(plan, &outcome.revealed)?;
+    let error = watch.computing(|| reference::max_abs_error(&model, &inputs, &outputs))?;
+    let best = answer::best(&outputs, &plan.labels, args.answer.topk);
+    if let Some(path) = &args.answer.output {
+        answer::write(path, &outputs)?;
+    }
+    if args.answer.json {
+        let rows = &outcome.rows;
+        print_line(&RunResult {
+            engine: args.engine.name(),
+            answer: Answer::new(plan, &outputs, &best),
+            offline: Offline::total(rows.iter().filter_map(|r| r.offline.as_ref())),
+            online: Online::total(rows.iter().filter_map(|r| r.online.as_ref())),
+            parties: rows
+                .iter()
+                .map(|r| Party::new(&r.role, r.offline.as_ref(), r.online.as_ref()))
+                .collect(),
+            matches_cleartext,
+            max_abs_error_vs_float: error,
+            calibration: model.accuracy.as_ref(),
+        })?;
+    } else {
+        let equal = match args.engine {
+            Engine::TwoParty if matches_cleartext => "equal to the cleartext engine, bit for bit; ",
+            _ => "",
+        };
+        let calibrated =
+            model.accuracy.as_ref().map_or_else(String::new, |a| format!("\n{}", accuracy_line(a)));
+        print(&format!(
+            "{}\n\n{}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
+            answer::describe(&outputs, &best),
+            table::parties(&outcome.rows),
+            plan.ring.bits(),
+            plan.frac_bits
+        ))?;
+    }
+    if matches_cleartext {
+        return Ok(());
+    }
+    Err(Failure::error(
+        Code::Mismatch,
+        "the private result differs from the cleartext result: this is a bug, please report it with the model",
+    ))
+}
+
+/// The masked engine, in processes of its parties.
+fn two_party(
+    model: &Model,
+    inputs: &[PathBuf],
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Outcome> {
+    let inputs = inputs.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parties = Parties::new(model, watch, terminal)?;
+    let offline = parties.offline(1)?;
+    let (mut outputs, online) = parties.online(&[inputs])?;
+    parties.close()?;
+    let find = |processes: &[Process], party| -> Option<Report> {
+        processes.iter().find(|p| p.party == party).map(|p| p.report.clone())
+    };
+    let row = |party: &'static str| Row {
+        role: party.to_owned(),
+        offline: find(&offline, party),
+        online: find(&online, party),
+    };
+    let revealed = outputs.pop().context("the client gave no outputs")?;
+    Ok(Outcome { revealed, rows: [DEALER, SERVER, CLIENT].map(row).into() })
+}
+
+/// `[NAME=]FILE` with an absolute path, because the client works in its own directory.
+fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
+    let NamedFile { name, file } = NamedFile::parse(plan, input);
+    let prefix = name.map_or_else(String::new, |name| format!("{name}="));
+    let file = std::path::absolute(&file).with_context(|| format!("no path for {}", file.display()))?;
+    let mut whole = OsString::from(prefix);
+    whole.push(file);
+    Ok(whole)
+}
+
+/// The cleartext engine, in this process.
+fn cleartext(model: &Model, inputs: &[Vec<i64>], terminal: &Terminal) -> anyhow::Result<Outcome> {
+    const ROLE: &str = "cleartext";
+    let observer = |event: &Event| terminal.progress(ROLE, event);
+    let (revealed, report) = reference::cleartext(model, inputs, &observer)?;
+    terminal.clear();
+    Ok(Outcome { revealed, rows: vec![Row { role: ROLE.to_owned(), offline: None, online: Some(report) }] })
+}
