@@ -144,6 +144,29 @@ impl Drop for Service {
     }
 }
 
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sockets that a process has open.
+fn sockets(pid: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
+    files.filter_map(target).filter(|t| t.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Whether a process has a handler for a signal.
+fn handles(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+    u64::from_str_radix(mask, 16).unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
+}
+
 /// A small file system in memory, if this machine lets us.
 struct Disk(PathBuf);
 
@@ -359,13 +382,10 @@ fn a_server_drains_at_the_first_signal_and_ends_at_the_second() {
     lab.configure("server", "handshake_seconds = 10.0", "handshake_seconds = 600.0");
     let server = Service::start(lab.server("127.0.0.1:1", &["online"]));
     let _idle = TcpStream::connect(&server.address).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let id = server.child.as_ref().unwrap().id();
+    until("it has accepted", || sockets(id) >= 2);
     server.signal(Signal::SIGTERM);
-    let start = Instant::now();
-    while TcpStream::connect(&server.address).is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(30), "it still listens");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("it refuses newcomers", || TcpStream::connect(&server.address).is_err());
     server.signal(Signal::SIGINT);
     let (code, _, stderr) = server.end();
     assert_eq!(code, Some(130), "{stderr}");
@@ -378,7 +398,6 @@ fn an_interrupt_ends_a_wait_for_a_peer() {
         lab.configure(party, "connect_seconds = 30.0", "connect_seconds = 600.0");
     }
     let server = Service::start(lab.server("127.0.0.1:1", &["offline"]));
-    std::thread::sleep(Duration::from_millis(200));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().0, Some(0));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -387,11 +406,34 @@ fn an_interrupt_ends_a_wait_for_a_peer() {
         (silent.local_addr().unwrap().to_string(), Signal::SIGTERM),
     ] {
         let client = lab.client(&address, "127.0.0.1:1", &["offline"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        until("it handles signals", || handles(client.id(), sent));
         signal(&client, sent);
         let (code, stdout, stderr) = finish(client);
         assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
         assert!(stderr.contains("interrupted"), "{stderr}");
+    }
+}
+
+/// A database that is half made could not be told from a damaged one.
+#[test]
+fn a_client_that_is_killed_while_it_begins_can_begin_again() {
+    let lab = Lab::new();
+    // It comes to the connection, and no further.
+    lab.configure("client", "connect_seconds = 30.0", "connect_seconds = 0.05");
+    for delay in (0..40).map(|i| Duration::from_micros(i * 500)) {
+        let _ = fs::remove_dir_all(lab.path("client/state"));
+        let mut client = lab.client("127.0.0.1:1", "127.0.0.1:1", &["offline"]).spawn().unwrap();
+        let start = Instant::now();
+        // The directory comes first.
+        while !lab.path("client/state").exists() {
+            assert!(start.elapsed() < Duration::from_secs(30), "it does not begin");
+            std::thread::yield_now();
+        }
+        std::thread::sleep(delay);
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let (code, _, stderr) = output(&mut lab.client("127.0.0.1:1", "127.0.0.1:1", &["offline"]));
+        assert_eq!(code, Some(4), "killed after {delay:?}: {stderr}");
     }
 }
 
