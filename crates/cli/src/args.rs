@@ -314,13 +314,22 @@ pub(crate) struct ProcessArgs {
     pub(crate) exit_with_parent: Option<i32>,
 }
 
+/// `HOST:PORT`; whether there is such a host shows later.
+fn address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DealerArgs {
     /// The dealer's directory or privet.toml.
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub(crate) config: PathBuf,
     /// Listen here instead of the configured address.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub(crate) listen: Option<String>,
     /// Exit after material for this many inferences was delivered to both sides.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -338,10 +347,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "DIR", default_value = "model", global = true)]
     pub(crate) model: PathBuf,
     /// Listen here instead of the configured address.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) listen: Option<String>,
     /// The dealer's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) dealer: Option<String>,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
@@ -394,10 +403,10 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "PATH", default_value = ".", global = true)]
     pub(crate) config: PathBuf,
     /// The server's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) server: Option<String>,
     /// The dealer's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) dealer: Option<String>,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,

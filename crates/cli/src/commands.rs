@@ -1,6 +1,9 @@
 //! The commands of a single party, and those that prepare parties and models.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use anyhow::Context;
 use privet::client::{self, ClientOptions};
@@ -123,6 +126,7 @@ pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
         count: 0,
         reveal_to: RevealTo::Client,
     };
+    signals::end_at_once()?;
     match &args.phase {
         ClientPhase::Offline { count } => {
             client::offline(config, &ClientOptions { count: *count, ..options }, &*observer)?;
@@ -139,11 +143,11 @@ fn ask(
     is_child: bool,
     observer: &dyn Observer,
 ) -> anyhow::Result<()> {
-    let plan = client::plan(&config)?;
+    let plan = Arc::new(client::plan(&config)?);
     if let Some(path) = &args.answer.output {
         output::check_path(path, plan.outputs.len())?;
     }
-    let inputs = model::fixed_inputs(&plan, &model::load_inputs(&plan, &args.input)?)?;
+    let inputs = inputs(&plan, &args.input, config.deadlines.wait)?;
     if matches!(args.reveal_to, Reveal::Server) && args.answer.output.is_some() {
         let text =
             "--output: with --reveal-to server this party learns nothing to write; leave one of them out";
@@ -173,6 +177,24 @@ fn ask(
     match revealed {
         Some(_) => print(&answer::describe(&outputs, &best)),
         None => print("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
+    }
+}
+
+/// Loads the inputs. One may be a pipe, and then the process that writes it is waited for like a peer.
+fn inputs(plan: &Arc<privet::Plan>, paths: &[PathBuf], wait: Duration) -> anyhow::Result<Vec<Vec<i64>>> {
+    let (sender, receiver) = channel();
+    let (own, files) = (Arc::clone(plan), paths.to_vec());
+    // If it is stuck it ends with this process.
+    std::thread::spawn(move || sender.send(model::load_inputs(&own, &files)));
+    match receiver.recv_timeout(wait) {
+        Ok(loaded) => Ok(model::fixed_inputs(plan, &loaded?)?),
+        Err(RecvTimeoutError::Timeout) => {
+            let text = format!("--input: not read within {wait:.1?}; is it a pipe that nobody writes to?");
+            Err(Failure::error(Code::Deadline, text))
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(Failure::error(Code::Internal, "--input: reading it failed with an internal error"))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod exit;
 mod parties;
 mod plan;
 mod run;
+mod scratch;
 mod show;
 mod signals;
 mod watch;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    signals::fail_writes_beyond_the_limit()?;
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Setup(args) => commands::setup(&args),

@@ -18,8 +18,9 @@ use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, Serv
 
 const MODELS: &str = "models";
 
-/// How often the two sides compare what they hold. Twice is enough unless something is lost meanwhile.
-const MAX_ROUNDS: usize = 8;
+/// How often the two sides compare what they hold. Twice is enough unless something was lost: every further time, at
+/// least one bundle that only one side can still use is burnt, and with it the reason for another.
+const MAX_ROUNDS: usize = 100;
 
 /// Revealed integers, one vector per plan output.
 pub type Outputs = Vec<Vec<i64>>;
@@ -106,7 +107,9 @@ pub fn offline(
         let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
         if missing > 0 {
             let dealer = options.dealer.as_deref();
-            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            let never = || false;
+            let mut supply =
+                Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch), &never)?;
             supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
@@ -252,7 +255,7 @@ fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
-    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), &|| false)
 }
 
 fn unexpected(channel: &TlsChannel, problem: &str) -> Error {
@@ -289,7 +292,7 @@ fn take_model(
     plan_bytes: u64,
     epoch: EpochId,
 ) -> Result<(Plan, MaskedWeights), Error> {
-    store::private_dir(&config.state.join("models"))?;
+    store::swept_dir(&config.state.join("models"))?;
     let plan_path = plan_path(config, &digest);
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());

@@ -25,6 +25,7 @@ pub mod resources;
 pub mod server;
 mod session;
 pub mod setup;
+pub mod status;
 mod store;
 mod supply;
 mod wire;

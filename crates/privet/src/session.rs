@@ -163,7 +163,11 @@ pub(crate) fn serve(
         loop {
             let stream = match listener.accept_tcp(None, stop) {
                 Ok(stream) => stream,
-                Err(NetError::Stopped { .. }) => return Ok(()),
+                Err(NetError::Stopped { .. }) => {
+                    // Newcomers would wait in vain; what is under way goes on.
+                    listener.close();
+                    return Ok(());
+                }
                 // Too many open files, or a connection that was gone before we got to it: that may pass.
                 Err(e) if failures < MAX_FAILURES => {
                     warn(e.to_string());

@@ -13,8 +13,8 @@ use privet::client::Outputs;
 use privet::config::CONFIG_FILE;
 use privet::model::Model;
 use privet::setup::{SetupOptions, setup};
-use tempfile::TempDir;
 
+use crate::scratch::Scratch;
 use crate::show::observe::Terminal;
 use crate::watch::Watch;
 use crew::Crew;
@@ -33,7 +33,7 @@ const RAW_FILE: &str = "revealed.json";
 pub(crate) struct Parties<'a> {
     // First: children end before their directories go.
     crew: Crew<'a>,
-    home: TempDir,
+    home: Scratch,
 }
 
 /// A party's process that has ended well.
@@ -51,10 +51,7 @@ pub(crate) struct Process {
 impl<'a> Parties<'a> {
     /// Sets the parties up and gives the server its model.
     pub(crate) fn new(model: &Model, watch: &'a Watch, terminal: &'a Terminal) -> anyhow::Result<Self> {
-        let home = tempfile::Builder::new()
-            .prefix("privet-run-")
-            .tempdir()
-            .context("cannot make a temporary directory")?;
+        let home = Scratch::new()?;
         let (server, dealer) = (ANYWHERE.to_owned(), ANYWHERE.to_owned());
         let clients = vec![CLIENT.to_owned()];
         setup(&SetupOptions { out: home.path().to_owned(), server, dealer, clients })?;
@@ -116,7 +113,7 @@ impl<'a> Parties<'a> {
 
     /// Removes everything.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        self.home.close().context("cannot remove the temporary directory")
+        self.home.close()
     }
 }
 

@@ -113,6 +113,7 @@ impl Dealer<'_> {
         loop {
             match wire::receive(channel)? {
                 DealerRequest::Done => return Ok(()),
+                DealerRequest::Forget(ids) => self.ledger.forget(epoch, &ids)?,
                 DealerRequest::Some(count) if count > MAX_BUNDLES => {
                     let reason =
                         format!("{count} bundles asked for, at most {MAX_BUNDLES} are made at a time");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use privet_net::{Fingerprint, TlsChannel};
+use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_plan::Digest;
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,14 @@ pub fn offline(
     std::thread::scope(|scope| {
         let stocking = scope.spawn(|| {
             let outcome = server.stock_all();
-            if outcome.is_err() {
-                options.stop.store(true, Ordering::SeqCst);
+            match outcome {
+                Err(Error::Net(NetError::Stopped { .. })) if server.interrupted() => Ok(()),
+                Err(_) => {
+                    options.stop.store(true, Ordering::SeqCst);
+                    outcome
+                }
+                Ok(()) => outcome,
             }
-            outcome
         });
         let served =
             session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p));
@@ -116,6 +120,8 @@ struct Server<'a> {
     /// Offline: whether dealer and server agree on the masks of the weights, so that clients may be told.
     masks_agreed: AtomicBool,
     served: AtomicU64,
+    /// As many as were asked for.
+    enough: AtomicBool,
     meter: &'a Meter,
     observer: &'a dyn Observer,
 }
@@ -146,6 +152,7 @@ impl<'a> Server<'a> {
             fetching: Mutex::new(()),
             masks_agreed: AtomicBool::new(phase == Phase::Online),
             served: AtomicU64::new(0),
+            enough: AtomicBool::new(false),
             meter,
             observer,
         })
@@ -192,12 +199,18 @@ impl<'a> Server<'a> {
         wire::refuse(channel, refusal::ROLLBACK, &reason)
     }
 
+    /// Whether someone outside wants this server to stop before its work is done.
+    fn interrupted(&self) -> bool {
+        self.options.stop.load(Ordering::SeqCst) && !self.enough.load(Ordering::SeqCst)
+    }
+
     /// Counts a finished client or inference.
     fn done(&self) {
         let served = self.served.fetch_add(1, Ordering::SeqCst) + 1;
         let clients = self.config.peers(PartyRole::Client).count() as u64;
         let enough = self.options.sessions.or((self.phase == Phase::Offline).then_some(clients));
         if enough.is_some_and(|n| served >= n) {
+            self.enough.store(true, Ordering::SeqCst);
             self.options.stop.store(true, Ordering::SeqCst);
         }
     }

@@ -11,7 +11,8 @@
 use privet_ring::planes::{from_values, plane_bytes, transpose64, words};
 use privet_ring::{Ring, packed_len};
 
-use super::cost::GateCost;
+use super::RevealTo;
+use super::cost::{GateCost, Opening};
 use super::gate::{Dealing, Party};
 use crate::ProtocolError;
 
@@ -22,12 +23,11 @@ pub(super) struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Rounds, bytes each party opens, and bytes dealt.
+    /// What is opened, and bytes dealt.
     pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
         let ring_len = packed_len(ring.bits(), elements);
         GateCost {
-            rounds: 1,
-            opened: ring_len,
+            openings: vec![Opening::masked(ring, elements, RevealTo::Both)],
             dealt: self.entries.len() * plane_bytes(elements) + 2 * ring_len,
         }
     }
