@@ -99,7 +99,7 @@ impl Workload {
                 let parameters = Parameters::random(options.seed);
                 let built = module.build(architecture.name, &[1, channels, height, width], parameters);
                 let graph = built.expect("the zoo's layers fit each other").graph;
-                model::compile_graph(architecture.name, graph, &compile)?
+                Model::from_graph(&graph, &compile)?
             }
         };
         let inputs = (CALIBRATION_INPUTS..CALIBRATION_INPUTS + options.inputs).map(draw).collect();

@@ -16,6 +16,8 @@ pub mod error;
 pub mod events;
 pub mod explain;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod input;
 pub mod model;
 pub mod output;
@@ -33,6 +35,7 @@ mod wire;
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
 pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
+pub use privet_graph::nn;
 pub use privet_net::NetError;
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;

@@ -1,4 +1,4 @@
-//! Models: from an ONNX file to a public plan and private weights, and their directory.
+//! Models: from an ONNX file or a graph to a public plan and private weights, and their directory.
 //!
 //! | file | what | whose |
 //! |---|---|---|
@@ -27,7 +27,7 @@ use crate::files;
 use crate::input::InputError;
 
 pub use calibrate::Accuracy;
-pub use compile::{compile, compile_graph};
+pub use compile::compile;
 use inputs::names;
 pub use inputs::{NamedFile, fixed_inputs, load_inputs};
 pub use options::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN};

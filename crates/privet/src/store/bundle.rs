@@ -201,6 +201,12 @@ impl BundleReader {
     /// The material for one inference. Chunks are read ahead on another thread, at most two of them: memory is bounded by
     /// the largest instructions, not by the bundle.
     pub(crate) fn into_bundle(self) -> Bundle<Prefetch> {
+        let (seed, source) = self.prefetch();
+        Bundle::new(seed, source)
+    }
+
+    /// The party's seed, and its chunks.
+    pub(crate) fn prefetch(self) -> (Seed, Prefetch) {
         let Self { header, input } = self;
         let (sender, receiver) = sync_channel(1);
         let id = header.id;
@@ -214,7 +220,7 @@ impl BundleReader {
                 }
             }
         });
-        Bundle::new(header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) })
+        (header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) })
     }
 }
 

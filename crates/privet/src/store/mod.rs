@@ -16,7 +16,7 @@ use privet_ring::prg::Seed;
 use crate::error::{Error, StoreError};
 use crate::files;
 
-pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, EpochId};
+pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
 pub(crate) use database::{Database, Transaction};
 pub(crate) use material::{Material, Purpose, Status};
 pub(crate) use sessions::{Rollback, Sessions};
