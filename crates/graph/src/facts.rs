@@ -9,13 +9,12 @@ use crate::{
     element_count,
 };
 
-/// Elements that folding may compute besides a multiple of what the model holds, so that a small file cannot ask for
-/// much: VGG19 with weights that the file only describes has 2^27 of them.
-const FOLDING_BUDGET: usize = 1 << 28;
-/// Operations that folding may take in all: some seconds. A product of two matrices costs far more than it holds.
-const FOLDING_WORK: usize = 1 << 36;
 /// How often folding may rewrite all constants of the model: transposed, reshaped and scaled weights.
 const FOLDING_REWRITES: usize = 8;
+/// Operations that folding may take: some tenths of a second..
+const FOLDING_WORK: usize = 1 << 28;
+/// .. and these for every element that the model holds, as many as a product of two matrices of 4096 rows takes.
+const FOLDING_WORK_PER_ELEMENT: usize = 1 << 12;
 
 /// Facts of all values that are inputs, constants or results of remaining nodes.
 #[derive(Debug, Clone)]
@@ -84,9 +83,8 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         facts.0[value.index()] = Some(Fact::constant(tensor.clone()));
     }
     let mut alias: HashMap<ValueId, ValueId> = HashMap::new();
-    let held: usize = graph.constants.values().map(|c| c.len()).sum();
-    let budget = FOLDING_BUDGET.saturating_add(held.saturating_mul(FOLDING_REWRITES));
-    let mut budget = Budget { elements: budget, operations: FOLDING_WORK };
+    let mut budget = Budget { elements: graph.folding, operations: FOLDING_WORK };
+    budget.add(graph);
     let mut work: Vec<Work> = std::mem::take(&mut graph.nodes).into_iter().rev().map(Work::Node).collect();
     while let Some(next) = work.pop() {
         let mut node = match next {
@@ -102,8 +100,7 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         let operands = facts.operands(&node)?;
         if let Some(body) = node.op.inlined(Args(&operands), node.outputs.len()) {
             let body = body.map_err(|error| at(&node, error))?;
-            let held: usize = body.graph.constants.values().map(|c| c.len()).sum();
-            budget.elements = budget.elements.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+            budget.add(&body.graph);
             splice(graph, &mut facts, &node, body, &mut work)?;
             continue;
         }
@@ -137,6 +134,15 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
 struct Budget {
     elements: usize,
     operations: usize,
+}
+
+impl Budget {
+    /// Allows what follows from the constants that a graph holds.
+    fn add(&mut self, graph: &Graph) {
+        let held: usize = graph.constants.values().map(|c| c.len()).sum();
+        self.elements = self.elements.saturating_add(held.saturating_mul(FOLDING_REWRITES));
+        self.operations = self.operations.saturating_add(held.saturating_mul(FOLDING_WORK_PER_ELEMENT));
+    }
 }
 
 /// What inference has yet to do, the next thing last.
@@ -217,16 +223,20 @@ fn results(node: &Node, operands: &[Option<&Fact>], budget: &mut Budget) -> Resu
         return Ok(results);
     }
     let cost: usize = results.iter().map(|r| r.shape.iter().product::<usize>()).sum();
-    budget.elements = budget.elements.checked_sub(cost).ok_or(OpError::TooLarge {
-        what: "constant folding, after everything before",
-        shape: results[0].shape.clone(),
-        limit: budget.elements,
+    budget.elements = budget.elements.checked_sub(cost).ok_or_else(|| {
+        OpError::unsupported(
+            format!(
+                "a constant of shape {:?} that the model computes, after everything before",
+                results[0].shape
+            ),
+            "2^22 computed elements, and 8 for each that the model holds; store this one as an initializer",
+        )
     })?;
     let operations = node.op.work(Args(operands), &results);
     budget.operations = budget.operations.checked_sub(operations).ok_or_else(|| {
         OpError::unsupported(
             format!("folding constants with {operations} operations after everything before"),
-            "at most 2^36 operations on constants in all",
+            "at most 2^28 operations on constants, and 2^12 for each element that the model holds",
         )
     })?;
     let tensors = node.op.eval(Args(&values))?;

@@ -77,8 +77,11 @@ pub struct Body {
     pub captures: Vec<(ValueId, usize)>,
 }
 
+/// What [`Graph::folding`] is at first: a mask of 2048 x 2048 fits.
+const FOLDING: usize = 1 << 22;
+
 /// A model: nodes in execution order, inputs, outputs and constants.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
     /// Name of the model.
     pub name: String,
@@ -90,13 +93,30 @@ pub struct Graph {
     pub outputs: Vec<GraphOutput>,
     /// Values that do not depend on the inputs.
     pub constants: BTreeMap<ValueId, Arc<Tensor>>,
+    /// Elements of constants that may be computed besides a multiple of those in [`Graph::constants`], so that a small file
+    /// cannot ask for much memory. More are needed by models that describe their weights instead of holding them.
+    pub folding: usize,
     values: u32,
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new("")
+    }
 }
 
 impl Graph {
     /// An empty graph.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            constants: BTreeMap::new(),
+            folding: FOLDING,
+            values: 0,
+        }
     }
 
     /// A fresh value.

@@ -11,6 +11,7 @@ mod steps;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use privet_plan::validate::MAX_TERMS;
 use privet_plan::{
     InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId, ranges,
 };
@@ -88,6 +89,10 @@ struct Builder {
     /// Twins with f fractional bits, so that several readers share one truncation.
     rescaled: HashMap<WireId, WireId>,
     uses: Vec<usize>,
+    /// Elements of private tensors that may still be made: a constant becomes one wherever it is read.
+    elements: usize,
+    /// Rows and terms of public maps that may still be made.
+    terms: usize,
 }
 
 impl Builder {
@@ -107,6 +112,8 @@ impl Builder {
             places: HashMap::new(),
             rescaled: HashMap::new(),
             uses: graph.uses(),
+            elements: graph.constants.values().map(|c| 2 * c.len()).sum::<usize>() + graph.folding,
+            terms: MAX_TERMS,
         };
         for (i, input) in graph.inputs.iter().enumerate() {
             let shape = facts::fixed_shape(input)?;

@@ -168,7 +168,7 @@ impl PinnedPeer {
         Fingerprint::of(&self.certificate)
     }
 
-    fn from_pem(path: &Path, pem: String) -> Result<PinnedPeer, NetError> {
+    pub(crate) fn from_pem(path: &Path, pem: String) -> Result<PinnedPeer, NetError> {
         let fail = |problem: String| NetError::Identity { path: path.to_owned(), problem };
         let mut found = CertificateDer::pem_slice_iter(pem.as_bytes());
         let certificate = match (found.next(), found.next()) {

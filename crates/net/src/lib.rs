@@ -15,6 +15,8 @@ mod error;
 pub mod fault;
 mod fingerprint;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 pub mod identity;
 mod kind;

@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
-use crate::session::{Meter, Steps, message};
-use crate::store::{self, Database, EpochId, Material, Purpose};
+use crate::session::{Meter, Steps, Stopwatch, message};
+use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
 use crate::supply::{self, Preparation, Supply};
-use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
+use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage};
 
 const MODELS: &str = "models";
 
-/// How often the two sides compare what they hold. Twice is enough unless something is lost meanwhile.
-const MAX_ROUNDS: usize = 8;
+/// How often the two sides compare what they hold. Twice is enough unless something was lost: every further time, at
+/// least one bundle that only one side can still use is burnt, and with it the reason for another.
+const MAX_ROUNDS: usize = 100;
 
 /// Revealed integers, one vector per plan output.
 pub type Outputs = Vec<Vec<i64>>;
@@ -43,6 +44,8 @@ impl Default for ClientOptions {
     }
 }
 
+const SESSIONS: &str = "sessions";
+
 /// What the client agreed with a server.
 #[derive(Clone, Serialize, Deserialize)]
 struct Agreement {
@@ -65,14 +68,26 @@ pub fn offline(
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let mut channel = connect(&config, options)?;
-    wire::greet(&mut channel, &ClientHello::Offline)?;
-    let ServerHello::Offline { plan: digest, plan_bytes, epoch } = wire::greeted(&mut channel)? else {
+    let stopwatch = Stopwatch::start();
+    let partner = channel.peer().fingerprint;
+    let shown: Option<u64> = database.get(SESSIONS, partner.as_bytes())?;
+    wire::greet(&mut channel, &ClientHello::Offline { session: shown })?;
+    let ServerHello::Offline { plan: digest, plan_bytes, epoch, session } = wire::greeted(&mut channel)?
+    else {
         return Err(unexpected(&channel, "answered another question"));
     };
+    if shown.is_some_and(|shown| session < shown) {
+        return Err(unexpected(
+            &channel,
+            "is at an earlier session than this client: its state is an old copy",
+        ));
+    }
     let (plan, masked) = take_model(&config, &mut channel, digest, plan_bytes, epoch)?;
     observer.event(&Event::Plan(PlanSummary::of(&plan)));
-    let partner = channel.peer().fingerprint;
-    database.put(MODELS, partner.as_bytes(), &Agreement { plan: digest, epoch })?;
+    database.transact(|t| {
+        t.put(SESSIONS, partner.as_bytes(), &session)?;
+        t.put(MODELS, partner.as_bytes(), &Agreement { plan: digest, epoch })
+    })?;
     let purpose = Purpose { peer: partner, plan: digest, epoch };
     let dropped = material.burn_others(&purpose)?;
     if dropped > 0 {
@@ -92,7 +107,9 @@ pub fn offline(
         let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
         if missing > 0 {
             let dealer = options.dealer.as_deref();
-            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            let never = || false;
+            let mut supply =
+                Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch), &never)?;
             supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
@@ -113,6 +130,7 @@ pub fn offline(
     wire::send(&mut channel, &ClientMessage::Done)?;
     channel.shutdown()?;
     meter.connection(&channel);
+    meter.worked(&stopwatch);
     message(observer, format!("{} inferences are ready", both.len()));
     let report = meter.report(PartyRole::Client, Phase::Offline, observer);
     if (both.len() as u64) < options.count {
@@ -158,41 +176,86 @@ pub fn online(
     masked::check_inputs(&plan, inputs)?;
     let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();
     let purpose = Purpose { peer: partner, plan: agreement.plan, epoch: agreement.epoch };
+    let shown: u64 = database.get(SESSIONS, partner.as_bytes())?.unwrap_or(0);
     let bundles = material.ready(&purpose)?;
     if bundles.is_empty() {
         let hint = "no one-time material is left; run `privet client offline --count N` with dealer and server running";
         return Err(Error::NotReady(hint.to_owned()));
     }
     let mut channel = connect(&config, options)?;
+    let mut offers = bundles.chunks(OFFERED);
+    let mut offered = offers.next().unwrap_or_default();
     let hello = ClientHello::Online {
         plan: agreement.plan,
         epoch: agreement.epoch,
-        bundles: bundles.clone(),
+        session: shown,
+        offer: offer(offered)?,
         reveal_to: options.reveal_to,
     };
+    let stopwatch = Stopwatch::start();
     wire::greet(&mut channel, &hello)?;
-    let ServerHello::Online { bundle } = wire::greeted(&mut channel)? else {
+    let ServerHello::Online = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
     };
+    let (bundle, session) = loop {
+        match wire::receive(&mut channel)? {
+            Choice::Take { bundle, session } => break (bundle, session),
+            Choice::None { gone } => {
+                let used = material.discard(&purpose, &gone)?;
+                if used > 0 {
+                    let text =
+                        format!("the server has used or lost {used} bundles of this client: they were burnt");
+                    observer.event(&Event::Warning { text });
+                }
+            }
+        }
+        let Some(next) = offers.next() else {
+            let hint = "no inference is prepared on both sides; run the offline phase again: `privet dealer`, `privet server \
+                        offline` and `privet client offline`";
+            return Err(Error::NotReady(hint.to_owned()));
+        };
+        offered = next;
+        wire::send(&mut channel, &offer(offered)?)?;
+    };
     channel.count_round();
-    if !bundles.contains(&bundle) {
+    if !offered.contains(&bundle) {
         return Err(unexpected(&channel, "chose a bundle that was not offered"));
+    }
+    if session <= shown {
+        return Err(unexpected(
+            &channel,
+            "numbers this session like an earlier one: its state is an old copy",
+        ));
     }
     let schedule = Schedule::new(&plan, options.reveal_to);
     // Burnt durably before the first message that depends on it.
-    let mut reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client)?;
+    let number = |t: &Transaction| t.put(SESSIONS, partner.as_bytes(), &session);
+    let reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client, number)?;
     let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
-    let seed = reader.header.seed.clone();
     let own = Online::Client(inputs);
-    let outputs = masked::online(&plan, &schedule, own, &seed, &mut reader, &mut channel, &mut steps)?;
+    let bundle = reader.into_bundle();
+    let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
+    meter.worked(&stopwatch);
     channel.shutdown()?;
     meter.connection(&channel);
     meter.inference();
     Ok((outputs, meter.report(PartyRole::Client, Phase::Online, observer)))
 }
 
+/// Offers these bundles, filled up with random names.
+fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
+    let mut names = [BundleId([0; 16]); OFFERED];
+    for (i, name) in names.iter_mut().enumerate() {
+        *name = match bundles.get(i) {
+            Some(id) => *id,
+            None => BundleId(*store::fresh_seed()?.expose()),
+        };
+    }
+    Ok(Offer(names))
+}
+
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
-    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), &|| false)
 }
 
 fn unexpected(channel: &TlsChannel, problem: &str) -> Error {
@@ -229,7 +292,7 @@ fn take_model(
     plan_bytes: u64,
     epoch: EpochId,
 ) -> Result<(Plan, MaskedWeights), Error> {
-    store::private_dir(&config.state.join("models"))?;
+    store::swept_dir(&config.state.join("models"))?;
     let plan_path = plan_path(config, &digest);
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());

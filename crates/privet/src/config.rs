@@ -168,13 +168,7 @@ impl PartyConfig {
         let path = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
         let invalid = |problem: String| ConfigError::Invalid { path: path.clone(), problem };
         let unusable = |source| ConfigError::Identity { path: path.clone(), source };
-        let text = read(&path)?;
-        let version: Version = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
-        if version.version != CONFIG_VERSION {
-            let found = version.version;
-            return Err(invalid(format!("version {found}, this build reads version {CONFIG_VERSION}")));
-        }
-        let file: ConfigFile = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        let file = ConfigFile::parse(&read(&path)?).map_err(invalid)?;
         if file.role != expected {
             return Err(ConfigError::Role { path: path.clone(), expected, found: file.role });
         }
@@ -252,6 +246,19 @@ pub(crate) struct ConfigFile {
     pub(crate) deadlines: DeadlinesFile,
     #[serde(default)]
     pub(crate) peers: Vec<PeerFile>,
+}
+
+impl ConfigFile {
+    /// Parses the text of a file; the error says what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let Version { version } = toml::from_str(text).map_err(|e| e.to_string())?;
+        if version != CONFIG_VERSION {
+            return Err(format!("version {version}, this build reads version {CONFIG_VERSION}"));
+        }
+        let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        file.deadlines.resolve()?;
+        Ok(file)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

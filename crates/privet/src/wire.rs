@@ -18,7 +18,7 @@ use crate::store::{BundleId, EpochId};
 
 /// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
 /// included; peers of another version are refused.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 const CONTROL: FrameKind = FrameKind::new(0x100);
 /// One chunk of dealt material.
@@ -29,6 +29,8 @@ const BLOB: FrameKind = FrameKind::new(0x102);
 const MAX_CONTROL: usize = 1 << 20;
 /// Bundles that a pair of server and client may hold: their names fit one control message, their table stays small.
 pub(crate) const MAX_BUNDLES: u64 = 10_000;
+/// Bundles that a client offers at a time: always as many, so that the size of the message does not tell how many it has.
+pub(crate) const OFFERED: usize = 4;
 /// Blobs travel in pieces of this size, so that a piece fits the writer's queue.
 const BLOB_PIECE: usize = 4 << 20;
 
@@ -46,6 +48,8 @@ pub(crate) mod refusal {
     pub(crate) const PHASE: u16 = 0x105;
     /// Outputs may not be revealed like that.
     pub(crate) const REVEAL: u16 = 0x106;
+    /// One side's state is an old copy.
+    pub(crate) const ROLLBACK: u16 = 0x109;
     /// The message makes no sense.
     pub(crate) const MALFORMED: u16 = 0x107;
     /// This party cannot serve now.
@@ -85,6 +89,8 @@ pub(crate) enum DealerRequest {
     Some(u64),
     /// Exactly these.
     These(Vec<BundleId>),
+    /// These were given up unused: their other halves are of no use to anyone.
+    Forget(Vec<BundleId>),
     /// Nothing more.
     Done,
 }
@@ -112,24 +118,47 @@ pub(crate) enum OfferReply {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ClientHello {
     /// Plan, masked weights, and agreement on bundles.
-    Offline,
+    Offline {
+        /// The last session of this pair that the client knows of; `None` if its state is new.
+        session: Option<u64>,
+    },
     /// One inference.
     Online {
         plan: Digest,
         epoch: EpochId,
-        /// Unused bundles the client holds, in order of preference.
-        bundles: Vec<BundleId>,
+        /// The last session of this pair that the client knows of.
+        session: u64,
+        offer: Offer,
         reveal_to: RevealTo,
     },
 }
+
+/// Unused bundles the client holds, in order of preference, and after them names of none.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Offer(pub(crate) [BundleId; OFFERED]);
 
 /// The server's answer.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ServerHello {
     /// What it serves.
-    Offline { plan: Digest, plan_bytes: u64, epoch: EpochId },
-    /// The bundle to use, burnt on the server's side.
-    Online { bundle: BundleId },
+    Offline {
+        plan: Digest,
+        plan_bytes: u64,
+        epoch: EpochId,
+        /// The last session of this pair.
+        session: u64,
+    },
+    /// Plan, weights and receiver of the outputs are agreed on; a [`Choice`] follows.
+    Online,
+}
+
+/// The server's answer to an offer.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Choice {
+    /// The bundle to use, burnt on the server's side, and the number of this session.
+    Take { bundle: BundleId, session: u64 },
+    /// The server can use none of them; these it has used or lost, so that the client burns them. Another [`Offer`] may follow.
+    None { gone: Vec<BundleId> },
 }
 
 /// From the client, offline.

@@ -84,19 +84,84 @@ fn two_clients_have_their_own_masks_and_answers() {
     });
 }
 
+/// A party's state, to go back to.
+struct Backup<'a> {
+    lab: &'a Lab,
+    party: &'static str,
+}
+
+impl<'a> Backup<'a> {
+    fn of(lab: &'a Lab, party: &'static str) -> Self {
+        copy(&lab.path("parties").join(party).join("state"), &lab.path("backup"));
+        Self { lab, party }
+    }
+
+    fn restore(self) {
+        self.lab.forget(self.party);
+        copy(&self.lab.path("backup"), &self.lab.path("parties").join(self.party).join("state"));
+    }
+}
+
 #[test]
-fn a_replayed_session_is_refused_on_both_sides() {
+fn a_client_that_was_restored_from_a_backup_is_refused_on_both_sides() {
     let lab = Lab::new(&["client"]);
-    lab.prepare("model", &["client"], 1);
-    let state = lab.path("parties/client/state");
-    copy(&state, &lab.path("backup"));
+    lab.prepare("model", &["client"], 2);
+    let backup = Backup::of(&lab, "client");
     let server = lab.server_online("model");
     lab.client_online("client", &server, 3).unwrap();
-    std::fs::remove_dir_all(&state).unwrap();
-    copy(&lab.path("backup"), &state);
+    backup.restore();
     let error = lab.client_online("client", &server, 4).unwrap_err().to_string();
-    assert!(error.contains("used before"), "{error}");
-    server.expect_warning("used before");
+    assert!(
+        error.contains("the client's state is an old copy") && error.contains("has been at 1"),
+        "{error}"
+    );
+    server.expect_warning("the client's state is an old copy");
+    drop(server);
+    let (dealer, error) = (lab.dealer(), "the client's state is an old copy");
+    let server = lab.server_offline("model", &dealer, 2);
+    let refused = lab.client_offline("client", &server, &dealer, 2).unwrap_err().to_string();
+    assert!(refused.contains(error) && refused.contains("run the offline phase again"), "{refused}");
+    // What the message says is what helps.
+    lab.forget("client");
+    lab.client_offline("client", &server, &dealer, 2).unwrap();
+    server.join();
+    lab.answers("model", &[4, 5]);
+}
+
+#[test]
+fn a_server_that_was_restored_from_a_backup_is_refused_on_both_sides() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 2);
+    let backup = Backup::of(&lab, "server");
+    lab.answers("model", &[3]);
+    backup.restore();
+    let server = lab.server_online("model");
+    let error = lab.client_online("client", &server, 4).unwrap_err().to_string();
+    assert!(error.contains("the server's state is an old copy"), "{error}");
+    server.expect_warning("the server's state is an old copy");
+    drop(server);
+    assert_eq!(bundles(&lab, "client").len(), 1, "nothing was burnt");
+    let dealer = lab.dealer();
+    let server = lab.server_offline("model", &dealer, 2);
+    let refused = lab.client_offline("client", &server, &dealer, 2).unwrap_err().to_string();
+    assert!(refused.contains("the server's state is an old copy"), "{refused}");
+    drop(server);
+    drop(dealer);
+    lab.forget("server");
+    lab.prepare("model", &["client"], 2);
+    lab.answers("model", &[4, 5]);
+}
+
+#[test]
+fn a_dealer_that_was_restored_from_a_backup_deals_nothing_twice() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 1);
+    let backup = Backup::of(&lab, "dealer");
+    lab.prepare("model", &["client"], 3);
+    lab.answers("model", &[0, 1]);
+    backup.restore();
+    lab.prepare("model", &["client"], 3);
+    lab.answers("model", &[2, 3, 4]);
 }
 
 #[test]
@@ -190,28 +255,11 @@ fn an_unknown_certificate_is_refused_on_both_sides() {
     assert!(matches!(refused.err().unwrap(), NetError::UnknownCertificate { .. }));
 }
 
-/// The client dies after the server has burnt a bundle and before it has burnt its own: simulated by restoring its state.
-#[test]
-fn preparing_again_mends_what_a_broken_session_left() {
-    let lab = Lab::new(&["client"]);
-    lab.prepare("model", &["client"], 1);
-    let state = lab.path("parties/client/state");
-    copy(&state, &lab.path("backup"));
-    let server = lab.server_online("model");
-    lab.client_online("client", &server, 3).unwrap();
-    drop(server);
-    std::fs::remove_dir_all(&state).unwrap();
-    copy(&lab.path("backup"), &state);
-    lab.prepare("model", &["client"], 1);
-    let server = lab.server_online("model");
-    assert_eq!(lab.client_online("client", &server, 4).unwrap(), lab.reference("model", 4));
-}
-
 #[test]
 fn a_client_that_lost_its_state_can_prepare_again() {
     let lab = Lab::new(&["client"]);
     lab.prepare("model", &["client"], 2);
-    std::fs::remove_dir_all(lab.path("parties/client/state")).unwrap();
+    lab.forget("client");
     lab.prepare("model", &["client"], 2);
     assert_eq!(
         bundles(&lab, "server").len(),
@@ -225,7 +273,7 @@ fn a_client_that_lost_its_state_can_prepare_again() {
 fn a_dealer_that_lost_its_state_deals_under_a_new_mask() {
     let lab = Lab::new(&["client"]);
     lab.prepare("model", &["client"], 1);
-    std::fs::remove_dir_all(lab.path("parties/dealer/state")).unwrap();
+    lab.forget("dealer");
     lab.prepare("model", &["client"], 2);
     lab.answers("model", &[1, 2]);
 }

@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use privet_plan::{
     InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId,
 };
-use privet_protocols::masked::{self, Online, RevealTo, Schedule, Source};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
@@ -91,12 +91,26 @@ fn online(bencher: Bencher, bits: u32) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let own = Online::Client(&inputs);
-                masked::online(&plan, &schedule, own, &seeds[1], &mut Repeated(&[]), &mut b, &mut Silent)
-                    .expect("client")
+                masked::online(
+                    &plan,
+                    &schedule,
+                    own,
+                    Bundle::new(seeds[1].clone(), Repeated(&[])),
+                    &mut b,
+                    &mut Silent,
+                )
+                .expect("client")
             });
             let own = Online::Server(&weights);
-            masked::online(&plan, &schedule, own, &seeds[0], &mut Repeated(&chunks), &mut a, &mut Silent)
-                .expect("server")
+            masked::online(
+                &plan,
+                &schedule,
+                own,
+                Bundle::new(seeds[0].clone(), Repeated(&chunks)),
+                &mut a,
+                &mut Silent,
+            )
+            .expect("server")
         })
     });
 }

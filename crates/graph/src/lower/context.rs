@@ -146,7 +146,13 @@ impl<'a> Lowering<'a> {
         rows: Vec<Vec<Tap>>,
         coefficient_bits: u8,
     ) -> Result<WireId, OpError> {
-        expect_terms(rows.len(), rows.iter().map(Vec::len).sum())?;
+        let terms = rows.iter().map(|row| row.len() + 1).sum();
+        self.builder.terms = self.builder.terms.checked_sub(terms).ok_or_else(|| {
+            OpError::unsupported(
+                format!("a public map along an axis with {terms} rows and terms, after those before"),
+                "at most 2^21 rows and terms in all",
+            )
+        })?;
         if let Some(tap) = rows.iter().flatten().find(|t| t.coefficient.unsigned_abs() > MAX_COEFFICIENT) {
             return Err(OpError::unsupported(
                 format!("a public weight of {} with {coefficient_bits} fractional bits", tap.coefficient),
@@ -345,6 +351,10 @@ impl<'a> Lowering<'a> {
         frac_bits: u8,
     ) -> Result<ParamId, OpError> {
         let name = format!("{}.{suffix}", self.node.name);
+        self.builder.elements = self.builder.elements.checked_sub(values.len()).ok_or_else(|| {
+            let made = format!("a private tensor {name:?} of shape {:?}, after those before", values.shape());
+            OpError::unsupported(made, "2^22 elements, and two for each that the model holds")
+        })?;
         let ring = self.ring_bits();
         let encode = |&v: &T| fixed::encode(v.into(), ring, u32::from(frac_bits));
         let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
@@ -374,14 +384,17 @@ fn expect_operands(count: usize) -> Result<(), OpError> {
     Err(OpError::unsupported(format!("{count} operands"), "at most 4096 operands"))
 }
 
+/// Most rows of a public map along an axis, each of which is a list.
+const MAX_ROWS: usize = 1 << 19;
+
 /// Refuses more rows or terms of a public matrix than a step takes; asked before they are made.
 pub(crate) fn expect_terms(rows: usize, terms: usize) -> Result<(), OpError> {
-    if rows.max(terms) <= MAX_TERMS {
+    if rows <= MAX_ROWS && terms <= MAX_TERMS {
         return Ok(());
     }
     Err(OpError::unsupported(
         format!("a public map along an axis with {rows} rows and {terms} terms"),
-        "at most 2^21 rows and terms",
+        "at most 2^19 rows and 2^21 terms",
     ))
 }
 

@@ -34,7 +34,7 @@ pub use layers::{
     AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Pair, adaptive_avg_pool2d, avg_pool2d, batch_norm2d,
     conv2d, dropout, flatten, global_avg_pool, identity, linear, max_pool2d, relu, relu6, softmax,
 };
-pub use parameters::Parameters;
+pub use parameters::{Parameters, random_input};
 
 use layers::Layer;
 

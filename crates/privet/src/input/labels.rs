@@ -13,9 +13,13 @@ const MAX_BYTES: u64 = 16 << 20;
 /// # Errors
 /// The file cannot be read, is not UTF-8, or has no label.
 pub fn load_labels(path: &Path) -> Result<Vec<String>, InputError> {
+    parse(path, read_at_most(path, MAX_BYTES)?)
+}
+
+/// [`load_labels`], from the file's bytes.
+pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Vec<String>, InputError> {
     let refused = |reason: &str| InputError::Labels { path: path.into(), reason: reason.into() };
-    let text =
-        String::from_utf8(read_at_most(path, MAX_BYTES)?).map_err(|_| refused("it is not UTF-8 text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8 text"))?;
     let text = text.trim_start_matches('\u{feff}').trim_end();
     if text.is_empty() {
         return Err(refused("it is empty; expected one label per line"));

@@ -18,10 +18,10 @@ mod csv;
 mod error;
 mod image;
 mod jpeg;
-mod labels;
+pub(crate) mod labels;
 pub(crate) mod npy;
-mod npz;
-mod preset;
+pub(crate) mod npz;
+pub(crate) mod preset;
 mod resize;
 mod tensor;
 
@@ -54,18 +54,28 @@ pub const MAX_PIXELS: u64 = 1 << 26;
 /// # Errors
 /// Every way the file can be missing, damaged, hostile, of another kind or of another shape.
 pub fn load(path: &Path, preprocess: &Preprocess, shape: &[usize]) -> Result<ArrayD<f32>, InputError> {
+    decode(path, &read_file(path)?, preprocess, shape)
+}
+
+/// [`load`], from the file's bytes; its path says how to read them.
+pub(crate) fn decode(
+    path: &Path,
+    bytes: &[u8],
+    preprocess: &Preprocess,
+    shape: &[usize],
+) -> Result<ArrayD<f32>, InputError> {
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
         Some("npy") => {
-            let array = npy::decode(&read_file(path)?).map_err(|reason| InputError::npy(path, reason))?;
+            let array = npy::decode(bytes).map_err(|reason| InputError::npy(path, reason))?;
             fit_to_shape(path.display().to_string(), array, shape)
         }
         Some("npz") => {
-            let (name, array) = npz::only_array(path)?;
+            let (name, array) = npz::only_array(path, bytes)?;
             fit_to_shape(format!("{}, array {name:?}", path.display()), array, shape)
         }
-        Some("csv") => csv::decode(path, &read_file(path)?, shape),
-        _ => image::load(path, &read_file(path)?, preprocess, shape),
+        Some("csv") => csv::decode(path, bytes, shape),
+        _ => image::load(path, bytes, preprocess, shape),
     }
 }
 

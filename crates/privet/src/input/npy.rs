@@ -12,6 +12,8 @@ const ALIGNMENT: usize = 64;
 const MAX_HEADER: usize = 1 << 16;
 /// NumPy's own limit.
 const MAX_DIMENSIONS: usize = 64;
+/// Most numbers of one array, which take four bytes each however few they take in the file.
+const MAX_NUMBERS: usize = 1 << 27;
 
 /// Decodes a whole file into row-major order. Integers above 2^24 and doubles are rounded to the nearest `f32`.
 pub(crate) fn decode(bytes: &[u8]) -> Result<ArrayD<f32>, String> {
@@ -24,6 +26,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ArrayD<f32>, String> {
     if expected != Some(data.len()) {
         let expected = expected.map_or("too many".to_owned(), |n| n.to_string());
         return Err(format!("shape {shape:?} of {descr} takes {expected} bytes, {} follow", data.len()));
+    }
+    if data.len() / size > MAX_NUMBERS {
+        return Err(format!("{} numbers, expected at most {MAX_NUMBERS}", data.len() / size));
     }
     let values = data.chunks_exact(size).map(|chunk| {
         let fold = |bits: u64, &byte: &u8| bits << 8 | u64::from(byte);

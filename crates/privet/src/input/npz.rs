@@ -23,8 +23,8 @@ pub fn load_npz(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>, InputError
 }
 
 /// Name and array of a file with exactly one array.
-pub(super) fn only_array(path: &Path) -> Result<(String, ArrayD<f32>), InputError> {
-    let mut arrays = load_npz(path)?;
+pub(super) fn only_array(path: &Path, bytes: &[u8]) -> Result<(String, ArrayD<f32>), InputError> {
+    let mut arrays = decode(path, bytes, MAX_UNPACKED_BYTES)?;
     match arrays.pop_first() {
         Some(only) if arrays.is_empty() => Ok(only),
         Some((first, _)) => {
@@ -36,7 +36,8 @@ pub(super) fn only_array(path: &Path) -> Result<(String, ArrayD<f32>), InputErro
     }
 }
 
-pub(super) fn decode(
+/// All arrays of a file's bytes, which may unpack to `budget` bytes.
+pub(crate) fn decode(
     path: &Path,
     bytes: &[u8],
     mut budget: u64,

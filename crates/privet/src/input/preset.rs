@@ -84,10 +84,14 @@ pub(super) fn value(preprocess: &Preprocess, channel: usize, byte: u8) -> f32 {
 }
 
 fn from_file(file: &str) -> Result<Preprocess, InputError> {
-    let refused = |reason: String| InputError::Preprocess { origin: file.into(), reason };
-    let bytes = read_at_most(Path::new(file), MAX_BYTES)?;
-    let preprocess = toml::from_slice(&bytes).map_err(|e| refused(e.to_string()))?;
-    check_preprocess(file, &preprocess)?;
+    parse(file, &read_at_most(Path::new(file), MAX_BYTES)?)
+}
+
+/// The preprocessing that the bytes of the file `origin` declare.
+pub(crate) fn parse(origin: &str, bytes: &[u8]) -> Result<Preprocess, InputError> {
+    let refused = |reason: String| InputError::Preprocess { origin: origin.into(), reason };
+    let preprocess = toml::from_slice(bytes).map_err(|e| refused(e.to_string()))?;
+    check_preprocess(origin, &preprocess)?;
     Ok(preprocess)
 }
 

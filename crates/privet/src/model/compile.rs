@@ -1,4 +1,4 @@
-//! From an ONNX file to plan and weights, with ranges from calibration inputs.
+//! From an ONNX file or a graph to plan and weights, with ranges from calibration inputs.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,7 +7,7 @@ use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
-use super::calibrate::{Calibration, declare};
+use super::calibrate::{Calibration, Samples, declare};
 use super::declared::Declared;
 use super::options::{CompileOptions, DEFAULT_FRAC_BITS, Lowered};
 use super::{Model, ModelError, check_size};
@@ -19,66 +19,96 @@ use crate::input::{load_labels, preprocess_from_str_or_file};
 /// A file is missing or malformed, an operator is not supported, or values need a wider ring; the message names the
 /// layer and the width. A plan that is too large for readers of its file is refused.
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
-    let model = lower(model, options)?;
-    check_size(&model.plan)?;
-    Ok(model)
-}
-
-fn lower(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
-    let ring = options.ring.map(Ring::new).transpose()?;
-    check_options(options, ring)?;
-    let preprocess = match &options.preprocess {
-        Some(given) => preprocess_from_str_or_file(given)?,
-        None => Preprocess::default(),
-    };
-    let labels = options.labels.as_deref().map(load_labels).transpose()?.unwrap_or_default();
-    let input_shapes: Vec<_> =
-        options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
-    let declared = Declared::parse(&options.input_ranges)?;
+    let settings = Settings::read(options)?;
     let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
     File::open(model).map_err(unreadable)?;
     let graph = privet_onnx::load(model)
         .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })?;
-    let lower = |graph: &Graph, ring: Ring, frac_bits: u32| -> Result<Lowered, ModelError> {
-        let graph_options = privet_graph::CompileOptions {
+    settings.compile(&graph, model)
+}
+
+impl Model {
+    /// As [`compile`], from a graph in memory, for instance one that [`privet_graph::nn`] built.
+    ///
+    /// # Errors
+    /// As [`compile`]; the graph's name stands where messages have the file's.
+    pub fn from_graph(graph: &Graph, options: &CompileOptions) -> Result<Self, ModelError> {
+        Settings::read(options)?.compile(graph, Path::new(&graph.name))
+    }
+}
+
+/// Options, checked, with the files they name.
+struct Settings<'a> {
+    options: &'a CompileOptions,
+    ring: Option<Ring>,
+    preprocess: Preprocess,
+    labels: Vec<String>,
+    input_shapes: Vec<(Option<String>, Vec<usize>)>,
+    declared: Declared,
+}
+
+impl<'a> Settings<'a> {
+    fn read(options: &'a CompileOptions) -> Result<Self, ModelError> {
+        let ring = options.ring.map(Ring::new).transpose()?;
+        check_options(options, ring)?;
+        let preprocess = match &options.preprocess {
+            Some(given) => preprocess_from_str_or_file(given)?,
+            None => Preprocess::default(),
+        };
+        let labels = options.labels.as_deref().map(load_labels).transpose()?.unwrap_or_default();
+        let input_shapes = options.input_shapes.iter().map(|s| parse_shape(s)).collect::<Result<_, _>>()?;
+        let declared = Declared::parse(&options.input_ranges)?;
+        Ok(Self { options, ring, preprocess, labels, input_shapes, declared })
+    }
+
+    /// Lowers the graph that came from `origin`, and narrows it where there is evidence.
+    fn compile(&self, graph: &Graph, origin: &Path) -> Result<Model, ModelError> {
+        let lower = |graph: &Graph, ring, frac_bits| self.lower(graph, origin, ring, frac_bits);
+        let model = if !self.options.is_calibrated() {
+            let frac_bits = self.options.frac_bits.unwrap_or_else(|| default_frac_bits(self.ring));
+            let ring = self.ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
+            let Lowered { mut plan, weights, float } = lower(graph, ring, frac_bits)?;
+            if !self.declared.is_empty() {
+                let intervals = self.declared.encode(&plan)?;
+                declare(&mut plan, &weights, &intervals)?;
+            }
+            Model { plan, weights, float, accuracy: None }
+        } else {
+            let calibration = Calibration {
+                graph,
+                lowered: &lower,
+                samples: &Samples { files: &self.options.calibrate, arrays: &self.options.samples },
+                declared: &self.declared,
+                margin: self.options.margin,
+                ring: self.ring,
+            };
+            match self.options.frac_bits {
+                Some(frac_bits) => calibration.with_frac_bits(frac_bits)?,
+                None => calibration.within(self.options.tolerance)?,
+            }
+        };
+        check_size(&model.plan)?;
+        Ok(model)
+    }
+
+    fn lower(&self, graph: &Graph, origin: &Path, ring: Ring, frac_bits: u32) -> Result<Lowered, ModelError> {
+        let options = privet_graph::CompileOptions {
             ring,
             frac_bits: frac_bits as u8,
-            input_shapes: input_shapes.clone(),
-            preprocess: preprocess.clone(),
-            labels: labels.clone(),
+            input_shapes: self.input_shapes.clone(),
+            preprocess: self.preprocess.clone(),
+            labels: self.labels.clone(),
         };
-        let lowered = privet_graph::compile(graph, &graph_options).map_err(|source| match source {
+        let lowered = privet_graph::compile(graph, &options).map_err(|source| match source {
             // Nothing else names inputs, and a name that is none is wrong usage, as it is of --input-range.
             GraphError::NoSuchInput { .. } => ModelError::Options(format!("--input-shape: {source}")),
-            source => ModelError::Graph { path: model.to_owned(), source: Box::new(source) },
+            source => ModelError::Graph { path: origin.to_owned(), source: Box::new(source) },
         })?;
-        if options.preprocess.is_some() {
+        if self.options.preprocess.is_some() {
             check_fit(&lowered.plan)?;
         }
         check_labels(&lowered.plan)?;
         Ok(lowered)
-    };
-    if options.calibrate.is_empty() {
-        let frac_bits = options.frac_bits.unwrap_or_else(|| default_frac_bits(ring));
-        let ring = ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
-        let Lowered { mut plan, weights, float } = lower(&graph, ring, frac_bits)?;
-        if !declared.is_empty() {
-            let intervals = declared.encode(&plan)?;
-            declare(&mut plan, &weights, &intervals)?;
-        }
-        return Ok(Model { plan, weights, float, accuracy: None });
-    }
-    let calibration = Calibration {
-        graph: &graph,
-        lowered: &lower,
-        files: &options.calibrate,
-        declared: &declared,
-        margin: options.margin,
-        ring,
-    };
-    match options.frac_bits {
-        Some(frac_bits) => calibration.with_frac_bits(frac_bits),
-        None => calibration.within(options.tolerance),
     }
 }
 
@@ -95,7 +125,7 @@ fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), Mod
             ));
         }
     }
-    if options.calibrate.is_empty() {
+    if !options.is_calibrated() {
         let given = [("--margin", options.margin.is_some()), ("--tolerance", options.tolerance.is_some())];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return refuse(format!("{option} is about calibration: give typical inputs with --calibrate"));

@@ -1,4 +1,4 @@
-//! Models: from an ONNX file to a public plan and private weights, and their directory.
+//! Models: from an ONNX file or a graph to a public plan and private weights, and their directory.
 //!
 //! | file | what | whose |
 //! |---|---|---|

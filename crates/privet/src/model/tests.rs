@@ -310,3 +310,26 @@ fn labels_that_name_the_wrong_classes_are_refused() {
         assert!(error.contains(&format!("{count} labels")) && error.contains("[1, 10]"), "{error}");
     }
 }
+
+#[test]
+fn a_model_from_layers_compiles_as_a_file_does() {
+    use crate::nn;
+    let layers = nn::seq().add(nn::linear(4, 8)).add(nn::relu()).add(nn::linear(8, 3));
+    let built = layers.build("three classes", &[2, 4], nn::Parameters::random(2)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("x.csv");
+    fs::write(&csv, "0.5,-1,2,0.25\n1,0,-0.5,-2\n").unwrap();
+    let options = CompileOptions { calibrate: vec![csv.clone()], ..CompileOptions::default() };
+    let model = Model::from_graph(&built.graph, &options).unwrap();
+    let x = load_inputs(&model.plan, &[csv]).unwrap();
+    let expected = model.float.run(&x).unwrap();
+    let fixed = fixed_inputs(&model.plan, &x).unwrap();
+    let (found, _) = crate::reference::cleartext(&model, &fixed, &|_: &crate::Event| {}).unwrap();
+    let unit = (-f64::from(model.plan.steps[model.plan.outputs[0].wire.index()].frac_bits)).exp2();
+    for (&found, &expected) in found[0].iter().zip(&expected[0]) {
+        assert!((found as f64 * unit - f64::from(expected)).abs() < 1e-2, "{found} {expected}");
+    }
+    let narrow = CompileOptions { input_shapes: vec!["1,5".to_owned()], ..CompileOptions::default() };
+    let error = Model::from_graph(&built.graph, &narrow).err().unwrap().to_string();
+    assert!(error.contains("three classes"), "{error}");
+}

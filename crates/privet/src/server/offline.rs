@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_protocols::masked::{self, Role};
 
-use super::{MASKS, Server, WAIT_FOR_FETCH, WeightMask};
+use super::{MASKS, SESSIONS, Server, WAIT_FOR_FETCH, WeightMask};
 use crate::config::{PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
-use crate::store::{BundleId, Material, Purpose, Status};
+use crate::store::{BundleId, Material, Purpose, Sessions, Status};
 use crate::supply::{Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
@@ -29,7 +29,13 @@ impl Server<'_> {
             if missing()? == 0 {
                 continue;
             }
-            let alone = || Ok(());
+            // Nobody waits for an answer, but someone may want this server to stop, between two bundles.
+            let alone = || {
+                if self.interrupted() {
+                    return Err(NetError::Stopped { what: "preparing material".to_owned() }.into());
+                }
+                Ok(())
+            };
             let topped_up =
                 self.fetch(client, alone, |supply, preparation| supply.some(missing()?, preparation, alone));
             // The client may have come first; a dealer that was asked for so many bundles is gone by now.
@@ -70,7 +76,9 @@ impl Server<'_> {
         let known = self.mask(client)?;
         let plan = &self.model.plan;
         let dealer = self.options.dealer.as_deref();
-        let connect = |epoch| Supply::connect(self.config, dealer, Role::Server, client, plan, epoch);
+        let stopped = || self.interrupted();
+        let connect =
+            |epoch| Supply::connect(self.config, dealer, Role::Server, client, plan, epoch, &stopped);
         let (known, mut supply) = match connect(known.as_ref().map(|m| m.epoch)) {
             // A dealer that has lost its state: a new mask is always safe.
             Err(Error::Net(NetError::Refused { code: refusal::EPOCH, .. })) => (None, connect(None)?),
@@ -105,7 +113,12 @@ impl Server<'_> {
     }
 
     /// Offline: gives a client plan and masked weights, and agrees with it on bundles.
-    pub(super) fn prepare(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+    pub(super) fn prepare(
+        &self,
+        channel: &mut TlsChannel,
+        peer: &PeerConfig,
+        shown: Option<u64>,
+    ) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
         while !self.masks_agreed.load(Ordering::SeqCst) {
             if self.options.stop.load(Ordering::SeqCst) {
@@ -117,9 +130,21 @@ impl Server<'_> {
             let reason = "the server has prepared nothing for this client and model; its operator runs `privet server offline`";
             return Err(wire::refuse(channel, refusal::UNAVAILABLE, reason));
         };
+        let sessions = self.database.transact(|t| {
+            let resumed = Sessions::resume(t.get(SESSIONS, client.as_bytes())?, shown);
+            if let Ok(sessions) = &resumed {
+                t.put(SESSIONS, client.as_bytes(), sessions)?;
+            }
+            Ok(resumed)
+        })?;
+        let sessions = sessions.map_err(|rollback| self.refuse_rollback(channel, rollback))?;
         let plan_bytes = self.model.plan.to_bytes();
-        let hello =
-            ServerHello::Offline { plan: self.plan, plan_bytes: plan_bytes.len() as u64, epoch: mask.epoch };
+        let hello = ServerHello::Offline {
+            plan: self.plan,
+            plan_bytes: plan_bytes.len() as u64,
+            epoch: mask.epoch,
+            session: sessions.proposed(),
+        };
         wire::greet(channel, &hello)?;
         let purpose = self.purpose(client, mask.epoch);
         let mut given = false;
@@ -172,6 +197,7 @@ impl Server<'_> {
                 // Looked at again: another fetch may have brought some of them meanwhile.
                 if let Some(Wanted { fetch, burn }) = self.wanted(&material, purpose, ids)? {
                     material.discard(purpose, &burn)?;
+                    supply.forget(burn)?;
                     lost = supply.these(fetch, preparation, alive)?;
                 }
                 Ok(())

@@ -1,32 +1,29 @@
 //! The server's online phase: one inference a session.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use privet_net::{Channel, TlsChannel};
+use privet_net::{Channel, Fingerprint, TlsChannel};
 use privet_plan::Digest;
 use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule};
 
-use super::Server;
+use super::{SESSIONS, Server};
 use crate::config::PeerConfig;
 use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::{Steps, message};
-use crate::store::{BundleId, BundleReader, EpochId, Material, Purpose, Status};
-use crate::wire::{self, ServerHello, refusal};
+use crate::store::{BundleId, BundleReader, EpochId, Material, Purpose, Sessions, Status, Transaction};
+use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, refusal};
 
 impl Server<'_> {
-    /// Online: one inference.
-    pub(super) fn answer(
+    /// What has to be agreed on before an inference.
+    pub(super) fn check_online(
         &self,
         channel: &mut TlsChannel,
         peer: &PeerConfig,
         plan: Digest,
         epoch: EpochId,
-        bundles: &[BundleId],
         reveal_to: RevealTo,
     ) -> Result<(), Error> {
-        let client = peer.pinned.fingerprint();
         if plan != self.plan {
             let reason = format!(
                 "the client has plan {}, the server serves {}; run `privet client offline` again",
@@ -35,7 +32,7 @@ impl Server<'_> {
             );
             return Err(wire::refuse(channel, refusal::PLAN, &reason));
         }
-        if self.mask(client)?.is_none_or(|m| m.epoch != epoch) {
+        if self.mask(peer.pinned.fingerprint())?.is_none_or(|m| m.epoch != epoch) {
             let reason = "the weights have changed or are masked anew; run `privet client offline` again";
             return Err(wire::refuse(channel, refusal::EPOCH, reason));
         }
@@ -44,52 +41,117 @@ impl Server<'_> {
                 format!("the server's configuration does not allow to reveal outputs to {reveal_to}");
             return Err(wire::refuse(channel, refusal::REVEAL, &reason));
         }
-        let material = Material::attach(&self.database, &self.config.state);
-        let purpose = self.purpose(client, epoch);
+        Ok(())
+    }
+
+    /// Online: one inference.
+    pub(super) fn answer(
+        &self,
+        channel: &mut TlsChannel,
+        peer: &PeerConfig,
+        shown: u64,
+        offer: Offer,
+        reveal_to: RevealTo,
+    ) -> Result<(), Error> {
+        let client = peer.pinned.fingerprint();
+        let known: Option<Sessions> = self.database.get(SESSIONS, client.as_bytes())?;
+        // Without a record there is no material either, which the choice below says.
+        if let Some(Err(rollback)) = known.map(|sessions| sessions.confirm(shown)) {
+            return Err(self.refuse_rollback(channel, rollback));
+        }
+        wire::greet(channel, &ServerHello::Online)?;
         let schedule = Schedule::new(&self.model.plan, reveal_to);
-        let Some((id, mut reader)) = self.take(&material, &purpose, &schedule, bundles)? else {
-            let mut reason = "no inference is prepared on both sides".to_owned();
-            for id in bundles {
-                if material.status(*id)? == Some(Status::Burnt) {
-                    reason = format!("bundle {id} was used before: a replayed session, or restored state");
-                }
-            }
-            reason.push_str("; run the offline phase again: `privet dealer`, `privet server offline` and `privet client offline`");
-            return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
-        };
-        wire::greet(channel, &ServerHello::Online { bundle: id })?;
+        let (session, reader) = self.choose(channel, client, shown, offer, &schedule)?;
         channel.count_round();
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
-        let seed = reader.header.seed.clone();
         let own = Online::Server(&self.model.weights);
-        let outputs =
-            masked::online(&self.model.plan, &schedule, own, &seed, &mut reader, channel, &mut steps)?;
+        let bundle = reader.into_bundle();
+        let outputs = masked::online(&self.model.plan, &schedule, own, bundle, channel, &mut steps)?;
+        // The client could not have got here without having noted the session.
+        self.confirm(client, session)?;
         if let Some(outputs) = outputs {
             let summary = crate::postprocess::summary(&self.model.plan, &outputs);
             message(self.observer, format!("{}: {summary}", peer.name));
         }
-        self.meter.inference();
-        self.done();
         Ok(())
     }
 
-    /// Burns the first usable one of the client's bundles, durably, before any message that depends on it. One that is
-    /// damaged, or that another session takes first, is passed over.
-    pub(super) fn take(
+    /// Agrees with the client on a bundle, which is burnt then, durably. Returns the number of this session, too.
+    fn choose(
+        &self,
+        channel: &mut TlsChannel,
+        client: Fingerprint,
+        shown: u64,
+        offer: Offer,
+        schedule: &Schedule,
+    ) -> Result<(u64, BundleReader), Error> {
+        let Some(mask) = self.mask(client)? else {
+            return Err(wire::refuse(channel, refusal::EPOCH, "the weights are masked anew"));
+        };
+        let purpose = self.purpose(client, mask.epoch);
+        let material = Material::attach(&self.database, &self.config.state);
+        let mut offered = offer.0;
+        // Each offer is of bundles that were not offered before.
+        for _ in 0..MAX_BUNDLES {
+            if let Some((bundle, session, reader)) =
+                self.take(&material, &purpose, schedule, shown, &offered)?
+            {
+                wire::send(channel, &Choice::Take { bundle, session })?;
+                return Ok((session, reader));
+            }
+            let mut gone = Vec::new();
+            for id in offered {
+                if material.status(id)? == Some(Status::Burnt) {
+                    gone.push(id);
+                }
+            }
+            wire::send(channel, &Choice::None { gone })?;
+            Offer(offered) = wire::receive(channel)?;
+        }
+        Err(wire::refuse(channel, refusal::MATERIAL, "too many offers"))
+    }
+
+    /// Burns the first usable one of the client's bundles, durably, before any message that depends on it, and numbers the
+    /// session in the same transaction. One that is damaged, or that another session takes first, is passed over.
+    fn take(
         &self,
         material: &Material,
         purpose: &Purpose,
         schedule: &Schedule,
-        bundles: &[BundleId],
-    ) -> Result<Option<(BundleId, BundleReader)>, Error> {
-        let ready: HashSet<BundleId> = material.ready(purpose)?.into_iter().collect();
-        for &id in bundles.iter().filter(|id| ready.contains(id)) {
-            match material.burn(id, purpose, &self.model.plan, schedule, Role::Server) {
-                Ok(reader) => return Ok(Some((id, reader))),
+        shown: u64,
+        offered: &[BundleId],
+    ) -> Result<Option<(BundleId, u64, BundleReader)>, Error> {
+        for &id in offered {
+            if material.status(id)? != Some(Status::Ready) {
+                continue;
+            }
+            let mut session = 0;
+            let number = |t: &Transaction| {
+                let key = purpose.peer.as_bytes();
+                let sessions = t.get::<Sessions>(SESSIONS, key)?.and_then(|s| s.confirm(shown).ok());
+                // Another session of this client has gone on meanwhile.
+                let sessions =
+                    sessions.ok_or_else(|| material.damaged("the sessions' number has changed"))?;
+                session = sessions.propose().proposed();
+                t.put(SESSIONS, key, &sessions.propose())
+            };
+            match material.burn(id, purpose, &self.model.plan, schedule, Role::Server, number) {
+                Ok(reader) => return Ok(Some((id, session, reader))),
                 Err(e) => self.observer.event(&Event::Warning { text: e.to_string() }),
             }
         }
         Ok(None)
+    }
+
+    /// Notes that a client has taken over the number of its session.
+    fn confirm(&self, client: Fingerprint, session: u64) -> Result<(), Error> {
+        Ok(self.database.transact(|t| {
+            match t.get::<Sessions>(SESSIONS, client.as_bytes())?.map(|s| s.confirm(session)) {
+                Some(Ok(sessions)) => t.put(SESSIONS, client.as_bytes(), &sessions),
+                // A later session has said so already.
+                _ => Ok(()),
+            }
+        })?)
     }
 }

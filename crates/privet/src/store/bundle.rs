@@ -6,15 +6,18 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
 
 use privet_net::Fingerprint;
 use privet_plan::{Digest, Plan};
 use privet_protocols::ProtocolError;
-use privet_protocols::masked::{Role, Schedule, Sink, Source};
+use privet_protocols::masked::{Bundle, Role, Schedule, Sink, Source};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
 
 use super::Purpose;
 use crate::error::StoreError;
@@ -96,7 +99,8 @@ fn file_len(header: usize, schedule: &Schedule, role: Role) -> u64 {
 /// Writes a bundle under a temporary name; [`BundleWriter::finish`] makes it durable and gives it its own.
 pub(crate) struct BundleWriter {
     path: PathBuf,
-    partial: PathBuf,
+    /// Removed if the bundle is not finished: on a full disk, others need the room.
+    partial: TempPath,
     out: BufWriter<File>,
     written: u64,
 }
@@ -108,16 +112,17 @@ impl BundleWriter {
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
         let mut out = BufWriter::with_capacity(1 << 20, file.map_err(StoreError::io(&partial))?);
+        let partial = TempPath::try_from_path(&partial).map_err(StoreError::io(&partial))?;
         let bytes = header.encode();
-        out.write_all(&bytes).map_err(StoreError::io(&partial))?;
+        out.write_all(&bytes).map_err(StoreError::io(&*partial))?;
         Ok(Self { path: path.to_owned(), partial, out, written: bytes.len() as u64 })
     }
 
     /// Returns the size of the file.
     pub(crate) fn finish(self) -> Result<u64, StoreError> {
-        let file = self.out.into_inner().map_err(|e| StoreError::io(&self.partial)(e.into_error()))?;
-        file.sync_all().map_err(StoreError::io(&self.partial))?;
-        std::fs::rename(&self.partial, &self.path).map_err(StoreError::io(&self.path))?;
+        let file = self.out.into_inner().map_err(|e| StoreError::io(&*self.partial)(e.into_error()))?;
+        file.sync_all().map_err(StoreError::io(&*self.partial))?;
+        self.partial.persist(&self.path).map_err(|e| StoreError::io(&self.path)(e.error))?;
         super::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(self.written)
     }
@@ -131,13 +136,16 @@ impl Sink for BundleWriter {
             self.out.write_all(&bytes)?;
             self.out.write_all(&crc32fast::hash(&bytes).to_le_bytes())
         };
-        write().map_err(ProtocolError::Material)?;
+        write().map_err(|e| {
+            let named = StoreError::io(&*self.partial)(io::Error::from(e.kind()));
+            ProtocolError::Material(io::Error::new(e.kind(), named.to_string()))
+        })?;
         self.written += bytes.len() as u64 + CHUNK_OVERHEAD;
         Ok(())
     }
 }
 
-/// Reads a bundle chunk by chunk.
+/// A bundle that is whole and for this use.
 pub(crate) struct BundleReader {
     pub(crate) header: BundleHeader,
     input: BufReader<File>,
@@ -190,27 +198,92 @@ impl BundleReader {
 }
 
 impl BundleReader {
-    fn damaged(&self, instruction: usize) -> ProtocolError {
-        let problem = format!("bundle {}: the chunk of instruction {instruction} is damaged", self.header.id);
-        ProtocolError::Material(std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
+    /// The material for one inference. Chunks are read ahead on another thread, at most two of them: memory is bounded by
+    /// the largest instructions, not by the bundle.
+    pub(crate) fn into_bundle(self) -> Bundle<Prefetch> {
+        let (seed, source) = self.prefetch();
+        Bundle::new(seed, source)
+    }
+
+    /// The party's seed, and its chunks.
+    pub(crate) fn prefetch(self) -> (Seed, Prefetch) {
+        let Self { header, input } = self;
+        let (sender, receiver) = sync_channel(1);
+        let id = header.id;
+        let reader = std::thread::spawn(move || {
+            let mut chunks = ChunkReader { id, input };
+            // The receiver goes when the inference has ended, one way or another.
+            while let Some(chunk) = chunks.next().transpose() {
+                let failed = chunk.is_err();
+                if sender.send(chunk).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        (header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) })
     }
 }
 
-impl Source for BundleReader {
-    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
-        let mut head = [0; 12];
-        self.input.read_exact(&mut head).map_err(ProtocolError::Material)?;
-        let (number, size) = head.split_at(4);
-        if number != (instruction as u32).to_le_bytes() || size != (len as u64).to_le_bytes() {
-            return Err(self.damaged(instruction));
+/// The instruction of a chunk, and its bytes.
+type Chunk = (u32, Vec<u8>);
+
+/// Reads chunks one after the other.
+struct ChunkReader {
+    id: BundleId,
+    input: BufReader<File>,
+}
+
+impl ChunkReader {
+    /// The next chunk, if the file has not ended.
+    fn next(&mut self) -> io::Result<Option<Chunk>> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(None);
         }
-        let mut bytes = vec![0; len];
-        self.input.read_exact(&mut bytes).map_err(ProtocolError::Material)?;
+        let mut number = [0; 4];
+        self.input.read_exact(&mut number)?;
+        let mut size = [0; 8];
+        self.input.read_exact(&mut size)?;
+        let (number, size) = (u32::from_le_bytes(number), u64::from_le_bytes(size));
+        // Grows with what is there, not with what a damaged size says.
+        let mut bytes = Vec::new();
+        self.input.by_ref().take(size).read_to_end(&mut bytes)?;
         let mut sum = [0; 4];
-        self.input.read_exact(&mut sum).map_err(ProtocolError::Material)?;
-        if sum == crc32fast::hash(&bytes).to_le_bytes() {
-            return Ok(bytes);
+        self.input.read_exact(&mut sum)?;
+        if bytes.len() as u64 == size && sum == crc32fast::hash(&bytes).to_le_bytes() {
+            return Ok(Some((number, bytes)));
         }
-        Err(self.damaged(instruction))
+        Err(damaged(self.id, number as usize))
     }
+}
+
+/// Chunks of a bundle, read ahead.
+pub(crate) struct Prefetch {
+    id: BundleId,
+    receiver: Option<Receiver<io::Result<Chunk>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Source for Prefetch {
+    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let next = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
+        match next.transpose().map_err(ProtocolError::Material)? {
+            Some((number, bytes)) if number as usize == instruction && bytes.len() == len => Ok(bytes),
+            _ => Err(ProtocolError::Material(damaged(self.id, instruction))),
+        }
+    }
+}
+
+impl Drop for Prefetch {
+    /// Closes the file before anything else happens.
+    fn drop(&mut self) {
+        self.receiver = None;
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+fn damaged(id: BundleId, instruction: usize) -> io::Error {
+    let problem = format!("bundle {id}: the chunk of instruction {instruction} is damaged");
+    io::Error::new(io::ErrorKind::InvalidData, problem)
 }

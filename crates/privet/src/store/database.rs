@@ -14,7 +14,7 @@ use crate::error::StoreError;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Layout version of the records; other versions are refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The database of one party.
 pub(crate) struct Database {
@@ -44,7 +44,7 @@ impl Database {
                         "another privet process of this party is using this state; wait for it or stop it";
                     return Err(StoreError::Database { path: path.to_owned(), problem: problem.to_owned() });
                 }
-                Err(e) => return Err(StoreError::Database { path: path.to_owned(), problem: e.to_string() }),
+                Err(e) => return Err(failure(path, e.into())),
             }
         };
         restrict(path)?;
@@ -60,8 +60,15 @@ impl Database {
         Ok(database)
     }
 
-    fn fail(&self, error: impl std::fmt::Display) -> StoreError {
-        StoreError::Database { path: self.path.clone(), problem: error.to_string() }
+    fn fail(&self, error: impl Into<redb::Error>) -> StoreError {
+        failure(&self.path, error.into())
+    }
+
+    fn malformed(&self, error: postcard::Error) -> StoreError {
+        StoreError::Database {
+            path: self.path.clone(),
+            problem: format!("a record does not decode: {error}"),
+        }
     }
 
     /// The record of `key`, if there is one.
@@ -72,61 +79,28 @@ impl Database {
             other => other.map_err(|e| self.fail(e))?,
         };
         let record = table.get(key).map_err(|e| self.fail(e))?;
-        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.fail(e))).transpose()
+        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.malformed(e))).transpose()
     }
 
     /// Stores a record; durable when this returns.
     pub(crate) fn put<V: Serialize>(&self, table: &str, key: &[u8], value: &V) -> Result<(), StoreError> {
-        self.change(table, key, |_| Ok(Some(postcard::to_stdvec(value).map_err(|e| self.fail(e))?)))
-            .map(|_| ())
-    }
-
-    /// Atomically replaces the record of `key` by what `change` makes of it; `None` leaves it as it is. Durable when this
-    /// returns. Returns whether a record was written.
-    pub(crate) fn update<O: DeserializeOwned, V: Serialize>(
-        &self,
-        table: &str,
-        key: &[u8],
-        change: impl FnOnce(Option<O>) -> Option<V>,
-    ) -> Result<bool, StoreError> {
-        self.change(table, key, |old| {
-            let old = old.map(postcard::from_bytes).transpose().map_err(|e| self.fail(e))?;
-            change(old).map(|value| postcard::to_stdvec(&value)).transpose().map_err(|e| self.fail(e))
-        })
-    }
-
-    /// One write transaction on one key, in encoded form.
-    fn change(
-        &self,
-        table: &str,
-        key: &[u8],
-        change: impl FnOnce(Option<&[u8]>) -> Result<Option<Vec<u8>>, StoreError>,
-    ) -> Result<bool, StoreError> {
-        let transaction = self.inner.begin_write().map_err(|e| self.fail(e))?;
-        let written = {
-            let mut table = transaction.open_table(definition(table)).map_err(|e| self.fail(e))?;
-            let new = {
-                let old = table.get(key).map_err(|e| self.fail(e))?;
-                change(old.as_ref().map(|record| record.value()))?
-            };
-            if let Some(bytes) = &new {
-                table.insert(key, bytes.as_slice()).map_err(|e| self.fail(e))?;
-            }
-            new.is_some()
-        };
-        transaction.commit().map_err(|e| self.fail(e))?;
-        Ok(written)
+        self.transact(|t| t.put(table, key, value))
     }
 
     /// Removes a record; durable when this returns.
     pub(crate) fn remove(&self, table: &str, key: &[u8]) -> Result<(), StoreError> {
-        let transaction = self.inner.begin_write().map_err(|e| self.fail(e))?;
-        transaction
-            .open_table(definition(table))
-            .map_err(|e| self.fail(e))?
-            .remove(key)
-            .map_err(|e| self.fail(e))?;
-        transaction.commit().map_err(|e| self.fail(e))
+        self.transact(|t| t.remove(table, key)).map(|_| ())
+    }
+
+    /// Does everything in `work` or, if that fails, nothing. Durable when this returns.
+    pub(crate) fn transact<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let inner = self.inner.begin_write().map_err(|e| self.fail(e))?;
+        let result = work(&Transaction { database: self, inner: &inner })?;
+        inner.commit().map_err(|e| self.fail(e))?;
+        Ok(result)
     }
 
     /// All records of a table.
@@ -139,10 +113,60 @@ impl Database {
         let rows = table.iter().map_err(|e| self.fail(e))?;
         rows.map(|row| {
             let (key, value) = row.map_err(|e| self.fail(e))?;
-            let value = postcard::from_bytes(value.value()).map_err(|e| self.fail(e))?;
+            let value = postcard::from_bytes(value.value()).map_err(|e| self.malformed(e))?;
             Ok((key.value().to_vec(), value))
         })
         .collect()
+    }
+}
+
+/// Several changes that happen together.
+pub(crate) struct Transaction<'a> {
+    database: &'a Database,
+    inner: &'a redb::WriteTransaction,
+}
+
+impl Transaction<'_> {
+    fn table<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Result<redb::Table<'a, &'static [u8], &'static [u8]>, StoreError> {
+        self.inner.open_table(definition(name)).map_err(|e| self.database.fail(e))
+    }
+
+    /// The record of `key`, if there is one.
+    pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, StoreError> {
+        let table = self.table(table)?;
+        let record = table.get(key).map_err(|e| self.database.fail(e))?;
+        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.database.malformed(e))).transpose()
+    }
+
+    /// Stores a record.
+    pub(crate) fn put<V: Serialize>(&self, table: &str, key: &[u8], value: &V) -> Result<(), StoreError> {
+        let bytes = postcard::to_stdvec(value).map_err(|e| self.database.malformed(e))?;
+        self.table(table)?.insert(key, bytes.as_slice()).map_err(|e| self.database.fail(e))?;
+        Ok(())
+    }
+
+    /// Removes a record. Returns whether there was one.
+    pub(crate) fn remove(&self, table: &str, key: &[u8]) -> Result<bool, StoreError> {
+        let mut table = self.table(table)?;
+        let removed = table.remove(key).map_err(|e| self.database.fail(e))?.is_some();
+        Ok(removed)
+    }
+}
+
+/// What an error of the database means.
+fn failure(path: &Path, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(e) => StoreError::io(path)(e),
+        // After a failed write it takes no more, because it cannot know what is on disk, until it has been opened again.
+        redb::Error::PreviousIo => {
+            let problem =
+                "an earlier write failed; mend that and start this party again: what is stored stays usable";
+            StoreError::Database { path: path.to_owned(), problem: problem.to_owned() }
+        }
+        other => StoreError::Database { path: path.to_owned(), problem: other.to_string() },
     }
 }
 
@@ -163,8 +187,12 @@ mod tests {
         {
             let database = Database::open(&path).unwrap();
             database.put("t", b"k", &7u64).unwrap();
-            assert!(database.update("t", b"k", |v: Option<u64>| v.map(|v| v + 1)).unwrap());
-            assert!(!database.update("t", b"none", |v: Option<u64>| v).unwrap());
+            let raise = |t: &Transaction| t.put("t", b"k", &(t.get::<u64>("t", b"k")?.unwrap() + 1));
+            database.transact(raise).unwrap();
+            let failing = |t: &Transaction| {
+                raise(t).and_then(|()| Err::<(), _>(database.fail(redb::Error::PreviousIo)))
+            };
+            assert!(database.transact(failing).is_err(), "and nothing has changed");
         }
         let database = Database::open(&path).unwrap();
         assert_eq!(database.get::<u64>("t", b"k").unwrap(), Some(8));

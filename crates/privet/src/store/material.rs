@@ -1,7 +1,6 @@
 //! The bundles a server or client holds, each usable once.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use privet_net::Fingerprint;
 use privet_plan::{Digest, Plan};
@@ -9,13 +8,18 @@ use privet_protocols::masked::{Role, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
-use super::{Database, private_dir, sync_dir};
+use super::{Database, Transaction, private_dir, sync_dir};
 use crate::error::StoreError;
 
-const BUNDLES: &str = "bundles";
+/// Bundles that are stored and unused.
+const READY: &str = "bundles_ready";
+/// Names of those that are used or given up, for ever.
+const BURNT: &str = "bundles_burnt";
+/// How many bundles were ever stored.
+const COUNTER: (&str, &[u8]) = ("meta", b"bundles_stored");
 
 /// What became of a bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     /// Stored and unused.
     Ready,
@@ -23,14 +27,14 @@ pub(crate) enum Status {
     Burnt,
 }
 
-/// What is remembered of a bundle, for ever.
+/// What is remembered of an unused bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
-    status: Status,
     peer: Fingerprint,
     plan: Digest,
     epoch: EpochId,
-    stored_at: u64,
+    /// Place in the order in which bundles were stored.
+    number: u64,
 }
 
 /// Which bundles go together.
@@ -39,12 +43,6 @@ pub(crate) struct Purpose {
     pub(crate) peer: Fingerprint,
     pub(crate) plan: Digest,
     pub(crate) epoch: EpochId,
-}
-
-impl Record {
-    fn serves(&self, purpose: &Purpose) -> bool {
-        (self.peer, self.plan, self.epoch) == (purpose.peer, purpose.plan, purpose.epoch)
-    }
 }
 
 /// One-time material of one party.
@@ -79,10 +77,10 @@ impl<'a> Material<'a> {
             }
         }
         // A bundle whose file is gone can never be used.
-        for (key, record) in material.database.all::<Record>(BUNDLES)? {
+        for (key, _) in material.database.all::<Record>(READY)? {
             let id = material.id(key)?;
-            if record.status == Status::Ready && !material.path(id).exists() {
-                material.mark_burnt(id)?;
+            if !material.path(id).exists() {
+                material.database.transact(|t| material.mark_burnt(t, id))?;
             }
         }
         Ok(material)
@@ -94,21 +92,27 @@ impl<'a> Material<'a> {
 
     /// What became of a bundle; `None` if it was never stored here.
     pub(crate) fn status(&self, id: BundleId) -> Result<Option<Status>, StoreError> {
-        Ok(self.database.get::<Record>(BUNDLES, &id.0)?.map(|r| r.status))
+        if self.database.get::<Record>(READY, &id.0)?.is_some() {
+            return Ok(Some(Status::Ready));
+        }
+        Ok(self.database.get::<()>(BURNT, &id.0)?.map(|()| Status::Burnt))
     }
 
     /// Unused bundles for a purpose, oldest first.
     pub(crate) fn ready(&self, purpose: &Purpose) -> Result<Vec<BundleId>, StoreError> {
-        let mut found: Vec<(u64, BundleId)> = Vec::new();
-        for (key, record) in self.database.all::<Record>(BUNDLES)? {
-            if record.status == Status::Ready && record.serves(purpose) {
-                let id =
-                    key.try_into().map_err(|_| self.damaged("a bundle's name does not have 16 bytes"))?;
-                found.push((record.stored_at, BundleId(id)));
-            }
+        let all = self.all_ready()?.into_iter();
+        Ok(all.filter(|(_, found)| found == purpose).map(|(id, _)| id).collect())
+    }
+
+    /// All unused bundles and what each is for, oldest first.
+    pub(crate) fn all_ready(&self) -> Result<Vec<(BundleId, Purpose)>, StoreError> {
+        let mut found = Vec::new();
+        for (key, record) in self.database.all::<Record>(READY)? {
+            let Record { peer, plan, epoch, number } = record;
+            found.push((number, self.id(key)?, Purpose { peer, plan, epoch }));
         }
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, id)| id).collect())
+        found.sort_unstable_by_key(|(number, id, _)| (*number, *id));
+        Ok(found.into_iter().map(|(_, id, purpose)| (id, purpose)).collect())
     }
 
     fn id(&self, key: Vec<u8>) -> Result<BundleId, StoreError> {
@@ -116,7 +120,7 @@ impl<'a> Material<'a> {
         Ok(BundleId(bytes))
     }
 
-    fn damaged(&self, problem: &str) -> StoreError {
+    pub(crate) fn damaged(&self, problem: &str) -> StoreError {
         StoreError::Database { path: self.dir.clone(), problem: problem.to_owned() }
     }
 
@@ -128,23 +132,23 @@ impl<'a> Material<'a> {
     /// Completes a bundle: from here on it is ready. Returns its size. A bundle that was ever stored before is refused.
     pub(crate) fn store(&self, header: &BundleHeader, writer: BundleWriter) -> Result<u64, StoreError> {
         let size = writer.finish()?;
-        let stored_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let record = Record {
-            status: Status::Ready,
-            peer: header.peer,
-            plan: header.plan,
-            epoch: header.epoch,
-            stored_at,
-        };
-        let fresh = |old: Option<Record>| old.is_none().then_some(record);
-        if self.database.update(BUNDLES, &header.id.0, fresh)? {
-            return Ok(size);
-        }
-        Err(self.damaged("a bundle of this name was stored before; it is not used a second time"))
+        let BundleHeader { id, peer, plan, epoch, .. } = *header;
+        self.database.transact(|t| {
+            if t.get::<Record>(READY, &id.0)?.is_some() || t.get::<()>(BURNT, &id.0)?.is_some() {
+                return Err(
+                    self.damaged("a bundle of this name was stored before; it is not used a second time")
+                );
+            }
+            let number = t.get(COUNTER.0, COUNTER.1)?.unwrap_or(0);
+            t.put(COUNTER.0, COUNTER.1, &(number + 1))?;
+            t.put(READY, &id.0, &Record { peer, plan, epoch, number })
+        })?;
+        Ok(size)
     }
 
-    /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. Errors if its
-    /// file is not whole, which burns it too, or if it was used before.
+    /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. `also` happens in
+    /// the same transaction, and can still prevent it. Errors if its file is not whole, which burns it too (but does not do
+    /// `also`), or if it was used before.
     pub(crate) fn burn(
         &self,
         id: BundleId,
@@ -152,28 +156,35 @@ impl<'a> Material<'a> {
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
+        also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
     ) -> Result<BundleReader, StoreError> {
-        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role);
-        self.mark_burnt(id)?;
-        let reader = reader?;
-        if reader.header.id != id {
-            let problem = format!("holds bundle {}, expected {id}", reader.header.id);
-            return Err(StoreError::Bundle { path: self.path(id), problem });
+        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role).and_then(|reader| {
+            let found = reader.header.id;
+            let problem = || format!("holds bundle {found}, expected {id}");
+            if found == id {
+                Ok(reader)
+            } else {
+                Err(StoreError::Bundle { path: self.path(id), problem: problem() })
+            }
+        });
+        // The open file stays readable. The name goes first: whatever happens between here and the record, no process and no
+        // backup finds the bundle again, and opening the material sweeps up the record.
+        if reader.is_ok() {
+            std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
+            sync_dir(&self.dir)?;
         }
-        // The open file stays readable; the name goes at once so that a backup cannot pick it up.
-        std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
-        sync_dir(&self.dir)?;
-        Ok(reader)
+        self.database.transact(|t| {
+            self.mark_burnt(t, id)?;
+            if reader.is_ok() { also(t) } else { Ok(()) }
+        })?;
+        reader
     }
 
-    fn mark_burnt(&self, id: BundleId) -> Result<(), StoreError> {
-        let burn = |old: Option<Record>| {
-            old.filter(|r| r.status == Status::Ready).map(|r| Record { status: Status::Burnt, ..r })
-        };
-        if self.database.update(BUNDLES, &id.0, burn)? {
-            return Ok(());
+    fn mark_burnt(&self, t: &Transaction, id: BundleId) -> Result<(), StoreError> {
+        if !t.remove(READY, &id.0)? {
+            return Err(self.damaged(&format!("bundle {id} is not ready: it was used before")));
         }
-        Err(self.damaged(&format!("bundle {id} is not ready: it was used before")))
+        t.put(BURNT, &id.0, &())
     }
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
@@ -185,7 +196,7 @@ impl<'a> Material<'a> {
     }
 
     fn drop_unused(&self, id: BundleId) -> Result<(), StoreError> {
-        self.mark_burnt(id)?;
+        self.database.transact(|t| self.mark_burnt(t, id))?;
         // Opening the material sweeps up what this leaves.
         let _ = std::fs::remove_file(self.path(id));
         Ok(())
@@ -194,9 +205,8 @@ impl<'a> Material<'a> {
     /// Burns every unused bundle shared with `purpose.peer` that is for another plan or epoch. Returns how many.
     pub(crate) fn burn_others(&self, purpose: &Purpose) -> Result<usize, StoreError> {
         let mut count = 0;
-        for (key, record) in self.database.all::<Record>(BUNDLES)? {
-            if record.status == Status::Ready && record.peer == purpose.peer && !record.serves(purpose) {
-                let id = self.id(key)?;
+        for (id, found) in self.all_ready()? {
+            if found.peer == purpose.peer && found != *purpose {
                 self.drop_unused(id)?;
                 count += 1;
             }

@@ -6,20 +6,30 @@
 mod bundle;
 mod database;
 mod material;
+mod sessions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::StoreError;
+use privet_ring::prg::Seed;
+
+use crate::error::{Error, StoreError};
 use crate::files;
 
-pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, EpochId};
-pub(crate) use database::Database;
+pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
+pub(crate) use database::{Database, Transaction};
 pub(crate) use material::{Material, Purpose, Status};
+pub(crate) use sessions::{Rollback, Sessions};
 
 /// Creates a directory (and its parents) that only its owner can enter.
 pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
     files::private_dir(path).map_err(StoreError::io(path))
+}
+
+/// [`private_dir`], cleared of what a crash has left half written.
+pub(crate) fn swept_dir(path: &Path) -> Result<(), StoreError> {
+    private_dir(path)?;
+    files::sweep(path).map_err(StoreError::io(path))
 }
 
 /// Writes a file that only its owner can read, durably and atomically.
@@ -30,6 +40,11 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError>
 /// Makes renames and removals in a directory durable.
 fn sync_dir(path: &Path) -> Result<(), StoreError> {
     files::sync_dir(path).map_err(StoreError::io(path))
+}
+
+/// A fresh seed, or the reason why the system has none to give.
+pub(crate) fn fresh_seed() -> Result<Seed, Error> {
+    Seed::random().map_err(|e| Error::Randomness(e.to_string()))
 }
 
 /// The whole of a file.

@@ -209,6 +209,11 @@ impl Lab {
         server.join();
     }
 
+    /// Removes a party's state.
+    pub fn forget(&self, party: &str) {
+        std::fs::remove_dir_all(self.path("parties").join(party).join("state")).unwrap();
+    }
+
     /// Checks that a server online answers the client about these digits as the reference does.
     pub fn answers(&self, model: &str, digits: &[u32]) {
         let server = self.server_online(model);

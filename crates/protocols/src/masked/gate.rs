@@ -110,6 +110,16 @@ pub(super) struct Party<'a> {
     masks: Stream<'a>,
     dealt: Dealt<'a>,
     channel: &'a mut dyn Channel,
+    #[cfg(feature = "audit")]
+    audited: Audited<'a>,
+}
+
+/// What names the next message in the test's ledger.
+#[cfg(feature = "audit")]
+struct Audited<'a> {
+    prg: &'a Prg,
+    instruction: usize,
+    sent: usize,
 }
 
 impl<'a> Party<'a> {
@@ -126,7 +136,15 @@ impl<'a> Party<'a> {
             Role::Server => Dealt::Chunk { bytes: chunk, at: 0 },
             Role::Client => Dealt::Stream(stream(prg, instruction, Use::Dealt)),
         };
-        Self { ring, role, masks: stream(prg, instruction, Use::Mask), dealt, channel }
+        Self {
+            ring,
+            role,
+            masks: stream(prg, instruction, Use::Mask),
+            dealt,
+            channel,
+            #[cfg(feature = "audit")]
+            audited: Audited { prg, instruction, sent: 0 },
+        }
     }
 
     pub(super) fn ring(&self) -> Ring {
@@ -181,7 +199,7 @@ impl<'a> Party<'a> {
         let count = own.len() / words(elements);
         let mut payload = Vec::new();
         planes::pack(&own, elements, &mut payload);
-        let theirs = planes::unpack(&exchange(self.channel, payload)?, elements, count)?;
+        let theirs = planes::unpack(&self.exchange(payload)?, elements, count)?;
         own.iter_mut().zip(theirs).for_each(|(a, b)| *a ^= b);
         Ok(own)
     }
@@ -190,7 +208,7 @@ impl<'a> Party<'a> {
     pub(super) fn open_ring(&mut self, mut own: Vec<u64>) -> Result<Vec<u64>, ProtocolError> {
         let mut payload = Vec::new();
         pack::pack(&own, self.ring.bits(), &mut payload);
-        let theirs = pack::unpack(&exchange(self.channel, payload)?, self.ring.bits(), own.len())?;
+        let theirs = pack::unpack(&self.exchange(payload)?, self.ring.bits(), own.len())?;
         let mask = self.ring.mask();
         own.iter_mut().zip(theirs).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
         Ok(own)
@@ -207,7 +225,7 @@ impl<'a> Party<'a> {
     pub(super) fn send_ring(&mut self, values: &[u64]) -> Result<(), ProtocolError> {
         let mut payload = Vec::new();
         pack::pack(values, self.ring.bits(), &mut payload);
-        self.channel.send(Frame::new(OPENING, payload))?;
+        self.send(payload)?;
         self.channel.count_round();
         Ok(())
     }
@@ -217,6 +235,24 @@ impl<'a> Party<'a> {
         let payload = receive(self.channel, self.ring.packed_len(elements))?;
         self.channel.count_round();
         Ok(pack::unpack(&payload, self.ring.bits(), elements)?)
+    }
+
+    fn exchange(&mut self, payload: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
+        let expected = payload.len();
+        self.send(payload)?;
+        let theirs = receive(self.channel, expected)?;
+        self.channel.count_round();
+        Ok(theirs)
+    }
+
+    /// Every message of the online phase leaves here.
+    fn send(&mut self, payload: Vec<u8>) -> Result<(), ProtocolError> {
+        #[cfg(feature = "audit")]
+        {
+            super::audit::note(self.audited.prg, self.audited.instruction, self.audited.sent);
+            self.audited.sent += 1;
+        }
+        Ok(self.channel.send(Frame::new(OPENING, payload))?)
     }
 
     /// Every dealt byte has to be used: a remainder means that dealer and party disagree about the plan.
@@ -255,14 +291,6 @@ fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Result<&'a [u8], Pro
     })?;
     *at += len;
     Ok(piece)
-}
-
-fn exchange(channel: &mut dyn Channel, payload: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
-    let expected = payload.len();
-    channel.send(Frame::new(OPENING, payload))?;
-    let theirs = receive(channel, expected)?;
-    channel.count_round();
-    Ok(theirs)
 }
 
 fn receive(channel: &mut dyn Channel, expected: usize) -> Result<Vec<u8>, ProtocolError> {

@@ -15,6 +15,9 @@
 //! - Leaks: the plan (architecture, shapes, ranges) to everyone; outputs to whom they are revealed.
 //! - Deviates from the papers: exact truncation fused into ReLU, radix-4 trees of dealt monomials.
 
+#[cfg(feature = "audit")]
+mod audit;
+mod bundle;
 mod compare;
 mod cost;
 mod deal;
@@ -34,6 +37,7 @@ use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
+pub use bundle::Bundle;
 pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
 pub use online::{Online, online};

@@ -3,14 +3,14 @@
 use privet_net::Channel;
 use privet_plan::{Op, Plan, Step, Weights};
 use privet_ring::pack;
-use privet_ring::prg::{Prg, Seed};
+use privet_ring::prg::Prg;
 
 use super::gate::{Party, own_masks};
 use super::schedule::{Schedule, gate, tournament};
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use super::walk::{Walker, split, walk};
-use super::{RevealTo, Role, Source};
+use super::{Bundle, RevealTo, Role, Source};
 use crate::inputs::check_inputs;
 use crate::{Progress, ProtocolError, linear};
 
@@ -31,20 +31,21 @@ impl Online<'_> {
     }
 }
 
-/// Runs one inference with one bundle. Returns the outputs as signed integers, `None` for the party that learns nothing.
+/// Runs one inference, which uses up the bundle. Returns the outputs as signed integers, `None` for the party that learns nothing.
 pub fn online(
     plan: &Plan,
     schedule: &Schedule,
     own: Online,
-    seed: &Seed,
-    source: &mut dyn Source,
+    bundle: Bundle<impl Source>,
     channel: &mut dyn Channel,
     progress: &mut dyn Progress,
 ) -> Result<Option<Vec<Vec<i64>>>, ProtocolError> {
     check(plan, &own)?;
     let role = own.role();
     let outputs = schedule.reveal_to.includes(role).then(Vec::new);
-    let mut evaluator = Evaluator { plan, schedule, own, prg: Prg::new(seed), source, channel, outputs };
+    let Bundle { seed, mut source } = bundle;
+    let (prg, source) = (Prg::new(&seed), &mut source);
+    let mut evaluator = Evaluator { plan, schedule, own, prg, source, channel, outputs };
     walk(plan, schedule, &mut evaluator, progress)?;
     let outputs = evaluator.outputs;
     channel.flush()?;

@@ -12,7 +12,7 @@ use privet_plan::{
     InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
     Window, WireId, ranges,
 };
-use privet_protocols::masked::{self, MaskedWeights, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::masked::{self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
@@ -110,12 +110,6 @@ impl Source for Chunks {
     }
 }
 
-/// One party's material.
-pub struct Half {
-    pub seed: Seed,
-    pub chunks: Chunks,
-}
-
 /// What the dealer makes for one inference, and the weights under their mask.
 pub struct Dealt {
     pub server: Seed,
@@ -151,12 +145,17 @@ pub fn deal_with(
 }
 
 /// Both halves of a bundle, dealt and prepared.
-pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Half, Half) {
+pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Bundle<Chunks>, Bundle<Chunks>) {
     prepared(plan, weights, schedule, deal(plan, weights, schedule))
 }
 
 /// Both halves of what was dealt.
-pub fn prepared(plan: &Plan, weights: &Weights, schedule: &Schedule, dealt: Dealt) -> (Half, Half) {
+pub fn prepared(
+    plan: &Plan,
+    weights: &Weights,
+    schedule: &Schedule,
+    dealt: Dealt,
+) -> (Bundle<Chunks>, Bundle<Chunks>) {
     let m_w = masked::unpack_masked_weights(plan, &dealt.masked_weights).unwrap();
     let server = prepare(plan, schedule, Role::Server, dealt.server, &m_w, Some(weights), dealt.chunks);
     let client = prepare(plan, schedule, Role::Client, dealt.client, &m_w, None, Chunks::default());
@@ -171,7 +170,7 @@ fn prepare(
     m_w: &MaskedWeights,
     weights: Option<&Weights>,
     mut dealt: Chunks,
-) -> Half {
+) -> Bundle<Chunks> {
     let mut stored = Chunks::default();
     let mut sink = |k: usize, bytes: Vec<u8>| {
         assert_eq!(bytes.len(), schedule.instructions[k].1.stores(role), "stored bytes of instruction {k}");
@@ -179,7 +178,7 @@ fn prepare(
         Ok(())
     };
     masked::prepare(plan, schedule, role, &seed, m_w, weights, &mut dealt, &mut sink, &mut Silent).unwrap();
-    Half { seed, chunks: stored }
+    Bundle::new(seed, stored)
 }
 
 pub struct Outcome {
@@ -192,18 +191,18 @@ pub struct Outcome {
 /// One inference between two threads over memory channels.
 pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) -> Outcome {
     let schedule = Schedule::new(plan, reveal_to);
-    let (mut server, mut client) = offline(plan, weights, &schedule);
+    let (server, client) = offline(plan, weights, &schedule);
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
     let (server_out, client_out) = std::thread::scope(|scope| {
         let own = Online::Client(inputs);
-        let run = |own, half: &mut Half, channel: &mut dyn Channel| {
-            masked::online(plan, &schedule, own, &half.seed, &mut half.chunks, channel, &mut Silent).unwrap()
+        let run = |own, half: Bundle<Chunks>, channel: &mut dyn Channel| {
+            masked::online(plan, &schedule, own, half, channel, &mut Silent).unwrap()
         };
         let handle = scope.spawn(move || {
-            let out = run(own, &mut client, &mut b);
+            let out = run(own, client, &mut b);
             (out, b.traffic())
         });
-        (run(Online::Server(weights), &mut server, &mut a), handle.join().unwrap())
+        (run(Online::Server(weights), server, &mut a), handle.join().unwrap())
     });
     Outcome {
         server: server_out,

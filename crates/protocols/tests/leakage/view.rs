@@ -11,13 +11,13 @@ use std::time::Duration;
 use privet_net::memory::MemoryChannel;
 use privet_net::{Channel, Frame, NetError, Peer, Traffic};
 use privet_plan::Plan;
-use privet_protocols::masked::{self, Content, Online, Opening, Role, Schedule};
+use privet_protocols::masked::{self, Bundle, Content, Online, Opening, Role, Schedule};
 use privet_protocols::{Progress, Silent, cleartext};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{pack, planes};
 
 use crate::common::samples::Secrets;
-use crate::common::{Half, deal, prepared};
+use crate::common::{Chunks, deal, prepared};
 
 /// One party's view of one inference.
 #[derive(Default)]
@@ -66,8 +66,8 @@ pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> [View;
         views[0].add_bytes(format!("dealt for {k}"), chunk);
     }
     views[1].add_bytes("masked weights".to_owned(), &dealt.masked_weights);
+    let seeds = [dealt.server.clone(), dealt.client.clone()];
     let (server, client) = prepared(plan, &secrets.weights, schedule, dealt);
-    let seeds = [server.seed.clone(), client.seed.clone()];
     let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
     let [server, client] = std::thread::scope(|scope| {
         let client = scope.spawn(|| party(plan, schedule, Online::Client(&secrets.inputs), client, b));
@@ -88,13 +88,12 @@ fn party(
     plan: &Plan,
     schedule: &Schedule,
     own: Online,
-    mut half: Half,
+    half: Bundle<Chunks>,
     channel: MemoryChannel,
 ) -> (Vec<Seen>, Option<Vec<Vec<i64>>>) {
     let now = Arc::new(AtomicUsize::new(0));
     let mut recorder = Recorder { inner: channel, now: Arc::clone(&now), frames: Vec::new() };
-    let Half { seed, chunks } = &mut half;
-    let output = masked::online(plan, schedule, own, seed, chunks, &mut recorder, &mut Now(now)).unwrap();
+    let output = masked::online(plan, schedule, own, half, &mut recorder, &mut Now(now)).unwrap();
     (recorder.frames, output)
 }
 
