@@ -6,11 +6,11 @@ use privet_net::memory::MemoryChannel;
 use privet_net::{Channel, Frame, FrameKind, NetError, Peer, Traffic};
 use privet_plan::{Plan, Weights};
 use privet_protocols::Silent;
-use privet_protocols::masked::{self, Online, Role, Schedule};
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
 use privet_ring::prg::Seed;
 
 use crate::common::samples::Secrets;
-use crate::common::{Half, deal_with, prepared};
+use crate::common::{Chunks, deal_with, prepared};
 
 /// Seeds, secrets and what each party received.
 pub(crate) struct Recording {
@@ -30,7 +30,7 @@ impl Recording {
         };
         let [server, client] = halves(plan, schedule, &secrets, &seeds);
         let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
-        let run = |own, half: Half, channel| {
+        let run = |own, half: Bundle<Chunks>, channel| {
             let mut tape = Tape { inner: Inner::Live(channel), received: Vec::new() };
             online(plan, schedule, own, half, &mut tape);
             tape.received
@@ -43,7 +43,7 @@ impl Recording {
     }
 
     /// The halves of the bundle, dealt and prepared once more.
-    pub(crate) fn halves(&self, plan: &Plan, schedule: &Schedule) -> [Half; 2] {
+    pub(crate) fn halves(&self, plan: &Plan, schedule: &Schedule) -> [Bundle<Chunks>; 2] {
         halves(plan, schedule, &self.secrets, &self.seeds)
     }
 
@@ -54,7 +54,14 @@ impl Recording {
     }
 
     /// A party's online phase once more; its result is dropped.
-    pub(crate) fn replay(&self, plan: &Plan, schedule: &Schedule, role: Role, half: Half, tape: &mut Tape) {
+    pub(crate) fn replay(
+        &self,
+        plan: &Plan,
+        schedule: &Schedule,
+        role: Role,
+        half: Bundle<Chunks>,
+        tape: &mut Tape,
+    ) {
         let own = match role {
             Role::Server => Online::Server(&self.secrets.weights),
             Role::Client => Online::Client(&self.secrets.inputs),
@@ -95,15 +102,14 @@ impl Recording {
     }
 }
 
-fn halves(plan: &Plan, schedule: &Schedule, secrets: &Secrets, seeds: &[Seed; 3]) -> [Half; 2] {
+fn halves(plan: &Plan, schedule: &Schedule, secrets: &Secrets, seeds: &[Seed; 3]) -> [Bundle<Chunks>; 2] {
     let dealt = deal_with(plan, &secrets.weights, schedule, seeds.clone());
     let (server, client) = prepared(plan, &secrets.weights, schedule, dealt);
     [server, client]
 }
 
-fn online(plan: &Plan, schedule: &Schedule, own: Online, mut half: Half, tape: &mut Tape) {
-    let Half { seed, chunks } = &mut half;
-    masked::online(plan, schedule, own, seed, chunks, tape, &mut Silent).unwrap();
+fn online(plan: &Plan, schedule: &Schedule, own: Online, half: Bundle<Chunks>, tape: &mut Tape) {
+    masked::online(plan, schedule, own, half, tape, &mut Silent).unwrap();
 }
 
 /// A channel that keeps what it receives, or one that gives it once more and takes what is sent to nobody.

@@ -110,10 +110,12 @@ pub(crate) enum Class {
 
 impl Class {
     fn words(self, count: usize, mask: u64) -> Vec<u64> {
-        match self {
-            Class::Zero => vec![0; count],
-            Class::Random(i) => Prg::new(&Seed::from_bytes([5; 16])).stream(i).words(count, mask),
-        }
+        // Zeros are written as well: untouched pages of zeros would all be one in the caches.
+        let (stream, mask) = match self {
+            Class::Zero => (0, 0),
+            Class::Random(i) => (i, mask),
+        };
+        Prg::new(&Seed::from_bytes([5; 16])).stream(stream).words(count, mask)
     }
 }
 
