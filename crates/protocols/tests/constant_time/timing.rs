@@ -46,7 +46,7 @@ pub(crate) fn run(measurements: usize, mut report: impl FnMut(&Finding)) {
 }
 
 fn kernels(measurements: usize, report: &mut impl FnMut(&Finding)) {
-    let words = |mask: u64| move |class: Class| class.words(4096, mask);
+    let words = |mask: u64| move |class: Class| class.words(512, mask);
     for bits in [37, 64] {
         report(&measure(format!("pack to {bits} bits"), measurements, words(u64::MAX), |values| {
             let mut out = Vec::new();
@@ -55,11 +55,11 @@ fn kernels(measurements: usize, report: &mut impl FnMut(&Finding)) {
         }));
         let packed = move |class: Class| {
             let mut out = Vec::new();
-            pack::pack(&class.words(4096, u64::MAX), bits, &mut out);
+            pack::pack(&class.words(512, u64::MAX), bits, &mut out);
             out
         };
         report(&measure(format!("unpack from {bits} bits"), measurements, packed, |bytes| {
-            pack::unpack(bytes, bits, 4096).unwrap()
+            pack::unpack(bytes, bits, 512).unwrap()
         }));
     }
     report(&measure("bit planes".to_owned(), measurements, words(u64::MAX), |v| planes::from_values(v, 64)));
@@ -166,9 +166,17 @@ fn measure_with<S, T, R>(
     fresh: impl Fn(&S) -> T,
     work: impl Fn(&S, T) -> R,
 ) -> Finding {
-    // Both classes alternate in memory, too.
-    let pool: Vec<[S; 2]> =
-        (0..POOL as u64).map(|i| [secret(Class::Zero), secret(Class::Random(i))]).collect();
+    // Which class gets which place in memory is left to chance, too.
+    let coins = Prg::new(&Seed::random().unwrap()).stream(1).words(POOL, 1);
+    let pair = |(i, coin): (usize, u64)| {
+        if coin == 0 {
+            let zero = secret(Class::Zero);
+            return [zero, secret(Class::Random(i as u64))];
+        }
+        let random = secret(Class::Random(i as u64));
+        [secret(Class::Zero), random]
+    };
+    let pool: Vec<[S; 2]> = coins.into_iter().enumerate().map(pair).collect();
     let order = Prg::new(&Seed::random().unwrap()).stream(0).words(measurements, u64::MAX);
     let mut times: Vec<(usize, f64)> = Vec::with_capacity(measurements);
     for choice in order {
