@@ -58,6 +58,8 @@ fn a_row_for_every_phase_adds_up() {
         // What the plan declares, and headers, greetings and names.
         let (bytes, declared) = (number(&row["bytes"]), number(&row["declared_bytes"]));
         assert!((declared..declared + 4096.0).contains(&bytes), "{bytes} for {declared}");
+        let wire = number(&row["wire_bytes"]);
+        assert!((bytes + 1000.0..1.01 * bytes + 40_000.0).contains(&wire), "{wire} for {bytes}");
     }
     let roles = |row: &Value| {
         let parties = row["parties"].as_array().unwrap();

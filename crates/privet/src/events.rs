@@ -133,6 +133,8 @@ pub struct Report {
     pub bytes_sent: u64,
     /// Bytes received from all peers: frames with their headers.
     pub bytes_received: u64,
+    /// Bytes written to sockets: these frames in TLS records, and handshakes.
+    pub wire_bytes_sent: u64,
     /// Rounds of communication.
     pub rounds: u64,
     /// One-time material written to disk.
@@ -187,6 +189,7 @@ mod tests {
             cpu_seconds: 0.25,
             bytes_sent: u64::MAX,
             bytes_received: 2,
+            wire_bytes_sent: u64::MAX,
             rounds: 3,
             bytes_stored: 4,
             peak_memory_bytes: 5,

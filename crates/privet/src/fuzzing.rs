@@ -25,6 +25,7 @@ use crate::config::ConfigFile;
 use crate::events::PlanSummary;
 use crate::explain::explain;
 use crate::input::{self, MAX_UNPACKED_BYTES};
+use crate::parameters;
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
 use crate::wire::{
     BundleOffer, Choice, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
@@ -162,9 +163,10 @@ fn is_small(plan: &Plan) -> bool {
     elements + params <= SMALL && plan.multiply_accumulates() <= SMALL as u128
 }
 
-/// The weights of [`example`].
+/// The weights of [`example`], or the parameters of a model in PyTorch.
 pub fn weights(bytes: &[u8]) -> bool {
-    Weights::from_bytes(bytes, &example().0).is_ok()
+    let parameters = parameters::decode(Path::new("m.safetensors"), bytes).is_ok();
+    parameters | Weights::from_bytes(bytes, &example().0).is_ok()
 }
 
 /// A bundle of [`example`], as it is and with the checksums of its header and first chunk made right.

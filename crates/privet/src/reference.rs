@@ -32,6 +32,7 @@ pub fn cleartext(
         cpu_seconds: work.cpu_seconds,
         bytes_sent: 0,
         bytes_received: 0,
+        wire_bytes_sent: 0,
         rounds: 0,
         bytes_stored: 0,
         peak_memory_bytes: resources::peak_memory_bytes(),

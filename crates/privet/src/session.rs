@@ -69,6 +69,7 @@ impl Meter {
         self.with(|totals| {
             totals.traffic.bytes_sent += t.bytes_sent;
             totals.traffic.bytes_received += t.bytes_received;
+            totals.traffic.wire_sent += t.wire_sent;
             totals.traffic.rounds += t.rounds;
         });
     }
@@ -99,6 +100,7 @@ impl Meter {
             cpu_seconds: resources::cpu_seconds(),
             bytes_sent: totals.traffic.bytes_sent,
             bytes_received: totals.traffic.bytes_received,
+            wire_bytes_sent: totals.traffic.wire_sent,
             rounds: totals.traffic.rounds,
             bytes_stored: totals.stored,
             peak_memory_bytes: resources::peak_memory_bytes(),

@@ -142,6 +142,7 @@ fn blank(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, parties: Vec<P
         cpu_s: parties.iter().map(|p| p.cpu_s).sum(),
         bytes: parties.iter().map(|p| p.bytes_sent).sum(),
         declared_bytes: 0,
+        wire_bytes: 0,
         rounds: 0,
         stored_bytes: 0,
         peak_rss_bytes: parties.iter().map(|p| p.peak_rss_bytes).max().unwrap_or(0),
@@ -172,7 +173,8 @@ fn sums(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, processes: &[Pr
     };
     let rounds = processes.iter().map(|p| p.report.rounds).max().unwrap_or(0);
     let parties = [DEALER, SERVER, CLIENT].into_iter().filter_map(party).collect();
-    Row { rounds, ..blank(name, args, plan, phase, parties) }
+    let wire_bytes = processes.iter().map(|p| p.report.wire_bytes_sent).sum::<u64>().div_ceil(n);
+    Row { rounds, wire_bytes, ..blank(name, args, plan, phase, parties) }
 }
 
 /// Adds what the outputs are worth.

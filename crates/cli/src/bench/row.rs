@@ -19,8 +19,10 @@ pub(super) struct Row {
     pub(super) wall_s: f64,
     pub(super) cpu_s: f64,
     pub(super) bytes: u64,
-    /// Payload of these bytes that follows from the plan.
+    /// The payload in these bytes that follows from the plan.
     pub(super) declared_bytes: u64,
+    /// These bytes in TLS records, and handshakes.
+    pub(super) wire_bytes: u64,
     pub(super) rounds: u64,
     pub(super) stored_bytes: u64,
     pub(super) peak_rss_bytes: u64,
@@ -73,7 +75,7 @@ pub(super) struct Party {
 /// Roles with columns of their own.
 const ROLES: [&str; 4] = ["dealer", "server", "client", "p0"];
 const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 23] = [
     "exp",
     "model",
     "engine",
@@ -89,6 +91,7 @@ const COLUMNS: [&str; 22] = [
     "cpu_s",
     "bytes",
     "declared_bytes",
+    "wire_bytes",
     "rounds",
     "stored_bytes",
     "peak_rss_bytes",
@@ -124,6 +127,7 @@ impl Row {
             self.cpu_s.to_string(),
             self.bytes.to_string(),
             self.declared_bytes.to_string(),
+            self.wire_bytes.to_string(),
             self.rounds.to_string(),
             self.stored_bytes.to_string(),
             self.peak_rss_bytes.to_string(),
@@ -192,6 +196,7 @@ mod tests {
             cpu_s: 0.5,
             bytes: 7,
             declared_bytes: 6,
+            wire_bytes: 9,
             rounds: 5,
             stored_bytes: 0,
             peak_rss_bytes: 8,
