@@ -31,7 +31,7 @@ impl Recording {
         let [server, client] = halves(plan, schedule, &secrets, &seeds);
         let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
         let run = |own, half: Bundle<Chunks>, channel| {
-            let mut tape = Tape { inner: Inner::Live(channel), received: Vec::new() };
+            let mut tape = Tape { inner: Inner::Live(Box::new(channel)), received: Vec::new() };
             online(plan, schedule, own, half, &mut tape);
             tape.received
         };
@@ -119,7 +119,7 @@ pub(crate) struct Tape {
 }
 
 enum Inner {
-    Live(MemoryChannel),
+    Live(Box<MemoryChannel>),
     /// The next frame.
     Played(usize),
 }

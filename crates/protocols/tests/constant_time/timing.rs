@@ -20,9 +20,6 @@ use crate::recording::Recording;
 /// Above this, time depends on the secret.
 pub(crate) const BOUND: f64 = 10.0;
 
-/// Different secrets of a class.
-const POOL: usize = 256;
-
 /// Percentiles below which measurements count.
 const CROPS: [usize; 6] = [100, 99, 95, 90, 75, 50];
 
@@ -166,25 +163,15 @@ fn measure_with<S, T, R>(
     fresh: impl Fn(&S) -> T,
     work: impl Fn(&S, T) -> R,
 ) -> Finding {
-    // Which class gets which place in memory is left to chance, too.
-    let coins = Prg::new(&Seed::random().unwrap()).stream(1).words(POOL, 1);
-    let pair = |(i, coin): (usize, u64)| {
-        if coin == 0 {
-            let zero = secret(Class::Zero);
-            return [zero, secret(Class::Random(i as u64))];
-        }
-        let random = secret(Class::Random(i as u64));
-        [secret(Class::Zero), random]
-    };
-    let pool: Vec<[S; 2]> = coins.into_iter().enumerate().map(pair).collect();
     let order = Prg::new(&Seed::random().unwrap()).stream(0).words(measurements, u64::MAX);
     let mut times: Vec<(usize, f64)> = Vec::with_capacity(measurements);
-    for choice in order {
+    for (i, choice) in order.into_iter().enumerate() {
+        // A new secret for every measurement: each has a place in memory, and with it a time, of its own.
         let class = (choice & 1) as usize;
-        let secret = &pool[choice as usize / 2 % POOL][class];
-        let input = fresh(secret);
+        let secret = secret(if class == 0 { Class::Zero } else { Class::Random(i as u64) });
+        let input = fresh(&secret);
         let start = Instant::now();
-        let result = black_box(work(black_box(secret), input));
+        let result = black_box(work(black_box(&secret), input));
         let elapsed = start.elapsed();
         drop(result);
         times.push((class, elapsed.as_nanos() as f64));
