@@ -25,49 +25,49 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 #[test]
 fn arrays() {
-    check("npy", 200_000);
-    check("npz", 20_000);
-    check("csv", 100_000);
+    check("npy", 60_000);
+    check("npz", 8_000);
+    check("csv", 50_000);
 }
 
 #[test]
 fn pictures() {
-    check("picture", 5_000);
+    check("picture", 3_000);
 }
 
 #[test]
 fn configuration() {
-    check("toml", 50_000);
+    check("toml", 30_000);
 }
 
 #[test]
 fn onnx_models() {
-    check("onnx", 300_000);
+    check("onnx", 150_000);
 }
 
 #[test]
 fn plans() {
-    check("plan", 200_000);
+    check("plan", 100_000);
 }
 
 #[test]
 fn weights() {
-    check("weights", 100_000);
+    check("weights", 50_000);
 }
 
 #[test]
 fn bundles() {
-    check("bundle", 10_000);
+    check("bundle", 6_000);
 }
 
 #[test]
 fn streams_of_frames() {
-    check("frames", 100_000);
+    check("frames", 50_000);
 }
 
 #[test]
 fn control_messages() {
-    check("messages", 200_000);
+    check("messages", 100_000);
 }
 
 #[test]
