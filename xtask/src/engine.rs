@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use clap::ValueEnum;
 use privet_net::Channel;
 use privet_plan::{Plan, Weights};
-use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
 use serde::Serialize;
@@ -64,6 +64,7 @@ pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<
     prepare(Role::Client, &client_seed, None, &mut Chunks::default(), &mut client)?;
     drop(m_w);
     let material = [server.len(), client.len()];
+    let (server, client) = (Bundle::new(server_seed, server), Bundle::new(client_seed, client));
     let offline_seconds = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -71,12 +72,11 @@ pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<
     let (own, theirs) = std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             let own = Online::Client(inputs);
-            let outputs =
-                masked::online(plan, &schedule, own, &client_seed, &mut client, &mut b, &mut Silent);
+            let outputs = masked::online(plan, &schedule, own, client, &mut b, &mut Silent);
             (outputs, b.traffic())
         });
         let own = Online::Server(weights);
-        let server = masked::online(plan, &schedule, own, &server_seed, &mut server, &mut a, &mut Silent);
+        let server = masked::online(plan, &schedule, own, server, &mut a, &mut Silent);
         // A server that fails hangs up, so that the client does not wait.
         let traffic = a.traffic();
         drop(a);

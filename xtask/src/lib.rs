@@ -6,6 +6,7 @@ pub mod architectures;
 pub mod conformance;
 pub mod engine;
 pub mod fetch;
+pub mod mutants;
 
 use std::path::{Path, PathBuf};
 

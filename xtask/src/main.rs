@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use xtask::architectures::Size;
 use xtask::conformance::Options;
 use xtask::engine::Engine;
-use xtask::{architectures, conformance, fetch};
+use xtask::{architectures, conformance, fetch, mutants};
 
 /// Checks of Privet that take data or time.
 #[derive(Parser)]
@@ -90,6 +90,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Builds the mutants of xtask/mutants.toml, each of which drops a mask or breaks a rule, and checks that the leakage
+    /// tests notice every one of them.
+    #[command(after_help = "Examples:
+  cargo xtask mutants
+  cargo xtask mutants --only table --json")]
+    Mutants {
+        /// Only mutants whose name contains this.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+        /// One JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -113,6 +126,15 @@ fn run(command: Command) -> Result<bool> {
                 println!("{}", serde_json::to_string(&report)?);
             } else {
                 print!("{}", report.text(verbose));
+            }
+            Ok(report.holds())
+        }
+        Command::Mutants { only, json } => {
+            let report = mutants::run(&only)?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                print!("{}", report.text());
             }
             Ok(report.holds())
         }

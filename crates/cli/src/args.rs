@@ -28,6 +28,12 @@ pub(crate) enum Command {
     /// Show what a model becomes: ranges, widths, rounds, bytes and openings of every layer, before anything runs.
     #[command(after_help = PLAN_HELP)]
     Plan(PlanArgs),
+    /// Measure models with random weights: time, CPU, bytes, rounds, memory and accuracy, next to published systems.
+    #[command(after_help = BENCH_HELP)]
+    Bench(BenchArgs),
+    /// Show how many inferences a server or client has material for.
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
     /// Deal one-time material to server and clients.
     #[command(after_help = DEALER_HELP)]
     Dealer(DealerArgs),
@@ -88,6 +94,26 @@ Columns: f, fractional bits; range, the signed width that values are safe for an
 (full width, proved from the range of the input, calibrated); room, bits between the largest value that
 calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\" values that are
 opened are uniformly random, whatever is behind them; a \"value\" is an output.";
+
+const BENCH_HELP: &str = "\
+Examples:
+  privet bench --models lenet,minionn-cifar --iterations 5
+  privet bench --models all --json
+  privet bench --models resnet50 --ring 64          # a forced ring; widths are still calibrated
+  privet bench --models resnet50 --uncalibrated     # 64 bits, 16 of them fractional, full widths
+  privet bench --models list
+
+Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two inputs
+other than the measured ones. Dealer, server and client are processes of their own, connected by TLS over
+127.0.0.1. Three phases are measured: setup, the one-time sharing of plan and weights; offline, the material
+of an inference; online, the inference, from the client's hello to the result. CPU seconds and bytes are sums
+over all parties. docs/benchmarks.md explains every field.";
+
+const STATUS_HELP: &str = "\
+Example:
+  privet status --config parties/clinic
+
+What counts is what both sides hold; they compare it at the next session.";
 
 const DEALER_HELP: &str = "\
 Example:
@@ -241,6 +267,61 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Experiment {
+    /// Private inferences, with setup and offline phase.
+    Inference,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[arg(long, value_enum, default_value = "inference")]
+    pub(crate) exp: Experiment,
+    /// Architectures or ONNX files; `all` for lenet, minionn-cifar, vgg16-cifar, squeezenet, resnet18 and resnet50, `list` to
+    /// see all names.
+    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',', required = true)]
+    pub(crate) models: Vec<String>,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "2pc")]
+    pub(crate) engine: Engine,
+    /// Inferences of each model, every one with another input.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) iterations: u64,
+    /// Ring width in bits [default: the smallest that fits the calibrated ranges].
+    #[arg(long, value_name = "16..64", value_parser = clap::value_parser!(u32).range(16..=64))]
+    pub(crate) ring: Option<u32>,
+    /// Fractional bits [default: the fewest that keep the error on the calibration inputs within 0.001].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub(crate) frac_bits: Option<u32>,
+    /// No calibration: ranges and comparisons have the full width of the ring.
+    #[arg(long)]
+    pub(crate) uncalibrated: bool,
+    /// Decides weights and inputs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Bound on the whole run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) deadline: u64,
+    /// One line of JSON for every model and phase on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Comma-separated values on stdout, a line for every model and phase; everything else goes to stderr.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The party's directory or privet.toml.
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(crate) config: PathBuf,
+    /// One line of JSON on stdout, with the names of the bundles.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What parent and child processes of `privet run` tell each other.
 #[derive(Debug, Args)]
 pub(crate) struct ProcessArgs {
@@ -252,13 +333,22 @@ pub(crate) struct ProcessArgs {
     pub(crate) exit_with_parent: Option<i32>,
 }
 
+/// `HOST:PORT`; whether there is such a host shows later.
+fn address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DealerArgs {
     /// The dealer's directory or privet.toml.
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub(crate) config: PathBuf,
     /// Listen here instead of the configured address.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub(crate) listen: Option<String>,
     /// Exit after material for this many inferences was delivered to both sides.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -276,10 +366,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "DIR", default_value = "model", global = true)]
     pub(crate) model: PathBuf,
     /// Listen here instead of the configured address.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) listen: Option<String>,
     /// The dealer's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) dealer: Option<String>,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
@@ -291,8 +381,8 @@ pub(crate) struct ServerArgs {
 pub(crate) enum ServerPhase {
     /// Fetch material from the dealer and hand the plan to clients, until each is prepared.
     Offline {
-        /// Inferences to hold material for, per client.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        /// Inferences to hold material for, per client. With 0, plan and weights are shared, and nothing is prepared.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=10_000))]
         count: u64,
         /// Exit after this many clients instead of all configured ones.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -332,10 +422,10 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "PATH", default_value = ".", global = true)]
     pub(crate) config: PathBuf,
     /// The server's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) server: Option<String>,
     /// The dealer's address, instead of the configured one.
-    #[arg(long, value_name = "HOST:PORT", global = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, global = true)]
     pub(crate) dealer: Option<String>,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
@@ -347,8 +437,8 @@ pub(crate) struct ClientArgs {
 pub(crate) enum ClientPhase {
     /// Fetch the plan from the server and material from the dealer; continues where a broken run stopped.
     Offline {
-        /// Inferences to hold material for.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        /// Inferences to hold material for. With 0, plan and weights are fetched, and nothing else.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=10_000))]
         count: u64,
     },
     /// One private inference.

@@ -1,6 +1,9 @@
 //! The commands of a single party, and those that prepare parties and models.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use anyhow::Context;
 use privet::client::{self, ClientOptions};
@@ -60,6 +63,7 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         ring: args.ring,
         frac_bits: args.frac_bits,
         calibrate: args.calibrate.clone(),
+        samples: Vec::new(),
         preprocess: args.preprocess.clone(),
         labels: args.labels.clone(),
         margin: args.margin,
@@ -68,6 +72,12 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
         input_shapes: args.input_shape.clone(),
     };
     let model = model::compile(path, &options)?;
+    warn_of_tolerance(&model);
+    Ok(model)
+}
+
+/// Says so where calibration could not keep to its tolerance.
+pub(crate) fn warn_of_tolerance(model: &Model) {
     if let Some(accuracy) = model.accuracy.as_ref().filter(|a| !a.is_met()) {
         eprintln!(
             "warning: no number of fractional bits that fits keeps the error within {:e}; with {} it is {:.2e} on the calibration \
@@ -77,7 +87,6 @@ pub(crate) fn lower(path: &Path, args: &LoweringArgs) -> anyhow::Result<Model> {
             accuracy.relative_error
         );
     }
-    Ok(model)
 }
 
 pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {
@@ -117,6 +126,7 @@ pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
         count: 0,
         reveal_to: RevealTo::Client,
     };
+    signals::end_at_once()?;
     match &args.phase {
         ClientPhase::Offline { count } => {
             client::offline(config, &ClientOptions { count: *count, ..options }, &*observer)?;
@@ -133,11 +143,11 @@ fn ask(
     is_child: bool,
     observer: &dyn Observer,
 ) -> anyhow::Result<()> {
-    let plan = client::plan(&config)?;
+    let plan = Arc::new(client::plan(&config)?);
     if let Some(path) = &args.answer.output {
         output::check_path(path, plan.outputs.len())?;
     }
-    let inputs = model::fixed_inputs(&plan, &model::load_inputs(&plan, &args.input)?)?;
+    let inputs = inputs(&plan, &args.input, config.deadlines.wait)?;
     if matches!(args.reveal_to, Reveal::Server) && args.answer.output.is_some() {
         let text =
             "--output: with --reveal-to server this party learns nothing to write; leave one of them out";
@@ -167,6 +177,24 @@ fn ask(
     match revealed {
         Some(_) => print(&answer::describe(&outputs, &best)),
         None => print("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
+    }
+}
+
+/// Loads the inputs. One may be a pipe, and then the process that writes it is waited for like a peer.
+fn inputs(plan: &Arc<privet::Plan>, paths: &[PathBuf], wait: Duration) -> anyhow::Result<Vec<Vec<i64>>> {
+    let (sender, receiver) = channel();
+    let (own, files) = (Arc::clone(plan), paths.to_vec());
+    // If it is stuck it ends with this process.
+    std::thread::spawn(move || sender.send(model::load_inputs(&own, &files)));
+    match receiver.recv_timeout(wait) {
+        Ok(loaded) => Ok(model::fixed_inputs(plan, &loaded?)?),
+        Err(RecvTimeoutError::Timeout) => {
+            let text = format!("--input: not read within {wait:.1?}; is it a pipe that nobody writes to?");
+            Err(Failure::error(Code::Deadline, text))
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(Failure::error(Code::Internal, "--input: reading it failed with an internal error"))
+        }
     }
 }
 

@@ -3,12 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod commands;
 mod exit;
+mod parties;
 mod plan;
 mod run;
+mod scratch;
 mod show;
 mod signals;
+mod status;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -33,11 +38,14 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    signals::fail_writes_beyond_the_limit()?;
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Setup(args) => commands::setup(&args),
         Command::Compile(args) => commands::compile(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Bench(args) => bench::bench(&args),
+        Command::Status(args) => status::status(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
         Command::Client(args) => commands::client(&args),

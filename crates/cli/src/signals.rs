@@ -1,9 +1,13 @@
 //! Interruption: Ctrl-C, SIGTERM or SIGHUP asks to finish; a party ends at once when asked again.
+//!
+//! A service drains: it finishes the sessions under way and refuses newcomers. A client has one session, and whoever
+//! interrupts it does not want its result: it ends at once. What a party has on disk is consistent at any moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::exit::Code;
 
@@ -26,6 +30,23 @@ pub(crate) fn abort_flag() -> anyhow::Result<Arc<AtomicBool>> {
     })
 }
 
+/// The first signal ends this process.
+pub(crate) fn end_at_once() -> anyhow::Result<()> {
+    let end = || {
+        eprintln!("interrupted");
+        std::process::exit(Code::Interrupted as i32);
+    };
+    ctrlc::set_handler(end).context("cannot handle signals")
+}
+
+/// Makes a file that would grow beyond the limit of the shell (`ulimit -f`) a failed write with a message: the signal that
+/// comes with it would end the process without a word. Blocked here, before there are other threads, it is blocked in all.
+pub(crate) fn fail_writes_beyond_the_limit() -> anyhow::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    set.thread_block().context("cannot block SIGXFSZ")
+}
+
 fn flag_set_by_signals(react: impl Fn(bool) + Send + 'static) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
@@ -37,7 +58,6 @@ fn flag_set_by_signals(react: impl Fn(bool) + Send + 'static) -> anyhow::Result<
 #[cfg(target_os = "linux")]
 pub(crate) fn exit_with_parent(expected: i32) -> anyhow::Result<()> {
     use nix::sys::prctl::set_pdeathsig;
-    use nix::sys::signal::Signal;
     use nix::unistd::getppid;
 
     set_pdeathsig(Signal::SIGKILL).context("cannot follow the parent process")?;

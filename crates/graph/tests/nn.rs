@@ -16,6 +16,8 @@ use privet_ring::Ring;
 fn the_zoo_has_the_published_numbers_of_parameters() {
     let published = [
         ("alexnet", 61_100_840),
+        // By hand: (inputs x kernel + 1) x outputs of each layer.
+        ("alexnet-cifar", 34_944 + 614_656 + 885_120 + 1_327_488 + 884_992 + 2 * 65_792 + 2570),
         ("lenet", 431_080),
         ("minionn-cifar", 164_954),
         ("mobilenet-v2", 3_504_872),

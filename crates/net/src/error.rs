@@ -186,11 +186,11 @@ pub enum NetError {
         /// The system's reason.
         detail: String,
     },
-    /// The caller asked a waiting accept to stop.
-    #[error("stopped waiting for connections on {address}")]
+    /// The caller asked a wait to stop.
+    #[error("stopped {what}")]
     Stopped {
-        /// Where.
-        address: String,
+        /// What was waited for.
+        what: String,
     },
     /// A key or certificate cannot be used.
     #[error("{}: {problem}", path.display())]

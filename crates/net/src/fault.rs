@@ -22,6 +22,12 @@ pub enum Fault {
     Delay(u32, Duration),
     /// The connection ends instead of the frame.
     Cut(u32),
+    /// A broken peer: the frame is whole, but one byte shorter (as it was if it is empty).
+    Shorten(u32),
+    /// A broken peer: the frame is whole, but one byte longer.
+    Lengthen(u32),
+    /// A broken peer: the frame is of another kind.
+    Relabel(u32),
 }
 
 /// The faults of one direction, applied to what passes.
@@ -48,7 +54,10 @@ impl Link {
             | Fault::Corrupt(at)
             | Fault::Truncate(at)
             | Fault::Delay(at, _)
-            | Fault::Cut(at)) = **fault;
+            | Fault::Cut(at)
+            | Fault::Shorten(at)
+            | Fault::Lengthen(at)
+            | Fault::Relabel(at)) = **fault;
             at == number
         };
         let fault = self.faults.iter().find(hit).copied();
@@ -73,6 +82,18 @@ impl Link {
             }
             Some(Fault::Delay(_, time)) => {
                 thread::sleep(time);
+                arriving.push(message);
+            }
+            Some(Fault::Shorten(_)) => {
+                message.payload.pop();
+                arriving.push(message.announced());
+            }
+            Some(Fault::Lengthen(_)) => {
+                message.payload.push(0);
+                arriving.push(message.announced());
+            }
+            Some(Fault::Relabel(_)) => {
+                message.header[5] ^= 0x40;
                 arriving.push(message);
             }
             None => arriving.push(message),

@@ -97,6 +97,14 @@ pub(crate) struct Message {
     pub(crate) payload: Vec<u8>,
 }
 
+impl Message {
+    /// With a header that announces the payload as it is.
+    pub(crate) fn announced(mut self) -> Message {
+        self.header[..4].copy_from_slice(&(self.payload.len() as u32).to_le_bytes());
+        self
+    }
+}
+
 /// Puts frames together from a stream of bytes. Memory grows with the bytes that arrived, not with what was announced.
 pub(crate) struct Assembler {
     peer: String,

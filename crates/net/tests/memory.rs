@@ -73,6 +73,13 @@ fn every_fault_at_every_frame_is_typed() {
         let (received, error) = through(Fault::Corrupt(at));
         assert!(matches!(error, NetError::Closed { .. }), "{error}");
         assert_eq!(received[at as usize].payload, [at as u8, at as u8 ^ 0x10, at as u8]);
+        let (received, error) = through(Fault::Lengthen(at));
+        assert!(matches!(error, NetError::TooLarge { announced: 4, limit: 3, .. }), "{error}");
+        assert_eq!(received.len(), at as usize);
+        let (received, _) = through(Fault::Shorten(at));
+        assert_eq!(received[at as usize].payload.len(), 2);
+        let (received, _) = through(Fault::Relabel(at));
+        assert_ne!(received[at as usize].kind, KIND);
         for fault in [Fault::Drop(at), Fault::Swap(at)] {
             let (received, error) = through(fault);
             assert_eq!(received.len(), at as usize, "{fault:?}");

@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
-use crate::session::{Meter, Steps, message};
+use crate::session::{Meter, Steps, Stopwatch, message};
 use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
 use crate::supply::{self, Preparation, Supply};
 use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage};
 
 const MODELS: &str = "models";
 
-/// How often the two sides compare what they hold. Twice is enough unless something is lost meanwhile.
-const MAX_ROUNDS: usize = 8;
+/// How often the two sides compare what they hold. Twice is enough unless something was lost: every further time, at
+/// least one bundle that only one side can still use is burnt, and with it the reason for another.
+const MAX_ROUNDS: usize = 100;
 
 /// Revealed integers, one vector per plan output.
 pub type Outputs = Vec<Vec<i64>>;
@@ -67,6 +68,7 @@ pub fn offline(
     let database = Database::open(&store::database_path(&config.state))?;
     let material = Material::open(&database, &config.state)?;
     let mut channel = connect(&config, options)?;
+    let stopwatch = Stopwatch::start();
     let partner = channel.peer().fingerprint;
     let shown: Option<u64> = database.get(SESSIONS, partner.as_bytes())?;
     wire::greet(&mut channel, &ClientHello::Offline { session: shown })?;
@@ -105,7 +107,9 @@ pub fn offline(
         let missing = options.count.saturating_sub(material.ready(&purpose)?.len() as u64);
         if missing > 0 {
             let dealer = options.dealer.as_deref();
-            let mut supply = Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch))?;
+            let never = || false;
+            let mut supply =
+                Supply::connect(&config, dealer, Role::Client, partner, &plan, Some(epoch), &never)?;
             supply.some(missing, &preparation, || wire::send(&mut channel, &ClientMessage::Working))?;
             supply.finish(&meter)?;
         }
@@ -126,6 +130,7 @@ pub fn offline(
     wire::send(&mut channel, &ClientMessage::Done)?;
     channel.shutdown()?;
     meter.connection(&channel);
+    meter.worked(&stopwatch);
     message(observer, format!("{} inferences are ready", both.len()));
     let report = meter.report(PartyRole::Client, Phase::Offline, observer);
     if (both.len() as u64) < options.count {
@@ -187,6 +192,7 @@ pub fn online(
         offer: offer(offered)?,
         reveal_to: options.reveal_to,
     };
+    let stopwatch = Stopwatch::start();
     wire::greet(&mut channel, &hello)?;
     let ServerHello::Online = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
@@ -229,6 +235,7 @@ pub fn online(
     let own = Online::Client(inputs);
     let bundle = reader.into_bundle();
     let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
+    meter.worked(&stopwatch);
     channel.shutdown()?;
     meter.connection(&channel);
     meter.inference();
@@ -248,7 +255,7 @@ fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {
-    supply::connect(config, PartyRole::Server, options.server.as_deref(), config.deadlines)
+    supply::connect(config, PartyRole::Server, options.server.as_deref(), &|| false)
 }
 
 fn unexpected(channel: &TlsChannel, problem: &str) -> Error {
@@ -285,7 +292,7 @@ fn take_model(
     plan_bytes: u64,
     epoch: EpochId,
 ) -> Result<(Plan, MaskedWeights), Error> {
-    store::private_dir(&config.state.join("models"))?;
+    store::swept_dir(&config.state.join("models"))?;
     let plan_path = plan_path(config, &digest);
     let weights_path = config.state.join("models").join(format!("{epoch}.masked"));
     let stored_plan = store::read(&plan_path).ok().and_then(|bytes| Plan::from_bytes(&bytes).ok());

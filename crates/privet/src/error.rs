@@ -1,5 +1,6 @@
 //! What the library can fail with; the command line maps it to exit codes.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use privet_net::NetError;
@@ -58,7 +59,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system failed a call on a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source.kind()))]
     Io {
         /// The file.
         path: PathBuf,
@@ -81,6 +82,22 @@ pub enum StoreError {
         /// What was expected and found.
         problem: String,
     },
+}
+
+/// What to do about a file that cannot be written, starting with a separator, or nothing.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "; make room there and run the same command again: what is stored stays usable"
+        }
+        ErrorKind::FileTooLarge => {
+            "; raise the limit on the size of files (ulimit -f) and run the same command again: what is stored stays usable"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; this party needs its state directory to be readable and writable"
+        }
+        _ => "",
+    }
 }
 
 impl StoreError {

@@ -133,12 +133,26 @@ pub struct Report {
     pub bytes_sent: u64,
     /// Bytes received from all peers: frames with their headers.
     pub bytes_received: u64,
+    /// Bytes written to sockets: these frames in TLS records, and handshakes.
+    pub wire_bytes_sent: u64,
     /// Rounds of communication.
     pub rounds: u64,
     /// One-time material written to disk.
     pub bytes_stored: u64,
     /// Largest resident memory of the process.
     pub peak_memory_bytes: u64,
+    /// The work alone, without what comes before (reading the model, opening the state, listening, connecting) and after.
+    /// Offline one entry for all inferences; online one for each, from the client's hello to the result.
+    pub work: Vec<Span>,
+}
+
+/// How long something took. Where a server answers several clients at a time, each entry has the CPU time of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// CPU seconds of the whole process, user and system.
+    pub cpu_seconds: f64,
 }
 
 /// Is told about events as they happen; called from several threads.
@@ -175,9 +189,11 @@ mod tests {
             cpu_seconds: 0.25,
             bytes_sent: u64::MAX,
             bytes_received: 2,
+            wire_bytes_sent: u64::MAX,
             rounds: 3,
             bytes_stored: 4,
             peak_memory_bytes: 5,
+            work: vec![Span { seconds: 0.25, cpu_seconds: 0.125 }],
         };
         let events = [
             Event::Listening { address: "127.0.0.1:4711".to_owned() },

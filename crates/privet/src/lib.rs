@@ -3,10 +3,12 @@
 //! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
 //! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
 //! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), says what a plan costs and opens
-//! ([`explain`]), and turns files into inputs ([`input`]) and answers into labels ([`postprocess`]) and files ([`output`]).
+//! ([`explain`]), makes workloads for benchmarks ([`bench`]), and turns files into inputs ([`input`]) and answers into labels
+//! ([`postprocess`]) and files ([`output`]).
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod dealer;
@@ -26,13 +28,14 @@ pub mod resources;
 pub mod server;
 mod session;
 pub mod setup;
+pub mod status;
 mod store;
 mod supply;
 mod wire;
 
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
-pub use events::{Event, Observer, Phase, PlanSummary, Report, TensorSummary};
+pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
 pub use privet_graph::nn;
 pub use privet_net::NetError;
 pub use privet_plan::{Plan, Preprocess};

@@ -11,7 +11,7 @@ use privet_protocols::Progress;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
-use crate::events::{Event, Observer, Phase, Report};
+use crate::events::{Event, Observer, Phase, Report, Span};
 use crate::resources;
 use crate::wire;
 
@@ -34,6 +34,24 @@ struct Totals {
     traffic: Traffic,
     stored: u64,
     inferences: u64,
+    work: Vec<Span>,
+}
+
+/// Measures work from its start on.
+pub(crate) struct Stopwatch {
+    started: Instant,
+    cpu: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), cpu: resources::cpu_seconds() }
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        let cpu_seconds = resources::cpu_seconds() - self.cpu;
+        Span { seconds: self.started.elapsed().as_secs_f64(), cpu_seconds }
+    }
 }
 
 impl Meter {
@@ -51,6 +69,7 @@ impl Meter {
         self.with(|totals| {
             totals.traffic.bytes_sent += t.bytes_sent;
             totals.traffic.bytes_received += t.bytes_received;
+            totals.traffic.wire_sent += t.wire_sent;
             totals.traffic.rounds += t.rounds;
         });
     }
@@ -65,6 +84,12 @@ impl Meter {
         self.with(|totals| totals.inferences += 1);
     }
 
+    /// Records work that is done.
+    pub(crate) fn worked(&self, stopwatch: &Stopwatch) {
+        let span = stopwatch.span();
+        self.with(|totals| totals.work.push(span));
+    }
+
     pub(crate) fn report(&self, role: PartyRole, phase: Phase, observer: &dyn Observer) -> Report {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let report = Report {
@@ -75,9 +100,11 @@ impl Meter {
             cpu_seconds: resources::cpu_seconds(),
             bytes_sent: totals.traffic.bytes_sent,
             bytes_received: totals.traffic.bytes_received,
+            wire_bytes_sent: totals.traffic.wire_sent,
             rounds: totals.traffic.rounds,
             bytes_stored: totals.stored,
             peak_memory_bytes: resources::peak_memory_bytes(),
+            work: totals.work.clone(),
         };
         observer.event(&Event::Report(report.clone()));
         report
@@ -138,7 +165,11 @@ pub(crate) fn serve(
         loop {
             let stream = match listener.accept_tcp(None, stop) {
                 Ok(stream) => stream,
-                Err(NetError::Stopped { .. }) => return Ok(()),
+                Err(NetError::Stopped { .. }) => {
+                    // Newcomers would wait in vain; what is under way goes on.
+                    listener.close();
+                    return Ok(());
+                }
                 // Too many open files, or a connection that was gone before we got to it: that may pass.
                 Err(e) if failures < MAX_FAILURES => {
                     warn(e.to_string());

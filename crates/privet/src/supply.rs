@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use privet_net::{Channel, Deadlines, Fingerprint, TlsChannel, TlsConnector};
+use privet_net::{Channel, Fingerprint, TlsChannel, TlsConnector};
 use privet_plan::{Digest, Plan, Weights};
 use privet_protocols::masked::{self, MaskedWeights, RevealTo, Role, Schedule, Source};
 use privet_protocols::{Progress, ProtocolError};
@@ -31,6 +31,17 @@ pub(crate) struct Supply {
     pub(crate) new_mask: Option<Seed>,
 }
 
+/// What came of one offer.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// One bundle more is ready.
+    Stored,
+    /// It was held, or used, before.
+    Known,
+    /// The dealer has none of this name.
+    Unknown,
+}
+
 /// What the bundles are prepared with.
 pub(crate) struct Preparation<'a> {
     pub(crate) plan: &'a Plan,
@@ -43,7 +54,7 @@ pub(crate) struct Preparation<'a> {
 }
 
 impl Supply {
-    /// Connects to the dealer and agrees on plan, partner and mask. Without `epoch` a server gets a new mask.
+    /// Connects to the dealer, unless `stopped`, and agrees on plan, partner and mask. Without `epoch` a server gets a new mask.
     pub(crate) fn connect(
         config: &PartyConfig,
         address: Option<&str>,
@@ -51,8 +62,9 @@ impl Supply {
         partner: Fingerprint,
         plan: &Plan,
         epoch: Option<EpochId>,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
-        let mut channel = connect(config, PartyRole::Dealer, address, config.deadlines)?;
+        let mut channel = connect(config, PartyRole::Dealer, address, stopped)?;
         let digest = plan.digest();
         wire::greet(&mut channel, &DealerHello { role, plan: digest, partner, epoch })?;
         let welcome: DealerWelcome = wire::greeted(&mut channel)?;
@@ -79,11 +91,16 @@ impl Supply {
         if count == 0 {
             return Ok(());
         }
-        wire::send(&mut self.channel, &DealerRequest::Some(count))?;
         let schedule = Schedule::new(preparation.plan, RevealTo::Client);
-        for inference in 0..count {
-            self.take(inference, preparation, &schedule, &mut alive)?;
-            alive()?;
+        let mut stored = 0;
+        // The dealer may not know yet of some that are held; it offers none twice in a session.
+        while stored < count {
+            let missing = count - stored;
+            wire::send(&mut self.channel, &DealerRequest::Some(missing))?;
+            for _ in 0..missing {
+                stored += u64::from(self.take(stored, preparation, &schedule, &mut alive)? == Taken::Stored);
+                alive()?;
+            }
         }
         Ok(())
     }
@@ -102,7 +119,7 @@ impl Supply {
         wire::send(&mut self.channel, &DealerRequest::These(ids.clone()))?;
         let schedule = Schedule::new(preparation.plan, RevealTo::Client);
         for (inference, id) in (0..).zip(ids) {
-            if !self.take(inference, preparation, &schedule, &mut alive)? {
+            if self.take(inference, preparation, &schedule, &mut alive)? == Taken::Unknown {
                 gone.push(id);
             }
             alive()?;
@@ -110,25 +127,32 @@ impl Supply {
         Ok(gone)
     }
 
-    /// Takes one offer. Returns whether there was one.
+    /// Tells the dealer that these will not be used.
+    pub(crate) fn forget(&mut self, ids: Vec<BundleId>) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        wire::send(&mut self.channel, &DealerRequest::Forget(ids))
+    }
+
+    /// Takes one offer.
     fn take(
         &mut self,
         inference: u64,
         preparation: &Preparation,
         schedule: &Schedule,
         alive: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Taken, Error> {
         let offer: Option<BundleOffer> = wire::receive(&mut self.channel)?;
-        let Some(offer) = offer else { return Ok(false) };
-        let reply = if preparation.material.status(offer.id)?.is_some() {
-            OfferReply::Have
-        } else {
-            wire::send(&mut self.channel, &OfferReply::Take)?;
-            self.prepare(offer, inference, preparation, schedule, alive)?;
-            OfferReply::Stored
-        };
-        wire::send(&mut self.channel, &reply)?;
-        Ok(true)
+        let Some(offer) = offer else { return Ok(Taken::Unknown) };
+        if preparation.material.status(offer.id)?.is_some() {
+            wire::send(&mut self.channel, &OfferReply::Have)?;
+            return Ok(Taken::Known);
+        }
+        wire::send(&mut self.channel, &OfferReply::Take)?;
+        self.prepare(offer, inference, preparation, schedule, alive)?;
+        wire::send(&mut self.channel, &OfferReply::Stored)?;
+        Ok(Taken::Stored)
     }
 
     fn prepare(
@@ -213,12 +237,12 @@ impl Source for Dealt<'_> {
     }
 }
 
-/// Connects to the configured peer of a role, at its configured address or another.
+/// Connects to the configured peer of a role, at its configured address or another. Gives up trying once `stopped`.
 pub(crate) fn connect(
     config: &PartyConfig,
     role: PartyRole,
     address: Option<&str>,
-    deadlines: Deadlines,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<TlsChannel, Error> {
     let peer = config.peer(role)?;
     let address = address.or(peer.address.as_deref()).ok_or_else(|| {
@@ -227,5 +251,5 @@ pub(crate) fn connect(
             "{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"
         ))
     })?;
-    Ok(TlsConnector::connect(address, &config.identity, &peer.pinned, deadlines)?)
+    Ok(TlsConnector::connect_unless(address, &config.identity, &peer.pinned, config.deadlines, stopped)?)
 }

@@ -89,6 +89,8 @@ pub(crate) enum DealerRequest {
     Some(u64),
     /// Exactly these.
     These(Vec<BundleId>),
+    /// These were given up unused: their other halves are of no use to anyone.
+    Forget(Vec<BundleId>),
     /// Nothing more.
     Done,
 }

@@ -37,7 +37,7 @@ pub use layers::{
     global_avg_pool, hardsigmoid, hardswish, identity, instance_norm2d, leaky_relu, linear, log_softmax,
     max_pool2d, prelu, relu, relu6, sigmoid, softmax, upsample_bilinear, upsample_nearest,
 };
-pub use parameters::Parameters;
+pub use parameters::{Parameters, random_input};
 
 use layers::Layer;
 

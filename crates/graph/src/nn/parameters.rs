@@ -23,9 +23,7 @@ impl Parameters {
     /// Random parameters, the same for the same seed. Each layer is scaled so that its outputs have unit variance on a random
     /// input; batch normalisation has the statistics of that input. Random numbers of models are no secrets.
     pub fn random(seed: u64) -> Self {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self(Source::Random(Box::new(Random { prg: Prg::new(&Seed::from_bytes(bytes)), drawn: 0 })))
+        Self(Source::Random(Box::new(Random::new(seed, 0))))
     }
 
     /// Named tensors, as PyTorch's `state_dict` names and shapes them. Names that the model does not have are refused,
@@ -33,6 +31,12 @@ impl Parameters {
     pub fn named(tensors: impl IntoIterator<Item = (String, ArrayD<f32>)>) -> Self {
         Self(Source::Named(tensors.into_iter().collect()))
     }
+}
+
+/// Independent N(0, 1), the same for the same seed and number: inputs for models with random parameters. Different numbers
+/// give independent tensors, also of the parameters of the same seed. They are no secrets.
+pub fn random_input(seed: u64, number: u64, shape: &[usize]) -> ArrayD<f32> {
+    Random::new(seed, number.wrapping_add(1)).normal(shape)
 }
 
 /// Normally distributed numbers from a seed.
@@ -48,6 +52,13 @@ impl std::fmt::Debug for Random {
 }
 
 impl Random {
+    fn new(seed: u64, purpose: u64) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..].copy_from_slice(&purpose.to_le_bytes());
+        Self { prg: Prg::new(&Seed::from_bytes(bytes)), drawn: 0 }
+    }
+
     /// A tensor of independent N(0, 1).
     pub(super) fn normal(&mut self, shape: &[usize]) -> ArrayD<f32> {
         let count: usize = shape.iter().product();
@@ -78,5 +89,8 @@ mod tests {
         // Five standard deviations of each.
         assert!(mean.abs() < 0.036 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
         assert_ne!(x, random.normal(&[20_001]));
+        let inputs = [(1, 0), (1, 1), (2, 0)].map(|(seed, number)| random_input(seed, number, &[20_001]));
+        assert_eq!(inputs[0], random_input(1, 0, &[20_001]));
+        assert!(inputs[0] != inputs[1] && inputs[0] != inputs[2] && inputs.iter().all(|i| *i != x));
     }
 }

@@ -33,6 +33,7 @@ const fn row(
 /// All architectures.
 pub static ARCHITECTURES: &[Architecture] = &[
     row("alexnet", [3, 224, 224], 1000, alexnet),
+    row("alexnet-cifar", [3, 32, 32], 10, alexnet_cifar),
     row("lenet", [1, 28, 28], 10, lenet),
     row("minionn-cifar", [3, 32, 32], 10, minionn_cifar),
     row("mobilenet-v2", [3, 224, 224], 1000, mobilenet_v2),
@@ -116,6 +117,27 @@ pub fn alexnet(classes: usize) -> Module {
         .add(flatten())
         .named("classifier", classifier)
         .into()
+}
+
+/// AlexNet for 32 x 32 pictures as MPC papers measure it (Falcon, PETS 2021; CryptGPU), without their two batch
+/// normalisations.
+pub fn alexnet_cifar(classes: usize) -> Module {
+    let features = seq()
+        .add(conv2d(3, 96, 11).stride(4).padding(9))
+        .add(relu())
+        .add(max_pool2d(3).stride(2))
+        .add(conv2d(96, 256, 5).padding(1))
+        .add(relu())
+        .add(max_pool2d(2).stride(1))
+        .add(conv2d(256, 384, 3).padding(1))
+        .add(relu())
+        .add(conv2d(384, 384, 3).padding(1))
+        .add(relu())
+        .add(conv2d(384, 256, 3).padding(1))
+        .add(relu());
+    let classifier =
+        seq().add(linear(256, 256)).add(relu()).add(linear(256, 256)).add(relu()).add(linear(256, classes));
+    seq().named("features", features).add(flatten()).named("classifier", classifier).into()
 }
 
 /// Convolutions of VGG-16 (Simonyan and Zisserman, 2015), for any size of picture that is a multiple of 32.

@@ -13,6 +13,7 @@ mod shared;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,10 @@ pub use link::TlsChannel;
 
 /// Pause between attempts to reach a party that is not there yet.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long one attempt at one address may take: packets to the first address of a name may vanish, and the others want to
+/// be tried as well. Several times longer than a lost packet and its repetition take.
+const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// How often a waiting accept looks at its stop flag and its deadline.
 const POLL: Duration = Duration::from_millis(5);
@@ -45,7 +50,22 @@ impl TlsConnector {
         peer: &PinnedPeer,
         deadlines: Deadlines,
     ) -> Result<TlsChannel, NetError> {
-        let stream = connect_tcp(address, deadlines.connect)?;
+        Self::connect_unless(address, identity, peer, deadlines, &|| false)
+    }
+
+    /// [`TlsConnector::connect`], until `stopped` says otherwise: it is asked after every attempt that fails, several times a
+    /// second or, while packets vanish, every few seconds.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`] as well.
+    pub fn connect_unless(
+        address: &str,
+        identity: &Identity,
+        peer: &PinnedPeer,
+        deadlines: Deadlines,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<TlsChannel, NetError> {
+        let stream = connect_tcp(address, deadlines.connect, stopped)?;
         greeting::as_client(stream, address, identity, peer, deadlines)
     }
 }
@@ -53,7 +73,8 @@ impl TlsConnector {
 /// Accepts connections of pinned parties.
 #[derive(Debug)]
 pub struct TlsListener {
-    listener: TcpListener,
+    /// Until it is closed.
+    listener: Mutex<Option<TcpListener>>,
     address: SocketAddr,
     identity: Identity,
     peers: Vec<PinnedPeer>,
@@ -72,7 +93,7 @@ impl TlsListener {
         listener.set_nonblocking(true).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         Ok(TlsListener {
-            listener,
+            listener: Mutex::new(Some(listener)),
             address,
             identity: identity.clone(),
             peers,
@@ -101,9 +122,11 @@ impl TlsListener {
         let start = Instant::now();
         loop {
             if stop.load(Ordering::Relaxed) {
-                return Err(NetError::Stopped { address: self.address.to_string() });
+                return Err(NetError::Stopped {
+                    what: format!("waiting for connections on {}", self.address),
+                });
             }
-            match self.listener.accept() {
+            match self.accept_now() {
                 Ok((stream, _)) => return Ok(stream),
                 // Interrupted, or the peer left while it was queued: neither concerns the listener.
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -120,6 +143,18 @@ impl TlsListener {
                 return Err(NetError::Timeout { what, waited: start.elapsed() });
             }
         }
+    }
+
+    fn accept_now(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || std::io::Error::other("it is closed");
+        listener.as_ref().ok_or_else(closed)?.accept()
+    }
+
+    /// Stops listening: who connects from now on is refused at once by the operating system, and finds whoever listens there
+    /// next. Handshakes of accepted connections go on.
+    pub fn close(&self) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Authenticates both sides of an accepted connection, within `deadlines.handshake`.
@@ -139,7 +174,7 @@ impl TlsListener {
     }
 }
 
-fn connect_tcp(address: &str, deadline: Duration) -> Result<TcpStream, NetError> {
+fn connect_tcp(address: &str, deadline: Duration, stopped: &dyn Fn() -> bool) -> Result<TcpStream, NetError> {
     let start = Instant::now();
     loop {
         let left = deadline.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
@@ -148,7 +183,7 @@ fn connect_tcp(address: &str, deadline: Duration) -> Result<TcpStream, NetError>
             Ok(candidates) => {
                 let mut last = "the name has no address".to_owned();
                 for candidate in candidates {
-                    match TcpStream::connect_timeout(&candidate, left) {
+                    match TcpStream::connect_timeout(&candidate, left.min(ATTEMPT)) {
                         Ok(stream) => return Ok(stream),
                         Err(e) => last = e.to_string(),
                     }
@@ -156,6 +191,9 @@ fn connect_tcp(address: &str, deadline: Duration) -> Result<TcpStream, NetError>
                 last
             }
         };
+        if stopped() {
+            return Err(NetError::Stopped { what: format!("connecting to {address} ({detail})") });
+        }
         if start.elapsed() + RETRY >= deadline {
             return Err(NetError::Connect {
                 address: address.to_owned(),

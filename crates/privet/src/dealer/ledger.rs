@@ -80,7 +80,7 @@ impl Ledger {
     pub(super) fn open(state: &Path) -> Result<Self, StoreError> {
         let database = Database::open(&store::database_path(state))?;
         let plans = state.join("plans");
-        store::private_dir(&plans)?;
+        store::swept_dir(&plans)?;
         let mut open = Open::new();
         for (key, bundle) in database.all::<Bundle>(BUNDLES)? {
             if let Ok(id) = key.try_into() {
@@ -157,6 +157,19 @@ impl Ledger {
             client: bundle.client.clone(),
             weights: epoch.seed.clone(),
         })
+    }
+
+    /// Forgets bundles of an epoch that one of its owners has given up.
+    pub(super) fn forget(&self, epoch: EpochId, ids: &[BundleId]) -> Result<(), StoreError> {
+        let mut open = self.lock();
+        let Some(of_epoch) = open.get_mut(&epoch) else { return Ok(()) };
+        for id in ids {
+            if of_epoch.contains_key(id) {
+                self.database.remove(BUNDLES, &id.0)?;
+                of_epoch.remove(id);
+            }
+        }
+        Ok(())
     }
 
     /// Notes that `role` has stored its half. Returns whether that was the second half; the bundle is forgotten then.

@@ -17,7 +17,7 @@ use privet_protocols::masked::{self, RevealTo, Role, Schedule};
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Observer, Phase, Report};
-use crate::session::{self, Meter, Steps};
+use crate::session::{self, Meter, Steps, Stopwatch};
 use crate::store::BundleId;
 use crate::wire::{
     self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, MAX_BUNDLES, OfferReply,
@@ -52,9 +52,11 @@ pub fn serve(config: PartyConfig, options: &DealerOptions, observer: &dyn Observ
         meter: &meter,
         observer,
     };
+    let stopwatch = Stopwatch::start();
     session::serve(&config, &listener, &options.stop, &meter, observer, |channel, peer| {
         dealer.session(channel, peer)
     })?;
+    meter.worked(&stopwatch);
     Ok(meter.report(PartyRole::Dealer, Phase::Offline, observer))
 }
 
@@ -111,6 +113,7 @@ impl Dealer<'_> {
         loop {
             match wire::receive(channel)? {
                 DealerRequest::Done => return Ok(()),
+                DealerRequest::Forget(ids) => self.ledger.forget(epoch, &ids)?,
                 DealerRequest::Some(count) if count > MAX_BUNDLES => {
                     let reason =
                         format!("{count} bundles asked for, at most {MAX_BUNDLES} are made at a time");

@@ -1,6 +1,7 @@
 //! Calibration: what typical inputs need decides ranges, ring and fractional bits.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::PathBuf;
 
 use ndarray::ArrayD;
 use privet_graph::{FloatModel, Graph};
@@ -41,10 +42,35 @@ impl Accuracy {
 pub(super) struct Calibration<'a> {
     pub(super) graph: &'a Graph,
     pub(super) lowered: &'a dyn Fn(&Graph, Ring, u32) -> Result<Lowered, ModelError>,
-    pub(super) files: &'a [PathBuf],
+    pub(super) samples: &'a Samples<'a>,
     pub(super) declared: &'a Declared,
     pub(super) margin: Option<u32>,
     pub(super) ring: Option<Ring>,
+}
+
+/// Typical inputs: files, then arrays.
+pub(super) struct Samples<'a> {
+    pub(super) files: &'a [PathBuf],
+    pub(super) arrays: &'a [Vec<ArrayD<f32>>],
+}
+
+impl Samples<'_> {
+    fn count(&self) -> usize {
+        self.files.len() + self.arrays.len()
+    }
+
+    fn load(&self, plan: &Plan, index: usize) -> Result<Cow<'_, [ArrayD<f32>]>, ModelError> {
+        match self.files.get(index) {
+            Some(file) => Ok(load_inputs(plan, std::slice::from_ref(file))?.into()),
+            None => Ok(Cow::Borrowed(&self.arrays[index - self.files.len()])),
+        }
+    }
+
+    /// What errors call a sample.
+    fn name(&self, index: usize) -> PathBuf {
+        let array = || PathBuf::from(format!("sample {}", index - self.files.len() + 1));
+        self.files.get(index).cloned().unwrap_or_else(array)
+    }
 }
 
 /// A model with `frac_bits` fractional bits, measured.
@@ -118,8 +144,8 @@ impl Calibration<'_> {
 
     fn reference(&self, lowered: &Lowered) -> Result<Reference, ModelError> {
         let Lowered { plan, float, .. } = lowered;
-        let run = |path: &PathBuf| run_float(float, plan, &load_inputs(plan, std::slice::from_ref(path))?);
-        let outputs = self.files.iter().map(run).collect::<Result<Vec<_>, ModelError>>()?;
+        let run = |i| run_float(float, plan, &self.samples.load(plan, i)?);
+        let outputs = (0..self.samples.count()).map(run).collect::<Result<Vec<_>, ModelError>>()?;
         let largest = |i: usize| {
             let values = outputs.iter().flat_map(|o| o[i].iter());
             values.map(|v| f64::from(v.abs())).fold(0.0, f64::max)
@@ -143,9 +169,9 @@ impl Calibration<'_> {
             declare(&mut Plan { ring, ..plan.clone() }, &weights, &declared)?;
         }
         let mut maxima = vec![0u64; plan.steps.len()];
-        let mut accuracy = Accuracy { inputs: self.files.len(), ..Accuracy::default() };
-        for (path, float) in self.files.iter().zip(&reference.outputs) {
-            let outputs = run_integers(&plan, &weights, path, &mut maxima)?;
+        let mut accuracy = Accuracy { inputs: self.samples.count(), ..Accuracy::default() };
+        for (i, float) in reference.outputs.iter().enumerate() {
+            let outputs = run_integers(&plan, &weights, self.samples, i, &mut maxima)?;
             accuracy.add(&plan, &outputs, float, &reference.largest);
             if tolerance.is_some_and(|t| accuracy.relative_error > t) {
                 break;
@@ -205,18 +231,19 @@ fn run_float(
 fn run_integers(
     plan: &Plan,
     weights: &Weights,
-    path: &Path,
+    samples: &Samples,
+    index: usize,
     maxima: &mut [u64],
 ) -> Result<Vec<Vec<i64>>, ModelError> {
-    let arrays = load_inputs(plan, std::slice::from_ref(&path.to_owned()))?;
-    let inputs = fixed_inputs(plan, &arrays)
-        .map_err(|source| ModelError::CalibrationInput { path: path.to_owned(), source: Box::new(source) })?;
+    let path = || samples.name(index);
+    let inputs = fixed_inputs(plan, &samples.load(plan, index)?)
+        .map_err(|source| ModelError::CalibrationInput { path: path(), source: Box::new(source) })?;
     let observe = |wire: usize, values: &[i64]| {
         let largest = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
         maxima[wire] = maxima[wire].max(largest);
     };
     cleartext::run_observed(plan, weights, &inputs, &mut Silent, observe)
-        .map_err(|source| ModelError::CalibrationRun { path: path.to_owned(), source: Box::new(source) })
+        .map_err(|source| ModelError::CalibrationRun { path: path(), source: Box::new(source) })
 }
 
 /// The plan in `ring`, if everything fits. The steps stay those of the ring it was lowered for; only ranges and widths

@@ -7,7 +7,7 @@ use privet_graph::{Graph, GraphError};
 use privet_plan::{Channels, Layout, Plan, Preprocess};
 use privet_ring::Ring;
 
-use super::calibrate::{Calibration, declare};
+use super::calibrate::{Calibration, Samples, declare};
 use super::declared::Declared;
 use super::options::{CompileOptions, DEFAULT_FRAC_BITS, Lowered};
 use super::{Model, ModelError, check_size};
@@ -64,7 +64,7 @@ impl<'a> Settings<'a> {
     /// Lowers the graph that came from `origin`, and narrows it where there is evidence.
     fn compile(&self, graph: &Graph, origin: &Path) -> Result<Model, ModelError> {
         let lower = |graph: &Graph, ring, frac_bits| self.lower(graph, origin, ring, frac_bits);
-        let model = if self.options.calibrate.is_empty() {
+        let model = if !self.options.is_calibrated() {
             let frac_bits = self.options.frac_bits.unwrap_or_else(|| default_frac_bits(self.ring));
             let ring = self.ring.unwrap_or(Ring::new(Ring::MAX_BITS)?);
             let Lowered { mut plan, weights, float } = lower(graph, ring, frac_bits)?;
@@ -77,7 +77,7 @@ impl<'a> Settings<'a> {
             let calibration = Calibration {
                 graph,
                 lowered: &lower,
-                files: &self.options.calibrate,
+                samples: &Samples { files: &self.options.calibrate, arrays: &self.options.samples },
                 declared: &self.declared,
                 margin: self.options.margin,
                 ring: self.ring,
@@ -125,7 +125,7 @@ fn check_options(options: &CompileOptions, ring: Option<Ring>) -> Result<(), Mod
             ));
         }
     }
-    if options.calibrate.is_empty() {
+    if !options.is_calibrated() {
         let given = [("--margin", options.margin.is_some()), ("--tolerance", options.tolerance.is_some())];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return refuse(format!("{option} is about calibration: give typical inputs with --calibrate"));

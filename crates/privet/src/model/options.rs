@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use ndarray::ArrayD;
 pub(super) use privet_graph::Compiled as Lowered;
 
 /// Fractional bits in a 64-bit ring without calibration, and the most that is chosen for a narrower one.
@@ -28,6 +29,8 @@ pub struct CompileOptions {
     pub frac_bits: Option<u32>,
     /// Typical inputs, each as [`super::load_inputs`] takes it; ranges follow from what the model does with them.
     pub calibrate: Vec<PathBuf>,
+    /// More typical inputs, as arrays in the order of the model's inputs.
+    pub samples: Vec<Vec<ArrayD<f32>>>,
     /// Head room over what calibration sees, at least 1. Default: [`MARGIN`].
     pub margin: Option<u32>,
     /// See [`DEFAULT_TOLERANCE`].
@@ -40,4 +43,11 @@ pub struct CompileOptions {
     pub labels: Option<PathBuf>,
     /// Shapes of inputs that the model leaves open: `1,3,224,224` for the only one, or `name=1,3,224,224`.
     pub input_shapes: Vec<String>,
+}
+
+impl CompileOptions {
+    /// Whether there are inputs to calibrate with.
+    pub fn is_calibrated(&self) -> bool {
+        !self.calibrate.is_empty() || !self.samples.is_empty()
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use privet_net::{Fingerprint, TlsChannel};
+use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_plan::Digest;
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::model::LoadedModel;
-use crate::session::{self, Meter};
+use crate::session::{self, Meter, Stopwatch};
 use crate::store::{self, Database, EpochId, Material, Purpose, Rollback};
 use crate::wire::{self, ClientHello, refusal};
 
@@ -56,19 +56,25 @@ pub fn offline(
     wire::check_count(options.count)?;
     let server = Server::new(&config, model, options, Phase::Offline, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
+    let stopwatch = Stopwatch::start();
     // Clients are served meanwhile: one that comes early waits for its answer, not for the connection.
     std::thread::scope(|scope| {
         let stocking = scope.spawn(|| {
             let outcome = server.stock_all();
-            if outcome.is_err() {
-                options.stop.store(true, Ordering::SeqCst);
+            match outcome {
+                Err(Error::Net(NetError::Stopped { .. })) if server.interrupted() => Ok(()),
+                Err(_) => {
+                    options.stop.store(true, Ordering::SeqCst);
+                    outcome
+                }
+                Ok(()) => outcome,
             }
-            outcome
         });
         let served =
             session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p));
         stocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(served)
     })?;
+    meter.worked(&stopwatch);
     Ok(meter.report(PartyRole::Server, Phase::Offline, observer))
 }
 
@@ -114,6 +120,8 @@ struct Server<'a> {
     /// Offline: whether dealer and server agree on the masks of the weights, so that clients may be told.
     masks_agreed: AtomicBool,
     served: AtomicU64,
+    /// As many as were asked for.
+    enough: AtomicBool,
     meter: &'a Meter,
     observer: &'a dyn Observer,
 }
@@ -144,6 +152,7 @@ impl<'a> Server<'a> {
             fetching: Mutex::new(()),
             masks_agreed: AtomicBool::new(phase == Phase::Online),
             served: AtomicU64::new(0),
+            enough: AtomicBool::new(false),
             meter,
             observer,
         })
@@ -162,6 +171,7 @@ impl<'a> Server<'a> {
     }
 
     fn session(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
+        let stopwatch = Stopwatch::start();
         match wire::greeted(channel)? {
             ClientHello::Offline { session } => self.prepare(channel, peer, session),
             ClientHello::Online { .. } if self.phase == Phase::Offline => {
@@ -170,7 +180,11 @@ impl<'a> Server<'a> {
             }
             ClientHello::Online { plan, epoch, session, offer, reveal_to } => {
                 self.check_online(channel, peer, plan, epoch, reveal_to)?;
-                self.answer(channel, peer, session, offer, reveal_to)
+                self.answer(channel, peer, session, offer, reveal_to)?;
+                self.meter.worked(&stopwatch);
+                self.meter.inference();
+                self.done();
+                Ok(())
             }
         }
     }
@@ -185,12 +199,18 @@ impl<'a> Server<'a> {
         wire::refuse(channel, refusal::ROLLBACK, &reason)
     }
 
+    /// Whether someone outside wants this server to stop before its work is done.
+    fn interrupted(&self) -> bool {
+        self.options.stop.load(Ordering::SeqCst) && !self.enough.load(Ordering::SeqCst)
+    }
+
     /// Counts a finished client or inference.
     fn done(&self) {
         let served = self.served.fetch_add(1, Ordering::SeqCst) + 1;
         let clients = self.config.peers(PartyRole::Client).count() as u64;
         let enough = self.options.sessions.or((self.phase == Phase::Offline).then_some(clients));
         if enough.is_some_and(|n| served >= n) {
+            self.enough.store(true, Ordering::SeqCst);
             self.options.stop.store(true, Ordering::SeqCst);
         }
     }

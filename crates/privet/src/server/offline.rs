@@ -29,7 +29,13 @@ impl Server<'_> {
             if missing()? == 0 {
                 continue;
             }
-            let alone = || Ok(());
+            // Nobody waits for an answer, but someone may want this server to stop, between two bundles.
+            let alone = || {
+                if self.interrupted() {
+                    return Err(NetError::Stopped { what: "preparing material".to_owned() }.into());
+                }
+                Ok(())
+            };
             let topped_up =
                 self.fetch(client, alone, |supply, preparation| supply.some(missing()?, preparation, alone));
             // The client may have come first; a dealer that was asked for so many bundles is gone by now.
@@ -70,7 +76,9 @@ impl Server<'_> {
         let known = self.mask(client)?;
         let plan = &self.model.plan;
         let dealer = self.options.dealer.as_deref();
-        let connect = |epoch| Supply::connect(self.config, dealer, Role::Server, client, plan, epoch);
+        let stopped = || self.interrupted();
+        let connect =
+            |epoch| Supply::connect(self.config, dealer, Role::Server, client, plan, epoch, &stopped);
         let (known, mut supply) = match connect(known.as_ref().map(|m| m.epoch)) {
             // A dealer that has lost its state: a new mask is always safe.
             Err(Error::Net(NetError::Refused { code: refusal::EPOCH, .. })) => (None, connect(None)?),
@@ -189,6 +197,7 @@ impl Server<'_> {
                 // Looked at again: another fetch may have brought some of them meanwhile.
                 if let Some(Wanted { fetch, burn }) = self.wanted(&material, purpose, ids)? {
                     material.discard(purpose, &burn)?;
+                    supply.forget(burn)?;
                     lost = supply.these(fetch, preparation, alive)?;
                 }
                 Ok(())

@@ -74,8 +74,6 @@ impl Server<'_> {
             let summary = crate::postprocess::summary(&self.model.plan, &outputs);
             message(self.observer, format!("{}: {summary}", peer.name));
         }
-        self.meter.inference();
-        self.done();
         Ok(())
     }
 

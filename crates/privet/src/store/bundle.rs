@@ -17,6 +17,7 @@ use privet_protocols::ProtocolError;
 use privet_protocols::masked::{Bundle, Role, Schedule, Sink, Source};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
 
 use super::Purpose;
 use crate::error::StoreError;
@@ -98,7 +99,8 @@ fn file_len(header: usize, schedule: &Schedule, role: Role) -> u64 {
 /// Writes a bundle under a temporary name; [`BundleWriter::finish`] makes it durable and gives it its own.
 pub(crate) struct BundleWriter {
     path: PathBuf,
-    partial: PathBuf,
+    /// Removed if the bundle is not finished: on a full disk, others need the room.
+    partial: TempPath,
     out: BufWriter<File>,
     written: u64,
 }
@@ -110,16 +112,17 @@ impl BundleWriter {
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
         let mut out = BufWriter::with_capacity(1 << 20, file.map_err(StoreError::io(&partial))?);
+        let partial = TempPath::try_from_path(&partial).map_err(StoreError::io(&partial))?;
         let bytes = header.encode();
-        out.write_all(&bytes).map_err(StoreError::io(&partial))?;
+        out.write_all(&bytes).map_err(StoreError::io(&*partial))?;
         Ok(Self { path: path.to_owned(), partial, out, written: bytes.len() as u64 })
     }
 
     /// Returns the size of the file.
     pub(crate) fn finish(self) -> Result<u64, StoreError> {
-        let file = self.out.into_inner().map_err(|e| StoreError::io(&self.partial)(e.into_error()))?;
-        file.sync_all().map_err(StoreError::io(&self.partial))?;
-        std::fs::rename(&self.partial, &self.path).map_err(StoreError::io(&self.path))?;
+        let file = self.out.into_inner().map_err(|e| StoreError::io(&*self.partial)(e.into_error()))?;
+        file.sync_all().map_err(StoreError::io(&*self.partial))?;
+        self.partial.persist(&self.path).map_err(|e| StoreError::io(&self.path)(e.error))?;
         super::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(self.written)
     }
@@ -133,7 +136,10 @@ impl Sink for BundleWriter {
             self.out.write_all(&bytes)?;
             self.out.write_all(&crc32fast::hash(&bytes).to_le_bytes())
         };
-        write().map_err(ProtocolError::Material)?;
+        write().map_err(|e| {
+            let named = StoreError::io(&*self.partial)(io::Error::from(e.kind()));
+            ProtocolError::Material(io::Error::new(e.kind(), named.to_string()))
+        })?;
         self.written += bytes.len() as u64 + CHUNK_OVERHEAD;
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Database {
                         "another privet process of this party is using this state; wait for it or stop it";
                     return Err(StoreError::Database { path: path.to_owned(), problem: problem.to_owned() });
                 }
-                Err(e) => return Err(StoreError::Database { path: path.to_owned(), problem: e.to_string() }),
+                Err(e) => return Err(failure(path, e.into())),
             }
         };
         restrict(path)?;
@@ -60,8 +60,15 @@ impl Database {
         Ok(database)
     }
 
-    fn fail(&self, error: impl std::fmt::Display) -> StoreError {
-        StoreError::Database { path: self.path.clone(), problem: error.to_string() }
+    fn fail(&self, error: impl Into<redb::Error>) -> StoreError {
+        failure(&self.path, error.into())
+    }
+
+    fn malformed(&self, error: postcard::Error) -> StoreError {
+        StoreError::Database {
+            path: self.path.clone(),
+            problem: format!("a record does not decode: {error}"),
+        }
     }
 
     /// The record of `key`, if there is one.
@@ -72,7 +79,7 @@ impl Database {
             other => other.map_err(|e| self.fail(e))?,
         };
         let record = table.get(key).map_err(|e| self.fail(e))?;
-        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.fail(e))).transpose()
+        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.malformed(e))).transpose()
     }
 
     /// Stores a record; durable when this returns.
@@ -106,7 +113,7 @@ impl Database {
         let rows = table.iter().map_err(|e| self.fail(e))?;
         rows.map(|row| {
             let (key, value) = row.map_err(|e| self.fail(e))?;
-            let value = postcard::from_bytes(value.value()).map_err(|e| self.fail(e))?;
+            let value = postcard::from_bytes(value.value()).map_err(|e| self.malformed(e))?;
             Ok((key.value().to_vec(), value))
         })
         .collect()
@@ -131,12 +138,12 @@ impl Transaction<'_> {
     pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, StoreError> {
         let table = self.table(table)?;
         let record = table.get(key).map_err(|e| self.database.fail(e))?;
-        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.database.fail(e))).transpose()
+        record.map(|r| postcard::from_bytes(r.value()).map_err(|e| self.database.malformed(e))).transpose()
     }
 
     /// Stores a record.
     pub(crate) fn put<V: Serialize>(&self, table: &str, key: &[u8], value: &V) -> Result<(), StoreError> {
-        let bytes = postcard::to_stdvec(value).map_err(|e| self.database.fail(e))?;
+        let bytes = postcard::to_stdvec(value).map_err(|e| self.database.malformed(e))?;
         self.table(table)?.insert(key, bytes.as_slice()).map_err(|e| self.database.fail(e))?;
         Ok(())
     }
@@ -146,6 +153,20 @@ impl Transaction<'_> {
         let mut table = self.table(table)?;
         let removed = table.remove(key).map_err(|e| self.database.fail(e))?.is_some();
         Ok(removed)
+    }
+}
+
+/// What an error of the database means.
+fn failure(path: &Path, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(e) => StoreError::io(path)(e),
+        // After a failed write it takes no more, because it cannot know what is on disk, until it has been opened again.
+        redb::Error::PreviousIo => {
+            let problem =
+                "an earlier write failed; mend that and start this party again: what is stored stays usable";
+            StoreError::Database { path: path.to_owned(), problem: problem.to_owned() }
+        }
+        other => StoreError::Database { path: path.to_owned(), problem: other.to_string() },
     }
 }
 
@@ -168,7 +189,9 @@ mod tests {
             database.put("t", b"k", &7u64).unwrap();
             let raise = |t: &Transaction| t.put("t", b"k", &(t.get::<u64>("t", b"k")?.unwrap() + 1));
             database.transact(raise).unwrap();
-            let failing = |t: &Transaction| raise(t).and_then(|()| Err::<(), _>(database.fail("no")));
+            let failing = |t: &Transaction| {
+                raise(t).and_then(|()| Err::<(), _>(database.fail(redb::Error::PreviousIo)))
+            };
             assert!(database.transact(failing).is_err(), "and nothing has changed");
         }
         let database = Database::open(&path).unwrap();

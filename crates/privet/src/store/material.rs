@@ -45,12 +45,6 @@ pub(crate) struct Purpose {
     pub(crate) epoch: EpochId,
 }
 
-impl Record {
-    fn serves(&self, purpose: &Purpose) -> bool {
-        (self.peer, self.plan, self.epoch) == (purpose.peer, purpose.plan, purpose.epoch)
-    }
-}
-
 /// One-time material of one party.
 pub(crate) struct Material<'a> {
     database: &'a Database,
@@ -106,14 +100,19 @@ impl<'a> Material<'a> {
 
     /// Unused bundles for a purpose, oldest first.
     pub(crate) fn ready(&self, purpose: &Purpose) -> Result<Vec<BundleId>, StoreError> {
-        let mut found: Vec<(u64, BundleId)> = Vec::new();
+        let all = self.all_ready()?.into_iter();
+        Ok(all.filter(|(_, found)| found == purpose).map(|(id, _)| id).collect())
+    }
+
+    /// All unused bundles and what each is for, oldest first.
+    pub(crate) fn all_ready(&self) -> Result<Vec<(BundleId, Purpose)>, StoreError> {
+        let mut found = Vec::new();
         for (key, record) in self.database.all::<Record>(READY)? {
-            if record.serves(purpose) {
-                found.push((record.number, self.id(key)?));
-            }
+            let Record { peer, plan, epoch, number } = record;
+            found.push((number, self.id(key)?, Purpose { peer, plan, epoch }));
         }
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, id)| id).collect())
+        found.sort_unstable_by_key(|(number, id, _)| (*number, *id));
+        Ok(found.into_iter().map(|(_, id, purpose)| (id, purpose)).collect())
     }
 
     fn id(&self, key: Vec<u8>) -> Result<BundleId, StoreError> {
@@ -168,15 +167,17 @@ impl<'a> Material<'a> {
                 Err(StoreError::Bundle { path: self.path(id), problem: problem() })
             }
         });
+        // The open file stays readable. The name goes first: whatever happens between here and the record, no process and no
+        // backup finds the bundle again, and opening the material sweeps up the record.
+        if reader.is_ok() {
+            std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
+            sync_dir(&self.dir)?;
+        }
         self.database.transact(|t| {
             self.mark_burnt(t, id)?;
             if reader.is_ok() { also(t) } else { Ok(()) }
         })?;
-        let reader = reader?;
-        // The open file stays readable; the name goes at once so that a backup cannot pick it up.
-        std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
-        sync_dir(&self.dir)?;
-        Ok(reader)
+        reader
     }
 
     fn mark_burnt(&self, t: &Transaction, id: BundleId) -> Result<(), StoreError> {
@@ -204,9 +205,8 @@ impl<'a> Material<'a> {
     /// Burns every unused bundle shared with `purpose.peer` that is for another plan or epoch. Returns how many.
     pub(crate) fn burn_others(&self, purpose: &Purpose) -> Result<usize, StoreError> {
         let mut count = 0;
-        for (key, record) in self.database.all::<Record>(READY)? {
-            if record.peer == purpose.peer && !record.serves(purpose) {
-                let id = self.id(key)?;
+        for (id, found) in self.all_ready()? {
+            if found.peer == purpose.peer && found != *purpose {
                 self.drop_unused(id)?;
                 count += 1;
             }

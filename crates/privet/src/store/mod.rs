@@ -26,6 +26,12 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
     files::private_dir(path).map_err(StoreError::io(path))
 }
 
+/// [`private_dir`], cleared of what a crash has left half written.
+pub(crate) fn swept_dir(path: &Path) -> Result<(), StoreError> {
+    private_dir(path)?;
+    files::sweep(path).map_err(StoreError::io(path))
+}
+
 /// Writes a file that only its owner can read, durably and atomically.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     files::write(path, bytes, files::PRIVATE).map_err(StoreError::io(path))

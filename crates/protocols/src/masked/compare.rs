@@ -67,20 +67,18 @@ impl Gate {
         }
     }
 
-    /// Rounds, bytes each party opens, and bytes dealt, for `elements` elements.
+    /// What is opened, and bytes dealt, for `elements` elements.
     pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
         if let Some(sign) = self.plain_relu() {
             return sign.cost(ring, elements, elements);
         }
         let (tree, bits) = (self.tree(), ring.bits());
-        let opened: usize = tree.opened().iter().sum::<usize>() + self.last_opened(&tree);
         let (planes, wide, narrow) = match self {
             Gate::Trunc { .. } => (tree.dealt(), 2, 1),
             Gate::Relu { .. } => (tree.dealt() + 1, 5, 2),
         };
         GateCost {
-            rounds: tree.rounds() + 1,
-            opened: opened * plane_bytes(elements),
+            openings: tree.openings(self.last_opened(&tree), elements),
             dealt: planes * plane_bytes(elements)
                 + wide * packed_len(bits, elements)
                 + narrow * packed_len(self.shift(), elements),

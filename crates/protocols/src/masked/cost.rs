@@ -1,8 +1,60 @@
 //! What instructions cost; declared next to the code of every gate, checked against what is measured.
 
+use privet_ring::planes::plane_bytes;
+use privet_ring::{Ring, packed_len};
 use serde::Serialize;
 
-use super::Role;
+use super::{RevealTo, Role};
+
+/// What the frames of one online round carry: one frame to each party that is named in `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Opening {
+    /// What is told.
+    pub what: Content,
+    /// Number of values.
+    pub elements: usize,
+    /// Bits of each value.
+    pub bits: u32,
+    /// Who receives.
+    pub to: RevealTo,
+}
+
+/// What a party learns when it adds up what it sent and what it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Bits under fresh masks, as planes.
+    MaskedBits,
+    /// Ring elements under fresh masks.
+    MaskedElements,
+    /// An output.
+    Value,
+}
+
+impl Opening {
+    /// Planes of masked bits, to both.
+    pub(super) fn planes(count: usize, elements: usize) -> Self {
+        Self { what: Content::MaskedBits, elements, bits: count as u32, to: RevealTo::Both }
+    }
+
+    /// Masked ring elements.
+    pub(super) fn masked(ring: Ring, elements: usize, to: RevealTo) -> Self {
+        Self { what: Content::MaskedElements, elements, bits: ring.bits(), to }
+    }
+
+    /// An output.
+    pub(super) fn value(ring: Ring, elements: usize, to: RevealTo) -> Self {
+        Self { what: Content::Value, elements, bits: ring.bits(), to }
+    }
+
+    /// Payload bytes of one frame.
+    pub fn bytes(&self) -> usize {
+        match self.what {
+            Content::MaskedBits => self.bits as usize * plane_bytes(self.elements),
+            Content::MaskedElements | Content::Value => packed_len(self.bits, self.elements),
+        }
+    }
+}
 
 /// Declared cost of one instruction: payload bytes, without frame headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -55,20 +107,29 @@ impl Cost {
     }
 }
 
-/// Cost of a gate whose openings go both ways alike and whose material goes to the server alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What an instruction opens, in order, and what is dealt for it to the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GateCost {
-    pub(super) rounds: u64,
-    pub(super) opened: usize,
+    pub(super) openings: Vec<Opening>,
     pub(super) dealt: usize,
 }
 
-impl From<GateCost> for Cost {
-    fn from(gate: GateCost) -> Self {
+impl GateCost {
+    /// Of an instruction that opens once and needs no material.
+    pub(super) fn opening(opening: Opening) -> Self {
+        Self { openings: vec![opening], dealt: 0 }
+    }
+}
+
+impl From<&GateCost> for Cost {
+    fn from(gate: &GateCost) -> Self {
+        let sends = |receiver: Role| {
+            gate.openings.iter().filter(|o| o.to.includes(receiver)).map(Opening::bytes).sum::<usize>()
+        };
         Self {
-            rounds: gate.rounds,
-            server_sends: gate.opened,
-            client_sends: gate.opened,
+            rounds: gate.openings.len() as u64,
+            server_sends: sends(Role::Client),
+            client_sends: sends(Role::Server),
             dealt: gate.dealt,
             server_stores: gate.dealt,
             client_stores: 0,

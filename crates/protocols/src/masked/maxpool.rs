@@ -6,8 +6,9 @@
 use privet_plan::Window;
 use privet_ring::Ring;
 
+use super::RevealTo;
 use super::compare::Gate;
-use super::cost::GateCost;
+use super::cost::{GateCost, Opening};
 use super::gate::{Dealing, Party};
 use crate::ProtocolError;
 
@@ -67,15 +68,16 @@ impl Tournament {
         self.levels.iter().rposition(|l| !l.pairs.is_empty())
     }
 
-    /// Rounds, bytes each party opens, and bytes dealt.
+    /// What is opened, and bytes dealt.
     pub(super) fn cost(&self, width: u32, ring: Ring, channels: usize) -> GateCost {
         let mut total = GateCost::default();
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
             let gate = Gate::Relu { shift: 0, width }.cost(ring, n);
-            let reopened = u64::from(Some(k) != self.last());
-            total.rounds += gate.rounds + reopened;
-            total.opened += gate.opened + reopened as usize * ring.packed_len(n);
+            total.openings.extend(gate.openings);
+            if Some(k) != self.last() {
+                total.openings.push(Opening::masked(ring, n, RevealTo::Both));
+            }
             total.dealt += gate.dealt;
         }
         total

@@ -38,7 +38,7 @@ use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
 pub use bundle::Bundle;
-pub use cost::Cost;
+pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
 pub use online::{Online, online};
 pub use prepare::prepare;

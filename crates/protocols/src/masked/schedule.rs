@@ -12,7 +12,7 @@ use privet_plan::{Op, Plan, WireId};
 
 use super::RevealTo;
 use super::compare::Gate;
-use super::cost::Cost;
+use super::cost::{Cost, GateCost, Opening};
 use super::maxpool::Tournament;
 use super::sign::Sign;
 use super::table::Table;
@@ -61,8 +61,7 @@ impl Schedule {
                 }
             }
             if !shared.is_empty() {
-                let cost = open_cost(plan, &shared);
-                instructions.push((Instruction::Open(shared), cost));
+                instructions.push(Instruction::Open(shared));
             }
             let all_masked = step.inputs.iter().all(|w| forms[w.index()] == Form::Masked);
             forms.push(match &step.op {
@@ -70,24 +69,19 @@ impl Schedule {
                 op if linear::is_public_linear(op) && all_masked => Form::Masked,
                 _ => Form::Shared,
             });
-            instructions.push((Instruction::Step(i), step_cost(plan, i)));
+            instructions.push(Instruction::Step(i));
             if early[i] && forms[i] == Form::Shared {
                 let wire = WireId(i as u32);
-                instructions.push((Instruction::Open(vec![wire]), open_cost(plan, &[wire])));
+                instructions.push(Instruction::Open(vec![wire]));
                 forms[i] = Form::Masked;
             }
         }
-        for (i, output) in plan.outputs.iter().enumerate() {
-            let bytes = plan.ring.packed_len(plan.len(output.wire));
-            let cost = Cost {
-                rounds: 1,
-                server_sends: if reveal_to == RevealTo::Server { 0 } else { bytes },
-                client_sends: if reveal_to == RevealTo::Client { 0 } else { bytes },
-                ..Cost::default()
-            };
-            instructions.push((Instruction::Reveal(i), cost));
-        }
-        Self { instructions, reveal_to }
+        instructions.extend((0..plan.outputs.len()).map(Instruction::Reveal));
+        let with_cost = |i: Instruction| {
+            let cost = cost(plan, &i, reveal_to);
+            (i, cost)
+        };
+        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to }
     }
 
     /// Sum over all instructions.
@@ -95,6 +89,11 @@ impl Schedule {
         let mut total = Cost::default();
         self.instructions.iter().for_each(|(_, cost)| total += *cost);
         total
+    }
+
+    /// All that the parties send online, frame by frame: the openings of the instruction of this index, in order.
+    pub fn openings(&self, plan: &Plan, index: usize) -> Vec<Opening> {
+        opened(plan, &self.instructions[index].0, self.reveal_to).openings
     }
 
     /// Name of an instruction, for people.
@@ -151,31 +150,46 @@ pub fn masked_operands(op: &Op) -> usize {
     }
 }
 
-fn open_cost(plan: &Plan, wires: &[WireId]) -> Cost {
-    let bytes = plan.ring.packed_len(wires.iter().map(|&w| plan.len(w)).sum());
-    Cost { rounds: 1, server_sends: bytes, client_sends: bytes, ..Cost::default() }
+fn cost(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo) -> Cost {
+    match instruction {
+        Instruction::Step(i) if linear::factor(&plan.steps[*i].op).is_some() => {
+            let bytes = plan.ring.packed_len(plan.len(WireId(*i as u32)));
+            Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() }
+        }
+        _ => (&opened(plan, instruction, reveal_to)).into(),
+    }
 }
 
-fn step_cost(plan: &Plan, index: usize) -> Cost {
+/// What an instruction opens, and what is dealt for it unless it is a product with a private tensor.
+fn opened(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo) -> GateCost {
+    let ring = plan.ring;
+    let index = match instruction {
+        Instruction::Step(index) => *index,
+        Instruction::Open(wires) => {
+            let elements = wires.iter().map(|&w| plan.len(w)).sum();
+            return GateCost::opening(Opening::masked(ring, elements, RevealTo::Both));
+        }
+        Instruction::Reveal(i) => {
+            return GateCost::opening(Opening::value(ring, plan.len(plan.outputs[*i].wire), reveal_to));
+        }
+    };
     let step = &plan.steps[index];
     let elements = step.shape.iter().product();
-    let bytes = plan.ring.packed_len(elements);
-    if linear::factor(&step.op).is_some() {
-        return Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() };
-    }
     match &step.op {
-        Op::Input { .. } => Cost { rounds: 1, client_sends: bytes, ..Cost::default() },
-        Op::Multiply | Op::BatchMatMul => Cost { dealt: bytes, server_stores: bytes, ..Cost::default() },
-        Op::NonNegative { width } => Sign { width: u32::from(*width) }.cost(plan.ring, elements, 0).into(),
-        Op::Select { width } => {
-            Sign { width: u32::from(*width) }.cost(plan.ring, plan.len(step.inputs[0]), elements).into()
+        Op::Input { .. } => GateCost::opening(Opening::masked(ring, elements, RevealTo::Server)),
+        Op::Multiply | Op::BatchMatMul => {
+            GateCost { dealt: ring.packed_len(elements), ..GateCost::default() }
         }
-        Op::Table { entries } => Table { entries }.cost(plan.ring, elements).into(),
+        Op::NonNegative { width } => Sign { width: u32::from(*width) }.cost(ring, elements, 0),
+        Op::Select { width } => {
+            Sign { width: u32::from(*width) }.cost(ring, plan.len(step.inputs[0]), elements)
+        }
+        Op::Table { entries } => Table { entries }.cost(ring, elements),
         Op::MaxPool { width, .. } => {
             let channels = step.shape[0] * step.shape[1];
-            tournament(plan, index).cost(u32::from(*width), plan.ring, channels).into()
+            tournament(plan, index).cost(u32::from(*width), ring, channels)
         }
-        op => gate(op).map_or(Cost::default(), |g| g.cost(plan.ring, elements).into()),
+        op => gate(op).map_or_else(GateCost::default, |g| g.cost(ring, elements)),
     }
 }
 

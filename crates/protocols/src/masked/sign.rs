@@ -33,12 +33,11 @@ impl Sign {
         Tree::new(self.width - 1, None)
     }
 
-    /// Rounds, bytes each party opens, and bytes dealt, for the signs of `elements` elements and `chosen` values.
+    /// What is opened, and bytes dealt, for the signs of `elements` elements and `chosen` values.
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
         let tree = self.tree();
         GateCost {
-            rounds: tree.rounds() + 1,
-            opened: (tree.opened().iter().sum::<usize>() + 1) * plane_bytes(elements),
+            openings: tree.openings(1, elements),
             dealt: (tree.dealt() + 1) * plane_bytes(elements)
                 + packed_len(ring.bits(), elements)
                 + packed_len(ring.bits(), chosen),

@@ -7,7 +7,7 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::Role;
 use super::compare::Gate;
-use super::cost::GateCost;
+use super::cost::{Cost, GateCost};
 use super::gate::{Dealing, Party};
 use super::sign::{Masked, Sign};
 use super::table::Table;
@@ -51,9 +51,10 @@ fn run(
         (run(Role::Server, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
     });
     let traffic = privet_net::Channel::traffic(&a);
+    let declared = Cost::from(&cost);
     let headers = traffic.frames_sent * privet_net::HEADER_BYTES as u64;
-    assert_eq!(traffic.bytes_sent - headers, cost.opened as u64, "declared bytes");
-    assert_eq!(traffic.rounds, cost.rounds, "declared rounds");
+    assert_eq!(traffic.bytes_sent - headers, declared.server_sends as u64, "declared bytes");
+    assert_eq!(traffic.rounds, declared.rounds, "declared rounds");
     y_server.iter().zip(&y_client).map(|(s, c)| ring.to_signed(s.wrapping_add(*c))).collect()
 }
 

@@ -9,10 +9,11 @@
 //! is either an opened inner value already or one more bit at the root.
 //!
 //! Reference: PROTOCOLS.md of the design, section 2 (MSB); the prefix adder is Kogge and Stone's, radix 4. Bits opened,
-//! dealt and rounds are counted by [`Tree::opened`], [`Tree::dealt`] and [`Tree::rounds`] and tested against the paper counts.
+//! dealt and rounds are counted by [`Tree::opened`] and [`Tree::dealt`] and tested against the paper counts.
 
 use privet_ring::planes::words;
 
+use super::cost::Opening;
 use super::gate::{Dealing, Party};
 use crate::ProtocolError;
 
@@ -97,9 +98,9 @@ impl Tree {
         self.side == 1 && !self.is_leaf()
     }
 
-    /// Rounds of openings before the root's own bits: one a level.
-    pub(super) fn rounds(&self) -> u64 {
-        if self.is_leaf() { 0 } else { 1 + self.levels.len() as u64 }
+    /// What is opened, root's own bits included: `last` planes in the last round.
+    pub(super) fn openings(&self, last: usize, elements: usize) -> Vec<Opening> {
+        self.opened().into_iter().chain([last]).map(|count| Opening::planes(count, elements)).collect()
     }
 
     /// Bits per element that each party opens, root's own bits not counted; one entry a round.
@@ -393,7 +394,7 @@ mod tests {
         for (m, opened, rounds, dealt) in [(16, 16, 2, 68), (32, 38, 3, 151), (64, 78, 3, 329)] {
             let tree = Tree::new(m - 1, None);
             assert_eq!(2 * (tree.opened().iter().sum::<usize>() + 1), opened, "m={m}");
-            assert_eq!(tree.rounds() + 1, rounds, "m={m}");
+            assert_eq!(tree.opened().len() + 1, rounds, "m={m}");
             assert_eq!(tree.dealt() + 1, dealt, "m={m}");
         }
     }
@@ -404,7 +405,7 @@ mod tests {
             let plain = Tree::new(bits, None);
             for split in 1..=bits {
                 let tree = Tree::new(bits, Some(split));
-                assert!(tree.rounds() < 3, "{bits} split at {split}");
+                assert!(tree.opened().len() < 3, "{bits} split at {split}");
                 let extra = tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened());
                 assert!(
                     extra <= plain.opened().iter().sum::<usize>() + 6,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
+pub mod samples;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -97,7 +99,7 @@ pub fn window(kernel: &[u32], stride: &[u32], dilation: &[u32], begin: &[u32], e
 }
 
 /// Chunks by instruction.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Chunks(pub BTreeMap<usize, Vec<u8>>);
 
 impl Source for Chunks {
@@ -108,22 +110,55 @@ impl Source for Chunks {
     }
 }
 
-/// Both halves of a bundle, dealt and prepared.
-pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Bundle<Chunks>, Bundle<Chunks>) {
-    let [server, client, weight_seed] = std::array::from_fn(|_| Seed::random().unwrap());
-    let mut dealt = Chunks::default();
+/// What the dealer makes for one inference, and the weights under their mask.
+pub struct Dealt {
+    pub server: Seed,
+    pub client: Seed,
+    /// What the server is sent.
+    pub chunks: Chunks,
+    /// What the client is sent.
+    pub masked_weights: Vec<u8>,
+}
+
+/// One bundle with fresh seeds, and a fresh mask of the weights.
+pub fn deal(plan: &Plan, weights: &Weights, schedule: &Schedule) -> Dealt {
+    deal_with(plan, weights, schedule, std::array::from_fn(|_| Seed::random().unwrap()))
+}
+
+/// One bundle, and the weights under their mask, from the seeds of server, client and that mask.
+pub fn deal_with(
+    plan: &Plan,
+    weights: &Weights,
+    schedule: &Schedule,
+    [server, client, weight_seed]: [Seed; 3],
+) -> Dealt {
+    let mut chunks = Chunks::default();
     let mut sink = |k: usize, bytes: Vec<u8>| {
         assert_eq!(bytes.len(), schedule.instructions[k].1.dealt, "dealt bytes of instruction {k}");
         assert!(!bytes.is_empty(), "instruction {k} needs nothing, so nothing may be sent");
-        dealt.0.insert(k, bytes);
+        chunks.0.insert(k, bytes);
         Ok(())
     };
     masked::deal(plan, schedule, &server, &client, &weight_seed, &mut sink, &mut Silent).unwrap();
     let m_w = masked::mask_weights(plan, weights, &weight_seed);
-    let packed = masked::pack_masked_weights(plan, &m_w);
-    let received = masked::unpack_masked_weights(plan, &packed).unwrap();
-    let server = prepare(plan, schedule, Role::Server, server, &m_w, Some(weights), dealt);
-    let client = prepare(plan, schedule, Role::Client, client, &received, None, Chunks::default());
+    Dealt { server, client, chunks, masked_weights: masked::pack_masked_weights(plan, &m_w) }
+}
+
+/// Both halves of a bundle, dealt and prepared.
+pub fn offline(plan: &Plan, weights: &Weights, schedule: &Schedule) -> (Bundle<Chunks>, Bundle<Chunks>) {
+    prepared(plan, weights, schedule, deal(plan, weights, schedule))
+}
+
+/// Both halves of what was dealt.
+pub fn prepared(
+    plan: &Plan,
+    weights: &Weights,
+    schedule: &Schedule,
+    dealt: Dealt,
+) -> (Bundle<Chunks>, Bundle<Chunks>) {
+    let m_w = masked::unpack_masked_weights(plan, &dealt.masked_weights).unwrap();
+    let server = prepare(plan, schedule, Role::Server, dealt.server, &m_w, Some(weights), dealt.chunks);
+    let client = prepare(plan, schedule, Role::Client, dealt.client, &m_w, None, Chunks::default());
     (server, client)
 }
 

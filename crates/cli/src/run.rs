@@ -1,22 +1,22 @@
 //! `privet run`: all parties on this machine, each a process with only its own files.
 
-mod child;
-mod parties;
-mod watch;
-
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use privet::model::{self, Model};
-use privet::{Event, output, reference};
+use anyhow::Context;
+use privet::model::{self, Model, NamedFile};
+use privet::{Event, Plan, Report, output, reference};
 
 use crate::args::{Engine, RunArgs};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
+use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
 use crate::show::{accuracy_line, answer, print, table};
-use watch::Watch;
+use crate::watch::Watch;
 
 /// What an engine gives.
 struct Outcome {
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (outcome, matches_cleartext) = match args.engine {
         Engine::Cleartext => (reference, true),
         Engine::TwoParty => {
-            let outcome = parties::run(&model, &args.input, &watch, &terminal)?;
+            let outcome = two_party(&model, &args.input, &watch, &terminal)?;
             let matches = outcome.revealed == reference.revealed;
             (outcome, matches)
         }
@@ -91,6 +91,40 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         Code::Mismatch,
         "the private result differs from the cleartext result: this is a bug, please report it with the model",
     ))
+}
+
+/// The masked engine, in processes of its parties.
+fn two_party(
+    model: &Model,
+    inputs: &[PathBuf],
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Outcome> {
+    let inputs = inputs.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parties = Parties::new(model, watch, terminal)?;
+    let offline = parties.offline(1)?;
+    let (mut outputs, online) = parties.online(&[inputs])?;
+    parties.close()?;
+    let find = |processes: &[Process], party| -> Option<Report> {
+        processes.iter().find(|p| p.party == party).map(|p| p.report.clone())
+    };
+    let row = |party: &'static str| Row {
+        role: party.to_owned(),
+        offline: find(&offline, party),
+        online: find(&online, party),
+    };
+    let revealed = outputs.pop().context("the client gave no outputs")?;
+    Ok(Outcome { revealed, rows: [DEALER, SERVER, CLIENT].map(row).into() })
+}
+
+/// `[NAME=]FILE` with an absolute path, because the client works in its own directory.
+fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
+    let NamedFile { name, file } = NamedFile::parse(plan, input);
+    let prefix = name.map_or_else(String::new, |name| format!("{name}="));
+    let file = std::path::absolute(&file).with_context(|| format!("no path for {}", file.display()))?;
+    let mut whole = OsString::from(prefix);
+    whole.push(file);
+    Ok(whole)
 }
 
 /// The cleartext engine, in this process.

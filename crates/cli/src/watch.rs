@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Watches deadline and signals. While the caller waits for children it asks [`Watch::check`]; while it computes,
 /// without children or temporary files, the process simply ends.
 #[derive(Clone)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     started: Instant,
     limit: Duration,
     stop: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(limit: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn start(limit: Duration) -> anyhow::Result<Self> {
         let (stop, computing) = (signals::abort_flag()?, Arc::new(AtomicBool::new(false)));
         let watch = Self { started: Instant::now(), limit, stop, computing };
         let own = watch.clone();
@@ -41,7 +41,7 @@ impl Watch {
     }
 
     /// An error once the deadline has passed or the user wants to stop.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         if self.stop.load(Ordering::SeqCst) {
             return Err(Failure::error(Code::Interrupted, "interrupted"));
         }
@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// Runs `work`, which cannot look at the clock itself.
-    pub(super) fn computing<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn computing<T>(&self, work: impl FnOnce() -> T) -> T {
         self.computing.store(true, Ordering::SeqCst);
         let result = work();
         self.computing.store(false, Ordering::SeqCst);

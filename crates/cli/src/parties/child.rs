@@ -8,23 +8,38 @@ use std::path::Path;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use privet::Event;
+use privet::{Event, resources};
 
 /// Lines of a child's stderr that are kept.
 const TAIL_LINES: usize = 20;
 /// Longest line that is read from a child.
 const MAX_LINE: u64 = 64 << 10;
 
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    /// From its start.
+    pub(super) seconds: f64,
+    /// Of the whole process.
+    pub(super) cpu_seconds: f64,
+}
+
 /// A running or finished child. Dropping it kills and reaps it.
 pub(super) struct Child {
     pub(super) name: &'static str,
+    /// Seconds from its start until it listened, if it does.
+    pub(super) listening: Option<f64>,
+    spawned: Instant,
     process: Process,
-    /// Copies events; ends when the child closes its stdout.
-    events: Option<JoinHandle<()>>,
+    end: Option<Ended>,
+    /// Copies events; says when the child closed its stdout.
+    events: Option<JoinHandle<Instant>>,
     /// Collects the last lines of stderr.
     tail: Option<JoinHandle<Vec<String>>>,
 }
@@ -43,22 +58,33 @@ impl Child {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C reaches this process only, which then ends its children.
         command.process_group(0);
+        let spawned = Instant::now();
         let mut process = command.spawn().with_context(|| format!("cannot start the {name}"))?;
         let stdout = process.stdout.take().map(|out| thread::spawn(move || copy_events(name, out, &events)));
         let tail = process.stderr.take().map(|err| thread::spawn(move || last_lines(err)));
-        Ok(Self { name, process, events: stdout, tail })
+        Ok(Self { name, listening: None, spawned, process, end: None, events: stdout, tail })
     }
 
-    /// The exit status, if the child is done and all its events are delivered.
-    pub(super) fn finished(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        let status = self.process.try_wait().with_context(|| format!("cannot wait for the {}", self.name))?;
-        if status.is_some()
-            && let Some(events) = self.events.take()
-        {
-            // The pipe is closed: this does not block.
-            let _ = events.join();
+    /// Notes that it listens.
+    pub(super) fn listens(&mut self) {
+        self.listening = Some(self.spawned.elapsed().as_secs_f64());
+    }
+
+    /// How it ended, if it is done and all its events are delivered.
+    pub(super) fn ended(&mut self) -> anyhow::Result<Option<Ended>> {
+        if self.end.is_some() {
+            return Ok(self.end);
         }
-        Ok(status)
+        let others = resources::children_cpu_seconds();
+        let status = self.process.try_wait().with_context(|| format!("cannot wait for the {}", self.name))?;
+        let Some(status) = status else { return Ok(None) };
+        // The system counts a child once it has been waited for.
+        let cpu_seconds = resources::children_cpu_seconds() - others;
+        // The pipe is closed: this does not block.
+        let closed = self.events.take().and_then(|events| events.join().ok()).unwrap_or_else(Instant::now);
+        let seconds = closed.duration_since(self.spawned).as_secs_f64();
+        self.end = Some(Ended { status, seconds, cpu_seconds });
+        Ok(self.end)
     }
 
     /// Asks the child to finish what is under way and exit.
@@ -81,14 +107,16 @@ impl Drop for Child {
     }
 }
 
-fn copy_events(name: &'static str, stdout: impl Read, events: &Sender<(&'static str, Event)>) {
+/// Returns when the stream ended.
+fn copy_events(name: &'static str, stdout: impl Read, events: &Sender<(&'static str, Event)>) -> Instant {
     for line in lines(stdout) {
         if let Ok(event) = serde_json::from_str(&line)
             && events.send((name, event)).is_err()
         {
-            return;
+            break;
         }
     }
+    Instant::now()
 }
 
 fn last_lines(stderr: impl Read) -> Vec<String> {

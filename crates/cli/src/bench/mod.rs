@@ -1,0 +1,79 @@
+//! `privet bench`: the one command for all benchmarks. What each field means is in docs/benchmarks.md.
+
+mod inference;
+mod peers;
+mod row;
+mod table;
+
+use std::time::Duration;
+
+use privet::bench::{self, Subject};
+
+use crate::args::{BenchArgs, Experiment};
+use crate::exit::{Code, Failure};
+use crate::show::observe::Terminal;
+use crate::show::print;
+use crate::watch::Watch;
+use row::Row;
+
+/// What `all` stands for.
+const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50"];
+
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    if args.models.iter().any(|m| m == "list") {
+        return print(&bench::names().collect::<Vec<_>>().join("\n"));
+    }
+    let subjects = subjects(&args.models)?;
+    let terminal = Terminal::new();
+    let watch = Watch::start(Duration::from_secs(args.deadline))?;
+    if args.csv {
+        print(&row::csv_header())?;
+    }
+    let mut rows = Vec::new();
+    for subject in &subjects {
+        let measured = match args.exp {
+            Experiment::Inference => inference::measure(subject, args, &watch, &terminal)?,
+        };
+        for row in &measured {
+            show(args, row)?;
+        }
+        rows.extend(measured);
+    }
+    if !args.json && !args.csv {
+        print(&table::rows(&rows))?;
+        print(&table::peers(&rows))?;
+    }
+    if rows.iter().all(|row| row.matches_cleartext) {
+        return Ok(());
+    }
+    Err(Failure::error(
+        Code::Mismatch,
+        "a private result differs from the cleartext result: this is a bug, please report it with the model and the seed",
+    ))
+}
+
+/// Prints a row as soon as it is there; tables come at the end.
+fn show(args: &BenchArgs, row: &Row) -> anyhow::Result<()> {
+    match (args.json, args.csv) {
+        (true, _) => print(&serde_json::to_string(row)?),
+        (false, true) => print(&row.to_csv()),
+        (false, false) => Ok(()),
+    }
+}
+
+fn subjects(names: &[String]) -> anyhow::Result<Vec<Subject>> {
+    let names = names.iter().flat_map(|name| match name.as_str() {
+        "all" => ALL.to_vec(),
+        name => vec![name],
+    });
+    names.map(subject).collect()
+}
+
+fn subject(name: &str) -> anyhow::Result<Subject> {
+    Subject::find(name).ok_or_else(|| {
+        let known = bench::names().collect::<Vec<_>>().join(", ");
+        let text =
+            format!("--models: no model {name:?}; expected a path to an .onnx file, all, or of {known}");
+        Failure::error(Code::Usage, text)
+    })
+}

@@ -1,0 +1,217 @@
+//! What is measured of one phase of one model.
+
+use serde::Serialize;
+
+/// One line of `--json`, one line of `--csv`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Row {
+    pub(super) exp: &'static str,
+    pub(super) model: String,
+    pub(super) engine: &'static str,
+    pub(super) network: &'static str,
+    pub(super) phase: Phase,
+    /// Inferences that were made and averaged over.
+    pub(super) iterations: u64,
+    pub(super) ring: u32,
+    pub(super) frac_bits: u32,
+    pub(super) calibrated: bool,
+    pub(super) widths: Option<Widths>,
+    pub(super) wall_s: f64,
+    pub(super) cpu_s: f64,
+    pub(super) bytes: u64,
+    /// The payload in these bytes that follows from the plan.
+    pub(super) declared_bytes: u64,
+    /// These bytes in TLS records, and handshakes.
+    pub(super) wire_bytes: u64,
+    pub(super) rounds: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) peak_rss_bytes: u64,
+    pub(super) startup_wall_s: f64,
+    pub(super) startup_cpu_s: f64,
+    /// Not a number shows as null.
+    pub(super) max_abs_err: f64,
+    pub(super) matches_cleartext: bool,
+    pub(super) parties: Vec<Party>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Phase {
+    /// The one-time sharing of plan and weights.
+    Setup,
+    /// One-time material.
+    Offline,
+    /// The inference.
+    Online,
+}
+
+impl Phase {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Offline => "offline",
+            Self::Online => "online",
+        }
+    }
+}
+
+/// Smallest and largest width of a comparison.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Widths {
+    pub(super) min: u8,
+    pub(super) max: u8,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Party {
+    pub(super) role: &'static str,
+    pub(super) cpu_s: f64,
+    pub(super) bytes_sent: u64,
+    pub(super) peak_rss_bytes: u64,
+    pub(super) startup_wall_s: f64,
+    pub(super) startup_cpu_s: f64,
+}
+
+/// Roles with columns of their own.
+const ROLES: [&str; 4] = ["dealer", "server", "client", "p0"];
+const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
+const COLUMNS: [&str; 23] = [
+    "exp",
+    "model",
+    "engine",
+    "network",
+    "phase",
+    "iterations",
+    "ring",
+    "frac_bits",
+    "calibrated",
+    "width_min",
+    "width_max",
+    "wall_s",
+    "cpu_s",
+    "bytes",
+    "declared_bytes",
+    "wire_bytes",
+    "rounds",
+    "stored_bytes",
+    "peak_rss_bytes",
+    "startup_wall_s",
+    "startup_cpu_s",
+    "max_abs_err",
+    "matches_cleartext",
+];
+
+/// The first line of `--csv`.
+pub(super) fn csv_header() -> String {
+    let parties = ROLES.iter().flat_map(|role| PARTY_COLUMNS.map(|column| format!("{role}_{column}")));
+    COLUMNS.map(str::to_owned).into_iter().chain(parties).collect::<Vec<_>>().join(",")
+}
+
+impl Row {
+    /// A line of `--csv`; what does not apply is empty.
+    pub(super) fn to_csv(&self) -> String {
+        let width = |of: fn(Widths) -> u8| self.widths.map_or_else(String::new, |w| of(w).to_string());
+        let mut cells: Vec<String> = vec![
+            self.exp.to_owned(),
+            quoted(&self.model),
+            self.engine.to_owned(),
+            self.network.to_owned(),
+            self.phase.name().to_owned(),
+            self.iterations.to_string(),
+            self.ring.to_string(),
+            self.frac_bits.to_string(),
+            self.calibrated.to_string(),
+            width(|w| w.min),
+            width(|w| w.max),
+            self.wall_s.to_string(),
+            self.cpu_s.to_string(),
+            self.bytes.to_string(),
+            self.declared_bytes.to_string(),
+            self.wire_bytes.to_string(),
+            self.rounds.to_string(),
+            self.stored_bytes.to_string(),
+            self.peak_rss_bytes.to_string(),
+            self.startup_wall_s.to_string(),
+            self.startup_cpu_s.to_string(),
+            self.max_abs_err.to_string(),
+            self.matches_cleartext.to_string(),
+        ];
+        for role in ROLES {
+            match self.parties.iter().find(|p| p.role == role) {
+                Some(party) => cells.extend(party.cells()),
+                None => cells.extend(PARTY_COLUMNS.map(|_| String::new())),
+            }
+        }
+        cells.join(",")
+    }
+}
+
+impl Party {
+    fn cells(&self) -> [String; PARTY_COLUMNS.len()] {
+        [
+            self.cpu_s.to_string(),
+            self.bytes_sent.to_string(),
+            self.peak_rss_bytes.to_string(),
+            self.startup_wall_s.to_string(),
+            self.startup_cpu_s.to_string(),
+        ]
+    }
+}
+
+/// A name of a file may hold anything (RFC 4180).
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_as_many_cells_as_the_header() {
+        let party = Party {
+            role: "client",
+            cpu_s: 0.5,
+            bytes_sent: 7,
+            peak_rss_bytes: 8,
+            startup_wall_s: 0.0,
+            startup_cpu_s: 0.0,
+        };
+        let row = Row {
+            exp: "inference",
+            model: "a,\"b\"".to_owned(),
+            engine: "2pc",
+            network: "loopback",
+            phase: Phase::Online,
+            iterations: 1,
+            ring: 40,
+            frac_bits: 12,
+            calibrated: true,
+            widths: None,
+            wall_s: 0.25,
+            cpu_s: 0.5,
+            bytes: 7,
+            declared_bytes: 6,
+            wire_bytes: 9,
+            rounds: 5,
+            stored_bytes: 0,
+            peak_rss_bytes: 8,
+            startup_wall_s: 0.0,
+            startup_cpu_s: 0.0,
+            max_abs_err: f64::NAN,
+            matches_cleartext: true,
+            parties: vec![party],
+        };
+        let line = row.to_csv();
+        let unquoted = line.replace("\"a,\"\"b\"\"\"", "x");
+        assert_ne!(line, unquoted);
+        assert_eq!(unquoted.split(',').count(), csv_header().split(',').count());
+        let column = csv_header().split(',').position(|c| c == "client_bytes_sent").unwrap();
+        assert_eq!(unquoted.split(',').nth(column), Some("7"));
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+}

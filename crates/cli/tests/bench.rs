@@ -1,0 +1,217 @@
+//! `privet bench`: what its rows say, and what it refuses.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::Child;
+
+use common::{digits, finish, output, privet};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("a number, not {value}"))
+}
+
+/// The rows that a command prints, as JSON.
+fn rows(args: &[&str]) -> Vec<Value> {
+    let home = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = output(privet(home.path()).arg("bench").args(args).arg("--json"));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left");
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_row_for_every_phase_adds_up() {
+    let rows = rows(&["--models", "lenet", "--iterations", "2"]);
+    let phases: Vec<_> = rows.iter().map(|r| r["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["setup", "offline", "online"]);
+    for row in &rows {
+        for (key, value) in
+            [("exp", "inference"), ("model", "lenet"), ("engine", "2pc"), ("network", "loopback")]
+        {
+            assert_eq!(row[key], value);
+        }
+        assert_eq!((&row["matches_cleartext"], &row["calibrated"]), (&true.into(), &true.into()));
+        let error = number(&row["max_abs_err"]);
+        assert!(error > 0.0 && error < 0.02, "{error}");
+        assert!((20..48).contains(&row["ring"].as_u64().unwrap()), "{row}");
+        assert!((4..=24).contains(&row["frac_bits"].as_u64().unwrap()), "{row}");
+        assert!(number(&row["widths"]["min"]) <= number(&row["widths"]["max"]));
+        assert!(number(&row["widths"]["max"]) < number(&row["ring"]));
+        let parties = row["parties"].as_array().unwrap();
+        for key in ["cpu_s", "startup_cpu_s"] {
+            let sum: f64 = parties.iter().map(|p| number(&p[key])).sum();
+            assert!((sum - number(&row[key])).abs() < 1e-9 && sum > 0.0, "{key}: {row}");
+        }
+        let sent: f64 = parties.iter().map(|p| number(&p["bytes_sent"])).sum();
+        assert_eq!(sent, number(&row["bytes"]));
+        for party in parties {
+            assert!(number(&party["peak_rss_bytes"]) > 1e6);
+            assert!(number(&party["peak_rss_bytes"]) <= number(&row["peak_rss_bytes"]));
+            assert!(number(&party["startup_wall_s"]) > 0.0);
+        }
+        assert!(number(&row["wall_s"]) > 0.0);
+        // What the plan declares, and headers, greetings and names.
+        let (bytes, declared) = (number(&row["bytes"]), number(&row["declared_bytes"]));
+        assert!((declared..declared + 4096.0).contains(&bytes), "{bytes} for {declared}");
+        let wire = number(&row["wire_bytes"]);
+        assert!((bytes + 1000.0..1.01 * bytes + 40_000.0).contains(&wire), "{wire} for {bytes}");
+    }
+    let roles = |row: &Value| {
+        let parties = row["parties"].as_array().unwrap();
+        parties.iter().map(|p| p["role"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(roles(&rows[0]), ["dealer", "server", "client"]);
+    assert_eq!(roles(&rows[1]), ["dealer", "server", "client"]);
+    assert_eq!(roles(&rows[2]), ["server", "client"], "the dealer is gone");
+    assert_eq!((&rows[0]["iterations"], &rows[2]["iterations"]), (&1.into(), &2.into()));
+    let stored = |i: usize| number(&rows[i]["stored_bytes"]);
+    assert!(stored(0) >= number(&rows[0]["declared_bytes"]), "the client keeps its masked weights");
+    assert!(
+        stored(1) > number(&rows[1]["declared_bytes"]),
+        "the server keeps what is dealt, the client more"
+    );
+    assert_eq!(stored(2), 0.0);
+    assert!(number(&rows[2]["rounds"]) > 10.0);
+}
+
+/// A file's rows say what `privet plan` says of the same file.
+#[test]
+fn an_onnx_file_costs_what_its_plan_declares() {
+    let model = digits("digits.onnx");
+    let model = model.to_str().unwrap();
+    let rows = rows(&["--models", model, "--iterations", "1", "--uncalibrated"]);
+    let home = tempfile::tempdir().unwrap();
+    let (_, stdout, _) = output(privet(home.path()).args(["plan", model, "--json"]));
+    let plan: Value = serde_json::from_str(&stdout).unwrap();
+    let total = |key: &str| number(&plan["totals"][key]);
+    let declared: Vec<f64> = rows.iter().map(|r| number(&r["declared_bytes"])).collect();
+    let sends = total("server_sends") + total("client_sends");
+    assert_eq!(declared, [number(&plan["masked_weights"]), total("dealt"), sends]);
+    let stored = number(&rows[1]["stored_bytes"]);
+    let stores = total("server_stores") + total("client_stores");
+    assert!((stores..stores + 4096.0).contains(&stored), "{stored} for {stores}");
+    let rounds = number(&rows[2]["rounds"]);
+    assert!((total("rounds")..total("rounds") + 3.0).contains(&rounds), "{rounds}");
+    for row in &rows {
+        assert_eq!(
+            (&row["model"], &row["ring"], &row["frac_bits"]),
+            (&"digits".into(), &64.into(), &16.into())
+        );
+        assert_eq!(row["widths"], serde_json::json!({"min": 63, "max": 63}));
+        assert_eq!(row["calibrated"], false);
+    }
+}
+
+#[test]
+fn values_are_separated_by_commas() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["bench", "--models", "lenet", "--engine", "cleartext", "--iterations", "3", "--csv"];
+    let (code, stdout, stderr) =
+        output(privet(home.path()).args(args).args(["--ring", "48", "--frac-bits", "10"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<Vec<&str>> = stdout.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 2, "{stdout}");
+    assert_eq!(lines[0].len(), lines[1].len());
+    let row: HashMap<&str, &str> = lines[0].iter().copied().zip(lines[1].iter().copied()).collect();
+    let expected = [
+        ("engine", "cleartext"),
+        ("network", "none"),
+        ("phase", "online"),
+        ("iterations", "3"),
+        ("ring", "48"),
+        ("frac_bits", "10"),
+        ("bytes", "0"),
+        ("matches_cleartext", "true"),
+        ("dealer_cpu_s", ""),
+        ("p0_bytes_sent", "0"),
+    ];
+    for (column, value) in expected {
+        assert_eq!(row[column], value, "{column}");
+    }
+    assert!(row["cpu_s"].parse::<f64>().unwrap() > 0.0);
+    assert!(row["max_abs_err"].parse::<f64>().unwrap() > 1e-4, "10 bits are few");
+}
+
+#[test]
+fn people_get_tables_with_other_systems() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) =
+        output(privet(home.path()).args(["bench", "--models", "lenet", "--iterations", "1"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for text in
+        ["setup", "offline", "online", "MB", "CrypTen 2PC", "CryptGPU 3PC", "this run", "paper; 3 V100", "x)"]
+    {
+        assert!(stdout.contains(text), "{text}: {stdout}");
+    }
+    let (code, stdout, _) = output(privet(home.path()).args(["bench", "--models", "list"]));
+    assert_eq!(code, Some(0));
+    for name in ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50", "resnet101"] {
+        assert!(stdout.lines().any(|line| line == name), "{name}: {stdout}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_missing_files_are_3() {
+    let home = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&[], 2, "--models"),
+        (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
+        (&["--models", "lenet", "--engine", "3pc"], 2, "possible values: 2pc, cleartext"),
+        (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference"),
+        (&["--models", "lenet", "--iterations", "0"], 2, "0 is not in 1..=1000"),
+        (&["--models", "lenet", "--json", "--csv"], 2, "cannot be used with"),
+        (&["--models", "lenet", "--ring", "20", "--frac-bits", "16"], 2, "takes 1 to 8 fractional bits"),
+        (&["--models", "none.onnx"], 3, "none.onnx"),
+    ];
+    for (args, expected, message) in cases {
+        let (code, stdout, stderr) = output(privet(home.path()).arg("bench").args(args));
+        assert_eq!((code, stdout.as_str()), (Some(expected), ""), "{args:?}: {stderr}");
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_deadline_is_5_and_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["bench", "--models", "vgg16", "--deadline", "1"];
+    let (code, stdout, stderr) = finish(privet(home.path()).args(args).spawn().unwrap());
+    assert_eq!((code, stdout.as_str()), (Some(5), ""), "{stderr}");
+    assert!(stderr.contains("not done within 1 s"), "{stderr}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+/// A child of `parent` whose arguments have `words`, once there is one.
+#[cfg(target_os = "linux")]
+fn child(parent: &mut Child, words: &[&str]) -> Pid {
+    loop {
+        let threads = fs::read_dir(format!("/proc/{}/task", parent.id())).into_iter().flatten().flatten();
+        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        for pid in children.collect::<String>().split_whitespace() {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if words.iter().all(|word| line.split('\0').any(|argument| argument == *word)) {
+                return Pid::from_raw(pid.parse().unwrap());
+            }
+        }
+        assert!(parent.try_wait().unwrap().is_none(), "it has ended, and no {words:?} was ever seen");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_party_that_is_killed_ends_the_run_with_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["bench", "--models", "lenet", "--iterations", "40", "--json"];
+    let mut bench = privet(home.path()).args(args).spawn().unwrap();
+    kill(child(&mut bench, &["server", "offline", "40"]), Signal::SIGKILL).unwrap();
+    let (code, stdout, stderr) = finish(bench);
+    assert!(matches!(code, Some(1 | 4)), "{code:?} {stderr}");
+    assert_eq!(stdout, "");
+    assert!(stderr.contains("a party failed") && stderr.contains("server (signal: 9"), "{stderr}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "keys and shares are gone");
+}

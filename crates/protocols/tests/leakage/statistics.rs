@@ -1,0 +1,131 @@
+//! Tests of uniformity with false-alarm rates.
+
+use statrs::distribution::{ChiSquared, ContinuousCDF};
+
+/// Chi-square statistics that share one false-alarm rate (Bonferroni: each of n has an n-th of it).
+pub(crate) struct Family {
+    /// How often a correct build may fail, if all that is tested is uniform.
+    rate: f64,
+    members: Vec<Member>,
+}
+
+struct Member {
+    name: String,
+    statistic: f64,
+    freedom: f64,
+}
+
+impl Family {
+    pub(crate) fn new(rate: f64) -> Self {
+        Self { rate, members: Vec::new() }
+    }
+
+    /// Whether counts are those of a uniform distribution.
+    pub(crate) fn uniform(&mut self, name: impl FnOnce() -> String, counts: &[u64]) {
+        let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+        assert!(expected >= 5.0, "{}: too few samples for a chi-square test", name());
+        let statistic = counts.iter().map(|&c| (c as f64 - expected).powi(2) / expected).sum();
+        self.add(name, statistic, counts.len());
+    }
+
+    /// Whether two lots of counts of equal sums come from one distribution.
+    pub(crate) fn equal(&mut self, name: impl FnOnce() -> String, a: &[u64], b: &[u64]) {
+        assert_eq!(a.iter().sum::<u64>(), b.iter().sum::<u64>());
+        let term = |(&a, &b): (&u64, &u64)| (a as f64 - b as f64).powi(2) / ((a + b) as f64).max(1.0);
+        self.add(name, a.iter().zip(b).map(term).sum(), a.len());
+    }
+
+    fn add(&mut self, name: impl FnOnce() -> String, statistic: f64, cells: usize) {
+        // Names are only needed for what might fail: nothing below the rate of a lone test does.
+        let freedom = (cells - 1) as f64;
+        let name = if statistic > 2.0 * freedom { name() } else { String::new() };
+        self.members.push(Member { name, statistic, freedom });
+    }
+
+    /// Panics if any member fails.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        let each = self.rate / self.members.len() as f64;
+        let mut bounds = std::collections::BTreeMap::new();
+        for member in &self.members {
+            let bound = *bounds.entry(member.freedom as u64).or_insert_with(|| bound(member.freedom, each));
+            assert!(
+                member.statistic < bound,
+                "{}: chi-square {:.0} with {} degrees of freedom; at most {bound:.0} of {} are expected",
+                member.name,
+                member.statistic,
+                member.freedom,
+                self.members.len(),
+            );
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+}
+
+/// The statistic that a uniform sample exceeds with this probability.
+fn bound(freedom: f64, probability: f64) -> f64 {
+    let distribution = ChiSquared::new(freedom).unwrap();
+    let (mut low, mut high) = (freedom, 100.0 * freedom + 1000.0);
+    while high - low > 1e-3 {
+        let middle = f64::midpoint(low, high);
+        if distribution.sf(middle) > probability { low = middle } else { high = middle }
+    }
+    high
+}
+
+/// Bits of samples, one row of words for every bit position; finds positions whose sum modulo 2 is the same in all samples.
+///
+/// For `positions` independent uniform bits, that some sum of them is constant over `samples` samples has a probability below
+/// 2^(positions + 1 - samples).
+pub(crate) fn constant_sum(rows: &[Vec<u64>], samples: usize) -> Option<Vec<usize>> {
+    let words = samples.div_ceil(64);
+    let sources = (rows.len() + 1).div_ceil(64);
+    // The constant 1 is the first row; each basis row remembers which rows it is the sum of.
+    let ones: Vec<u64> = (0..words).map(|w| u64::MAX >> (64 - (samples - 64 * w).min(64))).collect();
+    let mut basis: Vec<(usize, Vec<u64>)> = Vec::new();
+    for (i, row) in std::iter::once(&ones).chain(rows).enumerate() {
+        let mut all = row.clone();
+        all.resize(words + sources, 0);
+        all[words + i / 64] |= 1 << (i % 64);
+        for (pivot, other) in &basis {
+            if all[pivot / 64] >> (pivot % 64) & 1 == 1 {
+                all.iter_mut().zip(other).for_each(|(a, b)| *a ^= b);
+            }
+        }
+        let Some(word) = all[..words].iter().position(|&w| w != 0) else {
+            let used = |i: &usize| all[words + i / 64] >> (i % 64) & 1 == 1;
+            return Some((1..=rows.len()).filter(used).map(|i| i - 1).collect());
+        };
+        basis.push((64 * word + all[word].trailing_zeros() as usize, all));
+    }
+    None
+}
+
+#[test]
+fn bounds_are_those_of_tables() {
+    for (freedom, probability, expected) in [(255.0, 0.05, 293.248), (15.0, 0.01, 30.578)] {
+        assert!((bound(freedom, probability) - expected).abs() < 0.01, "{}", bound(freedom, probability));
+    }
+    // What tables do not list: the known tail of two degrees of freedom, exp(-x/2).
+    assert!((bound(2.0, 1e-15) - 2.0 * 15.0 * std::f64::consts::LN_10).abs() < 0.01);
+}
+
+#[test]
+fn a_constant_sum_is_found_and_named() {
+    let prg = privet_ring::prg::Prg::new(&privet_ring::prg::Seed::from_bytes([3; 16]));
+    let samples = 300;
+    let mut rows: Vec<Vec<u64>> = (0..200)
+        .map(|i| {
+            let mut row = prg.stream(i).words(5, u64::MAX);
+            row[4] &= u64::MAX >> 20;
+            row
+        })
+        .collect();
+    assert_eq!(constant_sum(&rows, samples), None);
+    rows[150] =
+        (0..5).map(|w| rows[3][w] ^ rows[77][w] ^ if w == 4 { u64::MAX >> 20 } else { u64::MAX }).collect();
+    assert_eq!(constant_sum(&rows, samples), Some(vec![3, 77, 150]));
+}

@@ -1,0 +1,235 @@
+//! What a party sees of one inference, and the channel that records it.
+//!
+//! A view is what the party was dealt, its own masks, and what it received. A received frame alone looks uniform even if a
+//! mask is missing, for it is a share: what counts is the sum of what was sent and received, and that sum without the party's
+//! own half of the mask, which it knows. Own masks are drawn here from the streams that docs/formats.md describes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use privet_net::memory::MemoryChannel;
+use privet_net::{Channel, Frame, NetError, Peer, Traffic};
+use privet_plan::Plan;
+use privet_protocols::masked::{self, Bundle, Content, Online, Opening, Role, Schedule};
+use privet_protocols::{Progress, Silent, cleartext};
+use privet_ring::prg::{Prg, Seed, Stream};
+use privet_ring::{pack, planes};
+
+use crate::common::samples::Secrets;
+use crate::common::{Chunks, deal, prepared};
+
+/// One party's view of one inference.
+#[derive(Default)]
+pub(crate) struct View {
+    pub(crate) fields: Vec<Field>,
+}
+
+/// Values of equal width.
+pub(crate) struct Field {
+    /// Where they come from.
+    pub(crate) name: String,
+    pub(crate) width: u32,
+    pub(crate) values: Vec<u64>,
+    /// Whether it adds to the view; what does not follows from other fields.
+    pub(crate) adds: bool,
+    /// An opening in the order of the run, of a frame that both sides send.
+    pub(crate) exchanged: bool,
+}
+
+impl View {
+    fn add(&mut self, name: String, width: u32, values: Vec<u64>, adds: bool) -> &mut Field {
+        self.fields.push(Field { name, width, values, adds, exchanged: false });
+        self.fields.last_mut().unwrap()
+    }
+
+    fn add_bytes(&mut self, name: String, bytes: &[u8]) {
+        self.add(name, 8, bytes.iter().map(|&b| u64::from(b)).collect(), true);
+    }
+}
+
+impl Field {
+    /// Packed to the width.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        pack::pack(&self.values, self.width, &mut bytes);
+        bytes
+    }
+}
+
+/// The views of server and client in one inference with fresh material. Checks the result, and every frame against the
+/// schedule's list of openings.
+pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> [View; 2] {
+    let mut views = [View::default(), View::default()];
+    let dealt = deal(plan, &secrets.weights, schedule);
+    for (k, chunk) in &dealt.chunks.0 {
+        views[0].add_bytes(format!("dealt for {k}"), chunk);
+    }
+    views[1].add_bytes("masked weights".to_owned(), &dealt.masked_weights);
+    let seeds = [dealt.server.clone(), dealt.client.clone()];
+    let (server, client) = prepared(plan, &secrets.weights, schedule, dealt);
+    let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
+    let [server, client] = std::thread::scope(|scope| {
+        let client = scope.spawn(|| party(plan, schedule, Online::Client(&secrets.inputs), client, b));
+        [party(plan, schedule, Online::Server(&secrets.weights), server, a), client.join().unwrap()]
+    });
+    // The runner of mutants tells a wrong result from a leak by this text.
+    let expected = cleartext::run(plan, &secrets.weights, &secrets.inputs, &mut Silent).unwrap();
+    let outcomes = [(Role::Server, server), (Role::Client, client)];
+    for ((role, (frames, output)), (seed, view)) in outcomes.iter().zip(seeds.iter().zip(&mut views)) {
+        let learns = schedule.reveal_to.includes(*role).then_some(&expected);
+        assert_eq!(output.as_ref(), learns, "the result is wrong");
+        see(plan, schedule, *role, seed, frames, view);
+    }
+    views
+}
+
+fn party(
+    plan: &Plan,
+    schedule: &Schedule,
+    own: Online,
+    half: Bundle<Chunks>,
+    channel: MemoryChannel,
+) -> (Vec<Seen>, Option<Vec<Vec<i64>>>) {
+    let now = Arc::new(AtomicUsize::new(0));
+    let mut recorder = Recorder { inner: channel, now: Arc::clone(&now), frames: Vec::new() };
+    let output = masked::online(plan, schedule, own, half, &mut recorder, &mut Now(now)).unwrap();
+    (recorder.frames, output)
+}
+
+/// A frame that went over a channel.
+struct Seen {
+    instruction: usize,
+    sent: bool,
+    payload: Vec<u8>,
+}
+
+/// Follows a party's frames through the list of openings, which they have to equal; adds to the view what it learns.
+fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen], view: &mut View) {
+    let peer = if role == Role::Server { Role::Client } else { Role::Server };
+    let mut frames = frames.iter();
+    let mut next = |instruction: usize, opening: &Opening, sent: bool| {
+        let frame = frames.next().unwrap_or_else(|| panic!("{instruction}: {opening:?} is missing"));
+        assert_eq!((frame.instruction, frame.sent), (instruction, sent), "{role:?}: {opening:?}");
+        assert_eq!(frame.payload.len(), opening.bytes(), "{role:?}, {instruction}: {opening:?}");
+        frame
+    };
+    let prg = Prg::new(seed);
+    for k in 0..schedule.instructions.len() {
+        let mut masks = prg.stream(k as u64 * 2);
+        for (i, opening) in schedule.openings(plan, k).iter().enumerate() {
+            let sent = opening.to.includes(peer).then(|| lanes(opening, &next(k, opening, true).payload));
+            let Some(received) =
+                opening.to.includes(role).then(|| lanes(opening, &next(k, opening, false).payload))
+            else {
+                continue;
+            };
+            let name = |what: &str| format!("{what} {i} of instruction {k}, {}", schedule.name(plan, k));
+            let (width, is_bits) = match opening.what {
+                Content::MaskedBits => (8, true),
+                Content::MaskedElements | Content::Value => (opening.bits, false),
+            };
+            // A revealed share is the output minus what the party has, so it adds nothing else to the view.
+            let Some(sent) = sent.filter(|_| opening.what != Content::Value) else {
+                let adds = opening.what != Content::Value;
+                view.add(name("received value"), width, received, adds);
+                continue;
+            };
+            let mask = u64::MAX >> (64 - width);
+            let combine = |a: &[u64], b: &[u64], subtract: bool| -> Vec<u64> {
+                let one = |(&a, &b): (&u64, &u64)| match (is_bits, subtract) {
+                    (true, _) => a ^ b,
+                    (false, false) => a.wrapping_add(b) & mask,
+                    (false, true) => a.wrapping_sub(b) & mask,
+                };
+                a.iter().zip(b).map(one).collect()
+            };
+            let own = own_masks(opening, &mut masks);
+            let opened = combine(&sent, &received, false);
+            view.add(name("without own mask, opening"), width, combine(&opened, &own, true), false);
+            view.add(name("received frame"), width, received, false);
+            view.add(name("own mask"), width, own, true);
+            view.add(name("opening"), width, opened, true).exchanged = true;
+        }
+    }
+    assert!(frames.next().is_none(), "{role:?}: more frames than the schedule lists");
+}
+
+/// Bytes of planes, or ring elements.
+fn lanes(opening: &Opening, payload: &[u8]) -> Vec<u64> {
+    match opening.what {
+        Content::MaskedBits => payload.iter().map(|&b| u64::from(b)).collect(),
+        Content::MaskedElements | Content::Value => {
+            pack::unpack(payload, opening.bits, opening.elements).unwrap()
+        }
+    }
+}
+
+/// Own half of the masks of an opening; draws the next values of the instruction's stream.
+fn own_masks(opening: &Opening, stream: &mut Stream) -> Vec<u64> {
+    match opening.what {
+        Content::MaskedBits => {
+            let mut payload = Vec::new();
+            for _ in 0..opening.bits {
+                let mut plane = stream.words(planes::words(opening.elements), u64::MAX);
+                planes::clear_tail(&mut plane, opening.elements);
+                planes::pack(&plane, opening.elements, &mut payload);
+            }
+            lanes(opening, &payload)
+        }
+        _ => stream.words(opening.elements, u64::MAX >> (64 - opening.bits)),
+    }
+}
+
+/// Knows which instruction runs.
+struct Now(Arc<AtomicUsize>);
+
+impl Progress for Now {
+    fn step(&mut self, done: usize, _: usize, _: &str) {
+        self.0.store(done, Ordering::Relaxed);
+    }
+}
+
+/// A channel that keeps what goes over it.
+struct Recorder {
+    inner: MemoryChannel,
+    now: Arc<AtomicUsize>,
+    frames: Vec<Seen>,
+}
+
+impl Recorder {
+    fn keep(&mut self, sent: bool, frame: &Frame) {
+        let instruction = self.now.load(Ordering::Relaxed);
+        self.frames.push(Seen { instruction, sent, payload: frame.payload.clone() });
+    }
+}
+
+impl Channel for Recorder {
+    fn send(&mut self, frame: Frame) -> Result<(), NetError> {
+        self.keep(true, &frame);
+        self.inner.send(frame)
+    }
+    fn recv(&mut self, max_len: usize) -> Result<Frame, NetError> {
+        let frame = self.inner.recv(max_len)?;
+        self.keep(false, &frame);
+        Ok(frame)
+    }
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+    fn peer(&self) -> &Peer {
+        self.inner.peer()
+    }
+    fn set_deadline(&mut self, per_wait: Duration) {
+        self.inner.set_deadline(per_wait);
+    }
+    fn count_round(&mut self) {
+        self.inner.count_round();
+    }
+    fn flush(&mut self) -> Result<(), NetError> {
+        self.inner.flush()
+    }
+    fn shutdown(&mut self) -> Result<(), NetError> {
+        self.inner.shutdown()
+    }
+}
