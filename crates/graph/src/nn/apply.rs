@@ -122,11 +122,13 @@ impl Builder {
         let statistics = match &x.sample {
             Some(sample) => {
                 let floats = sample.floats("input").map_err(|e| fails(path, x, e))?;
+                // One value has no variance to normalise by.
+                let variance = |v: &[f32]| if v.len() > 1 { moments(v).1 as f32 } else { 1.0 };
                 let per_channel = |f: &dyn Fn(&[f32]) -> f32| {
                     let values = floats.axis_iter(Axis(1)).map(|c| f(&c.iter().copied().collect::<Vec<_>>()));
                     array(&[channels], values.collect())
                 };
-                [Some(per_channel(&|v| moments(v).0 as f32)), Some(per_channel(&|v| moments(v).1 as f32))]
+                [Some(per_channel(&|v| moments(v).0 as f32)), Some(per_channel(&variance))]
             }
             None => [None, None],
         };
