@@ -1,6 +1,5 @@
 //! Memory is bounded by the largest layer, not by the one-time material: a model of many layers needs as much as one of few.
 
-#[allow(dead_code, reason = "this file uses a part")]
 mod lab;
 
 use lab::Lab;
