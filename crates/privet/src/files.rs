@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all, and directories that only their owner can enter.
 
 use std::fs::{DirBuilder, File, Permissions, read_dir, remove_file, set_permissions};
-use std::io::{Result, Write};
+use std::io::{ErrorKind, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -27,7 +27,11 @@ pub(crate) fn sweep(dir: &Path) -> Result<()> {
     for entry in read_dir(dir)? {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-            remove_file(entry.path())?;
+            match remove_file(entry.path()) {
+                // Its owner was faster.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())

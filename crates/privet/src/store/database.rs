@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn several_that_begin_at_once_share_one_database() {
-        for _ in 0..20 {
+        for _ in 0..5 {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("state.redb");
             std::thread::scope(|scope| {
