@@ -1,7 +1,8 @@
 //! Mutants: committed changes that drop a mask or break a rule, each of which the leakage tests have to notice.
 //!
 //! A copy of the workspace, `target/mutants`, contains them all (`schemata.rs`); it is built once, with the profile and into
-//! the directory of this program, so that what does not change is not built again. The tests run once without a mutant and
+//! the directory of this program, so that dependencies are not built again. The copy's crates have a version of their own: cargo
+//! knows a crate by its name, version and place in the workspace, and would take the mutants for the originals. The tests run once without a mutant and
 //! have to pass, then for each mutant those that have to fail. A test that fails because of a wrong result does not count:
 //! a mutant keeps all results right.
 
@@ -140,7 +141,7 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + 
 
 /// Builds the leakage tests of a copy with all mutants. Returns the program.
 fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
-    let edited = schemata::edited(root, mutants)?;
+    let mut edited = schemata::edited(root, mutants)?;
     let own = std::env::current_exe().context("the path of this program")?;
     // TARGET/PROFILE/xtask, or TARGET/PROFILE/deps/mutants-0123 in a test.
     let mut profile = own.parent().context("a program is in a directory")?;
@@ -155,6 +156,10 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
     };
     let copy = target.join("mutants");
     std::fs::create_dir_all(&copy).with_context(|| copy.display().to_string())?;
+    edited.insert(
+        PathBuf::from("Cargo.toml"),
+        other_version(&std::fs::read_to_string(root.join("Cargo.toml"))?)?,
+    );
     for part in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "crates", "xtask"] {
         mirror(&root.join(part), &copy.join(part), &mut |file| {
             file.strip_prefix(root).ok().and_then(|file| edited.get(file)).cloned()
@@ -165,7 +170,7 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
     command.args([
         "test",
         "--workspace",
-        "--locked",
+        "--offline",
         "--no-run",
         "--test",
         "leakage",
@@ -186,6 +191,14 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
         m.get("executable")?.as_str().filter(|_| is_test).map(PathBuf::from)
     });
     executable.context("cargo has built no test called leakage")
+}
+
+/// The workspace's manifest with another version for its crates.
+fn other_version(manifest: &str) -> Result<String> {
+    let (before, package) =
+        manifest.split_once("[workspace.package]\nversion = \"").context("no version in Cargo.toml")?;
+    let (version, after) = package.split_once('"').context("no version in Cargo.toml")?;
+    Ok(format!("{before}[workspace.package]\nversion = \"{version}-mutants\"{after}"))
 }
 
 fn messages(output: &[u8]) -> impl Iterator<Item = serde_json::Value> + '_ {
