@@ -33,3 +33,6 @@ cargo bench --workspace --benches --locked --profile ci -- --test
 
 step "tests"
 cargo nextest run --workspace --locked --cargo-profile ci
+
+step "fuzzing (PRIVET_FUZZ_SECONDS for each target, 60 by default)"
+bash scripts/fuzz.sh

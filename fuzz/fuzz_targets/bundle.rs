@@ -1,5 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    privet::fuzzing::bundle(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| privet_fuzz::check("bundle", bytes));

@@ -1,5 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    privet::fuzzing::toml(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| privet_fuzz::check("toml", bytes));

@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Measure models with random weights: time, CPU, bytes, rounds, memory and accuracy, next to published systems.
     #[command(after_help = BENCH_HELP)]
     Bench(BenchArgs),
+    /// Show how many inferences a server or client has material for.
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
     /// Deal one-time material to server and clients.
     #[command(after_help = DEALER_HELP)]
     Dealer(DealerArgs),
@@ -105,6 +108,12 @@ other than the measured ones. Dealer, server and client are processes of their o
 127.0.0.1. Three phases are measured: setup, the one-time sharing of plan and weights; offline, the material
 of an inference; online, the inference, from the client's hello to the result. CPU seconds and bytes are sums
 over all parties. docs/benchmarks.md explains every field.";
+
+const STATUS_HELP: &str = "\
+Example:
+  privet status --config parties/clinic
+
+What counts is what both sides hold; they compare it at the next session.";
 
 const DEALER_HELP: &str = "\
 Example:
@@ -301,6 +310,16 @@ pub(crate) struct BenchArgs {
     /// Comma-separated values on stdout, a line for every model and phase; everything else goes to stderr.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The party's directory or privet.toml.
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(crate) config: PathBuf,
+    /// One line of JSON on stdout, with the names of the bundles.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What parent and child processes of `privet run` tell each other.

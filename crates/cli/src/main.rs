@@ -12,6 +12,7 @@ mod run;
 mod scratch;
 mod show;
 mod signals;
+mod status;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Compile(args) => commands::compile(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Status(args) => status::status(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
         Command::Client(args) => commands::client(&args),

@@ -46,6 +46,16 @@ fn three_parties_and_nothing_shared() {
     signal(&dealer, Signal::SIGTERM);
     assert_eq!(finish(dealer).0, Some(0), "drains");
 
+    let (code, stdout, stderr) = client(&["status", "--config", "party", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let status: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&status["role"], &status["unused"][0]["peer"]), (&"client".into(), &"server".into()));
+    assert_eq!(status["unused"][0]["bundles"].as_array().unwrap().len(), 2);
+    let (code, stdout, _) = client(&["status", "--config", "../s/party"]);
+    assert!(code == Some(0) && stdout.contains("clinic") && stdout.contains(" 2"), "{stdout}");
+    let (code, _, stderr) = client(&["status", "--config", "../d/party"]);
+    assert_eq!(code, Some(3), "{stderr}");
+
     let (server, server_at) = listening(
         &home.path().join("s"),
         &["server", "--config", "party", "--model", "model", "online", "--sessions", "2"],

@@ -305,6 +305,7 @@ fn no_kill_makes_a_mask_serve_twice_or_an_answer_wrong() {
         };
         kills[usize::from(online)] += usize::from(struck);
     }
+    check_ledger(&place.path("ledger"));
     println!("{} kills offline, {} online; {answers} answers nevertheless", kills[0], kills[1]);
     assert!(kills[0] > RUNS / 20 && kills[1] > RUNS / 8, "the moments miss the processes: {kills:?}");
     // Afterwards everything works as if nothing had happened.

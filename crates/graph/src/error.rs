@@ -106,14 +106,12 @@ pub enum OpError {
     },
     /// A weight does not fit the ring.
     #[error(
-        "{tensor} holds {value}, which needs {needed} bits with {frac_bits} fractional bits; the ring has {ring}"
+        "{tensor} holds a value that needs {needed} bits with {frac_bits} fractional bits; the ring has {ring}"
     )]
     WeightRange {
         /// The tensor.
         tensor: String,
-        /// The value of largest magnitude.
-        value: f64,
-        /// Signed width that would hold it.
+        /// Signed width that would hold the value of largest magnitude.
         needed: u32,
         /// Fractional bits of the tensor.
         frac_bits: u32,

@@ -2,12 +2,14 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Harm, KIND, connect, deadlines, pair, parties, proxy};
+use common::{Harm, KIND, accept, connect, deadlines, pair, parties, proxy, raw_client};
 use privet_net::{Channel, Frame, HEADER_BYTES, NetError, TlsChannel, TlsConnector};
+use rustls::version::TLS13;
 
 fn pattern(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ seed).collect()
@@ -167,4 +169,28 @@ fn many_peers_at_once_and_none_waits_for_a_silent_one() {
         // Only now may the silent peer's thread end.
         let _ = _silent.shutdown(std::net::Shutdown::Both);
     });
+}
+
+/// A party that has said goodbye waits for the other's; what comes instead must not trouble it.
+#[test]
+fn damage_after_our_goodbye_is_ignored() {
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if thread::current().name() == Some("privet-read") {
+            PANICKED.store(true, Ordering::SeqCst);
+        }
+        report(info);
+    }));
+    let parties = parties(deadlines(5000));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let identity = Some((&parties.client, &parties.client));
+            let mut stream = raw_client(&parties.address, identity, &[&TLS13], &["privet/1"]);
+            while !matches!(stream.read(&mut [0; 100]), Ok(0)) {}
+            stream.sock.write_all(&[&[0x17, 3, 3, 0, 64][..], &[0x5a; 64]].concat()).unwrap();
+        });
+        accept(&parties.listener).unwrap().shutdown().unwrap();
+    });
+    assert!(!PANICKED.load(Ordering::SeqCst), "the reader panicked");
 }

@@ -165,13 +165,22 @@ impl PartyConfig {
     /// A file is missing or malformed, has unknown keys or another version, belongs to another role than `expected`,
     /// or the private key is readable by other users.
     pub fn load(path: &Path, expected: PartyRole) -> Result<Self, ConfigError> {
+        let config = Self::load_any(path)?;
+        if config.role != expected {
+            return Err(ConfigError::Role { path: config.path, expected, found: config.role });
+        }
+        Ok(config)
+    }
+
+    /// [`PartyConfig::load`], whatever the role.
+    ///
+    /// # Errors
+    /// As [`PartyConfig::load`], but for the role.
+    pub fn load_any(path: &Path) -> Result<Self, ConfigError> {
         let path = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
         let invalid = |problem: String| ConfigError::Invalid { path: path.clone(), problem };
         let unusable = |source| ConfigError::Identity { path: path.clone(), source };
         let file = ConfigFile::parse(&read(&path)?).map_err(invalid)?;
-        if file.role != expected {
-            return Err(ConfigError::Role { path: path.clone(), expected, found: file.role });
-        }
         let dir = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),

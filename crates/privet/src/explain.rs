@@ -4,8 +4,8 @@
 //! their greetings. Costs are those of the schedule, which the engine keeps to exactly.
 
 use privet_plan::{Op, Plan, Post, RangeSource, WireId};
-pub use privet_protocols::masked::Cost;
 use privet_protocols::masked::{self, Instruction, RevealTo, Schedule};
+pub use privet_protocols::masked::{Content, Cost, Opening};
 use serde::Serialize;
 
 use crate::postprocess;
@@ -72,6 +72,8 @@ pub struct Row {
     pub costs: Cost,
     /// What is opened for it.
     pub opened: Option<Opened>,
+    /// The same round by round: all that the parties exchange, in order.
+    pub openings: Vec<Opening>,
 }
 
 /// Something that a party gets to see.
@@ -113,13 +115,19 @@ pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
 fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
     let schedule = Schedule::new(plan, reveal_to);
     let mut rows: Vec<Row> = Vec::new();
-    let mut pending = Cost::default();
+    let mut pending = (Cost::default(), Vec::new());
     for (i, (instruction, cost)) in schedule.instructions.iter().enumerate() {
         let mut row = match instruction {
             Instruction::Open(wires) => {
+                let openings = schedule.openings(plan, i);
                 match (rows.last_mut(), schedule.instructions.get(i + 1)) {
-                    (Some(made), Some((next, _))) if !needs(plan, next, wires) => charge(made, *cost),
-                    _ => pending += *cost,
+                    (Some(made), Some((next, _))) if !needs(plan, next, wires) => {
+                        charge(made, *cost, openings)
+                    }
+                    _ => {
+                        pending.0 += *cost;
+                        pending.1.extend(openings);
+                    }
                 }
                 continue;
             }
@@ -131,8 +139,9 @@ fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
                 Row { layer, op, width: None, opened, ..row(plan, output.wire.index()) }
             }
         };
-        charge(&mut row, std::mem::take(&mut pending));
-        charge(&mut row, *cost);
+        let (cost_before, openings_before) = std::mem::take(&mut pending);
+        charge(&mut row, cost_before, openings_before);
+        charge(&mut row, *cost, schedule.openings(plan, i));
         rows.push(row);
     }
     (rows, schedule.total())
@@ -146,8 +155,9 @@ fn needs(plan: &Plan, instruction: &Instruction, wires: &[WireId]) -> bool {
 }
 
 /// Adds to what a row costs; whatever is sent before the outputs is masked.
-fn charge(row: &mut Row, cost: Cost) {
+fn charge(row: &mut Row, cost: Cost, openings: Vec<Opening>) {
     row.costs += cost;
+    row.openings.extend(openings);
     let to = match (row.costs.server_sends > 0, row.costs.client_sends > 0) {
         (true, true) => "both",
         (true, false) => "client",
@@ -192,6 +202,7 @@ fn row(plan: &Plan, index: usize) -> Row {
         width,
         costs: Cost::default(),
         opened: None,
+        openings: Vec::new(),
     }
 }
 
@@ -229,6 +240,7 @@ mod tests {
                 explanation.rows.iter().filter_map(|r| r.opened).filter(|o| o.what == "value").collect();
             assert_eq!(values, [Opened { what: "value", to: name(reveal_to) }]);
             assert!(explanation.rows.iter().all(|r| r.opened.is_some() == (r.costs.rounds > 0)));
+            assert!(explanation.rows.iter().all(|r| r.openings.len() as u64 == r.costs.rounds));
         }
     }
 

@@ -25,36 +25,68 @@ use crate::config::ConfigFile;
 use crate::events::PlanSummary;
 use crate::explain::explain;
 use crate::input::{self, MAX_UNPACKED_BYTES};
+use crate::parameters;
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
 use crate::wire::{
     BundleOffer, Choice, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
     OFFERED, Offer, OfferReply, ServerHello, ServerMessage,
 };
 
-/// Says whether it accepts the bytes.
-pub type Target = fn(&[u8]) -> bool;
+/// One kind of bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Name, also of the fuzz target and the corpus.
+    pub name: &'static str,
+    /// Says whether it accepts the bytes.
+    pub run: fn(&[u8]) -> bool,
+    /// Bytes of memory that it may take ..
+    floor: usize,
+    /// .. and as many for each byte it is given.
+    per_byte: usize,
+}
 
-/// Name and function of every target.
-pub const TARGETS: &[(&str, Target)] = &[
-    ("bundle", bundle),
-    ("csv", csv),
-    ("frames", frames),
-    ("handshake", handshake),
-    ("messages", messages),
-    ("npy", npy),
-    ("npz", npz),
-    ("onnx", onnx),
-    ("picture", picture),
-    ("plan", plan),
-    ("toml", toml),
-    ("weights", weights),
+impl Target {
+    /// Most memory that it may take for so many bytes.
+    pub fn memory(&self, len: usize) -> usize {
+        self.floor + self.per_byte * len
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
+    Target { name, run, floor: 64 * MIB, per_byte: 1000 }
+}
+
+/// All targets, by name.
+pub const TARGETS: &[Target] = &[
+    target("bundle", bundle),
+    target("csv", csv),
+    target("frames", frames),
+    target("handshake", handshake),
+    target("messages", messages),
+    target("npy", npy),
+    // Deflate packs 1032 to 1, and bytes become floats.
+    Target { per_byte: 1032 * 8, ..target("npz", npz) },
+    // Small models may compute constants and maps of some millions of elements.
+    Target { floor: 256 * MIB, ..target("onnx", onnx) },
+    // A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
+    Target { per_byte: 8256 * 8, ..target("picture", picture) },
+    target("plan", plan),
+    target("toml", toml),
+    target("weights", weights),
 ];
+
+/// The target of a name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
 
 /// Elements, and multiplications, of a model that is small enough to run.
 const SMALL: usize = 1 << 14;
 
 /// An ONNX model: read, compiled, and run in float.
-pub fn onnx(bytes: &[u8]) -> bool {
+fn onnx(bytes: &[u8]) -> bool {
     privet_onnx::parse(bytes, "fuzzed").is_ok_and(|graph| compiles(&graph))
 }
 
@@ -80,7 +112,7 @@ fn compiles(graph: &Graph) -> bool {
 }
 
 /// A party's configuration, a preprocessing, a certificate, or labels.
-pub fn toml(bytes: &[u8]) -> bool {
+fn toml(bytes: &[u8]) -> bool {
     let _ = input::labels::parse(Path::new("labels.txt"), bytes.to_vec());
     let preprocess = input::preset::parse("preprocess.toml", bytes).is_ok();
     let Ok(text) = std::str::from_utf8(bytes) else { return preprocess };
@@ -88,30 +120,30 @@ pub fn toml(bytes: &[u8]) -> bool {
 }
 
 /// A `.npy` array.
-pub fn npy(bytes: &[u8]) -> bool {
+fn npy(bytes: &[u8]) -> bool {
     let _ = input::decode(Path::new("x.npy"), bytes, &Preprocess::default(), &[1, 2, 3]);
     input::npy::decode(bytes).is_ok()
 }
 
 /// A `.npz` archive.
-pub fn npz(bytes: &[u8]) -> bool {
+fn npz(bytes: &[u8]) -> bool {
     let _ = input::decode(Path::new("x.npz"), bytes, &Preprocess::default(), &[1, 2, 3]);
     input::npz::decode(Path::new("x.npz"), bytes, MAX_UNPACKED_BYTES).is_ok()
 }
 
 /// A table of six numbers.
-pub fn csv(bytes: &[u8]) -> bool {
+fn csv(bytes: &[u8]) -> bool {
     input::decode(Path::new("x.csv"), bytes, &Preprocess::default(), &[1, 2, 3]).is_ok()
 }
 
 /// A JPEG or PNG picture, resized to 8 x 8.
-pub fn picture(bytes: &[u8]) -> bool {
+fn picture(bytes: &[u8]) -> bool {
     let preprocess = Preprocess { resize: Some([8, 8]), ..Preprocess::default() };
     input::decode(Path::new("x.jpg"), bytes, &preprocess, &[1, 3, 8, 8]).is_ok()
 }
 
 /// A plan, as its file and as the body of one whose checksum is right.
-pub fn plan(bytes: &[u8]) -> bool {
+fn plan(bytes: &[u8]) -> bool {
     let as_file = Plan::from_bytes(bytes);
     let as_body = Plan::from_bytes(&plan_file(bytes));
     for plan in [&as_file, &as_body].into_iter().flatten() {
@@ -162,13 +194,14 @@ fn is_small(plan: &Plan) -> bool {
     elements + params <= SMALL && plan.multiply_accumulates() <= SMALL as u128
 }
 
-/// The weights of [`example`].
-pub fn weights(bytes: &[u8]) -> bool {
-    Weights::from_bytes(bytes, &example().0).is_ok()
+/// The weights of [`example`], or the parameters of a model in PyTorch.
+fn weights(bytes: &[u8]) -> bool {
+    let parameters = parameters::decode(Path::new("m.safetensors"), bytes).is_ok();
+    parameters | Weights::from_bytes(bytes, &example().0).is_ok()
 }
 
 /// A bundle of [`example`], as it is and with the checksums of its header and first chunk made right.
-pub fn bundle(bytes: &[u8]) -> bool {
+fn bundle(bytes: &[u8]) -> bool {
     let read = |bytes: &[u8]| reads_bundle(bytes).unwrap_or(false);
     read(bytes) | mended(bytes).is_some_and(|bytes| read(&bytes))
 }
@@ -204,18 +237,18 @@ fn purpose(plan: &Plan) -> Purpose {
 }
 
 /// A peer's stream after TLS.
-pub fn frames(bytes: &[u8]) -> bool {
+fn frames(bytes: &[u8]) -> bool {
     net::frames(bytes)
 }
 
 /// Raw bytes at a party that listens.
-pub fn handshake(bytes: &[u8]) -> bool {
+fn handshake(bytes: &[u8]) -> bool {
     net::handshake(bytes);
     false
 }
 
 /// A hello with the body of one kind of party, or a control message, of the kind that the first byte says.
-pub fn messages(bytes: &[u8]) -> bool {
+fn messages(bytes: &[u8]) -> bool {
     let Some((&kind, body)) = bytes.split_first() else { return false };
     let own = |body: &[u8]| net::hello(body).map(|hello| hello.body);
     match kind {

@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod input;
 pub mod model;
 pub mod output;
+pub mod parameters;
 pub mod postprocess;
 pub mod reference;
 pub mod resources;

@@ -6,14 +6,14 @@ use privet_ring::RingError;
 /// A value left the range that its wire declares.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "overflow in step {step} ({name}): the value {value} needs {needed} bits, the wire is safe for {bits}; {advice}"
+    "overflow in step {step} ({name}): a value needs {needed} bits, the wire is safe for {bits}; {advice}"
 )]
 pub struct Overflow {
     /// Index of the step.
     pub step: usize,
     /// Name of the model node.
     pub name: String,
-    /// The offending value.
+    /// The offending value; no message shows it.
     pub value: i128,
     /// Signed bits it needs.
     pub needed: u32,

@@ -1,6 +1,6 @@
 //! Mutants: committed changes that drop a mask or break a rule, each of which the leakage tests have to notice.
 //!
-//! A copy of the workspace, `target/mutants`, contains them all ([`schemata`]); it is built once, with the profile and into
+//! A copy of the workspace, `target/mutants`, contains them all (`schemata.rs`); it is built once, with the profile and into
 //! the directory of this program, so that what does not change is not built again. The tests run once without a mutant and
 //! have to pass, then for each mutant those that have to fail. A test that fails because of a wrong result does not count:
 //! a mutant keeps all results right.

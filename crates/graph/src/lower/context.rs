@@ -363,7 +363,6 @@ impl<'a> Lowering<'a> {
             let scaled = (largest.abs() * f64::from(frac_bits).exp2()).round();
             return Err(OpError::WeightRange {
                 tensor: name,
-                value: largest,
                 needed: if scaled.is_finite() { (scaled + 1.0).log2().ceil() as u32 + 1 } else { u32::MAX },
                 frac_bits: u32::from(frac_bits),
                 ring,

@@ -1,14 +1,13 @@
 //! From layers to a graph: shapes, names and parameters, and for random ones a run on a sample.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ndarray::{ArrayD, Axis};
+use ndarray::ArrayD;
 
-use super::layers::{AvgPool2d, Conv2d, Layer, MaxPool2d};
 use super::parameters::{Parameters, Random, Source};
 use super::{Kind, Module};
-use crate::tensor::array;
-use crate::{Args, Dim, Fact, Graph, OpError, Operator, Tensor, ValueId, WindowSpec, ops};
+use crate::{Args, Dim, Fact, Graph, Node, OpError, Operator, Tensor, ValueId, ops};
 
 /// Why layers do not make a model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -108,26 +107,26 @@ impl Module {
 
 /// A value under construction.
 #[derive(Clone)]
-struct Value {
+pub(super) struct Value {
     id: ValueId,
     fact: Fact,
     /// The value on a random input, when parameters are random.
-    sample: Option<Tensor>,
+    pub(super) sample: Option<Tensor>,
 }
 
 impl Value {
-    fn shape(&self) -> &[usize] {
+    pub(super) fn shape(&self) -> &[usize] {
         &self.fact.shape
     }
 
-    fn channels(&self) -> Option<usize> {
+    pub(super) fn channels(&self) -> Option<usize> {
         self.shape().get(1).copied()
     }
 }
 
-struct Builder {
+pub(super) struct Builder {
     graph: Graph,
-    source: Source,
+    pub(super) source: Source,
     parameters: BTreeMap<String, ArrayD<f32>>,
     shapes: Vec<(String, Vec<usize>)>,
 }
@@ -161,125 +160,8 @@ impl Builder {
         }
     }
 
-    fn layer(&mut self, layer: &Layer, path: &str, x: Value) -> Result<Value, NnError> {
-        match layer {
-            Layer::Conv2d(conv) => self.conv(conv, path, &x),
-            Layer::Linear(linear) => {
-                let [from, to] = linear.features;
-                let gemm = ops::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
-                if x.shape().len() != 2 || x.shape()[1] != from {
-                    let error =
-                        OpError::mismatch("input", format!("[N, {from}]"), format!("{:?}", x.shape()));
-                    return Err(fails(path, &x, error));
-                }
-                self.weighted(gemm, path, &x, &[to, from], linear.bias)
-            }
-            Layer::BatchNorm2d(norm) => self.batch_norm(norm.channels, norm.epsilon, path, &x),
-            Layer::Relu => self.apply(path, ops::Relu, &[&x]),
-            Layer::Relu6 => {
-                let [low, high] = [0.0, 6.0].map(|bound| self.constant(Tensor::from_scalar(bound)));
-                self.apply(path, ops::Clip, &[&x, &low, &high])
-            }
-            Layer::MaxPool2d(MaxPool2d { kernel, stride, padding, ceil_mode }) => {
-                let window = window(*kernel, stride.unwrap_or(*kernel), *padding, [1; 2], *ceil_mode);
-                self.apply(path, ops::MaxPool { window }, &[&x])
-            }
-            Layer::AvgPool2d(AvgPool2d { kernel, stride, padding, ceil_mode, count_include_pad }) => {
-                let window = window(*kernel, stride.unwrap_or(*kernel), *padding, [1; 2], *ceil_mode);
-                let pool = ops::AveragePool { window, count_include_pad: *count_include_pad };
-                self.apply(path, pool, &[&x])
-            }
-            Layer::AdaptiveAvgPool2d(output) => self.adaptive_pool(*output, path, &x),
-            Layer::GlobalAvgPool => self.apply(path, ops::GlobalAveragePool, &[&x]),
-            Layer::Flatten => self.apply(path, ops::Flatten { axis: 1 }, &[&x]),
-            Layer::Softmax => self.apply(path, ops::Softmax { axis: -1, coerce: false, log: false }, &[&x]),
-            Layer::Identity => Ok(x),
-        }
-    }
-
-    fn conv(&mut self, conv: &Conv2d, path: &str, x: &Value) -> Result<Value, NnError> {
-        let [from, to] = conv.channels;
-        if x.shape().len() != 4 || x.channels() != Some(from) || conv.groups == 0 || from % conv.groups != 0 {
-            let expected = format!("[N, {from}, H, W], channels divisible by {} groups", conv.groups);
-            return Err(fails(path, x, OpError::mismatch("input", expected, format!("{:?}", x.shape()))));
-        }
-        let window = window(conv.kernel, conv.stride, conv.padding, conv.dilation, false);
-        let shape = [to, from / conv.groups, conv.kernel[0], conv.kernel[1]];
-        self.weighted(ops::Conv { groups: conv.groups as i64, window }, path, x, &shape, conv.bias)
-    }
-
-    /// A layer of a weight, its outputs along the first axis, and a bias.
-    fn weighted(
-        &mut self,
-        op: impl Operator + Clone,
-        path: &str,
-        x: &Value,
-        shape: &[usize],
-        bias: bool,
-    ) -> Result<Value, NnError> {
-        let drawn = match &mut self.source {
-            Source::Random(random) => {
-                Some(unit_variance(random, &op, x, shape, bias).map_err(|e| fails(path, x, e))?)
-            }
-            Source::Named(_) | Source::Shapes => None,
-        };
-        let (weight, offset) = match drawn {
-            Some((weight, offset)) => (Some(weight), Some(offset)),
-            None => (None, None),
-        };
-        let weight = self.parameter(path, "weight", shape, weight)?;
-        if !bias {
-            return self.apply(path, op, &[x, &weight]);
-        }
-        let bias = self.parameter(path, "bias", &shape[..1], offset)?;
-        self.apply(path, op, &[x, &weight, &bias])
-    }
-
-    fn batch_norm(&mut self, channels: usize, epsilon: f32, path: &str, x: &Value) -> Result<Value, NnError> {
-        if x.channels() != Some(channels) {
-            let expected = format!("[N, {channels}, H, W]");
-            return Err(fails(path, x, OpError::mismatch("input", expected, format!("{:?}", x.shape()))));
-        }
-        let statistics = match &x.sample {
-            Some(sample) => {
-                let floats = sample.floats("input").map_err(|e| fails(path, x, e))?;
-                let per_channel = |f: &dyn Fn(&[f32]) -> f32| {
-                    let values = floats.axis_iter(Axis(1)).map(|c| f(&c.iter().copied().collect::<Vec<_>>()));
-                    array(&[channels], values.collect())
-                };
-                [Some(per_channel(&|v| moments(v).0 as f32)), Some(per_channel(&|v| moments(v).1 as f32))]
-            }
-            None => [None, None],
-        };
-        let constant = |value: f32| x.sample.as_ref().map(|_| array(&[channels], vec![value; channels]));
-        let [mean, variance] = statistics;
-        let parameters = [
-            self.parameter(path, "weight", &[channels], constant(1.0))?,
-            self.parameter(path, "bias", &[channels], constant(0.0))?,
-            self.parameter(path, "running_mean", &[channels], mean)?,
-            self.parameter(path, "running_var", &[channels], variance)?,
-        ];
-        let operands: Vec<&Value> = std::iter::once(x).chain(&parameters).collect();
-        self.apply(path, ops::BatchNormalization { epsilon }, &operands)
-    }
-
-    fn adaptive_pool(&mut self, output: [usize; 2], path: &str, x: &Value) -> Result<Value, NnError> {
-        let &[_, _, height, width] = x.shape() else {
-            let error = OpError::mismatch("input", "[N, C, H, W]", format!("{:?}", x.shape()));
-            return Err(fails(path, x, error));
-        };
-        let [rows, columns] = output;
-        if rows == 0 || columns == 0 || height % rows != 0 || width % columns != 0 {
-            let expected = format!("height and width that are multiples of {output:?}");
-            return Err(fails(path, x, OpError::mismatch("input", expected, format!("{:?}", x.shape()))));
-        }
-        let kernel = [height / rows, width / columns];
-        let window = window(kernel, kernel, [0; 2], [1; 2], false);
-        self.apply(path, ops::AveragePool { window, count_include_pad: false }, &[x])
-    }
-
     /// The parameter `name` of the layer at `path`: drawn, or given.
-    fn parameter(
+    pub(super) fn parameter(
         &mut self,
         path: &str,
         name: &str,
@@ -311,43 +193,64 @@ impl Builder {
         Ok(self.constant(tensor.into()))
     }
 
-    fn constant(&mut self, tensor: Tensor) -> Value {
-        let fact = Fact::new(tensor.dtype(), tensor.shape().to_vec());
+    pub(super) fn constant(&mut self, tensor: Tensor) -> Value {
         let sample = matches!(self.source, Source::Random(_)).then(|| tensor.clone());
-        Value { id: self.graph.constant(tensor), fact, sample }
+        let tensor = Arc::new(tensor);
+        Value { fact: Fact::constant(tensor.clone()), id: self.graph.shared_constant(tensor), sample }
     }
 
-    fn apply(&mut self, path: &str, op: impl Operator, operands: &[&Value]) -> Result<Value, NnError> {
-        let fail = |error| fails(path, operands[0], error);
-        let facts: Vec<Option<&Fact>> = operands.iter().map(|v| Some(&v.fact)).collect();
-        let fact = op.facts(Args(&facts)).map_err(fail)?.swap_remove(0);
-        let samples: Vec<Option<&Tensor>> = operands.iter().map(|v| v.sample.as_ref()).collect();
-        let sample = if samples.iter().all(Option::is_some) {
-            Some(op.eval(Args(&samples)).map_err(fail)?.swap_remove(0))
-        } else {
-            None
+    pub(super) fn apply(
+        &mut self,
+        path: &str,
+        op: impl Operator,
+        operands: &[&Value],
+    ) -> Result<Value, NnError> {
+        self.apply_some(path, op, &operands.iter().map(|&v| Some(v)).collect::<Vec<_>>())
+    }
+
+    /// [`Self::apply`], some operands left out; the first one is there.
+    pub(super) fn apply_some(
+        &mut self,
+        path: &str,
+        op: impl Operator,
+        operands: &[Option<&Value>],
+    ) -> Result<Value, NnError> {
+        let fail = |error| match operands.first().copied().flatten() {
+            Some(x) => fails(path, x, error),
+            None => NnError::Layer { layer: path.to_owned(), shape: Vec::new(), error },
         };
-        let inputs: Vec<ValueId> = operands.iter().map(|v| v.id).collect();
+        let facts: Vec<Option<&Fact>> = operands.iter().map(|v| v.map(|v| &v.fact)).collect();
+        let mut fact = op.facts(Args(&facts)).map_err(fail)?.swap_remove(0);
+        let samples: Vec<Option<&Tensor>> =
+            operands.iter().map(|v| v.and_then(|v| v.sample.as_ref())).collect();
+        let complete = operands.iter().zip(&samples).all(|(v, s)| v.is_some() == s.is_some());
+        let sample =
+            if complete { Some(op.eval(Args(&samples)).map_err(fail)?.swap_remove(0)) } else { None };
+        // Folding settles values; here only shapes matter.
+        fact.value = None;
         let name = if path.is_empty() { op.name().to_owned() } else { path.to_owned() };
-        Ok(Value { id: self.graph.node(name, op, &inputs), fact, sample })
+        let inputs = operands.iter().map(|v| v.map(|v| v.id)).collect();
+        let id = self.graph.value();
+        self.graph.nodes.push(Node { name, op: Arc::new(op), inputs, outputs: vec![id] });
+        Ok(Value { id, fact, sample })
     }
 }
 
 /// A random weight and bias with which the sample's outputs have unit variance (layer-sequential unit variance: Mishkin
 /// and Matas, ICLR 2016).
-fn unit_variance(
+pub(super) fn unit_variance(
     random: &mut Random,
     op: &impl Operator,
     x: &Value,
     shape: &[usize],
-    bias: bool,
+    bias: Option<usize>,
 ) -> Result<(ArrayD<f32>, ArrayD<f32>), OpError> {
     let fan_in: usize = shape[1..].iter().product();
     let mut weight = random.normal(shape) / (fan_in as f32).sqrt();
-    let mut offset = random.normal(&shape[..1]) * 0.1;
+    let mut offset = random.normal(&[bias.unwrap_or(0)]) * 0.1;
     let (w, b) = (Tensor::F32(weight.clone()), Tensor::F32(offset.clone()));
-    let operands = [x.sample.as_ref(), Some(&w), bias.then_some(&b)];
-    let y = op.eval(Args(&operands[..2 + usize::from(bias)]))?.swap_remove(0);
+    let operands = [x.sample.as_ref(), Some(&w), bias.map(|_| &b)];
+    let y = op.eval(Args(&operands[..2 + usize::from(bias.is_some())]))?.swap_remove(0);
     let values: Vec<f32> = y.floats("output")?.iter().copied().collect();
     let deviation = moments(&values).1.sqrt() as f32;
     // An input that is zero everywhere (a dead layer in front) has nothing to scale by.
@@ -359,34 +262,16 @@ fn unit_variance(
 }
 
 /// Mean and variance.
-fn moments(values: &[f32]) -> (f64, f64) {
+pub(super) fn moments(values: &[f32]) -> (f64, f64) {
     let n = values.len().max(1) as f64;
     let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     (mean, values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n)
-}
-
-fn window(
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
-    ceil_mode: bool,
-) -> WindowSpec {
-    let list = |v: &[usize]| Some(v.iter().map(|&v| i64::try_from(v).unwrap_or(i64::MAX)).collect());
-    WindowSpec {
-        kernel: list(&kernel),
-        strides: list(&stride),
-        dilations: list(&dilation),
-        pads: list(&[padding, padding].concat()),
-        ceil_mode,
-        ..WindowSpec::default()
-    }
 }
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn fails(path: &str, x: &Value, error: OpError) -> NnError {
+pub(super) fn fails(path: &str, x: &Value, error: OpError) -> NnError {
     NnError::Layer { layer: path.to_owned(), shape: x.shape().to_vec(), error }
 }

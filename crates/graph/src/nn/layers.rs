@@ -6,16 +6,29 @@ use super::{Kind, Module};
 #[derive(Debug, Clone)]
 pub(super) enum Layer {
     Conv2d(Conv2d),
+    ConvTranspose2d(ConvTranspose2d),
     Linear(Linear),
     BatchNorm2d(BatchNorm2d),
+    InstanceNorm2d(InstanceNorm2d),
     Relu,
     Relu6,
+    LeakyRelu(f32),
+    Prelu(usize),
+    HardSigmoid,
+    HardSwish,
     MaxPool2d(MaxPool2d),
     AvgPool2d(AvgPool2d),
     AdaptiveAvgPool2d([usize; 2]),
     GlobalAvgPool,
     Flatten,
-    Softmax,
+    Upsample {
+        factor: [usize; 2],
+        bilinear: bool,
+    },
+    Softmax {
+        log: bool,
+    },
+    Sigmoid,
     /// Nothing at inference.
     Identity,
 }
@@ -23,6 +36,18 @@ pub(super) enum Layer {
 impl From<Conv2d> for Module {
     fn from(layer: Conv2d) -> Self {
         Module(Kind::Layer(Layer::Conv2d(layer)))
+    }
+}
+
+impl From<ConvTranspose2d> for Module {
+    fn from(layer: ConvTranspose2d) -> Self {
+        Module(Kind::Layer(Layer::ConvTranspose2d(layer)))
+    }
+}
+
+impl From<InstanceNorm2d> for Module {
+    fn from(layer: InstanceNorm2d) -> Self {
+        Module(Kind::Layer(Layer::InstanceNorm2d(layer)))
     }
 }
 
@@ -124,6 +149,51 @@ impl Conv2d {
     }
 }
 
+/// See [`conv_transpose2d`].
+#[derive(Debug, Clone)]
+pub struct ConvTranspose2d {
+    pub(super) conv: Conv2d,
+    pub(super) output_padding: [usize; 2],
+}
+
+/// Transposed convolution of `[N, in_channels, H, W]` to `[N, out_channels, H', W']`; stride 1, no padding, with bias. The weight
+/// is `[in_channels, out_channels / groups, ..]` as in PyTorch.
+pub fn conv_transpose2d(in_channels: usize, out_channels: usize, kernel: impl Into<Pair>) -> ConvTranspose2d {
+    ConvTranspose2d { conv: conv2d(in_channels, out_channels, kernel), output_padding: [0; 2] }
+}
+
+impl ConvTranspose2d {
+    /// Step between positions of the result.
+    pub fn stride(self, stride: impl Into<Pair>) -> Self {
+        Self { conv: self.conv.stride(stride), ..self }
+    }
+
+    /// Elements of the result that are cut off on each side.
+    pub fn padding(self, padding: impl Into<Pair>) -> Self {
+        Self { conv: self.conv.padding(padding), ..self }
+    }
+
+    /// Elements of the result that are added at the end of each axis.
+    pub fn output_padding(self, padding: impl Into<Pair>) -> Self {
+        Self { output_padding: padding.into().0, ..self }
+    }
+
+    /// Step between kernel elements.
+    pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
+        Self { conv: self.conv.dilation(dilation), ..self }
+    }
+
+    /// Channel groups.
+    pub fn groups(self, groups: usize) -> Self {
+        Self { conv: self.conv.groups(groups), ..self }
+    }
+
+    /// Whether there is a bias.
+    pub fn bias(self, bias: bool) -> Self {
+        Self { conv: self.conv.bias(bias), ..self }
+    }
+}
+
 /// See [`linear`].
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -155,10 +225,40 @@ pub fn batch_norm2d(channels: usize) -> BatchNorm2d {
     BatchNorm2d { channels, epsilon: 1e-5 }
 }
 
+/// Batch normalisation of `[N, channels]`, behind a linear layer.
+pub fn batch_norm1d(channels: usize) -> BatchNorm2d {
+    batch_norm2d(channels)
+}
+
 impl BatchNorm2d {
     /// Added to the variance.
     pub fn epsilon(self, epsilon: f32) -> Self {
         Self { epsilon, ..self }
+    }
+}
+
+/// See [`instance_norm2d`].
+#[derive(Debug, Clone)]
+pub struct InstanceNorm2d {
+    pub(super) channels: usize,
+    pub(super) epsilon: f32,
+    pub(super) affine: bool,
+}
+
+/// Normalisation of every channel of every sample by its own mean and variance; epsilon 1e-5, without parameters.
+pub fn instance_norm2d(channels: usize) -> InstanceNorm2d {
+    InstanceNorm2d { channels, epsilon: 1e-5, affine: false }
+}
+
+impl InstanceNorm2d {
+    /// Added to the variance.
+    pub fn epsilon(self, epsilon: f32) -> Self {
+        Self { epsilon, ..self }
+    }
+
+    /// Whether a factor and an addend per channel follow.
+    pub fn affine(self, affine: bool) -> Self {
+        Self { affine, ..self }
     }
 }
 
@@ -256,14 +356,54 @@ pub fn relu6() -> Module {
     Module(Kind::Layer(Layer::Relu6))
 }
 
+/// `x` where it is positive, else `negative_slope · x`. PyTorch's default slope is 0.01.
+pub fn leaky_relu(negative_slope: f32) -> Module {
+    Module(Kind::Layer(Layer::LeakyRelu(negative_slope)))
+}
+
+/// [`leaky_relu`] with a trained slope for each of `parameters` channels, or one for all.
+pub fn prelu(parameters: usize) -> Module {
+    Module(Kind::Layer(Layer::Prelu(parameters)))
+}
+
+/// `max(0, min(1, x/6 + 1/2))`.
+pub fn hardsigmoid() -> Module {
+    Module(Kind::Layer(Layer::HardSigmoid))
+}
+
+/// `x · hardsigmoid(x)`.
+pub fn hardswish() -> Module {
+    Module(Kind::Layer(Layer::HardSwish))
+}
+
 /// All axes but the first joined.
 pub fn flatten() -> Module {
     Module(Kind::Layer(Layer::Flatten))
 }
 
+/// Height and width times these factors, every element repeated: `nn.Upsample(scale_factor=..)`.
+pub fn upsample_nearest(factor: impl Into<Pair>) -> Module {
+    Module(Kind::Layer(Layer::Upsample { factor: factor.into().0, bilinear: false }))
+}
+
+/// Height and width times these factors, interpolated: `nn.Upsample(scale_factor=.., mode="bilinear")`.
+pub fn upsample_bilinear(factor: impl Into<Pair>) -> Module {
+    Module(Kind::Layer(Layer::Upsample { factor: factor.into().0, bilinear: true }))
+}
+
 /// Softmax along the last axis, as the model's last layer: the receiver computes it.
 pub fn softmax() -> Module {
-    Module(Kind::Layer(Layer::Softmax))
+    Module(Kind::Layer(Layer::Softmax { log: false }))
+}
+
+/// The logarithm of [`softmax`], as the model's last layer.
+pub fn log_softmax() -> Module {
+    Module(Kind::Layer(Layer::Softmax { log: true }))
+}
+
+/// `1 / (1 + exp(-x))`, as the model's last layer: the receiver computes it.
+pub fn sigmoid() -> Module {
+    Module(Kind::Layer(Layer::Sigmoid))
 }
 
 /// Nothing at inference; keeps its place, and with it the names of the layers behind it.

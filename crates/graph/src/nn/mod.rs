@@ -24,6 +24,7 @@
 //! layer scaled so that its outputs have unit variance on a random input, or come from a map of named tensors.
 //! [`zoo`] holds well-known architectures.
 
+mod apply;
 mod build;
 mod layers;
 mod parameters;
@@ -31,8 +32,10 @@ pub mod zoo;
 
 pub use build::{Built, NnError};
 pub use layers::{
-    AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Pair, adaptive_avg_pool2d, avg_pool2d, batch_norm2d,
-    conv2d, dropout, flatten, global_avg_pool, identity, linear, max_pool2d, relu, relu6, softmax,
+    AvgPool2d, BatchNorm2d, Conv2d, ConvTranspose2d, InstanceNorm2d, Linear, MaxPool2d, Pair,
+    adaptive_avg_pool2d, avg_pool2d, batch_norm1d, batch_norm2d, conv_transpose2d, conv2d, dropout, flatten,
+    global_avg_pool, hardsigmoid, hardswish, identity, instance_norm2d, leaky_relu, linear, log_softmax,
+    max_pool2d, prelu, relu, relu6, sigmoid, softmax, upsample_bilinear, upsample_nearest,
 };
 pub use parameters::{Parameters, random_input};
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use rustls::Connection;
@@ -55,7 +56,10 @@ pub(super) fn write(mut socket: TcpStream, shared: &Shared) {
     let mut state = shared.lock();
     if state.closing && state.write_failed.is_none() && !state.abandoned {
         drop(state);
-        tls(shared).send_close_notify();
+        let mut connection = tls(shared);
+        shared.said_goodbye.store(true, Ordering::SeqCst);
+        connection.send_close_notify();
+        drop(connection);
         records.clear();
         if encrypted(shared, &mut records).is_ok() {
             // The frames are out; a goodbye that cannot be delivered harms nobody.
@@ -72,6 +76,10 @@ pub(super) fn write(mut socket: TcpStream, shared: &Shared) {
 /// Feeds ciphertext to TLS and its plaintext to the assembler.
 fn decrypt(shared: &Shared, mut ciphertext: &[u8], assembler: &mut Assembler) -> Result<(), NetError> {
     let mut connection = tls(shared);
+    if shared.said_goodbye.load(Ordering::SeqCst) {
+        // Nobody waits for it. To TLS our goodbye was the last word: an alert about a damaged record would be a second one.
+        return Ok(());
+    }
     let outcome = loop {
         if let Err(end) = drain(shared, &mut connection, assembler) {
             break Err(end);

@@ -1,6 +1,7 @@
 //! What the caller's thread, the reader and the writer of one connection share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Outbound {
 /// What the threads of one connection share. The two locks are never held together, and neither during socket I/O.
 pub(super) struct Shared {
     pub(super) connection: Mutex<Connection>,
+    /// Our goodbye is said: TLS takes nothing more. Set under the lock of the connection.
+    pub(super) said_goodbye: AtomicBool,
     state: Mutex<State>,
     /// For the caller: frames, or the end.
     pub(super) arrived: Condvar,
@@ -90,6 +93,7 @@ impl Shared {
         let state = State { wait, wire_sent: counted.0, wire_received: counted.1, ..State::default() };
         Shared {
             connection: Mutex::new(connection),
+            said_goodbye: AtomicBool::new(false),
             state: Mutex::new(state),
             arrived: Condvar::new(),
             wanted: Condvar::new(),

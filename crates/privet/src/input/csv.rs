@@ -23,8 +23,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8], shape: &[usize]) -> Result<Array
         for (column, field) in record.iter().enumerate() {
             let value: f32 = field.parse().map_err(|_| {
                 let line = record.position().map_or(0, ::csv::Position::line);
-                let field: String = field.chars().take(20).collect();
-                let reason = format!("line {line}, column {}: {field:?} is not a number", column + 1);
+                let reason = format!("line {line}, column {}: not a number", column + 1);
                 InputError::csv(path, reason)
             })?;
             if values.len() == expected {

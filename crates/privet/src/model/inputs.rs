@@ -55,7 +55,7 @@ pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, M
 /// an engine on masked values could not notice.
 ///
 /// # Errors
-/// [`ModelError::InputRange`] names the input and the value; [`ModelError::Inputs`] a wrong count or shape.
+/// [`ModelError::InputRange`] names the input and the value's place, not the value; [`ModelError::Inputs`] a wrong count or shape.
 pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>, ModelError> {
     if arrays.len() != plan.inputs.len() {
         return Err(ModelError::Inputs(format!(
@@ -80,7 +80,7 @@ pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>
                 let name = spec.name.clone();
                 if value.is_finite() {
                     let needed = needed_bits(value, frac_bits);
-                    ModelError::InputRange { name, value, index, needed, bits, frac_bits }
+                    ModelError::InputRange { name, index, needed, bits, frac_bits }
                 } else {
                     ModelError::Inputs(format!(
                         "input {name:?}: {value} at flat index {index} is no finite number"

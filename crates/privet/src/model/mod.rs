@@ -101,16 +101,14 @@ pub enum ModelError {
     },
     /// An input value does not fit the plan.
     #[error(
-        "input {name:?}: the value {value} at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
+        "input {name:?}: the value at flat index {index} needs {needed} bits with {frac_bits} fractional bits, the plan \
          is safe for {bits}; compile with a larger --margin or --input-range, or --calibrate files that cover this \
          input"
     )]
     InputRange {
         /// Name of the input.
         name: String,
-        /// The value.
-        value: f32,
-        /// Its position in row-major order.
+        /// The value's position in row-major order.
         index: usize,
         /// Signed width that the value needs.
         needed: u32,

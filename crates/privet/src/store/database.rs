@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::private_dir;
 use crate::error::StoreError;
+use crate::files;
 
 /// How long another process of this party may hold the database before we give up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +33,9 @@ impl Database {
         if let Some(dir) = path.parent() {
             private_dir(dir)?;
         }
+        if !path.exists() {
+            create(path)?;
+        }
         let started = Instant::now();
         let inner = loop {
             match redb::Database::create(path) {
@@ -48,6 +52,8 @@ impl Database {
             }
         };
         restrict(path)?;
+        // Nobody makes another one while this one is there.
+        files::sweep(files::directory(path)).map_err(StoreError::io(path))?;
         let database = Self { path: path.to_owned(), inner };
         match database.get::<u32>("meta", b"version")? {
             None => database.put("meta", b"version", &VERSION)?,
@@ -170,6 +176,19 @@ fn failure(path: &Path, error: redb::Error) -> StoreError {
     }
 }
 
+/// Makes an empty database that appears whole or not at all: one that a crash has left half made could not be told from a
+/// damaged one, which must never be replaced, because it knows what has been used.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let partial = files::temporary(path).map_err(StoreError::io(path))?.into_temp_path();
+    drop(redb::Database::create(&partial).map_err(|e| failure(path, e.into()))?);
+    match partial.persist_noclobber(path) {
+        Ok(()) => files::sync_dir(files::directory(path)).map_err(StoreError::io(path)),
+        // Another process of this party was faster.
+        Err(_) if path.exists() => Ok(()),
+        Err(e) => Err(StoreError::io(path)(e.error)),
+    }
+}
+
 /// The database holds seeds: nobody but its owner may read it.
 fn restrict(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::PermissionsExt;
@@ -199,6 +218,23 @@ mod tests {
         assert_eq!(database.all::<u64>("t").unwrap(), [(b"k".to_vec(), 8)]);
         database.remove("t", b"k").unwrap();
         assert_eq!(database.get::<u64>("t", b"k").unwrap(), None);
+    }
+
+    #[test]
+    fn several_that_begin_at_once_share_one_database() {
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.redb");
+            std::thread::scope(|scope| {
+                for i in 0..4u64 {
+                    let path = &path;
+                    scope.spawn(move || Database::open(path).unwrap().put("t", &[i as u8], &i).unwrap());
+                }
+            });
+            assert_eq!(Database::open(&path).unwrap().all::<u64>("t").unwrap().len(), 4);
+            let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
+            assert_eq!(names.collect::<Vec<_>>(), ["state.redb"]);
+        }
     }
 
     #[test]

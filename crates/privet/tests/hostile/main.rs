@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mutate::Mutator;
 use peak_alloc::PeakAlloc;
-use privet::fuzzing;
+use privet::fuzzing::{self, Target};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -23,100 +23,86 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Far more than a case takes anywhere: it tells a hang.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a parser may take: so many bytes, and so many for each byte of the file.
-struct Memory {
-    floor: usize,
-    per_byte: usize,
-}
-
-const MIB: usize = 1 << 20;
-
-const PROPORTIONAL: Memory = Memory { floor: 64 * MIB, per_byte: 1000 };
-/// Deflate packs 1032 to 1, and bytes become 32-bit floats.
-const DEFLATED: Memory = Memory { floor: 64 * MIB, per_byte: 1032 * 8 };
-/// A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
-const PIXELS: Memory = Memory { floor: 64 * MIB, per_byte: 8256 * 8 };
-
 #[test]
 fn arrays() {
-    check("npy", 20_000, &PROPORTIONAL);
-    check("npz", 5_000, &DEFLATED);
-    check("csv", 20_000, &PROPORTIONAL);
+    check("npy", 60_000);
+    check("npz", 8_000);
+    check("csv", 50_000);
 }
 
 #[test]
 fn pictures() {
-    check("picture", 2_000, &PIXELS);
+    check("picture", 3_000);
 }
 
 #[test]
 fn configuration() {
-    check("toml", 5_000, &PROPORTIONAL);
+    check("toml", 30_000);
 }
 
 #[test]
 fn onnx_models() {
-    check("onnx", 20_000, &PROPORTIONAL);
+    check("onnx", 150_000);
 }
 
 #[test]
 fn plans() {
-    check("plan", 10_000, &PROPORTIONAL);
+    check("plan", 100_000);
 }
 
 #[test]
 fn weights() {
-    check("weights", 10_000, &PROPORTIONAL);
+    check("weights", 50_000);
 }
 
 #[test]
 fn bundles() {
-    check("bundle", 5_000, &PROPORTIONAL);
+    check("bundle", 6_000);
 }
 
 #[test]
 fn streams_of_frames() {
-    check("frames", 20_000, &PROPORTIONAL);
+    check("frames", 50_000);
 }
 
 #[test]
 fn control_messages() {
-    check("messages", 20_000, &PROPORTIONAL);
+    check("messages", 100_000);
 }
 
 #[test]
 fn strangers_at_a_listener() {
-    check("handshake", 100, &PROPORTIONAL);
+    check("handshake", 300);
 }
 
 #[test]
 fn every_target_has_a_fuzz_target_and_a_corpus() {
     let manifest = std::fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
-    for (name, _) in fuzzing::TARGETS {
+    for Target { name, .. } in fuzzing::TARGETS {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "fuzz/Cargo.toml lacks {name}");
         let target = fuzz().join(format!("fuzz_targets/{name}.rs"));
         let code = std::fs::read_to_string(target).unwrap();
-        assert!(code.contains(&format!("privet::fuzzing::{name}(bytes)")), "{name}");
+        assert!(code.contains(&format!("privet_fuzz::check(\"{name}\", bytes)")), "{name}");
         assert!(!corpus(name).is_empty(), "fuzz/corpus/{name} is empty");
     }
     assert_eq!(manifest.matches("[[bin]]").count(), fuzzing::TARGETS.len());
 }
 
 /// Runs the target on the corpus, on what the writers make, and on `cases` mutations.
-fn check(name: &str, cases: usize, memory: &Memory) {
+fn check(name: &str, cases: usize) {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let (_, target) = fuzzing::TARGETS.iter().find(|(n, _)| *n == name).expect("a target of this name");
+    let target = fuzzing::find(name).expect("a target of this name");
     let made: Vec<Vec<u8>> = seeds::of(name).into_iter().chain(fuzzing::seeds(name)).collect();
     if std::env::var_os("PRIVET_WRITE_CORPUS").is_some() {
         write_corpus(name, &made);
     }
     for (i, bytes) in made.iter().enumerate() {
-        assert!(run(&format!("seed {i} of {name}"), *target, bytes, memory), "seed {i} of {name} is refused");
+        assert!(run(&format!("seed {i} of {name}"), target, bytes), "seed {i} of {name} is refused");
     }
     let corpus = corpus(name);
     let mut accepted = 0;
     for (file, bytes) in &corpus {
-        accepted += usize::from(run(&format!("corpus/{name}/{file}"), *target, bytes, memory));
+        accepted += usize::from(run(&format!("corpus/{name}/{file}"), target, bytes));
     }
     // Nobody gets past a TLS listener by luck.
     assert!(accepted > 0 || name == "handshake", "no file of corpus/{name} is accepted: is it outdated?");
@@ -127,20 +113,24 @@ fn check(name: &str, cases: usize, memory: &Memory) {
     let mut mutator = Mutator::new(seed);
     for case in 0..cases {
         let bytes = mutator.mutate(&pool);
-        run(&format!("case {case} of {name}"), *target, &bytes, memory);
+        run(&format!("case {case} of {name}"), target, &bytes);
     }
 }
 
 /// Runs one case; a panic, too much memory and too much time are reported with the bytes.
-fn run(case: &str, target: fuzzing::Target, bytes: &[u8], memory: &Memory) -> bool {
+fn run(case: &str, target: &Target, bytes: &[u8]) -> bool {
     let report = Report { case, bytes };
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
     let start = Instant::now();
-    let accepted = target(bytes);
-    let taken = MEMORY.peak_usage() - before;
-    let allowed = memory.floor + memory.per_byte * bytes.len();
-    assert!(taken <= allowed, "{} bytes of file take {} MiB of memory", bytes.len(), taken / MIB);
+    let accepted = (target.run)(bytes);
+    let taken = MEMORY.peak_usage().saturating_sub(before);
+    assert!(
+        taken <= target.memory(bytes.len()),
+        "{} bytes of file take {} MiB of memory",
+        bytes.len(),
+        taken >> 20
+    );
     assert!(start.elapsed() < DEADLINE, "{} bytes of file take {:?}", bytes.len(), start.elapsed());
     drop(report);
     accepted

@@ -8,6 +8,9 @@
 //! per element. Opened: u under a fresh mask. One round. Leaks: nothing; every entry is read whatever the index. Source:
 //! PROTOCOLS.md of the design, section 2 (public table), after the one-time truth tables of Ishai et al. (TCC 2013).
 
+use std::array::from_fn;
+use std::hint::black_box;
+
 use privet_ring::planes::{from_values, plane_bytes, transpose64, words};
 use privet_ring::{Ring, packed_len};
 
@@ -75,9 +78,11 @@ impl Table<'_> {
                 for (sum, (&m, &bits)) in sums.iter_mut().zip(m.iter().zip(&block)) {
                     let c = (m & self.index_mask()) as usize;
                     let run = &reversed[size - 1 - c + start..][..64.min(size - start)];
-                    for (j, entry) in run.iter().enumerate() {
-                        *sum = sum.wrapping_add(entry & 0u64.wrapping_sub(bits >> j & 1));
-                    }
+                    // The compiler may not see that a mask is all zeros or all ones: it would branch on it.
+                    let mut masks: [u64; 64] = from_fn(|j| 0u64.wrapping_sub(bits >> j & 1));
+                    black_box(&mut masks);
+                    let entries = run.iter().zip(&masks).map(|(entry, mask)| entry & mask);
+                    *sum = entries.fold(*sum, u64::wrapping_add);
                 }
             }
             share.extend(sums[..m.len()].iter().map(|s| s.wrapping_mul(sign)));

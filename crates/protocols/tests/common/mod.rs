@@ -122,7 +122,16 @@ pub struct Dealt {
 
 /// One bundle with fresh seeds, and a fresh mask of the weights.
 pub fn deal(plan: &Plan, weights: &Weights, schedule: &Schedule) -> Dealt {
-    let [server, client, weight_seed] = std::array::from_fn(|_| Seed::random().unwrap());
+    deal_with(plan, weights, schedule, std::array::from_fn(|_| Seed::random().unwrap()))
+}
+
+/// One bundle, and the weights under their mask, from the seeds of server, client and that mask.
+pub fn deal_with(
+    plan: &Plan,
+    weights: &Weights,
+    schedule: &Schedule,
+    [server, client, weight_seed]: [Seed; 3],
+) -> Dealt {
     let mut chunks = Chunks::default();
     let mut sink = |k: usize, bytes: Vec<u8>| {
         assert_eq!(bytes.len(), schedule.instructions[k].1.dealt, "dealt bytes of instruction {k}");

@@ -1,0 +1,164 @@
+//! One inference on record: all that it takes to run dealer and parties again, one after the other on one thread.
+
+use std::time::Duration;
+
+use privet_net::memory::MemoryChannel;
+use privet_net::{Channel, Frame, FrameKind, NetError, Peer, Traffic};
+use privet_plan::{Plan, Weights};
+use privet_protocols::Silent;
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
+use privet_ring::prg::Seed;
+
+use crate::common::samples::Secrets;
+use crate::common::{Chunks, deal_with, prepared};
+
+/// Seeds, secrets and what each party received.
+pub(crate) struct Recording {
+    seeds: [Seed; 3],
+    secrets: Secrets,
+    /// Of server and client.
+    received: [Vec<Vec<u8>>; 2],
+}
+
+impl Recording {
+    /// Runs an inference with fresh seeds.
+    pub(crate) fn new(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> Self {
+        let seeds: [Seed; 3] = std::array::from_fn(|_| Seed::random().unwrap());
+        let secrets = Secrets {
+            weights: Weights::new(secrets.weights.tensors.clone()),
+            inputs: secrets.inputs.clone(),
+        };
+        let [server, client] = halves(plan, schedule, &secrets, &seeds);
+        let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
+        let run = |own, half: Bundle<Chunks>, channel| {
+            let mut tape = Tape { inner: Inner::Live(Box::new(channel)), received: Vec::new() };
+            online(plan, schedule, own, half, &mut tape);
+            tape.received
+        };
+        let received = std::thread::scope(|scope| {
+            let client = scope.spawn(|| run(Online::Client(&secrets.inputs), client, b));
+            [run(Online::Server(&secrets.weights), server, a), client.join().unwrap()]
+        });
+        Self { seeds, secrets, received }
+    }
+
+    /// The halves of the bundle, dealt and prepared once more.
+    pub(crate) fn halves(&self, plan: &Plan, schedule: &Schedule) -> [Bundle<Chunks>; 2] {
+        halves(plan, schedule, &self.secrets, &self.seeds)
+    }
+
+    /// What a party received.
+    pub(crate) fn tape(&self, role: Role) -> Tape {
+        let received = self.received[usize::from(role == Role::Client)].clone();
+        Tape { inner: Inner::Played(0), received }
+    }
+
+    /// A party's online phase once more; its result is dropped.
+    pub(crate) fn replay(
+        &self,
+        plan: &Plan,
+        schedule: &Schedule,
+        role: Role,
+        half: Bundle<Chunks>,
+        tape: &mut Tape,
+    ) {
+        let own = match role {
+            Role::Server => Online::Server(&self.secrets.weights),
+            Role::Client => Online::Client(&self.secrets.inputs),
+        };
+        online(plan, schedule, own, half, tape);
+    }
+
+    /// Fixed-width fields in an order that follows from the plan.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.seeds.iter().flat_map(|s| *s.expose()).collect();
+        let values = self.secrets.weights.tensors.iter().chain(&self.secrets.inputs).flatten();
+        values.for_each(|v| bytes.extend(v.to_le_bytes()));
+        self.received.iter().flatten().flatten().for_each(|b| bytes.push(*b));
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote; nothing but the plan decides what is read where.
+    pub(crate) fn from_bytes(plan: &Plan, schedule: &Schedule, mut bytes: &[u8]) -> Self {
+        let mut take = |len: usize| {
+            let (own, rest) = bytes.split_at(len);
+            bytes = rest;
+            own
+        };
+        let seeds = std::array::from_fn(|_| Seed::from_bytes(take(16).try_into().unwrap()));
+        let mut values = |shape: &[usize]| -> Vec<i64> {
+            let lanes = take(8 * shape.iter().product::<usize>());
+            lanes.chunks_exact(8).map(|lane| i64::from_le_bytes(lane.try_into().unwrap())).collect()
+        };
+        let tensors = plan.params.iter().map(|spec| values(&spec.shape)).collect();
+        let inputs = plan.inputs.iter().map(|spec| values(&spec.shape)).collect();
+        let openings = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(plan, k));
+        let openings: Vec<_> = openings.collect();
+        let received = [Role::Server, Role::Client].map(|role| {
+            let own = openings.iter().filter(|o| o.to.includes(role));
+            own.map(|o| take(o.bytes()).to_vec()).collect()
+        });
+        Self { seeds, secrets: Secrets { weights: Weights::new(tensors), inputs }, received }
+    }
+}
+
+fn halves(plan: &Plan, schedule: &Schedule, secrets: &Secrets, seeds: &[Seed; 3]) -> [Bundle<Chunks>; 2] {
+    let dealt = deal_with(plan, &secrets.weights, schedule, seeds.clone());
+    let (server, client) = prepared(plan, &secrets.weights, schedule, dealt);
+    [server, client]
+}
+
+fn online(plan: &Plan, schedule: &Schedule, own: Online, half: Bundle<Chunks>, tape: &mut Tape) {
+    masked::online(plan, schedule, own, half, tape, &mut Silent).unwrap();
+}
+
+/// A channel that keeps what it receives, or one that gives it once more and takes what is sent to nobody.
+pub(crate) struct Tape {
+    inner: Inner,
+    received: Vec<Vec<u8>>,
+}
+
+enum Inner {
+    Live(Box<MemoryChannel>),
+    /// The next frame.
+    Played(usize),
+}
+
+/// The kind of all frames of the online phase.
+const OPENING: FrameKind = FrameKind::new(0x200);
+
+impl Channel for Tape {
+    fn send(&mut self, frame: Frame) -> Result<(), NetError> {
+        match &mut self.inner {
+            Inner::Live(channel) => channel.send(frame),
+            Inner::Played(_) => Ok(()),
+        }
+    }
+    fn recv(&mut self, max_len: usize) -> Result<Frame, NetError> {
+        match &mut self.inner {
+            Inner::Live(channel) => {
+                let frame = channel.recv(max_len)?;
+                self.received.push(frame.payload.clone());
+                Ok(frame)
+            }
+            Inner::Played(next) => {
+                *next += 1;
+                Ok(Frame::new(OPENING, std::mem::take(&mut self.received[*next - 1])))
+            }
+        }
+    }
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+    fn peer(&self) -> &Peer {
+        unreachable!("no peer is needed")
+    }
+    fn set_deadline(&mut self, _: Duration) {}
+    fn count_round(&mut self) {}
+    fn flush(&mut self) -> Result<(), NetError> {
+        Ok(())
+    }
+    fn shutdown(&mut self) -> Result<(), NetError> {
+        Ok(())
+    }
+}
