@@ -5,7 +5,7 @@
 //! allow. Otherwise it gets the narrower of two: what interval arithmetic proves, and the largest magnitude that calibration
 //! saw times a margin. Inputs that are m times as large make a product of d wires m^d times as large, so the margin of a
 //! wire is raised to its degree in the inputs, up to the fourth. What the plan alone bounds, signs and entries of
-//! tables, needs no margin.
+//! tables, needs no margin. What a ReLU or a choice may pass on counts as seen: on these inputs it may have passed on nothing.
 
 use crate::interval::{Interval, intervals, signed_bits};
 use crate::{Op, Plan, PlanError, Range, RangeSource, Weights, WireId};
@@ -63,11 +63,12 @@ impl Ranges {
             let proofs = intervals(plan, weights, &inputs);
             for (i, step) in plan.steps.iter().enumerate() {
                 let bits = proofs[i].bits().max(2) as u8;
-                if let Some(whole) = chosen_from(step, &proofs)
+                if let Some((whole, shift)) = chosen_from(plan, step, &proofs)
                     && let (Some(seen), Some(possible)) = (wires[i], wires[whole.index()])
-                    && seen.bits < possible.bits
+                    && let bits = possible.bits.saturating_sub(shift).max(2)
+                    && seen.bits < bits
                 {
-                    wires[i] = Some(possible);
+                    wires[i] = Some(Range { bits, source: seen.source });
                 }
                 // What calibration did not see of a table or a sign may still come.
                 let is_bounded = matches!(step.op, Op::NonNegative { .. } | Op::Table { .. });
@@ -156,14 +157,29 @@ fn needed_bits(max: u64, margin: u128) -> u8 {
     (129 - most.leading_zeros()).max(2) as u8
 }
 
-/// The operand whose elements a step passes on or replaces by zeros. If calibration never saw one passed on, it may still
-/// happen, so the result needs the operand's range.
-fn chosen_from(step: &crate::Step, proofs: &[Interval]) -> Option<WireId> {
+/// The operand whose elements a step passes on or replaces by zeros, and how many bits it shifts them. If calibration never
+/// saw one passed on, it may still happen, so the result needs the operand's range.
+fn chosen_from(plan: &Plan, step: &crate::Step, proofs: &[Interval]) -> Option<(WireId, u8)> {
     let is_bit = |w: WireId| proofs[w.index()].bits() <= 2;
     match (&step.op, &step.inputs[..]) {
-        (Op::Select { .. }, &[_, t]) => Some(t),
-        (Op::Multiply, &[a, b]) if is_bit(a) != is_bit(b) => Some(if is_bit(a) { b } else { a }),
+        (Op::Select { .. }, &[_, t]) => Some((t, 0)),
+        (Op::Multiply, &[a, b]) if is_bit(a) != is_bit(b) => Some((if is_bit(a) { b } else { a }, 0)),
+        (Op::Relu { shift, .. }, &[x]) => Some((x, *shift)),
+        // Both bounds of a Clip are one comparison; of what lies beyond one of them little may have been seen.
+        (Op::Slice { .. } | Op::Reshape, &[x]) if is_rectified(plan, x) => Some((x, 0)),
         _ => None,
+    }
+}
+
+/// Whether a wire is a part of what a ReLU gives.
+fn is_rectified(plan: &Plan, mut wire: WireId) -> bool {
+    loop {
+        let step = &plan.steps[wire.index()];
+        match (&step.op, &step.inputs[..]) {
+            (Op::Relu { .. }, _) => return true,
+            (Op::Slice { .. } | Op::Reshape, &[x]) => wire = x,
+            _ => return false,
+        }
     }
 }
 
@@ -204,6 +220,50 @@ fn assign_widths(plan: &mut Plan) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{InputSpec, OutputSpec, Post, Preprocess, Step};
+
+    /// Calibration saw values of -103 to 20: little above the lower bound of a Clip, nothing above the upper one.
+    #[test]
+    fn what_a_relu_may_pass_on_counts_as_seen() {
+        let step = |op: Op, inputs: &[u32], elements| Step {
+            name: "step".to_owned(),
+            op,
+            inputs: inputs.iter().map(|&w| WireId(w)).collect(),
+            shape: vec![elements],
+            frac_bits: 4,
+            range: Range { bits: 31, source: RangeSource::FullWidth },
+        };
+        let steps = vec![
+            step(Op::Input { input: 0 }, &[], 4),
+            step(Op::Combine { coefficients: vec![1], constant: -100 }, &[0], 4),
+            step(Op::Concat { axis: 0 }, &[0, 1], 8),
+            step(Op::Relu { shift: 2, width: 31 }, &[2], 8),
+            step(Op::Slice { starts: vec![4], steps: vec![1] }, &[3], 4),
+            step(Op::Reshape, &[4], 4),
+        ];
+        let plan = Plan {
+            model: "test".to_owned(),
+            ring: privet_ring::Ring::new(32).unwrap(),
+            frac_bits: 4,
+            inputs: vec![InputSpec {
+                name: "x".to_owned(),
+                shape: vec![4],
+                preprocess: Preprocess::default(),
+            }],
+            params: Vec::new(),
+            steps,
+            outputs: vec![OutputSpec { name: "y".to_owned(), wire: WireId(5), post: Post::None }],
+            labels: Vec::new(),
+        };
+        let maxima = Some(&[103, 203, 203, 5, 0, 0][..]);
+        let evidence = Evidence { declared: &[None], maxima, margin: 4 };
+        let mut calibrated = plan.clone();
+        let weights = Weights { tensors: Vec::new() };
+        Ranges::derive(&plan, &weights, &evidence).assign(&mut calibrated).unwrap();
+        let bits: Vec<u8> = calibrated.steps.iter().map(|s| s.range.bits).collect();
+        assert_eq!(bits[..3], [10, 11, 11]);
+        assert_eq!(bits[3..], [8, 8, 8], "not 6, 2 and 2");
+    }
 
     #[test]
     fn needed_bits_cover_both_signs() {
