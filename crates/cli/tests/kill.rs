@@ -1,12 +1,13 @@
-//! `kill -9` of any party at random moments, two hundred times on one and the same state: no mask hides two messages (the
-//! ledger that the program under test keeps proves it), no answer is wrong, and what was stored and unused stays usable.
+//! Parties die, two hundred times, on one and the same state: by `kill -9` at random moments, and at named places around the
+//! use of a bundle, which random moments hardly hit. No mask hides two messages (the ledger that the program under test keeps
+//! proves it), none that has hidden one is kept for another, no answer is wrong, and what was stored and unused stays usable.
 
 mod common;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,9 @@ use privet::model::{self, LoadedModel};
 use privet::{PartyConfig, PartyRole};
 use privet_protocols::{Silent, cleartext};
 
-const RUNS: usize = 200;
+const KILLS: usize = 200;
+/// More would mean that the moments miss the processes.
+const MAX_RUNS: usize = 400;
 /// Inferences to hold material for.
 const COUNT: &str = "3";
 /// How long anything may take that is not killed.
@@ -43,16 +46,59 @@ enum Victim {
     Nobody,
 }
 
-/// When the victim dies: after so many of its events, and a moment more.
+/// Places in the program, around everything that has to be durable.
+const ONLINE_PLACES: [&str; 6] = [
+    "bundle opened",
+    "bundle burnt",
+    "bundle unlinked",
+    "bundle named",
+    "before a message",
+    "before the session is confirmed",
+];
+const OFFLINE_PLACES: [&str; 3] = ["bundle written", "bundle stored", "before the dealer knows"];
+
+/// When the victim dies.
 #[derive(Clone, Copy, Debug)]
 struct Blow {
     victim: Victim,
-    events: usize,
-    more: Duration,
+    moment: Moment,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// After so many of its events, and a moment more.
+    Events(usize, Duration),
+    /// When it comes to a place for the n-th time. Not every victim comes to every place.
+    Place(&'static str, usize),
 }
 
 impl Blow {
-    const NONE: Blow = Blow { victim: Victim::Nobody, events: 0, more: Duration::ZERO };
+    const NONE: Blow = Blow { victim: Victim::Nobody, moment: Moment::Events(0, Duration::ZERO) };
+
+    fn draw(random: &mut Random, online: bool) -> Self {
+        let (places, victims): (&[_], &[_]) = match online {
+            true => (&ONLINE_PLACES, &[Victim::Server, Victim::Client]),
+            false => (&OFFLINE_PLACES, &[Victim::Dealer, Victim::Server, Victim::Client]),
+        };
+        let victim = victims[random.below(victims.len())];
+        let moment = if random.below(2) == 0 {
+            let events = random.below(if online { 20 } else { 60 });
+            Moment::Events(events, Duration::from_micros(random.below(3_000) as u64))
+        } else {
+            let place = places[random.below(places.len())];
+            Moment::Place(place, if place == "before a message" { random.below(20) } else { 0 })
+        };
+        Blow { victim, moment }
+    }
+
+    /// Tells the victim where to die.
+    fn prepare(self, victim: Victim, command: &mut Command) {
+        if let Moment::Place(place, visit) = self.moment
+            && victim == self.victim
+        {
+            command.env("PRIVET_TEST_CRASH", format!("{place}:{visit}"));
+        }
+    }
 }
 
 /// A party's process, its events counted.
@@ -61,26 +107,32 @@ struct Party {
     child: Child,
     events: Arc<AtomicUsize>,
     address: Arc<Mutex<Option<String>>>,
+    warnings: Arc<Mutex<String>>,
 }
 
 impl Party {
-    fn start(victim: Victim, mut command: Command) -> Self {
+    fn start(victim: Victim, mut command: Command, blow: Blow) -> Self {
+        blow.prepare(victim, &mut command);
         let mut child = command.arg("--events").spawn().unwrap();
         let (events, address) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
-        let (counter, found) = (events.clone(), Arc::clone(&address));
+        let warnings = Arc::new(Mutex::new(String::new()));
+        let (counter, found, said) = (events.clone(), Arc::clone(&address), Arc::clone(&warnings));
         let stdout = child.stdout.take().unwrap();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // Cut short where the process was killed.
-                if let Ok(event) = serde_json::from_str::<serde_json::Value>(&line)
-                    && let Some(address) = event["address"].as_str()
-                {
-                    *found.lock().unwrap() = Some(address.to_owned());
+                if let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) {
+                    if let Some(address) = event["address"].as_str() {
+                        *found.lock().unwrap() = Some(address.to_owned());
+                    }
+                    if event["event"] == "warning" {
+                        said.lock().unwrap().push_str(event["text"].as_str().unwrap());
+                    }
                 }
                 counter.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Self { victim, child, events, address }
+        Self { victim, child, events, address, warnings }
     }
 
     /// Where it listens; `None` if it has ended.
@@ -102,19 +154,27 @@ impl Party {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Kills it if the moment has come. Returns whether it did.
+    /// Kills it if the moment has come. Returns whether it has died of it.
     fn strike(&mut self, blow: Blow) -> bool {
-        if blow.victim != self.victim || self.events.load(Ordering::SeqCst) < blow.events {
+        if blow.victim != self.victim {
             return false;
         }
-        std::thread::sleep(blow.more);
-        let alive = !self.ended();
-        let _ = self.child.kill();
-        alive
+        match blow.moment {
+            Moment::Events(events, more) if self.events.load(Ordering::SeqCst) >= events => {
+                std::thread::sleep(more);
+                let alive = !self.ended();
+                let _ = self.child.kill();
+                alive
+            }
+            Moment::Events(..) => false,
+            Moment::Place(..) => self.child.try_wait().unwrap().is_some_and(|status| status.code().is_none()),
+        }
     }
 
-    fn stop(self) -> (Option<i32>, String, String) {
-        signal(&self.child, Signal::SIGTERM);
+    fn stop(mut self) -> Ended {
+        if !self.ended() {
+            signal(&self.child, Signal::SIGTERM);
+        }
         finish(self.child)
     }
 }
@@ -154,10 +214,10 @@ impl Place {
         command
     }
 
-    fn server(&self, args: &[&str]) -> Party {
+    fn server(&self, args: &[&str], blow: Blow) -> Party {
         let mut command = self.privet();
         command.args(["server", "--config", "server", "--model", "model"]).args(args);
-        Party::start(Victim::Server, command)
+        Party::start(Victim::Server, command, blow)
     }
 
     /// Names of the bundles that both sides hold.
@@ -176,15 +236,15 @@ impl Place {
         let mut struck = false;
         let mut command = self.privet();
         command.args(["dealer", "--config", "dealer"]);
-        let mut dealer = Party::start(Victim::Dealer, command);
+        let mut dealer = Party::start(Victim::Dealer, command, blow);
         let dealer_at = dealer.address().unwrap();
         let mut server =
-            self.server(&["--dealer", &dealer_at, "offline", "--count", COUNT, "--sessions", "1"]);
+            self.server(&["--dealer", &dealer_at, "offline", "--count", COUNT, "--sessions", "1"], blow);
         let server_at = server.address().unwrap();
         let mut command = self.privet();
         command.args(["client", "--config", "client", "--server", &server_at, "--dealer", &dealer_at]);
         command.args(["offline", "--count", COUNT]);
-        let mut client = Party::start(Victim::Client, command);
+        let mut client = Party::start(Victim::Client, command, blow);
         let start = Instant::now();
         while !(server.ended() && client.ended()) {
             assert!(start.elapsed() < PATIENCE, "{blow:?}: still running");
@@ -198,29 +258,26 @@ impl Place {
             std::thread::sleep(Duration::from_micros(200));
         }
         let (server, client, dealer) = (finish(server.child), finish(client.child), dealer.stop());
-        for (text, victim) in
-            [(&server, Victim::Server), (&client, Victim::Client), (&dealer, Victim::Dealer)]
-        {
-            assert!(!text.2.contains("panicked"), "{blow:?}: {victim:?}: {}", text.2);
-            let killed = struck && victim == blow.victim;
-            assert!(text.0.is_some() || killed, "{blow:?}: {victim:?} died: {}", text.2);
+        let ended = [(&server, Victim::Server), (&client, Victim::Client), (&dealer, Victim::Dealer)];
+        let struck = has_died(blow, &ended);
+        for (text, victim) in ended {
             let well = text.0 == Some(0) || struck;
             assert!(well, "{blow:?}: {victim:?} failed although nobody was killed: {}", text.2);
         }
         struck
     }
 
-    /// One inference. The result in the client's file, if it ended well.
-    fn online(&self, blow: Blow, picture: usize) -> (bool, Option<Outputs>) {
+    /// One inference.
+    fn online(&self, blow: Blow, picture: usize) -> Inference {
         let mut struck = false;
-        let mut server = self.server(&["online", "--sessions", "1"]);
+        let mut server = self.server(&["online", "--sessions", "1"], blow);
         let server_at = server.address().unwrap();
         let answer = self.path("revealed.json");
         let _ = fs::remove_file(&answer);
         let mut command = self.privet();
         command.args(["client", "--config", "client", "--server", &server_at, "online", "--raw"]);
         command.arg(&answer).arg("--input").arg(digits(&format!("{picture}.png")));
-        let mut client = Party::start(Victim::Client, command);
+        let mut client = Party::start(Victim::Client, command, blow);
         let start = Instant::now();
         while !client.ended() {
             assert!(start.elapsed() < PATIENCE, "{blow:?}: still running");
@@ -229,21 +286,37 @@ impl Place {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
+        let warnings = Arc::clone(&client.warnings);
         let client = finish(client.child);
         let server = if client.0 == Some(0) && !struck { finish(server.child) } else { server.stop() };
-        for (text, victim) in [(&server, Victim::Server), (&client, Victim::Client)] {
-            assert!(!text.2.contains("panicked"), "{blow:?}: {victim:?}: {}", text.2);
-            assert!(
-                text.0.is_some() || (struck && victim == blow.victim),
-                "{blow:?}: {victim:?}: {}",
-                text.2
-            );
-        }
+        let struck = has_died(blow, &[(&server, Victim::Server), (&client, Victim::Client)]);
+        let burnt = warnings.lock().unwrap().contains("they were burnt");
         if client.0 == Some(0) {
-            return (struck, Some(serde_json::from_slice(&fs::read(&answer).unwrap()).unwrap()));
+            let answer = Some(serde_json::from_slice(&fs::read(&answer).unwrap()).unwrap());
+            return Inference { struck, answer, burnt };
         }
         assert!(struck, "{blow:?}: the client failed although nobody was killed: {}", client.2);
-        (struck, None)
+        Inference { struck, answer: None, burnt }
+    }
+
+    /// Lines of the ledger, none of them twice; and no unused bundle whose masks have been seen.
+    fn check_ledger(&self) -> usize {
+        let ledger = fs::read_to_string(self.path("ledger")).unwrap();
+        let mut seen = HashSet::new();
+        for line in ledger.lines() {
+            assert!(seen.insert(line), "a mask hides two messages: {line}");
+        }
+        let used: HashSet<&str> = ledger.lines().map(|line| line.split(' ').next().unwrap()).collect();
+        for (party, role) in [("server", PartyRole::Server), ("client", PartyRole::Client)] {
+            let config = PartyConfig::load(&self.path(party), role).unwrap();
+            for name in privet::status::ledger_names(&config).unwrap() {
+                assert!(
+                    !used.contains(name.as_str()),
+                    "the {party} keeps a bundle that has been used: {name}"
+                );
+            }
+        }
+        seen.len()
     }
 
     /// What the cleartext engine gives.
@@ -256,14 +329,28 @@ impl Place {
     }
 }
 
-/// Every line of the ledger, none of them twice.
-fn check_ledger(path: &Path) -> usize {
-    let ledger = fs::read_to_string(path).unwrap();
-    let mut seen = HashSet::new();
-    for line in ledger.lines() {
-        assert!(seen.insert(line), "a mask hides two messages: {line}");
+/// Exit code, stdout and stderr of a process; no code if a signal has ended it.
+type Ended = (Option<i32>, String, String);
+
+/// What became of one inference.
+struct Inference {
+    /// Whether the victim has died of the blow.
+    struck: bool,
+    /// The result, if the client has ended well.
+    answer: Option<Outputs>,
+    /// Whether the client was told that bundles were lost in an earlier one.
+    burnt: bool,
+}
+
+/// Whether the victim has died of the blow; nobody else may have died, and nobody panicked.
+fn has_died(blow: Blow, ended: &[(&Ended, Victim)]) -> bool {
+    let mut died = false;
+    for ((code, _, stderr), victim) in ended {
+        assert!(!stderr.contains("panicked"), "{blow:?}: {victim:?}: {stderr}");
+        assert!(code.is_some() || *victim == blow.victim, "{blow:?}: {victim:?} died: {stderr}");
+        died |= code.is_none();
     }
-    seen.len()
+    died
 }
 
 #[test]
@@ -274,47 +361,51 @@ fn no_kill_makes_a_mask_serve_twice_or_an_answer_wrong() {
     println!("seed {seed} (PRIVET_KILL_SEED)");
     let mut random = Random(seed);
     place.offline(Blow::NONE);
-    let (mut kills, mut answers) = ([0; 2], 0);
-    for run in 0..RUNS {
+    let (mut kills, mut answers, mut told, mut runs) = (BTreeMap::<String, usize>::new(), 0, 0, 0);
+    while kills.values().sum::<usize>() < KILLS {
+        assert!(runs < MAX_RUNS, "the moments miss the processes: {kills:?}");
+        runs += 1;
         let before = place.shared();
         let online = !before.is_empty() && random.below(3) > 0;
-        let victims: &[Victim] = match online {
-            true => &[Victim::Server, Victim::Client],
-            false => &[Victim::Dealer, Victim::Server, Victim::Client],
-        };
-        let blow = Blow {
-            victim: victims[random.below(victims.len())],
-            events: random.below(if online { 20 } else { 60 }),
-            more: Duration::from_micros(random.below(3_000) as u64),
-        };
+        let blow = Blow::draw(&mut random, online);
         let struck = if online {
-            let picture = run % references.len();
-            let (struck, answer) = place.online(blow, picture);
-            if let Some(answer) = answer {
-                assert!(answer == references[picture], "run {run}, {blow:?}: a wrong answer");
+            let picture = runs % references.len();
+            let inference = place.online(blow, picture);
+            if let Some(answer) = inference.answer {
+                assert!(answer == references[picture], "run {runs}, {blow:?}: a wrong answer");
                 answers += 1;
             }
+            told += usize::from(inference.burnt);
             let lost: Vec<_> = before.difference(&place.shared()).cloned().collect();
-            assert!(lost.len() <= 1, "run {run}, {blow:?}: one inference used up {lost:?}");
-            struck
+            assert!(lost.len() <= 1, "run {runs}, {blow:?}: one inference used up {lost:?}");
+            inference.struck
         } else {
             let struck = place.offline(blow);
             let lost: Vec<_> = before.difference(&place.shared()).cloned().collect();
-            assert!(lost.is_empty(), "run {run}, {blow:?}: preparing lost {lost:?}");
+            assert!(lost.is_empty(), "run {runs}, {blow:?}: preparing lost {lost:?}");
             struck
         };
-        kills[usize::from(online)] += usize::from(struck);
+        place.check_ledger();
+        if struck {
+            let moment = match blow.moment {
+                Moment::Events(..) => if online { "online" } else { "offline" }.to_owned(),
+                Moment::Place(place, _) => place.to_owned(),
+            };
+            *kills.entry(format!("{:?}, {moment}", blow.victim)).or_default() += 1;
+        }
     }
-    check_ledger(&place.path("ledger"));
-    println!("{} kills offline, {} online; {answers} answers nevertheless", kills[0], kills[1]);
-    assert!(kills[0] > RUNS / 20 && kills[1] > RUNS / 8, "the moments miss the processes: {kills:?}");
+    println!("{kills:#?}\nin {runs} runs, with {answers} answers nevertheless");
+    for place in ONLINE_PLACES.iter().chain(&OFFLINE_PLACES) {
+        assert!(kills.keys().any(|k| k.ends_with(place)), "nobody died at {place:?}");
+    }
+    assert!(told > 0, "nobody was told what was burnt");
     // Afterwards everything works as if nothing had happened.
     place.offline(Blow::NONE);
     assert_eq!(place.shared().len().to_string(), COUNT);
     for (picture, reference) in references.iter().enumerate() {
-        assert_eq!(place.online(Blow::NONE, picture).1.as_ref(), Some(reference));
+        assert_eq!(place.online(Blow::NONE, picture).answer.as_ref(), Some(reference));
     }
-    let lines = check_ledger(&place.path("ledger"));
+    let lines = place.check_ledger();
     println!("{lines} masked messages, each under a mask of its own");
     assert!(lines > 1_000, "{lines} lines: the program under test keeps no ledger");
 }

@@ -14,7 +14,9 @@ use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::session::{Meter, Steps, Stopwatch, message};
 use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
 use crate::supply::{self, Preparation, Supply};
-use crate::wire::{self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage};
+use crate::wire::{
+    self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage, Take,
+};
 
 const MODELS: &str = "models";
 
@@ -71,7 +73,9 @@ pub fn offline(
     let stopwatch = Stopwatch::start();
     let partner = channel.peer().fingerprint;
     let shown: Option<u64> = database.get(SESSIONS, partner.as_bytes())?;
-    wire::greet(&mut channel, &ClientHello::Offline { session: shown })?;
+    let agreed: Option<Agreement> = database.get(MODELS, partner.as_bytes())?;
+    let agreed = agreed.map(|agreement| agreement.epoch);
+    wire::greet(&mut channel, &ClientHello::Offline { session: shown, epoch: agreed })?;
     let ServerHello::Offline { plan: digest, plan_bytes, epoch, session } = wire::greeted(&mut channel)?
     else {
         return Err(unexpected(&channel, "answered another question"));
@@ -197,17 +201,15 @@ pub fn online(
     let ServerHello::Online = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
     };
-    let (bundle, session) = loop {
-        match wire::receive(&mut channel)? {
-            Choice::Take { bundle, session } => break (bundle, session),
-            Choice::None { gone } => {
-                let used = material.discard(&purpose, &gone)?;
-                if used > 0 {
-                    let text =
-                        format!("the server has used or lost {used} bundles of this client: they were burnt");
-                    observer.event(&Event::Warning { text });
-                }
-            }
+    let Take { bundle, session } = loop {
+        let Choice { gone, take } = wire::receive(&mut channel)?;
+        let used = material.discard(&purpose, &gone)?;
+        if used > 0 {
+            let text = format!("the server has used or lost {used} bundles of this client: they were burnt");
+            observer.event(&Event::Warning { text });
+        }
+        if let Some(take) = take {
+            break take;
         }
         let Some(next) = offers.next() else {
             let hint = "no inference is prepared on both sides; run the offline phase again: `privet dealer`, `privet server \
@@ -233,7 +235,7 @@ pub fn online(
     let reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client, number)?;
     let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
     let own = Online::Client(inputs);
-    let bundle = reader.into_bundle();
+    let bundle = reader.into_bundle()?;
     let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
     meter.worked(&stopwatch);
     channel.shutdown()?;

@@ -29,7 +29,7 @@ use crate::parameters;
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
 use crate::wire::{
     BundleOffer, Choice, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
-    OFFERED, Offer, OfferReply, ServerHello, ServerMessage,
+    OFFERED, Offer, OfferReply, ServerHello, ServerMessage, Take,
 };
 
 /// One kind of bytes.
@@ -213,7 +213,7 @@ fn reads_bundle(bytes: &[u8]) -> std::io::Result<bool> {
     let Ok(reader) = BundleReader::open(file.path(), &purpose(plan), plan, schedule, Role::Server) else {
         return Ok(false);
     };
-    let (_, mut chunks) = reader.prefetch();
+    let Ok((_, mut chunks)) = reader.prefetch() else { return Ok(false) };
     let costs = schedule.instructions.iter().enumerate().map(|(k, (_, cost))| (k, cost.stores(Role::Server)));
     Ok(costs.filter(|(_, len)| *len > 0).all(|(k, len)| chunks.chunk(k, len).is_ok()))
 }
@@ -385,7 +385,7 @@ fn message_seeds() -> Vec<Vec<u8>> {
         DealerHello { role: Role::Server, plan: digest, partner: Fingerprint::of(b"p"), epoch: Some(epoch) };
     vec![
         hello(0, encode(&dealer)),
-        hello(1, encode(&ClientHello::Offline { session: Some(7) })),
+        hello(1, encode(&ClientHello::Offline { session: Some(7), epoch: Some(EpochId([5; 16])) })),
         hello(1, encode(&ClientHello::Online { plan: digest, epoch, session: 7, offer: offer(), reveal_to })),
         hello(2, encode(&ServerHello::Offline { plan: digest, plan_bytes: 1 << 20, epoch, session: 8 })),
         hello(2, encode(&ServerHello::Online)),
@@ -399,8 +399,8 @@ fn message_seeds() -> Vec<Vec<u8>> {
         message(8, &ClientMessage::Ready(bundles())),
         message(9, &ServerMessage::Prepared { ready: bundles(), gone: vec![bundle] }),
         message(10, &offer()),
-        message(11, &Choice::Take { bundle, session: 9 }),
-        message(11, &Choice::None { gone: bundles() }),
+        message(11, &Choice { gone: bundles(), take: Some(Take { bundle, session: 9 }) }),
+        message(11, &Choice { gone: bundles(), take: None }),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
 //! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
 //! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), says what a plan costs and opens
-//! ([`explain`]), makes workloads for benchmarks ([`bench`]), and turns files into inputs ([`input`]) and answers into labels
+//! ([`explain`]), makes workloads for benchmarks ([`mod@bench`]), and turns files into inputs ([`input`]) and answers into labels
 //! ([`postprocess`]) and files ([`output`]).
 
 #![forbid(unsafe_code)]

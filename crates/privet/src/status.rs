@@ -36,3 +36,15 @@ pub fn unused(config: &PartyConfig) -> Result<Vec<Unused>, Error> {
     }
     Ok(all)
 }
+
+/// What the test's ledger of masks calls the seeds of the unused bundles.
+///
+/// # Errors
+/// As [`unused`], and if a bundle's file cannot be read.
+#[cfg(feature = "audit")]
+pub fn ledger_names(config: &PartyConfig) -> Result<Vec<String>, Error> {
+    let database = Database::open(&store::database_path(&config.state))?;
+    let material = Material::open(&database, &config.state)?;
+    let ids = material.all_ready()?.into_iter();
+    ids.map(|(id, _)| Ok(privet_protocols::masked::audit::name(&material.header(id)?.seed))).collect()
+}

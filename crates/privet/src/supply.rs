@@ -12,7 +12,7 @@ use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Observer, Phase};
 use crate::session::{Meter, Steps};
-use crate::store::{BundleHeader, BundleId, EpochId, Material};
+use crate::store::{BundleHeader, BundleId, EpochId, Material, crash_point};
 use crate::wire::{
     self, BundleOffer, CHUNK, DealerHello, DealerRequest, DealerWelcome, EpochGrant, OfferReply,
 };
@@ -145,12 +145,13 @@ impl Supply {
     ) -> Result<Taken, Error> {
         let offer: Option<BundleOffer> = wire::receive(&mut self.channel)?;
         let Some(offer) = offer else { return Ok(Taken::Unknown) };
-        if preparation.material.status(offer.id)?.is_some() {
+        if preparation.material.is_known(offer.id)? {
             wire::send(&mut self.channel, &OfferReply::Have)?;
             return Ok(Taken::Known);
         }
         wire::send(&mut self.channel, &OfferReply::Take)?;
         self.prepare(offer, inference, preparation, schedule, alive)?;
+        crash_point("before the dealer knows");
         wire::send(&mut self.channel, &OfferReply::Stored)?;
         Ok(Taken::Stored)
     }

@@ -121,6 +121,8 @@ pub(crate) enum ClientHello {
     Offline {
         /// The last session of this pair that the client knows of; `None` if its state is new.
         session: Option<u64>,
+        /// The mask of the weights that it has agreed on last.
+        epoch: Option<EpochId>,
     },
     /// One inference.
     Online {
@@ -154,11 +156,20 @@ pub(crate) enum ServerHello {
 
 /// The server's answer to an offer.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Choice {
-    /// The bundle to use, burnt on the server's side, and the number of this session.
-    Take { bundle: BundleId, session: u64 },
-    /// The server can use none of them; these it has used or lost, so that the client burns them. Another [`Offer`] may follow.
-    None { gone: Vec<BundleId> },
+pub(crate) struct Choice {
+    /// Offered ones that the server has used or lost: the client burns them.
+    pub(crate) gone: Vec<BundleId>,
+    /// `None` if it can use none of them; another [`Offer`] may follow.
+    pub(crate) take: Option<Take>,
+}
+
+/// The bundle of this session.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Take {
+    /// Burnt on the server's side.
+    pub(crate) bundle: BundleId,
+    /// The number of this session.
+    pub(crate) session: u64,
 }
 
 /// From the client, offline.

@@ -92,13 +92,14 @@ struct Backup<'a> {
 
 impl<'a> Backup<'a> {
     fn of(lab: &'a Lab, party: &'static str) -> Self {
-        copy(&lab.path("parties").join(party).join("state"), &lab.path("backup"));
+        copy(&lab.path("parties").join(party).join("state"), &lab.path(&format!("backup-{party}")));
         Self { lab, party }
     }
 
     fn restore(self) {
         self.lab.forget(self.party);
-        copy(&self.lab.path("backup"), &self.lab.path("parties").join(self.party).join("state"));
+        let backup = self.lab.path(&format!("backup-{}", self.party));
+        copy(&backup, &self.lab.path("parties").join(self.party).join("state"));
     }
 }
 
@@ -162,6 +163,49 @@ fn a_dealer_that_was_restored_from_a_backup_deals_nothing_twice() {
     backup.restore();
     lab.prepare("model", &["client"], 3);
     lab.answers("model", &[2, 3, 4]);
+}
+
+/// Then the server remembers no session at all, and the client does.
+#[test]
+fn a_server_restored_to_before_its_first_client_is_refused() {
+    let lab = Lab::new(&["client"]);
+    let dealer = lab.dealer();
+    let server = lab.server_offline("model", &dealer, 2);
+    while bundles(&lab, "server").len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(server);
+    let backup = Backup::of(&lab, "server");
+    let server = lab.server_offline("model", &dealer, 2);
+    lab.client_offline("client", &server, &dealer, 2).unwrap();
+    server.join();
+    lab.answers("model", &[3]);
+    backup.restore();
+    let server = lab.server_online("model");
+    let error = lab.client_online("client", &server, 4).unwrap_err().to_string();
+    assert!(error.contains("the server's state is an old copy"), "{error}");
+    drop(server);
+    let server = lab.server_offline("model", &dealer, 2);
+    let error = lab.client_offline("client", &server, &dealer, 2).unwrap_err().to_string();
+    assert!(error.contains("the server's state is an old copy"), "{error}");
+}
+
+/// The server and the dealer know nothing of what the client has used, and the client has forgotten it.
+#[test]
+fn a_new_client_state_gets_no_material_that_was_made_before() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 2);
+    let backups = [Backup::of(&lab, "server"), Backup::of(&lab, "dealer")];
+    let before: Vec<_> = bundles(&lab, "server").iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+    lab.answers("model", &[3, 4]);
+    backups.into_iter().for_each(Backup::restore);
+    lab.forget("client");
+    lab.prepare("model", &["client"], 2);
+    for party in ["server", "client"] {
+        let names: Vec<_> = bundles(&lab, party).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        assert!(names.len() == 2 && !names.iter().any(|n| before.contains(n)), "{party}: {names:?}");
+    }
+    lab.answers("model", &[5, 6]);
 }
 
 #[test]

@@ -113,6 +113,10 @@ impl Dealer<'_> {
         loop {
             match wire::receive(channel)? {
                 DealerRequest::Done => return Ok(()),
+                DealerRequest::These(ids) | DealerRequest::Forget(ids) if ids.len() as u64 > MAX_BUNDLES => {
+                    let reason = format!("{} bundles named, at most {MAX_BUNDLES} are accepted", ids.len());
+                    return Err(wire::refuse(channel, refusal::MATERIAL, &reason));
+                }
                 DealerRequest::Forget(ids) => self.ledger.forget(epoch, &ids)?,
                 DealerRequest::Some(count) if count > MAX_BUNDLES => {
                     let reason =

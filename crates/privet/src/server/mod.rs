@@ -173,7 +173,7 @@ impl<'a> Server<'a> {
     fn session(&self, channel: &mut TlsChannel, peer: &PeerConfig) -> Result<(), Error> {
         let stopwatch = Stopwatch::start();
         match wire::greeted(channel)? {
-            ClientHello::Offline { session } => self.prepare(channel, peer, session),
+            ClientHello::Offline { session, epoch } => self.prepare(channel, peer, session, epoch),
             ClientHello::Online { .. } if self.phase == Phase::Offline => {
                 let reason = "the server is in its offline phase; start `privet server online`";
                 Err(wire::refuse(channel, refusal::PHASE, reason))

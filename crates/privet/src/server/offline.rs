@@ -12,7 +12,7 @@ use crate::config::{PartyRole, PeerConfig};
 use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
-use crate::store::{BundleId, Material, Purpose, Sessions, Status};
+use crate::store::{BundleId, EpochId, Material, Purpose, Rollback, Sessions, Status};
 use crate::supply::{Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
@@ -60,6 +60,16 @@ impl Server<'_> {
     pub(super) fn fetch(
         &self,
         client: Fingerprint,
+        alive: impl FnMut() -> Result<(), Error>,
+        work: impl FnOnce(&mut Supply, &Preparation) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.fetch_masked(client, Mask::Known, alive, work)
+    }
+
+    fn fetch_masked(
+        &self,
+        client: Fingerprint,
+        mask: Mask,
         mut alive: impl FnMut() -> Result<(), Error>,
         work: impl FnOnce(&mut Supply, &Preparation) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -73,7 +83,10 @@ impl Server<'_> {
                 }
             }
         };
-        let known = self.mask(client)?;
+        let known = match mask {
+            Mask::Known => self.mask(client)?,
+            Mask::Fresh => None,
+        };
         let plan = &self.model.plan;
         let dealer = self.options.dealer.as_deref();
         let stopped = || self.interrupted();
@@ -96,7 +109,7 @@ impl Server<'_> {
         let material = Material::attach(&self.database, &self.config.state);
         let dropped = material.burn_others(&self.purpose(client, supply.epoch))?;
         if dropped > 0 {
-            let text = format!("{dropped} unused bundles for another model were burnt");
+            let text = format!("{dropped} unused bundles for another model or mask of it were burnt");
             self.observer.event(&Event::Warning { text });
         }
         let masked = masked::mask_weights(plan, &self.model.weights, &seed);
@@ -118,6 +131,7 @@ impl Server<'_> {
         channel: &mut TlsChannel,
         peer: &PeerConfig,
         shown: Option<u64>,
+        agreed: Option<EpochId>,
     ) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
         while !self.masks_agreed.load(Ordering::SeqCst) {
@@ -126,12 +140,22 @@ impl Server<'_> {
             }
             std::thread::sleep(WAIT_FOR_FETCH);
         }
+        let known: Option<Sessions> = self.database.get(SESSIONS, client.as_bytes())?;
+        if known.is_some() && shown.is_none() {
+            // A client whose state is new may have used what it had: all of that is given up, and its mask with it.
+            self.renew(channel, client)?;
+        }
         let Some(mask) = self.mask(client)? else {
             let reason = "the server has prepared nothing for this client and model; its operator runs `privet server offline`";
             return Err(wire::refuse(channel, refusal::UNAVAILABLE, reason));
         };
+        // A server that knows no session of a mask that the client agreed on has forgotten them.
+        let forgot = known.is_none() && agreed == Some(mask.epoch);
         let sessions = self.database.transact(|t| {
-            let resumed = Sessions::resume(t.get(SESSIONS, client.as_bytes())?, shown);
+            let resumed = match Sessions::resume(t.get(SESSIONS, client.as_bytes())?, shown) {
+                Ok(_) if forgot => Err(Rollback::Server { shown: shown.unwrap_or(0), proposed: 0 }),
+                other => other,
+            };
             if let Ok(sessions) = &resumed {
                 t.put(SESSIONS, client.as_bytes(), sessions)?;
             }
@@ -179,6 +203,16 @@ impl Server<'_> {
         }
     }
 
+    /// Burns a client's material and gets a fresh mask of the weights for it.
+    fn renew(&self, channel: &mut TlsChannel, client: Fingerprint) -> Result<(), Error> {
+        if self.phase == Phase::Online {
+            let reason =
+                "this client's state is new: its weights have to be masked anew, in the offline phase";
+            return Err(wire::refuse(channel, refusal::PHASE, reason));
+        }
+        self.fetch_masked(client, Mask::Fresh, || Ok(()), |_, _| Ok(()))
+    }
+
     /// What became of a client's bundles: those held on both sides, and those that are used or lost here. Fetches the
     /// server's halves of bundles that so far only the client holds, up to `options.count` in all: how many inferences a
     /// client gets is the model owner's decision.
@@ -207,7 +241,7 @@ impl Server<'_> {
         let (ready, others): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|id| ready.contains(id));
         let mut gone = lost;
         for id in others {
-            if material.status(id)? == Some(Status::Burnt) {
+            if material.status(id, purpose)? == Some(Status::Burnt) {
                 gone.push(id);
             }
         }
@@ -224,7 +258,7 @@ impl Server<'_> {
     ) -> Result<Option<Wanted>, Error> {
         let mut fetch = Vec::new();
         for &id in ids {
-            if material.status(id)?.is_none() {
+            if material.status(id, purpose)?.is_none() {
                 fetch.push(id);
             }
         }
@@ -236,6 +270,13 @@ impl Server<'_> {
         fetch.truncate(room + burn.len());
         Ok((!fetch.is_empty()).then_some(Wanted { fetch, burn }))
     }
+}
+
+/// Which mask of the weights to fetch material for.
+enum Mask {
+    /// The one in use, or a fresh one if there is none.
+    Known,
+    Fresh,
 }
 
 /// What one comparison asks for.

@@ -8,11 +8,13 @@ use privet_protocols::masked::{self, Online, RevealTo, Role, Schedule};
 
 use super::{SESSIONS, Server};
 use crate::config::PeerConfig;
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::events::{Event, Phase};
 use crate::session::{Steps, message};
-use crate::store::{BundleId, BundleReader, EpochId, Material, Purpose, Sessions, Status, Transaction};
-use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, refusal};
+use crate::store::{
+    BundleId, BundleReader, EpochId, Material, Purpose, Rollback, Sessions, Status, Transaction, crash_point,
+};
+use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, Take, refusal};
 
 impl Server<'_> {
     /// What has to be agreed on before an inference.
@@ -55,8 +57,9 @@ impl Server<'_> {
     ) -> Result<(), Error> {
         let client = peer.pinned.fingerprint();
         let known: Option<Sessions> = self.database.get(SESSIONS, client.as_bytes())?;
-        // Without a record there is no material either, which the choice below says.
-        if let Some(Err(rollback)) = known.map(|sessions| sessions.confirm(shown)) {
+        // The client has agreed on this mask in a session; a server that knows of none has forgotten it.
+        let resumed = known.map_or(Err(Rollback::Server { shown, proposed: 0 }), |s| s.confirm(shown));
+        if let Err(rollback) = resumed {
             return Err(self.refuse_rollback(channel, rollback));
         }
         wire::greet(channel, &ServerHello::Online)?;
@@ -66,14 +69,19 @@ impl Server<'_> {
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
         let own = Online::Server(&self.model.weights);
-        let bundle = reader.into_bundle();
-        let outputs = masked::online(&self.model.plan, &schedule, own, bundle, channel, &mut steps)?;
-        // The client could not have got here without having noted the session.
-        self.confirm(client, session)?;
-        if let Some(outputs) = outputs {
-            let summary = crate::postprocess::summary(&self.model.plan, &outputs);
+        let before = channel.traffic().frames_received;
+        let bundle = reader.into_bundle()?;
+        let outcome = masked::online(&self.model.plan, &schedule, own, bundle, channel, &mut steps);
+        if let Ok(Some(outputs)) = &outcome {
+            let summary = crate::postprocess::summary(&self.model.plan, outputs);
             message(self.observer, format!("{}: {summary}", peer.name));
         }
+        // The client notes the session before its first message.
+        if channel.traffic().frames_received > before {
+            crash_point("before the session is confirmed");
+            self.confirm(client, session)?;
+        }
+        outcome?;
         Ok(())
     }
 
@@ -94,19 +102,19 @@ impl Server<'_> {
         let mut offered = offer.0;
         // Each offer is of bundles that were not offered before.
         for _ in 0..MAX_BUNDLES {
-            if let Some((bundle, session, reader)) =
-                self.take(&material, &purpose, schedule, shown, &offered)?
-            {
-                wire::send(channel, &Choice::Take { bundle, session })?;
-                return Ok((session, reader));
-            }
             let mut gone = Vec::new();
             for id in offered {
-                if material.status(id)? == Some(Status::Burnt) {
+                if material.status(id, &purpose)? == Some(Status::Burnt) {
                     gone.push(id);
                 }
             }
-            wire::send(channel, &Choice::None { gone })?;
+            let taken = self.take(&material, &purpose, schedule, shown, &offered)?;
+            let take = taken.as_ref().map(|&(bundle, session, _)| Take { bundle, session });
+            wire::send(channel, &Choice { gone, take })?;
+            if let Some((_, session, reader)) = taken {
+                crash_point("bundle named");
+                return Ok((session, reader));
+            }
             Offer(offered) = wire::receive(channel)?;
         }
         Err(wire::refuse(channel, refusal::MATERIAL, "too many offers"))
@@ -123,7 +131,7 @@ impl Server<'_> {
         offered: &[BundleId],
     ) -> Result<Option<(BundleId, u64, BundleReader)>, Error> {
         for &id in offered {
-            if material.status(id)? != Some(Status::Ready) {
+            if material.status(id, purpose)? != Some(Status::Ready) {
                 continue;
             }
             let mut session = 0;
@@ -138,7 +146,10 @@ impl Server<'_> {
             };
             match material.burn(id, purpose, &self.model.plan, schedule, Role::Server, number) {
                 Ok(reader) => return Ok(Some((id, session, reader))),
-                Err(e) => self.observer.event(&Event::Warning { text: e.to_string() }),
+                Err(e @ StoreError::Bundle { .. }) => {
+                    self.observer.event(&Event::Warning { text: e.to_string() });
+                }
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(None)

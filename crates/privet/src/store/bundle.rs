@@ -160,13 +160,36 @@ impl BundleReader {
         schedule: &Schedule,
         role: Role,
     ) -> Result<Self, StoreError> {
+        let fail = |problem: &str| StoreError::Bundle { path: path.to_owned(), problem: problem.to_owned() };
+        let (reader, header_len) = Self::begin(path)?;
+        let header = &reader.header;
+        let purpose_found = Purpose { peer: header.peer, plan: header.plan, epoch: header.epoch };
+        let ring_found = u32::from(header.ring_bits);
+        if header.role != role || purpose_found != *purpose || ring_found != plan.ring.bits() {
+            return Err(fail("made for another peer, plan, mask, ring or role"));
+        }
+        let found = reader.input.get_ref().metadata().map_err(StoreError::io(path))?.len();
+        let expected = file_len(header_len, schedule, role);
+        if found != expected {
+            let problem =
+                format!("expected {expected} bytes, found {found}: the file is cut short or damaged");
+            return Err(fail(&problem));
+        }
+        Ok(reader)
+    }
+
+    /// Opens a bundle and reads its header. Returns the header's size, too.
+    pub(crate) fn begin(path: &Path) -> Result<(Self, usize), StoreError> {
         let fail = |problem: String| StoreError::Bundle { path: path.to_owned(), problem };
         let file = File::open(path).map_err(StoreError::io(path))?;
-        let found = file.metadata().map_err(StoreError::io(path))?.len();
         let mut input = BufReader::with_capacity(1 << 20, file);
         let mut exact = |len: usize| {
             let mut bytes = vec![0; len];
-            input.read_exact(&mut bytes).map(|()| bytes).map_err(|e| fail(format!("cut short: {e}")))
+            match input.read_exact(&mut bytes) {
+                Ok(()) => Ok(bytes),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(fail(format!("cut short: {e}"))),
+                Err(e) => Err(StoreError::io(path)(e)),
+            }
         };
         let fixed = exact(MAGIC.len() + 2 + 4)?;
         let version = u16::from_le_bytes([fixed[8], fixed[9]]);
@@ -181,36 +204,28 @@ impl BundleReader {
         if exact(4)? != crc32fast::hash(&body).to_le_bytes() {
             return Err(fail("damaged header".to_owned()));
         }
-        let header: BundleHeader = postcard::from_bytes(&body).map_err(|e| fail(e.to_string()))?;
-        let purpose_found = Purpose { peer: header.peer, plan: header.plan, epoch: header.epoch };
-        let ring_found = u32::from(header.ring_bits);
-        if header.role != role || purpose_found != *purpose || ring_found != plan.ring.bits() {
-            return Err(fail("made for another peer, plan, mask, ring or role".to_owned()));
-        }
-        let expected = file_len(fixed.len() + len + 4, schedule, role);
-        if found != expected {
-            return Err(fail(format!(
-                "expected {expected} bytes, found {found}: the file is cut short or damaged"
-            )));
-        }
-        Ok(Self { header, input })
+        let header = postcard::from_bytes(&body).map_err(|e| fail(e.to_string()))?;
+        Ok((Self { header, input }, fixed.len() + len + 4))
     }
 }
 
 impl BundleReader {
     /// The material for one inference. Chunks are read ahead on another thread, at most two of them: memory is bounded by
     /// the largest instructions, not by the bundle.
-    pub(crate) fn into_bundle(self) -> Bundle<Prefetch> {
-        let (seed, source) = self.prefetch();
-        Bundle::new(seed, source)
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(crate) fn into_bundle(self) -> Result<Bundle<Prefetch>, StoreError> {
+        let (seed, source) = self.prefetch()?;
+        Ok(Bundle::new(seed, source))
     }
 
     /// The party's seed, and its chunks.
-    pub(crate) fn prefetch(self) -> (Seed, Prefetch) {
+    pub(crate) fn prefetch(self) -> Result<(Seed, Prefetch), StoreError> {
         let Self { header, input } = self;
         let (sender, receiver) = sync_channel(1);
         let id = header.id;
-        let reader = std::thread::spawn(move || {
+        let read_ahead = move || {
             let mut chunks = ChunkReader { id, input };
             // The receiver goes when the inference has ended, one way or another.
             while let Some(chunk) = chunks.next().transpose() {
@@ -219,8 +234,10 @@ impl BundleReader {
                     return;
                 }
             }
-        });
-        (header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) })
+        };
+        let reader = std::thread::Builder::new().name("bundle".to_owned()).spawn(read_ahead);
+        let reader = reader.map_err(StoreError::io("a thread that reads ahead"))?;
+        Ok((header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The bundles a server or client holds, each usable once.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use privet_net::Fingerprint;
@@ -8,12 +9,12 @@ use privet_protocols::masked::{Role, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
-use super::{Database, Transaction, private_dir, sync_dir};
+use super::{Database, Transaction, crash_point, private_dir, sync_dir};
 use crate::error::StoreError;
 
 /// Bundles that are stored and unused.
 const READY: &str = "bundles_ready";
-/// Names of those that are used or given up, for ever.
+/// Names of those that are used or given up, for ever, and with whom they were shared.
 const BURNT: &str = "bundles_burnt";
 /// How many bundles were ever stored.
 const COUNTER: (&str, &[u8]) = ("meta", b"bundles_stored");
@@ -69,7 +70,7 @@ impl<'a> Material<'a> {
                 .and_then(parse_id)
                 .filter(|_| path.extension().is_some_and(|e| e == "bundle"));
             let keep = match known {
-                Some(id) => material.status(id)? == Some(Status::Ready),
+                Some(id) => material.database.get::<Record>(READY, &id.0)?.is_some(),
                 None => false,
             };
             if !keep {
@@ -77,10 +78,10 @@ impl<'a> Material<'a> {
             }
         }
         // A bundle whose file is gone can never be used.
-        for (key, _) in material.database.all::<Record>(READY)? {
-            let id = material.id(key)?;
-            if !material.path(id).exists() {
-                material.database.transact(|t| material.mark_burnt(t, id))?;
+        for (id, purpose) in material.all_ready()? {
+            let path = material.path(id);
+            if !path.try_exists().map_err(StoreError::io(&path))? {
+                material.database.transact(|t| mark_burnt(t, id, purpose.peer))?;
             }
         }
         Ok(material)
@@ -90,12 +91,19 @@ impl<'a> Material<'a> {
         self.dir.join(format!("{id}.bundle"))
     }
 
-    /// What became of a bundle; `None` if it was never stored here.
-    pub(crate) fn status(&self, id: BundleId) -> Result<Option<Status>, StoreError> {
-        if self.database.get::<Record>(READY, &id.0)?.is_some() {
-            return Ok(Some(Status::Ready));
+    /// Whether a bundle was ever stored here.
+    pub(crate) fn is_known(&self, id: BundleId) -> Result<bool, StoreError> {
+        let ready = self.database.get::<Record>(READY, &id.0)?.is_some();
+        Ok(ready || self.database.get::<Fingerprint>(BURNT, &id.0)?.is_some())
+    }
+
+    /// What became of a bundle shared with the peer; `None` if none of this name and purpose was ever stored here.
+    pub(crate) fn status(&self, id: BundleId, purpose: &Purpose) -> Result<Option<Status>, StoreError> {
+        if let Some(Record { peer, plan, epoch, .. }) = self.database.get(READY, &id.0)? {
+            return Ok((Purpose { peer, plan, epoch } == *purpose).then_some(Status::Ready));
         }
-        Ok(self.database.get::<()>(BURNT, &id.0)?.map(|()| Status::Burnt))
+        let burnt: Option<Fingerprint> = self.database.get(BURNT, &id.0)?;
+        Ok(burnt.filter(|peer| *peer == purpose.peer).map(|_| Status::Burnt))
     }
 
     /// Unused bundles for a purpose, oldest first.
@@ -124,6 +132,12 @@ impl<'a> Material<'a> {
         StoreError::Database { path: self.dir.clone(), problem: problem.to_owned() }
     }
 
+    /// The header of an unused bundle.
+    #[cfg(feature = "audit")]
+    pub(crate) fn header(&self, id: BundleId) -> Result<BundleHeader, StoreError> {
+        Ok(BundleReader::begin(&self.path(id))?.0.header)
+    }
+
     /// Begins to write a bundle.
     pub(crate) fn writer(&self, header: &BundleHeader) -> Result<BundleWriter, StoreError> {
         BundleWriter::create(&self.path(header.id), header)
@@ -132,9 +146,10 @@ impl<'a> Material<'a> {
     /// Completes a bundle: from here on it is ready. Returns its size. A bundle that was ever stored before is refused.
     pub(crate) fn store(&self, header: &BundleHeader, writer: BundleWriter) -> Result<u64, StoreError> {
         let size = writer.finish()?;
+        crash_point("bundle written");
         let BundleHeader { id, peer, plan, epoch, .. } = *header;
         self.database.transact(|t| {
-            if t.get::<Record>(READY, &id.0)?.is_some() || t.get::<()>(BURNT, &id.0)?.is_some() {
+            if t.get::<Record>(READY, &id.0)?.is_some() || t.get::<Fingerprint>(BURNT, &id.0)?.is_some() {
                 return Err(
                     self.damaged("a bundle of this name was stored before; it is not used a second time")
                 );
@@ -143,12 +158,16 @@ impl<'a> Material<'a> {
             t.put(COUNTER.0, COUNTER.1, &(number + 1))?;
             t.put(READY, &id.0, &Record { peer, plan, epoch, number })
         })?;
+        crash_point("bundle stored");
         Ok(size)
     }
 
     /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. `also` happens in
-    /// the same transaction, and can still prevent it. Errors if its file is not whole, which burns it too (but does not do
-    /// `also`), or if it was used before.
+    /// the same transaction, and can still prevent it.
+    ///
+    /// # Errors
+    /// [`StoreError::Bundle`] if this bundle cannot be used, which burns it, too, but does not do `also`: its file is not
+    /// whole, or another session was faster. Anything else says nothing about the bundle, and leaves it as it was.
     pub(crate) fn burn(
         &self,
         id: BundleId,
@@ -158,45 +177,46 @@ impl<'a> Material<'a> {
         role: Role,
         also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
     ) -> Result<BundleReader, StoreError> {
-        let reader = BundleReader::open(&self.path(id), purpose, plan, schedule, role).and_then(|reader| {
-            let found = reader.header.id;
-            let problem = || format!("holds bundle {found}, expected {id}");
-            if found == id {
-                Ok(reader)
-            } else {
-                Err(StoreError::Bundle { path: self.path(id), problem: problem() })
+        let unusable = |problem: String| StoreError::Bundle { path: self.path(id), problem };
+        let opened = match BundleReader::open(&self.path(id), purpose, plan, schedule, role) {
+            Ok(reader) if reader.header.id == id => Ok(reader),
+            Ok(reader) => Err(unusable(format!("holds bundle {}, expected {id}", reader.header.id))),
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Err(unusable("the file of this bundle is gone".to_owned()))
             }
-        });
-        // The open file stays readable. The name goes first: whatever happens between here and the record, no process and no
-        // backup finds the bundle again, and opening the material sweeps up the record.
-        if reader.is_ok() {
-            std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
-            sync_dir(&self.dir)?;
-        }
-        self.database.transact(|t| {
-            self.mark_burnt(t, id)?;
-            if reader.is_ok() { also(t) } else { Ok(()) }
+            Err(damage @ StoreError::Bundle { .. }) => Err(damage),
+            Err(other) => return Err(other),
+        };
+        crash_point("bundle opened");
+        let was_ready = self.database.transact(|t| {
+            let was_ready = mark_burnt(t, id, purpose.peer)?;
+            if was_ready && opened.is_ok() {
+                also(t)?;
+            }
+            Ok(was_ready)
         })?;
-        reader
-    }
-
-    fn mark_burnt(&self, t: &Transaction, id: BundleId) -> Result<(), StoreError> {
-        if !t.remove(READY, &id.0)? {
-            return Err(self.damaged(&format!("bundle {id} is not ready: it was used before")));
+        crash_point("bundle burnt");
+        let reader = opened?;
+        if !was_ready {
+            return Err(unusable("another session has used it".to_owned()));
         }
-        t.put(BURNT, &id.0, &())
+        // The open file stays readable; the name goes so that no backup finds it. Opening the material sweeps up after a crash.
+        std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
+        sync_dir(&self.dir)?;
+        crash_point("bundle unlinked");
+        Ok(reader)
     }
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
     pub(crate) fn discard(&self, purpose: &Purpose, ids: &[BundleId]) -> Result<usize, StoreError> {
         let ready = self.ready(purpose)?;
         let held: Vec<BundleId> = ids.iter().copied().filter(|id| ready.contains(id)).collect();
-        held.iter().try_for_each(|&id| self.drop_unused(id))?;
+        held.iter().try_for_each(|&id| self.drop_unused(id, purpose.peer))?;
         Ok(held.len())
     }
 
-    fn drop_unused(&self, id: BundleId) -> Result<(), StoreError> {
-        self.database.transact(|t| self.mark_burnt(t, id))?;
+    fn drop_unused(&self, id: BundleId, peer: Fingerprint) -> Result<(), StoreError> {
+        self.database.transact(|t| mark_burnt(t, id, peer))?;
         // Opening the material sweeps up what this leaves.
         let _ = std::fs::remove_file(self.path(id));
         Ok(())
@@ -207,12 +227,21 @@ impl<'a> Material<'a> {
         let mut count = 0;
         for (id, found) in self.all_ready()? {
             if found.peer == purpose.peer && found != *purpose {
-                self.drop_unused(id)?;
+                self.drop_unused(id, found.peer)?;
                 count += 1;
             }
         }
         Ok(count)
     }
+}
+
+/// Moves a bundle from the unused ones to the others. Returns whether it was unused.
+fn mark_burnt(t: &Transaction, id: BundleId, peer: Fingerprint) -> Result<bool, StoreError> {
+    let was_ready = t.remove(READY, &id.0)?;
+    if was_ready {
+        t.put(BURNT, &id.0, &peer)?;
+    }
+    Ok(was_ready)
 }
 
 fn parse_id(hex: &str) -> Option<BundleId> {

@@ -42,6 +42,14 @@ fn sync_dir(path: &Path) -> Result<(), StoreError> {
     files::sync_dir(path).map_err(StoreError::io(path))
 }
 
+/// Where tests let the process die; nothing without the feature `audit`.
+pub(crate) fn crash_point(name: &'static str) {
+    #[cfg(feature = "audit")]
+    privet_protocols::masked::audit::place(name);
+    #[cfg(not(feature = "audit"))]
+    let _ = name;
+}
+
 /// A fresh seed, or the reason why the system has none to give.
 pub(crate) fn fresh_seed() -> Result<Seed, Error> {
     Seed::random().map_err(|e| Error::Randomness(e.to_string()))

@@ -65,7 +65,7 @@ impl Sessions {
 
     /// One inference more.
     pub(crate) fn propose(self) -> Self {
-        Self { proposed: self.proposed + 1, ..self }
+        Self { proposed: self.proposed.saturating_add(1), ..self }
     }
 
     /// The highest number proposed.
@@ -80,7 +80,10 @@ impl std::fmt::Display for Rollback {
             Self::Client { shown, .. } => ("client", shown),
             Self::Server { shown, .. } => ("server", shown),
         };
-        write!(f, "the {whose}'s state is an old copy (from a backup, or of a directory in use): ")?;
+        write!(
+            f,
+            "the {whose}'s state is an old copy (from a backup, or a second directory of one identity): "
+        )?;
         match self {
             Self::Client { confirmed, .. } => {
                 write!(f, "it is at session {shown} and has been at {confirmed}")?;

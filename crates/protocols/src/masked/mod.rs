@@ -16,7 +16,7 @@
 //! - Deviates from the papers: exact truncation fused into ReLU, radix-4 trees of dealt monomials.
 
 #[cfg(feature = "audit")]
-mod audit;
+pub mod audit;
 mod bundle;
 mod compare;
 mod cost;
