@@ -90,6 +90,22 @@ impl Lab {
         output(&mut environment(self.client(&server.address, "127.0.0.1:1", &phase), "client"))
     }
 
+    /// The command of a party under a limit on the size of files, that of others as it is.
+    fn limited(&self, whom: &str, command: Command, party: &str) -> Command {
+        if party != whom {
+            return command;
+        }
+        let program = self.privet().get_program().to_owned();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]).arg(program).args(command.get_args());
+        shell
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        shell
+    }
+
     fn bundles(&self, party: &str) -> usize {
         fs::read_dir(self.path(party).join("state/bundles")).unwrap().count()
     }
@@ -279,17 +295,7 @@ fn a_state_that_is_a_file_is_named() {
 #[test]
 fn a_limit_on_file_sizes_is_a_failed_write() {
     let lab = Lab::new();
-    let limited = |command: Command, party: &str| {
-        if party != "client" {
-            return command;
-        }
-        let mut shell = lab.privet();
-        let program = shell.get_program().to_owned();
-        shell = Command::new("sh");
-        shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]).arg(program).args(command.get_args());
-        shell.current_dir(lab.home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        shell
-    };
+    let limited = |command: Command, party: &str| lab.limited("client", command, party);
     let (code, stderr) = lab.prepare("1", &limited);
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("state.redb") && stderr.contains("ulimit -f"), "{stderr}");
@@ -300,6 +306,19 @@ fn a_limit_on_file_sizes_is_a_failed_write() {
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("state.redb") && stderr.contains("ulimit -f"), "{stderr}");
     assert_eq!(lab.ask(3, &as_it_is).0, Some(0));
+}
+
+/// A server that cannot note that a bundle is used may use none, and must not burn them one after the other either.
+#[test]
+fn a_server_that_cannot_write_loses_one_bundle_at_most() {
+    let lab = Lab::new();
+    assert_eq!(lab.prepare("8", &as_it_is).0, Some(0));
+    let (code, _, stderr) = lab.ask(3, &|command, party| lab.limited("server", command, party));
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(lab.bundles("server") >= 7, "{} of 8 are left", lab.bundles("server"));
+    assert_eq!(lab.bundles("client"), 8);
+    let (code, stdout, stderr) = lab.ask(3, &as_it_is);
+    assert!(code == Some(0) && stdout.contains("three"), "{stderr}");
 }
 
 /// A clock that is years off, and jumps by years whenever it is looked at.

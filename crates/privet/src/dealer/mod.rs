@@ -1,4 +1,5 @@
-//! The dealer: makes one-time material for pairs of server and client, gives each half to its owner once, and forgets it.
+//! The dealer: makes one-time material for pairs of server and client, offers each half to its owner until that has stored
+//! it, and forgets it.
 //!
 //! It learns plans and who prepares how many inferences with whom, never weights or inputs. With either party it could
 //! undo the other's protection, so it belongs to neither.
