@@ -5,10 +5,16 @@ use crate::{RingError, packed_len};
 /// Appends the low `bits` bits of every value to `out`, padding the last byte with zeros.
 pub fn pack(values: &[u64], bits: u32, out: &mut Vec<u8>) {
     out.reserve(packed_len(bits, values.len()));
-    if bits.is_multiple_of(8) {
-        let bytes = bits as usize / 8;
-        values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()[..bytes]));
-        return;
+    match bits {
+        8 => return pack_bytes::<1>(values, out),
+        16 => return pack_bytes::<2>(values, out),
+        24 => return pack_bytes::<3>(values, out),
+        32 => return pack_bytes::<4>(values, out),
+        40 => return pack_bytes::<5>(values, out),
+        48 => return pack_bytes::<6>(values, out),
+        56 => return pack_bytes::<7>(values, out),
+        64 => return pack_bytes::<8>(values, out),
+        _ => {}
     }
     let mask = u64::MAX >> (64 - bits);
     let (mut pending, mut filled) = (0u128, 0u32);
@@ -30,16 +36,18 @@ pub fn unpack(bytes: &[u8], bits: u32, count: usize) -> Result<Vec<u64>, RingErr
     if bytes.len() != expected {
         return Err(RingError::PackedLength { expected, found: bytes.len() });
     }
-    let mut values = Vec::with_capacity(count);
-    if bits.is_multiple_of(8) {
-        let width = bits as usize / 8;
-        values.extend(bytes.chunks_exact(width).map(|chunk| {
-            let mut lane = [0; 8];
-            lane[..width].copy_from_slice(chunk);
-            u64::from_le_bytes(lane)
-        }));
-        return Ok(values);
+    match bits {
+        8 => return Ok(unpack_bytes::<1>(bytes)),
+        16 => return Ok(unpack_bytes::<2>(bytes)),
+        24 => return Ok(unpack_bytes::<3>(bytes)),
+        32 => return Ok(unpack_bytes::<4>(bytes)),
+        40 => return Ok(unpack_bytes::<5>(bytes)),
+        48 => return Ok(unpack_bytes::<6>(bytes)),
+        56 => return Ok(unpack_bytes::<7>(bytes)),
+        64 => return Ok(unpack_bytes::<8>(bytes)),
+        _ => {}
     }
+    let mut values = Vec::with_capacity(count);
     let mask = u64::MAX >> (64 - bits);
     let (words, tail) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
@@ -57,6 +65,26 @@ pub fn unpack(bytes: &[u8], bits: u32, count: usize) -> Result<Vec<u64>, RingErr
         filled -= bits;
     }
     Ok(values)
+}
+
+/// Whole bytes: the width is a constant, so that a value is one or two stores.
+fn pack_bytes<const WIDTH: usize>(values: &[u64], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + WIDTH * values.len(), 0);
+    let (lanes, _) = out[start..].as_chunks_mut::<WIDTH>();
+    for (lane, value) in lanes.iter_mut().zip(values) {
+        lane.copy_from_slice(&value.to_le_bytes()[..WIDTH]);
+    }
+}
+
+fn unpack_bytes<const WIDTH: usize>(bytes: &[u8]) -> Vec<u64> {
+    let (lanes, _) = bytes.as_chunks::<WIDTH>();
+    let widen = |lane: &[u8; WIDTH]| {
+        let mut value = [0; 8];
+        value[..WIDTH].copy_from_slice(lane);
+        u64::from_le_bytes(value)
+    };
+    lanes.iter().map(widen).collect()
 }
 
 #[cfg(test)]
