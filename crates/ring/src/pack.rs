@@ -36,35 +36,48 @@ pub fn unpack(bytes: &[u8], bits: u32, count: usize) -> Result<Vec<u64>, RingErr
     if bytes.len() != expected {
         return Err(RingError::PackedLength { expected, found: bytes.len() });
     }
-    match bits {
-        8 => return Ok(unpack_bytes::<1>(bytes)),
-        16 => return Ok(unpack_bytes::<2>(bytes)),
-        24 => return Ok(unpack_bytes::<3>(bytes)),
-        32 => return Ok(unpack_bytes::<4>(bytes)),
-        40 => return Ok(unpack_bytes::<5>(bytes)),
-        48 => return Ok(unpack_bytes::<6>(bytes)),
-        56 => return Ok(unpack_bytes::<7>(bytes)),
-        64 => return Ok(unpack_bytes::<8>(bytes)),
-        _ => {}
+    let mut values = vec![0; count];
+    unpack_into(bytes, bits, &mut values)?;
+    Ok(values)
+}
+
+/// Overwrites `values` with as many values of `bits` bits. Errors unless `bytes` has exactly the packed length.
+pub fn unpack_into(bytes: &[u8], bits: u32, values: &mut [u64]) -> Result<(), RingError> {
+    let expected = packed_len(bits, values.len());
+    if bytes.len() != expected {
+        return Err(RingError::PackedLength { expected, found: bytes.len() });
     }
-    let mut values = Vec::with_capacity(count);
+    match bits {
+        8 => unpack_bytes::<1>(bytes, values),
+        16 => unpack_bytes::<2>(bytes, values),
+        24 => unpack_bytes::<3>(bytes, values),
+        32 => unpack_bytes::<4>(bytes, values),
+        40 => unpack_bytes::<5>(bytes, values),
+        48 => unpack_bytes::<6>(bytes, values),
+        56 => unpack_bytes::<7>(bytes, values),
+        64 => unpack_bytes::<8>(bytes, values),
+        _ => unpack_bits(bytes, bits, values),
+    }
+    Ok(())
+}
+
+fn unpack_bits(bytes: &[u8], bits: u32, values: &mut [u64]) {
     let mask = u64::MAX >> (64 - bits);
     let (words, tail) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last[..tail.len()].copy_from_slice(tail);
     let mut words = words.iter().chain(std::iter::once(&last)).map(|w| u64::from_le_bytes(*w));
     let (mut pending, mut filled) = (0u128, 0u32);
-    for _ in 0..count {
+    for value in values {
         if filled < bits {
             // The zero word after the end is only reached for bits that the length check has already accounted for.
             pending |= u128::from(words.next().unwrap_or(0)) << filled;
             filled += 64;
         }
-        values.push(pending as u64 & mask);
+        *value = pending as u64 & mask;
         pending >>= bits;
         filled -= bits;
     }
-    Ok(values)
 }
 
 /// Whole bytes: the width is a constant, so that a value is one or two stores.
@@ -77,14 +90,13 @@ fn pack_bytes<const WIDTH: usize>(values: &[u64], out: &mut Vec<u8>) {
     }
 }
 
-fn unpack_bytes<const WIDTH: usize>(bytes: &[u8]) -> Vec<u64> {
+fn unpack_bytes<const WIDTH: usize>(bytes: &[u8], values: &mut [u64]) {
     let (lanes, _) = bytes.as_chunks::<WIDTH>();
-    let widen = |lane: &[u8; WIDTH]| {
-        let mut value = [0; 8];
-        value[..WIDTH].copy_from_slice(lane);
-        u64::from_le_bytes(value)
-    };
-    lanes.iter().map(widen).collect()
+    for (value, lane) in values.iter_mut().zip(lanes) {
+        let mut wide = [0; 8];
+        wide[..WIDTH].copy_from_slice(lane);
+        *value = u64::from_le_bytes(wide);
+    }
 }
 
 #[cfg(test)]

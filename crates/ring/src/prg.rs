@@ -67,6 +67,14 @@ impl Prg {
 }
 
 impl Stream<'_> {
+    /// Splits off the next `len` words, which fills of even lengths then read piece by piece. This stream goes on as after
+    /// one fill of `len` words.
+    pub fn take(&mut self, len: usize) -> Self {
+        let taken = Self { cipher: self.cipher, number: self.number, block: self.block };
+        self.block += len.div_ceil(2) as u64;
+        taken
+    }
+
     /// Overwrites `out` with pseudorandom words, each masked by `mask`.
     pub fn fill(&mut self, out: &mut [u64], mask: u64) {
         let mut blocks = [Array::from([0u8; 16]); BATCH];
@@ -135,7 +143,14 @@ mod tests {
             expected.truncate(len);
             let mut long = prg.stream(9);
             assert_eq!(long.words(len, u64::MAX >> 3), expected, "{len} words");
-            assert_eq!(long.words(1, u64::MAX), single.words(1, u64::MAX), "after {len} words");
+            let mut pieces = prg.stream(9);
+            let mut taken = pieces.take(len);
+            let read: Vec<u64> =
+                expected.chunks(6).flat_map(|piece| taken.words(piece.len(), u64::MAX >> 3)).collect();
+            assert_eq!(read, expected, "{len} words piece by piece");
+            let next = single.words(1, u64::MAX);
+            assert_eq!(long.words(1, u64::MAX), next, "after {len} words");
+            assert_eq!(pieces.words(1, u64::MAX), next, "after {len} words taken");
         }
     }
 
