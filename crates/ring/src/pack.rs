@@ -80,23 +80,42 @@ fn unpack_bits(bytes: &[u8], bits: u32, values: &mut [u64]) {
     }
 }
 
-/// Whole bytes: the width is a constant, so that a value is one or two stores.
+/// Whole bytes: all but the last values are written eight bytes wide, and the next value overwrites what is too much.
 fn pack_bytes<const WIDTH: usize>(values: &[u64], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + WIDTH * values.len(), 0);
-    let (lanes, _) = out[start..].as_chunks_mut::<WIDTH>();
-    for (lane, value) in lanes.iter_mut().zip(values) {
+    let out = &mut out[start..];
+    let (wide, narrow) = values.split_at(wide_lanes::<WIDTH>(values.len()));
+    for (i, value) in wide.iter().enumerate() {
+        if let Some(lane) = out[i * WIDTH..].first_chunk_mut::<8>() {
+            *lane = value.to_le_bytes();
+        }
+    }
+    let (lanes, _) = out[wide.len() * WIDTH..].as_chunks_mut::<WIDTH>();
+    for (lane, value) in lanes.iter_mut().zip(narrow) {
         lane.copy_from_slice(&value.to_le_bytes()[..WIDTH]);
     }
 }
 
 fn unpack_bytes<const WIDTH: usize>(bytes: &[u8], values: &mut [u64]) {
-    let (lanes, _) = bytes.as_chunks::<WIDTH>();
-    for (value, lane) in values.iter_mut().zip(lanes) {
-        let mut wide = [0; 8];
-        wide[..WIDTH].copy_from_slice(lane);
-        *value = u64::from_le_bytes(wide);
+    let mask = u64::MAX >> (64 - 8 * WIDTH);
+    let (wide, narrow) = values.split_at_mut(wide_lanes::<WIDTH>(values.len()));
+    for (i, value) in wide.iter_mut().enumerate() {
+        if let Some(lane) = bytes[i * WIDTH..].first_chunk::<8>() {
+            *value = u64::from_le_bytes(*lane) & mask;
+        }
     }
+    let (lanes, _) = bytes[wide.len() * WIDTH..].as_chunks::<WIDTH>();
+    for (value, lane) in narrow.iter_mut().zip(lanes) {
+        let mut bytes = [0; 8];
+        bytes[..WIDTH].copy_from_slice(lane);
+        *value = u64::from_le_bytes(bytes);
+    }
+}
+
+/// How many of `count` values of `WIDTH` bytes have eight bytes from their start to the end.
+fn wide_lanes<const WIDTH: usize>(count: usize) -> usize {
+    (count * WIDTH).checked_sub(8).map_or(0, |last| last / WIDTH + 1)
 }
 
 #[cfg(test)]
