@@ -85,16 +85,23 @@ pub fn unpack(bytes: &[u8], elements: usize, count: usize) -> Result<Vec<u64>, R
     }
     let mut planes = Vec::with_capacity(words(elements) * count);
     for plane in bytes.chunks_exact(width.max(1)) {
-        let (whole, tail) = plane.as_chunks::<8>();
-        planes.extend(whole.iter().map(|word| u64::from_le_bytes(*word)));
-        if !tail.is_empty() {
-            let mut word = [0; 8];
-            word[..tail.len()].copy_from_slice(tail);
-            planes.push(u64::from_le_bytes(word));
-        }
+        let start = planes.len();
+        planes.resize(start + words(elements), 0);
+        unpack_words(plane, &mut planes[start..]);
     }
     clear_tail(&mut planes, elements);
     Ok(planes)
+}
+
+/// Overwrites `words` with as much of a packed plane as `bytes` holds.
+pub fn unpack_words(bytes: &[u8], words: &mut [u64]) {
+    let (whole, tail) = bytes.as_chunks::<8>();
+    words.iter_mut().zip(whole).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+    if let (Some(last), false) = (words.get_mut(whole.len()), tail.is_empty()) {
+        let mut word = [0; 8];
+        word[..tail.len()].copy_from_slice(tail);
+        *last = u64::from_le_bytes(word);
+    }
 }
 
 #[cfg(test)]

@@ -141,6 +141,38 @@ impl Share<'_> {
     }
 }
 
+/// Words of a plane that are read and computed with at a time.
+pub(super) const PLANE_PIECE: usize = 512;
+
+/// A party's shares of dealt bit planes, to be read in pieces of [`PLANE_PIECE`] words.
+pub(super) enum PlaneShares<'a> {
+    /// What is left of every plane.
+    Packed(Vec<&'a [u8]>),
+    Drawn(Vec<Stream<'a>>),
+}
+
+impl PlaneShares<'_> {
+    /// Overwrites the first `len` words of every plane in `out` with the next of that plane. Bits of absent elements are
+    /// anything.
+    pub(super) fn read(&mut self, len: usize, out: &mut [[u64; PLANE_PIECE]]) {
+        match self {
+            PlaneShares::Packed(planes) => {
+                for (bytes, plane) in planes.iter_mut().zip(out) {
+                    let (own, rest) = bytes.split_at((8 * len).min(bytes.len()));
+                    *bytes = rest;
+                    planes::unpack_words(own, &mut plane[..len]);
+                }
+            }
+            PlaneShares::Drawn(streams) => {
+                streams
+                    .iter_mut()
+                    .zip(out)
+                    .for_each(|(stream, plane)| stream.fill(&mut plane[..len], u64::MAX));
+            }
+        }
+    }
+}
+
 /// A party's side of one instruction, online.
 pub(super) struct Party<'a> {
     ring: Ring,
@@ -235,6 +267,23 @@ impl<'a> Party<'a> {
                 (0..count).for_each(|_| all.extend(stream.words(words(elements), u64::MAX)));
                 clear_tail(&mut all, elements);
                 Ok(all)
+            }
+        }
+    }
+
+    /// Own shares of `count` dealt bit planes, to be read later.
+    pub(super) fn plane_shares(
+        &mut self,
+        count: usize,
+        elements: usize,
+    ) -> Result<PlaneShares<'a>, ProtocolError> {
+        let len = planes::plane_bytes(elements);
+        match &mut self.dealt {
+            Dealt::Chunk { bytes, at } => {
+                Ok(PlaneShares::Packed((0..count).map(|_| take(bytes, at, len)).collect::<Result<_, _>>()?))
+            }
+            Dealt::Stream(stream) => {
+                Ok(PlaneShares::Drawn((0..count).map(|_| stream.take(words(elements))).collect()))
             }
         }
     }
