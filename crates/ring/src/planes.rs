@@ -63,10 +63,17 @@ pub fn clear_tail(planes: &mut [u64], elements: usize) {
 /// Appends planes to `out`, 8 bits to a byte, each plane starting at a byte. Bits of absent elements must be zero.
 pub fn pack(planes: &[u64], elements: usize, out: &mut Vec<u8>) {
     let bytes = plane_bytes(elements);
-    for plane in planes.chunks_exact(words(elements)) {
-        let start = out.len();
-        plane.iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
-        out.truncate(start + bytes);
+    if bytes == 0 {
+        return;
+    }
+    let start = out.len();
+    out.resize(start + planes.len() / words(elements) * bytes, 0);
+    for (packed, plane) in out[start..].chunks_exact_mut(bytes).zip(planes.chunks_exact(words(elements))) {
+        let (whole, tail) = packed.as_chunks_mut::<8>();
+        whole.iter_mut().zip(plane).for_each(|(packed, word)| *packed = word.to_le_bytes());
+        if let Some(last) = plane.last() {
+            tail.copy_from_slice(&last.to_le_bytes()[..tail.len()]);
+        }
     }
 }
 
@@ -78,14 +85,23 @@ pub fn unpack(bytes: &[u8], elements: usize, count: usize) -> Result<Vec<u64>, R
     }
     let mut planes = Vec::with_capacity(words(elements) * count);
     for plane in bytes.chunks_exact(width.max(1)) {
-        planes.extend(plane.chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(word)
-        }));
+        let start = planes.len();
+        planes.resize(start + words(elements), 0);
+        unpack_words(plane, &mut planes[start..]);
     }
     clear_tail(&mut planes, elements);
     Ok(planes)
+}
+
+/// Overwrites `words` with as much of a packed plane as `bytes` holds.
+pub fn unpack_words(bytes: &[u8], words: &mut [u64]) {
+    let (whole, tail) = bytes.as_chunks::<8>();
+    words.iter_mut().zip(whole).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+    if let (Some(last), false) = (words.get_mut(whole.len()), tail.is_empty()) {
+        let mut word = [0; 8];
+        word[..tail.len()].copy_from_slice(tail);
+        *last = u64::from_le_bytes(word);
+    }
 }
 
 #[cfg(test)]

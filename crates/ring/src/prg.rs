@@ -51,8 +51,8 @@ pub struct Stream<'a> {
     block: u64,
 }
 
-/// Blocks encrypted at a time: enough to fill the pipeline, small enough for the first-level cache.
-const BATCH: usize = 128;
+/// Blocks encrypted at a time: enough to spread what a call of the cipher costs, small enough for the first-level cache.
+const BATCH: usize = 256;
 
 impl Prg {
     /// Keys the generator.
@@ -67,33 +67,31 @@ impl Prg {
 }
 
 impl Stream<'_> {
-    /// Calls `sink` with consecutive batches of pairs of words until `len` words have been produced.
-    fn generate(&mut self, len: usize, mut sink: impl FnMut(usize, u64)) {
-        let mut blocks = [Array::from([0u8; 16]); BATCH];
-        let mut done = 0;
-        while done < len {
-            let take = (len - done).div_ceil(2).min(BATCH);
-            for (i, block) in blocks[..take].iter_mut().enumerate() {
-                block[..8].copy_from_slice(&(self.block + i as u64).to_le_bytes());
-                block[8..].copy_from_slice(&self.number.to_le_bytes());
-            }
-            self.cipher.encrypt_blocks(&mut blocks[..take]);
-            self.block += take as u64;
-            for block in &blocks[..take] {
-                let (halves, _) = block.as_slice().as_chunks::<8>();
-                for half in halves {
-                    if done < len {
-                        sink(done, u64::from_le_bytes(*half));
-                        done += 1;
-                    }
-                }
-            }
-        }
+    /// Splits off the next `len` words, which fills of even lengths then read piece by piece. This stream goes on as after
+    /// one fill of `len` words.
+    pub fn take(&mut self, len: usize) -> Self {
+        let taken = Self { cipher: self.cipher, number: self.number, block: self.block };
+        self.block += len.div_ceil(2) as u64;
+        taken
     }
 
     /// Overwrites `out` with pseudorandom words, each masked by `mask`.
     pub fn fill(&mut self, out: &mut [u64], mask: u64) {
-        self.generate(out.len(), |i, word| out[i] = word & mask);
+        let mut blocks = [Array::from([0u8; 16]); BATCH];
+        for batch in out.chunks_mut(2 * BATCH) {
+            let take = batch.len().div_ceil(2);
+            for (i, block) in blocks[..take].iter_mut().enumerate() {
+                let counter = self.block.wrapping_add(i as u64);
+                *block = Array::from((u128::from(self.number) << 64 | u128::from(counter)).to_le_bytes());
+            }
+            self.cipher.encrypt_blocks(&mut blocks[..take]);
+            self.block += take as u64;
+            let (halves, _) = Array::slice_as_flattened(&blocks[..take]).as_chunks::<8>();
+            for (out, half) in batch.iter_mut().zip(halves) {
+                let word = u64::from_le_bytes(*half);
+                *out = word & mask;
+            }
+        }
     }
 
     /// `len` pseudorandom words, each masked by `mask`.
@@ -132,6 +130,28 @@ mod tests {
         assert!(prg.stream(1).words(9, 0xff).iter().all(|&w| w < 256));
         let mut stream = prg.stream(3);
         assert_ne!(stream.words(3, u64::MAX), stream.words(3, u64::MAX));
+    }
+
+    #[test]
+    fn a_long_fill_is_the_blocks_one_by_one() {
+        // The streams are part of the protocol: how many blocks are encrypted at a time must not show.
+        let prg = Prg::new(&Seed::from_bytes([5; 16]));
+        for len in [1, 2, 2 * BATCH - 1, 2 * BATCH, 2 * BATCH + 1, 5 * BATCH + 3] {
+            let mut single = prg.stream(9);
+            let mut expected: Vec<u64> =
+                (0..len.div_ceil(2)).flat_map(|_| single.words(2, u64::MAX >> 3)).collect();
+            expected.truncate(len);
+            let mut long = prg.stream(9);
+            assert_eq!(long.words(len, u64::MAX >> 3), expected, "{len} words");
+            let mut pieces = prg.stream(9);
+            let mut taken = pieces.take(len);
+            let read: Vec<u64> =
+                expected.chunks(6).flat_map(|piece| taken.words(piece.len(), u64::MAX >> 3)).collect();
+            assert_eq!(read, expected, "{len} words piece by piece");
+            let next = single.words(1, u64::MAX);
+            assert_eq!(long.words(1, u64::MAX), next, "after {len} words");
+            assert_eq!(pieces.words(1, u64::MAX), next, "after {len} words taken");
+        }
     }
 
     #[test]

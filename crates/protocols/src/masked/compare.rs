@@ -11,11 +11,11 @@
 //! sign and masked B_s; never a result. Leaks: nothing. Source: the masked evaluation of ABY2.0 and Turbospeedz with the
 //! dealt products of this design; compare Escudero et al. (Crypto 2020) for edaBit truncation.
 
-use privet_ring::planes::{from_values, plane_bytes, to_bits, words};
+use privet_ring::planes::{from_values, plane_bytes, words};
 use privet_ring::{Ring, packed_len};
 
 use super::cost::GateCost;
-use super::gate::{Dealing, Party};
+use super::gate::{Dealing, PIECE, Party, Share};
 use super::sign::{Masked, Sign, select};
 use super::tree::{Side, Tree};
 use crate::ProtocolError;
@@ -101,21 +101,19 @@ impl Gate {
                 Some(dealing.mask_plane(n))
             }
         };
-        let product =
-            |a: &[u64], b: &[u64]| -> Vec<u64> { a.iter().zip(b).map(|(a, b)| a.wrapping_mul(*b)).collect() };
-        let sign: Option<Vec<u64>> = sign_mask.map(|mask| to_bits(&mask, n).collect());
         let borrow_mask = side_mask.unwrap_or_else(|| dealing.mask_plane(n));
-        let borrow: Vec<u64> = to_bits(&borrow_mask, n).collect();
-        let shifted: Vec<u64> = r.iter().map(|v| v >> shift).collect();
-        let top: Vec<u64> = r.iter().map(|v| v >> (bits - 1)).collect();
-        dealing.deal_ring(&shifted, bits);
-        dealing.deal_ring(&borrow, bits);
-        dealing.deal_ring(&top, shift);
-        if let Some(sign) = sign {
-            dealing.deal_ring(&sign, bits);
-            dealing.deal_ring(&product(&sign, &shifted), bits);
-            dealing.deal_ring(&product(&sign, &borrow), bits);
-            dealing.deal_ring(&product(&sign, &top), shift);
+        let shifted = |i: usize| r[i] >> shift;
+        let borrow = |i: usize| bit(&borrow_mask, i);
+        let top = |i: usize| r[i] >> (bits - 1);
+        dealing.deal_each(n, bits, shifted);
+        dealing.deal_each(n, bits, borrow);
+        dealing.deal_each(n, shift, top);
+        if let Some(mask) = sign_mask {
+            let sign = |i: usize| bit(&mask, i);
+            dealing.deal_each(n, bits, sign);
+            dealing.deal_each(n, bits, |i| sign(i).wrapping_mul(shifted(i)));
+            dealing.deal_each(n, bits, |i| sign(i) & borrow(i));
+            dealing.deal_each(n, shift, |i| sign(i) & top(i));
         }
     }
 
@@ -130,7 +128,7 @@ impl Gate {
             return sign.select(m, Masked { m, lambda }, party);
         }
         let (n, ring, first) = (m.len(), party.ring(), party.is_first());
-        let (bits, shift) = (ring.bits(), self.shift());
+        let shift = self.shift();
         let c = from_values(m, self.planes());
         let (low_borrow, side) = self.tree().evaluate(&c, n, party)?;
         let opened = match self {
@@ -148,45 +146,104 @@ impl Gate {
                 }
             }
         };
-        let public = |value: u64| if first { value } else { 0 };
-        let shifted = party.dealt_ring(n, bits)?;
-        let borrow = party.dealt_ring(n, bits)?;
-        let wrap = party.dealt_ring(n, shift)?;
-        let quarter = 1u64 << (bits - 2);
-        // A: the public part. The borrow bit is m_c + (1 - 2 m_c) λ_c; a wrapped mask adds 2^(l-s) unless c wrapped too.
-        let parts = |i: usize, masked_borrow: u64| {
-            let c = ring.reduce(m[i].wrapping_add(quarter));
-            let a = (c >> shift).wrapping_sub(1 << (bits - 2 - shift)).wrapping_sub(masked_borrow);
-            let sign_of_borrow = 1u64.wrapping_sub(2 * masked_borrow);
-            let carry = (1 - (c >> (bits - 1))) << (bits - shift);
-            (a, sign_of_borrow, carry)
-        };
-        let linear = |parts: (u64, u64, u64), r: u64, b: u64, w: u64| {
-            parts.2.wrapping_mul(w).wrapping_sub(r).wrapping_sub(parts.1.wrapping_mul(b))
-        };
-        if let Gate::Trunc { .. } = self {
-            let y = (0..n).map(|i| {
-                let p = parts(i, opened.bit(0, i));
-                ring.reduce(public(p.0).wrapping_add(linear(p, shifted[i], borrow[i], wrap[i])))
-            });
-            return Ok(y.collect());
+        let mut dealt = Dealt::new(self, n, party)?;
+        let mut y = vec![0; n];
+        for (k, (y, m)) in y.chunks_mut(PIECE).zip(m.chunks(PIECE)).enumerate() {
+            dealt.read(m.len())?;
+            let opened = |plane: usize, i: usize| opened.bit(plane, k * PIECE + i);
+            match self {
+                Gate::Trunc { .. } => Truncation { ring, shift, first }.trunc(m, &dealt, opened, y),
+                Gate::Relu { .. } => Truncation { ring, shift, first }.relu(m, &dealt, opened, y),
+            }
         }
-        let sign = party.dealt_ring(n, bits)?;
-        let sign_shifted = party.dealt_ring(n, bits)?;
-        let sign_borrow = party.dealt_ring(n, bits)?;
-        let sign_wrap = party.dealt_ring(n, shift)?;
-        let y = (0..n).map(|i| {
-            let p = parts(i, opened.bit(1, i));
-            let t = public(p.0).wrapping_add(linear(p, shifted[i], borrow[i], wrap[i]));
-            let t_sign = p.0.wrapping_mul(sign[i]).wrapping_add(linear(
-                p,
-                sign_shifted[i],
-                sign_borrow[i],
-                sign_wrap[i],
-            ));
-            ring.reduce(select(opened.bit(0, i), t, t_sign))
-        });
-        Ok(y.collect())
+        Ok(y)
+    }
+}
+
+/// What is dealt as ring elements: r≫s, λ_c and r_top, then for a ReLU λ_d and its products with the three. Read piece by piece.
+struct Dealt<'a> {
+    shares: Vec<Share<'a>>,
+    pieces: Vec<[u64; PIECE]>,
+}
+
+impl<'a> Dealt<'a> {
+    fn new(gate: Gate, elements: usize, party: &mut Party<'a>) -> Result<Self, ProtocolError> {
+        let (bits, shift) = (party.ring().bits(), gate.shift());
+        let widths: &[u32] = match gate {
+            Gate::Trunc { .. } => &[bits, bits, shift],
+            Gate::Relu { .. } => &[bits, bits, shift, bits, bits, bits, shift],
+        };
+        let shares =
+            widths.iter().map(|&width| party.dealt_share(elements, width)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { pieces: vec![[0; PIECE]; shares.len()], shares })
+    }
+
+    /// Reads the next `len` elements.
+    fn read(&mut self, len: usize) -> Result<(), ProtocolError> {
+        self.shares
+            .iter_mut()
+            .zip(&mut self.pieces)
+            .try_for_each(|(share, piece)| share.read(&mut piece[..len]))
+    }
+}
+
+/// The arithmetic after the last round.
+#[derive(Clone, Copy)]
+struct Truncation {
+    ring: Ring,
+    shift: u32,
+    first: bool,
+}
+
+/// What a party knows about one element in public: A, (1 − 2·m_c), and 2^(l-s) if c did not wrap.
+#[derive(Clone, Copy)]
+struct Public {
+    a: u64,
+    sign_of_borrow: u64,
+    carry: u64,
+}
+
+impl Truncation {
+    /// The borrow bit is m_c + (1 - 2 m_c) λ_c; a wrapped mask adds 2^(l-s) unless c wrapped too.
+    #[inline(always)]
+    fn public(self, m: u64, masked_borrow: u64) -> Public {
+        let bits = self.ring.bits();
+        let c = self.ring.reduce(m.wrapping_add(1 << (bits - 2)));
+        Public {
+            a: (c >> self.shift).wrapping_sub(1 << (bits - 2 - self.shift)).wrapping_sub(masked_borrow),
+            sign_of_borrow: 1u64.wrapping_sub(2 * masked_borrow),
+            carry: 1u64.wrapping_sub(c >> (bits - 1)) << (bits - self.shift),
+        }
+    }
+
+    #[inline(always)]
+    fn own(self, public: u64) -> u64 {
+        public & 0u64.wrapping_sub(u64::from(self.first))
+    }
+
+    fn trunc(self, m: &[u64], dealt: &Dealt, opened: impl Fn(usize, usize) -> u64, y: &mut [u64]) {
+        let [r, b, w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
+        for (i, (y, &m)) in y.iter_mut().zip(m).enumerate() {
+            let p = self.public(m, opened(0, i));
+            *y = self.ring.reduce(self.own(p.a).wrapping_add(p.linear(r[i], b[i], w[i])));
+        }
+    }
+
+    fn relu(self, m: &[u64], dealt: &Dealt, opened: impl Fn(usize, usize) -> u64, y: &mut [u64]) {
+        let [r, b, w, sign, sign_r, sign_b, sign_w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
+        for (i, (y, &m)) in y.iter_mut().zip(m).enumerate() {
+            let p = self.public(m, opened(1, i));
+            let t = self.own(p.a).wrapping_add(p.linear(r[i], b[i], w[i]));
+            let t_sign = p.a.wrapping_mul(sign[i]).wrapping_add(p.linear(sign_r[i], sign_b[i], sign_w[i]));
+            *y = self.ring.reduce(select(opened(0, i), t, t_sign));
+        }
+    }
+}
+
+impl Public {
+    #[inline(always)]
+    fn linear(self, r: u64, b: u64, w: u64) -> u64 {
+        self.carry.wrapping_mul(w).wrapping_sub(r).wrapping_sub(self.sign_of_borrow.wrapping_mul(b))
     }
 }
 
@@ -215,6 +272,10 @@ impl Opened {
     }
 
     fn bit(&self, plane: usize, i: usize) -> u64 {
-        (self.planes[plane * self.stride + i / 64] >> (i % 64)) & 1
+        bit(&self.planes[plane * self.stride..], i)
     }
+}
+
+fn bit(plane: &[u64], i: usize) -> u64 {
+    (plane[i / 64] >> (i % 64)) & 1
 }

@@ -15,6 +15,10 @@ use crate::ProtocolError;
 /// Kind of the frames that carry openings.
 const OPENING: FrameKind = FrameKind::new(0x200);
 
+/// Elements that are dealt, or read and computed with, at a time: few enough for what is dealt for them to stay in the
+/// cache. Pieces end at a byte whatever the width, and at a block of their stream.
+pub(super) const PIECE: usize = 1024;
+
 /// The streams of one instruction under one party's seed.
 #[derive(Clone, Copy)]
 enum Use {
@@ -80,9 +84,20 @@ impl<'a> Dealing<'a> {
 
     /// Shares `values` modulo 2^`bits`.
     pub(super) fn deal_ring(&mut self, values: &[u64], bits: u32) {
-        let mut share = self.client_dealt.words(values.len(), u64::MAX);
-        share.iter_mut().zip(values).for_each(|(s, v)| *s = v.wrapping_sub(*s));
-        pack::pack(&share, bits, &mut self.chunk);
+        self.deal_each(values.len(), bits, |i| values[i]);
+    }
+
+    /// Shares `value(0)`, `value(1)`, .. modulo 2^`bits`.
+    pub(super) fn deal_each(&mut self, elements: usize, bits: u32, value: impl Fn(usize) -> u64) {
+        self.chunk.reserve(privet_ring::packed_len(bits, elements));
+        let mut client = self.client_dealt.take(elements);
+        let mut piece = [0; PIECE];
+        for start in (0..elements).step_by(PIECE) {
+            let share = &mut piece[..PIECE.min(elements - start)];
+            client.fill(share, u64::MAX);
+            share.iter_mut().zip(start..).for_each(|(s, i)| *s = value(i).wrapping_sub(*s));
+            pack::pack(share, bits, &mut self.chunk);
+        }
     }
 
     /// Shares bit planes of `elements` bits each. Returns the client's share.
@@ -101,6 +116,61 @@ enum Dealt<'a> {
     Chunk { bytes: &'a [u8], at: usize },
     /// The client expands its seed.
     Stream(Stream<'a>),
+}
+
+/// A party's share of one dealt ring vector, to be read in pieces of [`PIECE`] elements.
+pub(super) enum Share<'a> {
+    Packed { bytes: &'a [u8], bits: u32 },
+    Drawn { stream: Stream<'a>, mask: u64 },
+}
+
+impl Share<'_> {
+    /// Overwrites `out` with the next elements.
+    pub(super) fn read(&mut self, out: &mut [u64]) -> Result<(), ProtocolError> {
+        match self {
+            Share::Packed { bytes, bits } => {
+                let (own, rest) = bytes.split_at(privet_ring::packed_len(*bits, out.len()).min(bytes.len()));
+                *bytes = rest;
+                Ok(pack::unpack_into(own, *bits, out)?)
+            }
+            Share::Drawn { stream, mask } => {
+                stream.fill(out, *mask);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Words of a plane that are read and computed with at a time.
+pub(super) const PLANE_PIECE: usize = 512;
+
+/// A party's shares of dealt bit planes, to be read in pieces of [`PLANE_PIECE`] words.
+pub(super) enum PlaneShares<'a> {
+    /// What is left of every plane.
+    Packed(Vec<&'a [u8]>),
+    Drawn(Vec<Stream<'a>>),
+}
+
+impl PlaneShares<'_> {
+    /// Overwrites the first `len` words of every plane in `out` with the next of that plane. Bits of absent elements are
+    /// anything.
+    pub(super) fn read(&mut self, len: usize, out: &mut [[u64; PLANE_PIECE]]) {
+        match self {
+            PlaneShares::Packed(planes) => {
+                for (bytes, plane) in planes.iter_mut().zip(out) {
+                    let (own, rest) = bytes.split_at((8 * len).min(bytes.len()));
+                    *bytes = rest;
+                    planes::unpack_words(own, &mut plane[..len]);
+                }
+            }
+            PlaneShares::Drawn(streams) => {
+                streams
+                    .iter_mut()
+                    .zip(out)
+                    .for_each(|(stream, plane)| stream.fill(&mut plane[..len], u64::MAX));
+            }
+        }
+    }
 }
 
 /// A party's side of one instruction, online.
@@ -168,13 +238,22 @@ impl<'a> Party<'a> {
         mask
     }
 
-    /// Own shares, modulo 2^`bits`, of `elements` dealt values.
-    pub(super) fn dealt_ring(&mut self, elements: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
+    /// Own shares, modulo 2^`bits`, of `elements` dealt values, to be read later.
+    pub(super) fn dealt_share(&mut self, elements: usize, bits: u32) -> Result<Share<'a>, ProtocolError> {
         let len = privet_ring::packed_len(bits, elements);
         match &mut self.dealt {
-            Dealt::Chunk { bytes, at } => Ok(pack::unpack(take(bytes, at, len)?, bits, elements)?),
-            Dealt::Stream(stream) => Ok(stream.words(elements, u64::MAX >> (64 - bits))),
+            Dealt::Chunk { bytes, at } => Ok(Share::Packed { bytes: take(bytes, at, len)?, bits }),
+            Dealt::Stream(stream) => {
+                Ok(Share::Drawn { stream: stream.take(elements), mask: u64::MAX >> (64 - bits) })
+            }
         }
+    }
+
+    /// Own shares, modulo 2^`bits`, of `elements` dealt values.
+    pub(super) fn dealt_ring(&mut self, elements: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
+        let mut values = vec![0; elements];
+        self.dealt_share(elements, bits)?.read(&mut values)?;
+        Ok(values)
     }
 
     /// Own shares of `count` dealt bit planes.
@@ -188,6 +267,23 @@ impl<'a> Party<'a> {
                 (0..count).for_each(|_| all.extend(stream.words(words(elements), u64::MAX)));
                 clear_tail(&mut all, elements);
                 Ok(all)
+            }
+        }
+    }
+
+    /// Own shares of `count` dealt bit planes, to be read later.
+    pub(super) fn plane_shares(
+        &mut self,
+        count: usize,
+        elements: usize,
+    ) -> Result<PlaneShares<'a>, ProtocolError> {
+        let len = planes::plane_bytes(elements);
+        match &mut self.dealt {
+            Dealt::Chunk { bytes, at } => {
+                Ok(PlaneShares::Packed((0..count).map(|_| take(bytes, at, len)).collect::<Result<_, _>>()?))
+            }
+            Dealt::Stream(stream) => {
+                Ok(PlaneShares::Drawn((0..count).map(|_| stream.take(words(elements))).collect()))
             }
         }
     }
@@ -208,9 +304,15 @@ impl<'a> Party<'a> {
     pub(super) fn open_ring(&mut self, mut own: Vec<u64>) -> Result<Vec<u64>, ProtocolError> {
         let mut payload = Vec::new();
         pack::pack(&own, self.ring.bits(), &mut payload);
-        let theirs = pack::unpack(&self.exchange(payload)?, self.ring.bits(), own.len())?;
+        let payload = self.exchange(payload)?;
+        let mut theirs = Share::Packed { bytes: &payload, bits: self.ring.bits() };
         let mask = self.ring.mask();
-        own.iter_mut().zip(theirs).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
+        let mut piece = [0; PIECE];
+        for own in own.chunks_mut(PIECE) {
+            let theirs_here = &mut piece[..own.len()];
+            theirs.read(theirs_here)?;
+            own.iter_mut().zip(theirs_here).for_each(|(a, b)| *a = a.wrapping_add(*b) & mask);
+        }
         Ok(own)
     }
 

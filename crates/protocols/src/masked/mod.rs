@@ -23,6 +23,7 @@ mod cost;
 mod deal;
 mod gate;
 mod maxpool;
+mod node;
 mod online;
 mod prepare;
 mod schedule;

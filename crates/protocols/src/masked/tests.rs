@@ -8,7 +8,7 @@ use privet_ring::prg::{Prg, Seed};
 use super::Role;
 use super::compare::Gate;
 use super::cost::{Cost, GateCost};
-use super::gate::{Dealing, Party};
+use super::gate::{Dealing, PIECE, PLANE_PIECE, Party};
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
@@ -187,4 +187,20 @@ fn truncation_rounds_towards_minus_infinity() {
     let lambda = [0u64, 1, 0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 0xff, 0x100];
     let y = run_gate(Gate::Trunc { shift: 8 }, ring, &x, &lambda);
     assert_eq!(y, [-1, 0, 0, 0, 1, -1, -2]);
+}
+
+/// More than one piece of ring elements and of planes, with a last one that fills neither a word nor a byte.
+#[test]
+fn gates_are_exact_across_pieces() {
+    let (ring, count) = (Ring::new(37).unwrap(), 64 * PLANE_PIECE + PIECE + 77);
+    let prg = Prg::new(&Seed::from_bytes([9; 16]));
+    let lambda = prg.stream(0).words(count, ring.mask());
+    let x: Vec<i64> =
+        prg.stream(1).words(count, ring.mask() >> 2).iter().map(|&v| v as i64 - (1 << 34)).collect();
+    for gate in
+        [Gate::Trunc { shift: 13 }, Gate::Relu { shift: 13, width: 36 }, Gate::Relu { shift: 0, width: 36 }]
+    {
+        let expected: Vec<i64> = x.iter().map(|&x| expected(gate, x)).collect();
+        assert!(run_gate(gate, ring, &x, &lambda) == expected, "{gate:?}");
+    }
 }

@@ -15,12 +15,13 @@ use privet_ring::planes::words;
 
 use super::cost::Opening;
 use super::gate::{Dealing, Party};
+use super::node::{Shares, leaf_shares, node_shares};
 use crate::ProtocolError;
 
 /// Bits of a leaf and children of an inner node.
-const RADIX: usize = 4;
+pub(super) const RADIX: usize = 4;
 /// The root takes one child more when that saves a round.
-const ROOT_ARITY: usize = 5;
+pub(super) const ROOT_ARITY: usize = 5;
 
 /// Shape of the tree; the same for dealer and parties.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +36,11 @@ pub(super) struct Tree {
 
 /// Masked (G, P) of one range of bits as a party holds them: opened values and own shares of the masks.
 #[derive(Default)]
-struct Item {
-    g: Vec<u64>,
-    p: Vec<u64>,
-    g_mask: Vec<u64>,
-    p_mask: Vec<u64>,
+pub(super) struct Item {
+    pub(super) g: Vec<u64>,
+    pub(super) p: Vec<u64>,
+    pub(super) g_mask: Vec<u64>,
+    pub(super) p_mask: Vec<u64>,
 }
 
 /// Masks of one range of bits, as the dealer knows them.
@@ -170,8 +171,8 @@ impl Tree {
         let mut shares = Vec::new();
         for (i, leaf) in self.leaves.iter().enumerate() {
             let bits: Vec<&[u64]> = leaf.clone().map(|k| &c[k * stride..][..stride]).collect();
-            let dealt = party.dealt_planes((1 << leaf.len()) - 1, elements)?;
-            shares.push(leaf_shares(&bits, &dealt, i > 0, party.is_first()));
+            let dealt = party.plane_shares((1 << leaf.len()) - 1, elements)?;
+            shares.push(leaf_shares(&bits, dealt, i > 0, party.is_first()));
         }
         if self.is_leaf() {
             let (borrow, _) = shares.swap_remove(0);
@@ -189,8 +190,8 @@ impl Tree {
                 if arity == 1 {
                     next.push(std::mem::take(&mut children[0]));
                 } else {
-                    let dealt = party.dealt_planes(products(arity, i > 0).len(), elements)?;
-                    joined.push(node_shares(children, &dealt, arity, i > 0, party.is_first()));
+                    let dealt = party.plane_shares(products(arity, i > 0).len(), elements)?;
+                    joined.extend(node_shares(children, dealt, &[arity], i > 0, party.is_first()));
                     next.push(Item::default());
                 }
             }
@@ -200,12 +201,17 @@ impl Tree {
             }
             items = next;
         }
-        let dealt = party.dealt_planes(products(items.len(), false).len(), elements)?;
-        let (borrow, _) = node_shares(&items, &dealt, items.len(), false, party.is_first());
+        let dealt = party.plane_shares(products(items.len(), false).len(), elements)?;
+        // The low borrow, where it is not opened yet, comes from the same dealt products.
+        let low = Some(self.side).filter(|&n| n > 1);
+        let arities: Vec<usize> = std::iter::once(items.len()).chain(low).collect();
+        let mut borrows = node_shares(&items, dealt, &arities, false, party.is_first()).into_iter();
+        let mut next = || borrows.next().expect("one borrow for each arity").0;
+        let borrow = next();
         let side = match self.side {
             0 => Side::None,
             1 => Side::Opened(std::mem::take(&mut items[0].g)),
-            n => Side::Share(node_shares(&items, &dealt, n, false, party.is_first()).0),
+            _ => Side::Share(next()),
         };
         Ok((borrow, side))
     }
@@ -218,13 +224,13 @@ fn chunks(items: usize) -> impl Iterator<Item = usize> {
 
 /// A product of masks that a node needs: `P_k` for the bits of `p`, times `G_j` if given.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Product {
-    g: Option<usize>,
-    p: usize,
+pub(super) struct Product {
+    pub(super) g: Option<usize>,
+    pub(super) p: usize,
 }
 
 /// All products of two or more masks that a node of this arity needs, in the order they are dealt.
-fn products(arity: usize, with_p: bool) -> Vec<Product> {
+pub(super) fn products(arity: usize, with_p: bool) -> Vec<Product> {
     let lowest = usize::from(!with_p);
     let p_sets = (0..1usize << arity).filter(|set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
     let p_only = p_sets.map(|p| Product { g: None, p });
@@ -267,11 +273,7 @@ fn deal_products(children: &[Masks], with_p: bool, elements: usize, dealing: &mu
 }
 
 /// Masks shares of (G, P) with fresh masks and opens them, all in one round.
-fn open_items(
-    shares: Vec<(Vec<u64>, Option<Vec<u64>>)>,
-    elements: usize,
-    party: &mut Party,
-) -> Result<Vec<Item>, ProtocolError> {
+fn open_items(shares: Vec<Shares>, elements: usize, party: &mut Party) -> Result<Vec<Item>, ProtocolError> {
     if shares.is_empty() {
         return Ok(Vec::new());
     }
@@ -296,92 +298,6 @@ fn open_items(
             Item { g, p, g_mask, p_mask }
         })
         .collect())
-}
-
-/// Own shares of a leaf's G and P. `c` are its public planes, `dealt` the shares of all products of its bits of r.
-fn leaf_shares(c: &[&[u64]], dealt: &[u64], with_p: bool, first: bool) -> (Vec<u64>, Option<Vec<u64>>) {
-    let (bits, stride) = (c.len(), c[0].len());
-    let full = (1usize << bits) - 1;
-    let mut g = vec![0; stride];
-    let mut p = vec![0; if with_p { stride } else { 0 }];
-    for w in 0..stride {
-        // not[U]: all bits of c in U are zero.
-        let mut not = [u64::MAX; 1 << RADIX];
-        for set in 1..=full {
-            not[set] = not[set & (set - 1)] & !c[set.trailing_zeros() as usize][w];
-        }
-        let (mut sum_g, mut sum_p) = (0, if first { not[full] } else { 0 });
-        for set in 1..=full {
-            let share = dealt[(set - 1) * stride + w];
-            // The lowest bit of the set generates, the higher ones pass: where r_k is not a factor, ¬c_k is.
-            let lowest = set.trailing_zeros() as usize;
-            let above = full & !((2 << lowest) - 1);
-            sum_g ^= not[(1 << lowest) | (above & !set)] & share;
-            sum_p ^= not[full & !set] & share;
-        }
-        g[w] = sum_g;
-        if with_p {
-            p[w] = sum_p;
-        }
-    }
-    (g, with_p.then_some(p))
-}
-
-/// Own shares of G (and P) over the lowest `arity` of `children`, from the products dealt for all of them.
-fn node_shares(
-    children: &[Item],
-    dealt: &[u64],
-    arity: usize,
-    with_p: bool,
-    first: bool,
-) -> (Vec<u64>, Option<Vec<u64>>) {
-    let stride = children[0].g.len();
-    // Share of the product of the P masks in a set, and of that times a G mask: an own mask, or a dealt product.
-    let mut p_products: [&[u64]; 1 << ROOT_ARITY] = [&[]; 1 << ROOT_ARITY];
-    let mut g_products: [[&[u64]; 1 << ROOT_ARITY]; ROOT_ARITY] = [[&[]; 1 << ROOT_ARITY]; ROOT_ARITY];
-    for (k, child) in children.iter().enumerate() {
-        p_products[1 << k] = &child.p_mask;
-        g_products[k][0] = &child.g_mask;
-    }
-    for (product, plane) in products(children.len(), with_p).iter().zip(dealt.chunks_exact(stride)) {
-        match product.g {
-            Some(j) => g_products[j][product.p] = plane,
-            None => p_products[product.p] = plane,
-        }
-    }
-    let full = (1usize << arity) - 1;
-    let mut g = vec![0; stride];
-    let mut p = vec![0; if with_p { stride } else { 0 }];
-    for w in 0..stride {
-        // passes[U]: product of the opened P in U.
-        let mut passes = [u64::MAX; 1 << ROOT_ARITY];
-        for set in 1..=full {
-            let lowest = set.trailing_zeros() as usize;
-            let value = children[lowest].p.get(w).copied().unwrap_or(0);
-            passes[set] = passes[set & (set - 1)] & value;
-        }
-        let mut sum = 0;
-        for (j, child) in children.iter().enumerate().take(arity) {
-            let above = full & !((2 << j) - 1);
-            let opened = child.g[w];
-            let own = if first { opened } else { 0 } ^ g_products[j][0][w];
-            sum ^= passes[above] & own;
-            let mut set = above;
-            while set != 0 {
-                sum ^= passes[above & !set] & ((opened & p_products[set][w]) ^ g_products[j][set][w]);
-                set = (set - 1) & above;
-            }
-        }
-        g[w] = sum;
-        if with_p {
-            let mut sum = if first { passes[full] } else { 0 };
-            for set in 1..=full {
-                sum ^= passes[full & !set] & p_products[set][w];
-            }
-            p[w] = sum;
-        }
-    }
-    (g, with_p.then_some(p))
 }
 
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! What a party computes in a leaf and in an inner node of the comparison tree, see [`super::tree`]: sums of dealt shares
+//! with public coefficients, many elements at a time. What is dealt is read in pieces that stay in the cache.
+
+use super::gate::{PLANE_PIECE, PlaneShares};
+use super::tree::{Item, RADIX, ROOT_ARITY, products};
+
+/// Own shares of G, and of P if needed.
+pub(super) type Shares = (Vec<u64>, Option<Vec<u64>>);
+
+/// Own shares of a leaf's G and P. `c` are its public planes, `dealt` the shares of all products of its bits of r.
+pub(super) fn leaf_shares(c: &[&[u64]], mut dealt: PlaneShares, with_p: bool, first: bool) -> Shares {
+    let (bits, stride) = (c.len(), c[0].len());
+    let full = (1usize << bits) - 1;
+    let mut g = Vec::with_capacity(stride);
+    let mut p = Vec::with_capacity(if with_p { stride } else { 0 });
+    let mut pieces = vec![[0; PLANE_PIECE]; full];
+    for start in (0..stride).step_by(PLANE_PIECE) {
+        let len = PLANE_PIECE.min(stride - start);
+        dealt.read(len, &mut pieces);
+        for at in (0..len).step_by(LANES) {
+            // not[U]: all bits of c in U are zero.
+            let mut not = [[u64::MAX; LANES]; 1 << RADIX];
+            for set in 1..full + 1 {
+                let c = lanes(c[set.trailing_zeros() as usize], start + at);
+                not[set] = and(not[set & (set - 1)], xor(c, [u64::MAX; LANES]));
+            }
+            let (mut sum_g, mut sum_p) = ([0; LANES], if_first(first, not[full]));
+            for set in 1..full + 1 {
+                let share = lanes(&pieces[set - 1], at);
+                // The lowest bit of the set generates, the higher ones pass: where r_k is not a factor, ¬c_k is.
+                let lowest = set.trailing_zeros() as usize;
+                let above = full & !((2 << lowest) - 1);
+                sum_g = xor(sum_g, and(not[(1 << lowest) | (above & !set)], share));
+                sum_p = xor(sum_p, and(not[full & !set], share));
+            }
+            let wanted = LANES.min(len - at);
+            g.extend_from_slice(&sum_g[..wanted]);
+            if with_p {
+                p.extend_from_slice(&sum_p[..wanted]);
+            }
+        }
+    }
+    (g, with_p.then_some(p))
+}
+
+/// Shares of the products of masks that a node needs, for a piece of its planes.
+struct Products<'a> {
+    /// Of the P in a set.
+    p: [&'a [u64]; 1 << ROOT_ARITY],
+    /// Of one child's G and the P in a set.
+    g: [[&'a [u64]; 1 << ROOT_ARITY]; ROOT_ARITY],
+}
+
+/// Own shares of G (and P) over the lowest children, as many as each of `arities` says, from the products dealt for all of
+/// `children`.
+pub(super) fn node_shares(
+    children: &[Item],
+    mut dealt: PlaneShares,
+    arities: &[usize],
+    with_p: bool,
+    first: bool,
+) -> Vec<Shares> {
+    let stride = children[0].g.len();
+    let needed = products(children.len(), with_p);
+    let mut pieces = vec![[0; PLANE_PIECE]; needed.len()];
+    let mut shares: Vec<Shares> = vec![(Vec::with_capacity(stride), with_p.then(Vec::new)); arities.len()];
+    for start in (0..stride).step_by(PLANE_PIECE) {
+        let len = PLANE_PIECE.min(stride - start);
+        dealt.read(len, &mut pieces);
+        // A share of a product is an own mask, or dealt. The lowest child may have no P.
+        let mut products = Products { p: [&[]; 1 << ROOT_ARITY], g: [[&[]; 1 << ROOT_ARITY]; ROOT_ARITY] };
+        for (k, child) in children.iter().enumerate() {
+            products.p[1 << k] = child.p_mask.get(start..).unwrap_or_default();
+            products.g[k][0] = &child.g_mask[start..];
+        }
+        for (product, plane) in needed.iter().zip(&pieces) {
+            match product.g {
+                Some(j) => products.g[j][product.p] = plane,
+                None => products.p[product.p] = plane,
+            }
+        }
+        for (&arity, (g, p)) in arities.iter().zip(&mut shares) {
+            for at in (0..len).step_by(LANES) {
+                let wanted = LANES.min(len - at);
+                let (sum_g, sum_p) = node_lanes(&children[..arity], &products, start, at, first);
+                g.extend_from_slice(&sum_g[..wanted]);
+                p.iter_mut().for_each(|p| p.extend_from_slice(&sum_p[..wanted]));
+            }
+        }
+    }
+    shares
+}
+
+/// The shares of G and P at the words from `at` of the piece that starts at word `start`.
+#[inline(always)]
+fn node_lanes(
+    children: &[Item],
+    products: &Products,
+    start: usize,
+    at: usize,
+    first: bool,
+) -> (Lanes, Lanes) {
+    let full = (1usize << children.len()) - 1;
+    // passes[U]: product of the opened P in U.
+    let mut passes = [[u64::MAX; LANES]; 1 << ROOT_ARITY];
+    for set in 1..full + 1 {
+        let lowest = &children[set.trailing_zeros() as usize];
+        passes[set] = and(passes[set & (set - 1)], lanes(&lowest.p, start + at));
+    }
+    let mut sum_g = [0; LANES];
+    for (j, child) in children.iter().enumerate() {
+        let above = full & !((2 << j) - 1);
+        let opened = lanes(&child.g, start + at);
+        let own = xor(if_first(first, opened), lanes(products.g[j][0], at));
+        sum_g = xor(sum_g, and(passes[above], own));
+        let mut set = above;
+        while set != 0 {
+            let product = xor(and(opened, lanes(products.p[set], at)), lanes(products.g[j][set], at));
+            sum_g = xor(sum_g, and(passes[above & !set], product));
+            set = (set - 1) & above;
+        }
+    }
+    let mut sum_p = if_first(first, passes[full]);
+    for set in 1..full + 1 {
+        sum_p = xor(sum_p, and(passes[full & !set], lanes(products.p[set], at)));
+    }
+    (sum_g, sum_p)
+}
+
+/// Words that are computed with side by side, so that the compiler uses vectors. Written out, as iterators stay calls in
+/// builds with debug assertions.
+const LANES: usize = 8;
+type Lanes = [u64; LANES];
+
+/// The lanes of a plane from word `at`; words that it does not have are zero.
+#[inline(always)]
+fn lanes(plane: &[u64], at: usize) -> Lanes {
+    let rest = plane.get(at..).unwrap_or_default();
+    if let Some(whole) = rest.first_chunk() {
+        return *whole;
+    }
+    let mut some = [0; LANES];
+    some[..rest.len()].copy_from_slice(rest);
+    some
+}
+
+#[inline(always)]
+fn and(a: Lanes, b: Lanes) -> Lanes {
+    [a[0] & b[0], a[1] & b[1], a[2] & b[2], a[3] & b[3], a[4] & b[4], a[5] & b[5], a[6] & b[6], a[7] & b[7]]
+}
+
+#[inline(always)]
+fn xor(a: Lanes, b: Lanes) -> Lanes {
+    [a[0] ^ b[0], a[1] ^ b[1], a[2] ^ b[2], a[3] ^ b[3], a[4] ^ b[4], a[5] ^ b[5], a[6] ^ b[6], a[7] ^ b[7]]
+}
+
+#[inline(always)]
+fn if_first(first: bool, public: Lanes) -> Lanes {
+    if first { public } else { [0; LANES] }
+}
