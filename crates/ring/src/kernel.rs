@@ -1,0 +1,291 @@
+//! The inner loops of products, one per instruction set, chosen at run time by the ring's width and the CPU.
+//!
+//! Every kernel is right modulo 2^l for the ring it was chosen for and leaves garbage above bit l. For l <= 52 that is
+//! AVX-512 IFMA where it exists: one `vpmadd52luq` multiplies the low 52 bits of eight lanes and adds the low 52 bits of
+//! the products; sums wrap modulo 2^64, which 2^52 divides, so nothing has to be reduced in between. Wider rings take
+//! `vpmullq` and an addition; elsewhere plain Rust is compiled for AVX2 and for the target's baseline.
+
+use crate::Ring;
+
+/// Rows of a full register tile.
+pub(crate) const MR: usize = 8;
+/// Lanes of a vector; panels are whole vectors wide.
+pub(crate) const LANES: usize = 8;
+
+/// A way to compute products modulo 2^l that the running CPU supports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Isa);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Ifma,
+}
+
+impl Isa {
+    /// Whether the running CPU has the instructions.
+    fn runs(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma => Self::Avx512.runs() && is_x86_feature_detected!("avx512ifma"),
+        }
+    }
+
+    /// Widest ring whose products are right.
+    fn max_bits(self) -> u32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma => 52,
+            _ => Ring::MAX_BITS,
+        }
+    }
+}
+
+/// The left rows and the right panel of one tile of a product.
+pub(crate) struct Tile<'a> {
+    /// Up to [`MR`] rows of the left side, all as deep as the panel.
+    pub(crate) rows: &'a [&'a [u64]],
+    /// `panel[p * width + j]`, `width` being `columns` rounded up to whole vectors.
+    pub(crate) panel: &'a [u64],
+    /// Columns of the result that the panel has.
+    pub(crate) columns: usize,
+    /// Distance of two rows of the result.
+    pub(crate) stride: usize,
+}
+
+impl Kernel {
+    /// The fastest kernel for `ring` on this CPU.
+    pub fn best(ring: Ring) -> Self {
+        Self::available(ring)[0]
+    }
+
+    /// Every kernel that is right for `ring` and that this CPU runs, the fastest first.
+    pub fn available(ring: Ring) -> Vec<Self> {
+        let isas = [
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            Isa::Portable,
+        ];
+        isas.into_iter().filter(|isa| isa.runs() && ring.bits() <= isa.max_bits()).map(Self).collect()
+    }
+
+    /// Name for reports.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma => "ifma",
+        }
+    }
+
+    /// Columns of a full register tile.
+    pub(crate) fn columns(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma => 3 * LANES,
+            _ => 2 * LANES,
+        }
+    }
+
+    /// Adds the products of a tile to the result, whose first element is the tile's corner.
+    pub(crate) fn tile(self, tile: &Tile, out: &mut [u64]) {
+        let width = tile.columns.next_multiple_of(LANES);
+        let depth = tile.panel.len() / width;
+        assert!((1..=MR).contains(&tile.rows.len()) && (1..=self.columns()).contains(&tile.columns));
+        assert!(tile.panel.len() == depth * width && tile.rows.iter().all(|row| row.len() == depth));
+        match self.0 {
+            Isa::Portable => tile_portable(tile, out),
+            // SAFETY: `available` made this variant only after the running CPU reported the feature.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { tile_avx2(tile, out) },
+            // SAFETY: as above; the lengths were checked.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::tile(tile, depth, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma => unsafe { ifma::tile(tile, depth, out) },
+        }
+    }
+
+    /// `out += factor · row`.
+    pub(crate) fn axpy(self, factor: u64, row: &[u64], out: &mut [u64]) {
+        match self.0 {
+            Isa::Portable => axpy(factor, row, out),
+            // SAFETY: `available` made this variant only after the running CPU reported the feature.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { axpy_avx2(factor, row, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::axpy(factor, row, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma => unsafe { ifma::axpy(factor, row, out) },
+        }
+    }
+}
+
+#[inline(always)]
+fn tile_portable(tile: &Tile, out: &mut [u64]) {
+    match tile.columns.div_ceil(LANES) {
+        1 => sums::<LANES>(tile, out),
+        _ => sums::<{ 2 * LANES }>(tile, out),
+    }
+}
+
+/// Missing rows repeat the first one; their sums are dropped.
+#[inline(always)]
+fn sums<const WIDTH: usize>(tile: &Tile, out: &mut [u64]) {
+    let mut sums = [[0u64; WIDTH]; MR];
+    let left: [&[u64]; MR] = std::array::from_fn(|i| *tile.rows.get(i).unwrap_or(&tile.rows[0]));
+    let (right, _) = tile.panel.as_chunks::<WIDTH>();
+    for (p, right) in right.iter().enumerate() {
+        for (sums, left) in sums.iter_mut().zip(left) {
+            for (sum, r) in sums.iter_mut().zip(right) {
+                *sum = sum.wrapping_add(left[p].wrapping_mul(*r));
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate().take(tile.rows.len()) {
+        let out = &mut out[i * tile.stride..][..tile.columns];
+        out.iter_mut().zip(sums).for_each(|(o, s)| *o = o.wrapping_add(*s));
+    }
+}
+
+#[inline(always)]
+fn axpy(factor: u64, row: &[u64], out: &mut [u64]) {
+    out.iter_mut().zip(row).for_each(|(o, r)| *o = o.wrapping_add(factor.wrapping_mul(*r)));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn tile_avx2(tile: &Tile, out: &mut [u64]) {
+    tile_portable(tile, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn axpy_avx2(factor: u64, row: &[u64], out: &mut [u64]) {
+    axpy(factor, row, out);
+}
+
+/// The same loops for two multiply-adds of 512-bit vectors, which need different target features.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector_kernels {
+    ($name:ident, $features:literal, $multiply_add:expr) => {
+        mod $name {
+            use super::{LANES, MR, Tile};
+            use std::arch::x86_64::*;
+
+            /// # Safety
+            ///
+            /// The panel is `depth` times whole vectors for `columns`, and every row is `depth` long.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [u64]) {
+                // SAFETY: passed on; the second parameter is the panel's width in vectors.
+                unsafe {
+                    match tile.columns.div_ceil(LANES) {
+                        1 => by_rows::<1>(tile, depth, out),
+                        2 => by_rows::<2>(tile, depth, out),
+                        _ => by_rows::<3>(tile, depth, out),
+                    }
+                }
+            }
+
+            /// # Safety
+            ///
+            /// As for `tile`, with panels `V` vectors wide.
+            #[target_feature(enable = $features)]
+            unsafe fn by_rows<const V: usize>(tile: &Tile, depth: usize, out: &mut [u64]) {
+                // SAFETY: passed on; a tile of R rows reads only the first R, missing rows repeat the first.
+                unsafe {
+                    match tile.rows.len() {
+                        1 => sums::<1, V>(tile, depth, out),
+                        2 => sums::<2, V>(tile, depth, out),
+                        3 | 4 => sums::<4, V>(tile, depth, out),
+                        _ => sums::<MR, V>(tile, depth, out),
+                    }
+                }
+            }
+
+            /// R x V vectors of sums, kept in registers.
+            ///
+            /// # Safety
+            ///
+            /// As for `by_rows`.
+            #[target_feature(enable = $features)]
+            unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &mut [u64]) {
+                let mut sums = [[_mm512_setzero_si512(); V]; R];
+                let left: [*const u64; R] =
+                    std::array::from_fn(|i| tile.rows.get(i).unwrap_or(&tile.rows[0]).as_ptr());
+                let right = tile.panel.as_ptr();
+                for p in 0..depth {
+                    let mut columns = [_mm512_setzero_si512(); V];
+                    for v in 0..V {
+                        // SAFETY: the panel has depth * V vectors.
+                        columns[v] = unsafe { _mm512_loadu_epi64(right.add((p * V + v) * LANES).cast()) };
+                    }
+                    for i in 0..R {
+                        // SAFETY: every row has `depth` elements.
+                        let factor = _mm512_set1_epi64(unsafe { *left[i].add(p) } as i64);
+                        for v in 0..V {
+                            sums[i][v] = $multiply_add(sums[i][v], factor, columns[v]);
+                        }
+                    }
+                }
+                for i in 0..R {
+                    if i < tile.rows.len() {
+                        let out = &mut out[i * tile.stride..][..tile.columns];
+                        for v in 0..V {
+                            let eight = &mut out[v * LANES..];
+                            let mask = u8::MAX >> (LANES - eight.len().min(LANES));
+                            let at = eight.as_mut_ptr().cast();
+                            // SAFETY: the mask leaves out the lanes behind the slice's end.
+                            unsafe {
+                                let old = _mm512_maskz_loadu_epi64(mask, at);
+                                _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sums[i][v]));
+                            }
+                        }
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn axpy(factor: u64, row: &[u64], out: &mut [u64]) {
+                let factor = _mm512_set1_epi64(factor as i64);
+                for (out, row) in out.chunks_mut(LANES).zip(row.chunks(LANES)) {
+                    let mask = u8::MAX >> (LANES - out.len().min(row.len()));
+                    let at = out.as_mut_ptr().cast();
+                    // SAFETY: the mask leaves out the lanes behind the end of the shorter slice.
+                    unsafe {
+                        let old = _mm512_maskz_loadu_epi64(mask, at);
+                        let row = _mm512_maskz_loadu_epi64(mask, row.as_ptr().cast());
+                        _mm512_mask_storeu_epi64(at, mask, $multiply_add(old, factor, row));
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+vector_kernels!(avx512, "avx512f,avx512dq", |sum, a, b| _mm512_add_epi64(sum, _mm512_mullo_epi64(a, b)));
+#[cfg(target_arch = "x86_64")]
+vector_kernels!(ifma, "avx512f,avx512dq,avx512ifma", |sum, a, b| _mm512_madd52lo_epu64(sum, a, b));
