@@ -151,8 +151,10 @@ impl<'a> Runs<'a> {
 
 /// Reads the tapped elements of one channel, zero for padding.
 fn gather(channel: &[u64], taps: &[u32], out: &mut [u64; LANES]) {
-    for (o, &tap) in out.iter_mut().zip(taps) {
-        *o = channel.get(tap as usize).copied().unwrap_or(0);
+    let read = |tap: u32| channel.get(tap as usize).copied().unwrap_or(0);
+    match taps.first_chunk::<LANES>() {
+        Some(taps) => *out = taps.map(read),
+        None => out.iter_mut().zip(taps).for_each(|(o, &tap)| *o = read(tap)),
     }
 }
 

@@ -59,8 +59,8 @@ pub(crate) fn gemm_with(
                 for (r, row) in rows.iter_mut().enumerate().take(count) {
                     *row = &a[(i + r) * k + k0..][..depth];
                 }
-                for (j, columns, _, at) in panels() {
-                    let tile = Tile { rows: &rows[..count], panel: &packed[at], columns, stride: n };
+                for (j, columns, step, at) in panels() {
+                    let tile = Tile { rows: &rows[..count], panel: &packed[at], step, columns, stride: n };
                     kernel.tile(&tile, &mut c[i * n + j0 + j..]);
                 }
             }
@@ -70,12 +70,45 @@ pub(crate) fn gemm_with(
 
 /// One to three rows: stream the right side once, no packing.
 fn few_rows(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
-    if n == 0 || k == 0 {
+    if n == 0 || k == 0 || a.is_empty() {
         return;
+    }
+    if kernel.has_short_tiles() {
+        return short_tiles(kernel, n, k, a, b, c);
     }
     for (left, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
         for (&factor, row) in left.iter().zip(b.chunks_exact(n)) {
             kernel.axpy(factor, row, out);
+        }
+    }
+}
+
+/// Rows of the right side that are read side by side.
+const STREAMS: usize = 8;
+
+/// Tiles of few rows and little depth, the right side being read where it lies; only partial vectors are copied.
+fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
+    let whole = n / LANES * LANES;
+    let count = a.len() / k;
+    for k0 in (0..k).step_by(STREAMS) {
+        let depth = STREAMS.min(k - k0);
+        let mut rows = [&a[..0]; SMALL_M];
+        for (row, left) in rows.iter_mut().zip(a.chunks_exact(k)) {
+            *row = &left[k0..k0 + depth];
+        }
+        let rows = &rows[..count];
+        for j in (0..whole).step_by(kernel.columns()) {
+            let columns = kernel.columns().min(whole - j);
+            let tile = Tile { rows, panel: &b[k0 * n + j..], step: n, columns, stride: n };
+            kernel.tile(&tile, &mut c[j..]);
+        }
+        if whole < n {
+            let mut panel = [0; STREAMS * LANES];
+            for (p, out) in panel.chunks_exact_mut(LANES).enumerate().take(depth) {
+                out[..n - whole].copy_from_slice(&b[(k0 + p) * n + whole..][..n - whole]);
+            }
+            let tile = Tile { rows, panel: &panel, step: LANES, columns: n - whole, stride: n };
+            kernel.tile(&tile, &mut c[whole..]);
         }
     }
 }

@@ -55,8 +55,10 @@ impl Isa {
 pub(crate) struct Tile<'a> {
     /// Up to [`MR`] rows of the left side, all as deep as the panel.
     pub(crate) rows: &'a [&'a [u64]],
-    /// `panel[p * width + j]`, `width` being `columns` rounded up to whole vectors.
+    /// `panel[p * step + j]` for j < `columns` rounded up to whole vectors.
     pub(crate) panel: &'a [u64],
+    /// Distance of two rows of the panel.
+    pub(crate) step: usize,
     /// Columns of the result that the panel has.
     pub(crate) columns: usize,
     /// Distance of two rows of the result.
@@ -108,9 +110,10 @@ impl Kernel {
     /// Adds the products of a tile to the result, whose first element is the tile's corner.
     pub(crate) fn tile(self, tile: &Tile, out: &mut [u64]) {
         let width = tile.columns.next_multiple_of(LANES);
-        let depth = tile.panel.len() / width;
+        let depth = tile.rows[0].len();
         assert!((1..=MR).contains(&tile.rows.len()) && (1..=self.columns()).contains(&tile.columns));
-        assert!(tile.panel.len() == depth * width && tile.rows.iter().all(|row| row.len() == depth));
+        assert!(tile.rows.iter().all(|row| row.len() == depth));
+        assert!(depth == 0 || (tile.step >= width && tile.panel.len() >= (depth - 1) * tile.step + width));
         match self.0 {
             Isa::Portable => tile_portable(tile, out),
             // SAFETY: `available` made this variant only after the running CPU reported the feature.
@@ -125,38 +128,39 @@ impl Kernel {
         }
     }
 
+    /// Whether [`Self::tile`] is fast for a few rows whose panel is cut from the right side as it lies.
+    pub(crate) fn has_short_tiles(self) -> bool {
+        !matches!(self.name(), "portable" | "avx2")
+    }
+
     /// `out += factor · row`.
     pub(crate) fn axpy(self, factor: u64, row: &[u64], out: &mut [u64]) {
         match self.0 {
-            Isa::Portable => axpy(factor, row, out),
             // SAFETY: `available` made this variant only after the running CPU reported the feature.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { axpy_avx2(factor, row, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::axpy(factor, row, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Ifma => unsafe { ifma::axpy(factor, row, out) },
+            _ => axpy(factor, row, out),
         }
     }
 }
 
 #[inline(always)]
 fn tile_portable(tile: &Tile, out: &mut [u64]) {
-    match tile.columns.div_ceil(LANES) {
-        1 => sums::<LANES>(tile, out),
-        _ => sums::<{ 2 * LANES }>(tile, out),
+    match (tile.rows.len(), tile.columns.div_ceil(LANES)) {
+        (1, 1) => sums::<1, LANES>(tile, out),
+        (1, _) => sums::<1, { 2 * LANES }>(tile, out),
+        (_, 1) => sums::<MR, LANES>(tile, out),
+        _ => sums::<MR, { 2 * LANES }>(tile, out),
     }
 }
 
 /// Missing rows repeat the first one; their sums are dropped.
 #[inline(always)]
-fn sums<const WIDTH: usize>(tile: &Tile, out: &mut [u64]) {
-    let mut sums = [[0u64; WIDTH]; MR];
-    let left: [&[u64]; MR] = std::array::from_fn(|i| *tile.rows.get(i).unwrap_or(&tile.rows[0]));
-    let (right, _) = tile.panel.as_chunks::<WIDTH>();
-    for (p, right) in right.iter().enumerate() {
+fn sums<const R: usize, const WIDTH: usize>(tile: &Tile, out: &mut [u64]) {
+    let mut sums = [[0u64; WIDTH]; R];
+    let left: [&[u64]; R] = std::array::from_fn(|i| *tile.rows.get(i).unwrap_or(&tile.rows[0]));
+    for p in 0..left[0].len() {
+        let right: &[u64; WIDTH] = tile.panel[p * tile.step..].first_chunk().expect("checked by the caller");
         for (sums, left) in sums.iter_mut().zip(left) {
             for (sum, r) in sums.iter_mut().zip(right) {
                 *sum = sum.wrapping_add(left[p].wrapping_mul(*r));
@@ -196,7 +200,7 @@ macro_rules! vector_kernels {
 
             /// # Safety
             ///
-            /// The panel is `depth` times whole vectors for `columns`, and every row is `depth` long.
+            /// The panel has `depth` rows of whole vectors for `columns`, and every row of the left side is `depth` long.
             #[target_feature(enable = $features)]
             pub(super) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [u64]) {
                 // SAFETY: passed on; the second parameter is the panel's width in vectors.
@@ -239,8 +243,9 @@ macro_rules! vector_kernels {
                 for p in 0..depth {
                     let mut columns = [_mm512_setzero_si512(); V];
                     for v in 0..V {
-                        // SAFETY: the panel has depth * V vectors.
-                        columns[v] = unsafe { _mm512_loadu_epi64(right.add((p * V + v) * LANES).cast()) };
+                        let at = p * tile.step + v * LANES;
+                        // SAFETY: the panel has V vectors in each of `depth` rows.
+                        columns[v] = unsafe { _mm512_loadu_epi64(right.add(at).cast()) };
                     }
                     for i in 0..R {
                         // SAFETY: every row has `depth` elements.
@@ -263,21 +268,6 @@ macro_rules! vector_kernels {
                                 _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sums[i][v]));
                             }
                         }
-                    }
-                }
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn axpy(factor: u64, row: &[u64], out: &mut [u64]) {
-                let factor = _mm512_set1_epi64(factor as i64);
-                for (out, row) in out.chunks_mut(LANES).zip(row.chunks(LANES)) {
-                    let mask = u8::MAX >> (LANES - out.len().min(row.len()));
-                    let at = out.as_mut_ptr().cast();
-                    // SAFETY: the mask leaves out the lanes behind the end of the shorter slice.
-                    unsafe {
-                        let old = _mm512_maskz_loadu_epi64(mask, at);
-                        let row = _mm512_maskz_loadu_epi64(mask, row.as_ptr().cast());
-                        _mm512_mask_storeu_epi64(at, mask, $multiply_add(old, factor, row));
                     }
                 }
             }
