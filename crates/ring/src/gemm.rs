@@ -9,19 +9,22 @@ use crate::kernel::{Kernel, LANES, MR, Tile};
 const KC: usize = 256;
 /// Columns packed at a time, whole panels of every kernel: a KC x NC block (under 1 MiB) stays in the second-level cache.
 const NC: usize = 480;
-/// Up to this many rows packing the right side costs more than it saves.
-const SMALL_M: usize = 3;
-
 /// `c += a · b` with `a` of m x k, `b` of k x n and `c` of m x n, all row-major, modulo the 2^l that `kernel` was
 /// chosen for; bits above l are garbage.
 pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "matrix sizes");
-    if m <= SMALL_M {
+    if m <= kernel.few_rows() {
         return few_rows(kernel, n, k, a, b, c);
     }
     gemm_with(kernel, [m, n, k], a, c, &mut Vec::new(), |k0, j0, columns, width, panel| {
         for (p, out) in panel.chunks_exact_mut(width).enumerate() {
-            out[..columns].copy_from_slice(&b[(k0 + p) * n + j0..][..columns]);
+            let row = &b[(k0 + p) * n + j0..][..columns];
+            let (vectors, rest) = row.as_chunks::<LANES>();
+            let (out_vectors, _) = out.as_chunks_mut::<LANES>();
+            out_vectors.iter_mut().zip(vectors).for_each(|(o, v)| *o = *v);
+            if !rest.is_empty() {
+                out[columns - rest.len()..columns].copy_from_slice(rest);
+            }
         }
     });
 }
@@ -51,7 +54,7 @@ pub(crate) fn gemm_with(
                 })
             };
             for (j, columns, width, at) in panels() {
-                fill(k0, j0 + j, columns, width, &mut packed[at]);
+                kernel.run(|| fill(k0, j0 + j, columns, width, &mut packed[at]));
             }
             for i in (0..m).step_by(MR) {
                 let count = MR.min(m - i);
@@ -68,12 +71,12 @@ pub(crate) fn gemm_with(
     }
 }
 
-/// One to three rows: stream the right side once, no packing.
+/// Stream the right side without packing it: for so few rows that costs more than it saves.
 fn few_rows(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
     if n == 0 || k == 0 || a.is_empty() {
         return;
     }
-    if kernel.has_short_tiles() {
+    if kernel.few_rows() == MR {
         return short_tiles(kernel, n, k, a, b, c);
     }
     for (left, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
@@ -92,7 +95,7 @@ fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut
     let count = a.len() / k;
     for k0 in (0..k).step_by(STREAMS) {
         let depth = STREAMS.min(k - k0);
-        let mut rows = [&a[..0]; SMALL_M];
+        let mut rows = [&a[..0]; MR];
         for (row, left) in rows.iter_mut().zip(a.chunks_exact(k)) {
             *row = &left[k0..k0 + depth];
         }

@@ -107,6 +107,20 @@ impl Kernel {
         }
     }
 
+    /// Runs plain code compiled for this kernel's instructions.
+    #[inline]
+    pub(crate) fn run<T>(self, code: impl FnOnce() -> T) -> T {
+        match self.0 {
+            Isa::Portable => code(),
+            // SAFETY: `available` made this variant only after the running CPU reported the feature.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_avx2(code) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Ifma => unsafe { run_avx512(code) },
+        }
+    }
+
     /// Adds the products of a tile to the result, whose first element is the tile's corner.
     pub(crate) fn tile(self, tile: &Tile, out: &mut [u64]) {
         let width = tile.columns.next_multiple_of(LANES);
@@ -115,32 +129,29 @@ impl Kernel {
         assert!(tile.rows.iter().all(|row| row.len() == depth));
         assert!(depth == 0 || (tile.step >= width && tile.panel.len() >= (depth - 1) * tile.step + width));
         match self.0 {
-            Isa::Portable => tile_portable(tile, out),
-            // SAFETY: `available` made this variant only after the running CPU reported the feature.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { tile_avx2(tile, out) },
-            // SAFETY: as above; the lengths were checked.
+            // SAFETY: `available` made this variant only after the running CPU reported the features; the lengths were
+            // checked.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512::tile(tile, depth, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma => unsafe { ifma::tile(tile, depth, out) },
+            _ => self.run(|| tile_portable(tile, out)),
         }
     }
 
-    /// Whether [`Self::tile`] is fast for a few rows whose panel is cut from the right side as it lies.
-    pub(crate) fn has_short_tiles(self) -> bool {
-        !matches!(self.name(), "portable" | "avx2")
+    /// Up to how many rows on the left it is faster to read the right side where it lies than to pack it.
+    pub(crate) fn few_rows(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Ifma => MR,
+            _ => 3,
+        }
     }
 
     /// `out += factor · row`.
     pub(crate) fn axpy(self, factor: u64, row: &[u64], out: &mut [u64]) {
-        match self.0 {
-            // SAFETY: `available` made this variant only after the running CPU reported the feature.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { axpy_avx2(factor, row, out) },
-            _ => axpy(factor, row, out),
-        }
+        self.run(|| out.iter_mut().zip(row).for_each(|(o, r)| *o = o.wrapping_add(factor.wrapping_mul(*r))));
     }
 }
 
@@ -173,21 +184,16 @@ fn sums<const R: usize, const WIDTH: usize>(tile: &Tile, out: &mut [u64]) {
     }
 }
 
-#[inline(always)]
-fn axpy(factor: u64, row: &[u64], out: &mut [u64]) {
-    out.iter_mut().zip(row).for_each(|(o, r)| *o = o.wrapping_add(factor.wrapping_mul(*r)));
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn run_avx2<T>(code: impl FnOnce() -> T) -> T {
+    code()
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn tile_avx2(tile: &Tile, out: &mut [u64]) {
-    tile_portable(tile, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn axpy_avx2(factor: u64, row: &[u64], out: &mut [u64]) {
-    axpy(factor, row, out);
+#[target_feature(enable = "avx512f,avx512dq")]
+fn run_avx512<T>(code: impl FnOnce() -> T) -> T {
+    code()
 }
 
 /// The same loops for two multiply-adds of 512-bit vectors, which need different target features.
