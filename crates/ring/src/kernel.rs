@@ -132,11 +132,14 @@ impl Kernel {
             // SAFETY: `available` made this variant only after the running CPU reported the features; the lengths were
             // checked.
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { tile_avx2(tile, depth, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512::tile(tile, depth, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma => unsafe { ifma::tile(tile, depth, out) },
-            _ => self.run(|| tile_portable(tile, out)),
+            Isa::Portable => tile_portable(tile, out),
         }
     }
 
@@ -181,6 +184,52 @@ fn sums<const R: usize, const WIDTH: usize>(tile: &Tile, out: &mut [u64]) {
     for (i, sums) in sums.iter().enumerate().take(tile.rows.len()) {
         let out = &mut out[i * tile.stride..][..tile.columns];
         out.iter_mut().zip(sums).for_each(|(o, s)| *o = o.wrapping_add(*s));
+    }
+}
+
+/// Two rows by eight columns at a time. AVX2 multiplies halves only: low by low with all 64 bits of the product, and both
+/// cross products, whose upper halves do not count, at once in 32-bit lanes.
+///
+/// # Safety
+///
+/// The panel has `depth` rows of whole vectors for `columns`, and every row of the left side is `depth` long.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn tile_avx2(tile: &Tile, depth: usize, out: &mut [u64]) {
+    use std::arch::x86_64::*;
+    for (pair, rows) in tile.rows.chunks(2).enumerate() {
+        let left = [rows[0].as_ptr(), rows[rows.len() - 1].as_ptr()];
+        for j in (0..tile.columns).step_by(LANES) {
+            let mut low = [[_mm256_setzero_si256(); 2]; 2];
+            let mut cross = low;
+            for p in 0..depth {
+                // SAFETY: row p of the panel has eight lanes from j on, two vectors; every row on the left has `depth`.
+                let (columns, factors) = unsafe {
+                    let at = tile.panel.as_ptr().add(p * tile.step + j).cast::<__m256i>();
+                    ([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))], left.map(|row| *row.add(p)))
+                };
+                for r in 0..2 {
+                    let factor = _mm256_set1_epi64x(factors[r] as i64);
+                    let swapped = _mm256_set1_epi64x(factors[r].rotate_left(32) as i64);
+                    for v in 0..2 {
+                        low[r][v] = _mm256_add_epi64(low[r][v], _mm256_mul_epu32(factor, columns[v]));
+                        cross[r][v] = _mm256_add_epi32(cross[r][v], _mm256_mullo_epi32(swapped, columns[v]));
+                    }
+                }
+            }
+            for r in 0..rows.len() {
+                let mut sums = [0u64; LANES];
+                for v in 0..2 {
+                    let both = _mm256_add_epi64(cross[r][v], _mm256_srli_epi64::<32>(cross[r][v]));
+                    let sum = _mm256_add_epi64(low[r][v], _mm256_slli_epi64::<32>(both));
+                    // SAFETY: `sums` has room for two vectors.
+                    unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast::<__m256i>().add(v), sum) };
+                }
+                let out = &mut out[(2 * pair + r) * tile.stride + j..];
+                let columns = tile.columns - j;
+                out.iter_mut().zip(sums).take(columns).for_each(|(o, s)| *o = o.wrapping_add(s));
+            }
+        }
     }
 }
 
