@@ -31,10 +31,10 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
         return print_line(&StatusResult { role, name, unused: &unused });
     }
     if unused.is_empty() {
-        return print("no one-time material is left; run the offline phase");
+        return print("no one-time material is held; run the offline phase");
     }
     let mut table = Table::new();
-    table.load_style(STYLE).set_header(["with", "plan", "inferences left"]);
+    table.load_style(STYLE).set_header(["with", "plan", "inferences held here"]);
     for Unused { peer, plan, bundles } in &unused {
         table.add_row([peer, plan, &bundles.len().to_string()]);
     }

@@ -144,10 +144,23 @@ fn people_get_tables_with_other_systems() {
         output(privet(home.path()).args(["bench", "--models", "lenet", "--iterations", "1"]));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     for text in
-        ["setup", "offline", "online", "MB", "CrypTen 2PC", "CryptGPU 3PC", "this run", "paper; 3 V100", "x)"]
+        ["setup", "offline", "online", "MB", "CrypTen 2PC", "CryptGPU 3PC", "this run", "3 V100", "x)"]
     {
         assert!(stdout.contains(text), "{text}: {stdout}");
     }
+    // The name of a file makes it no architecture.
+    let file = home.path().join("resnet50.onnx");
+    fs::copy(digits("digits.onnx"), &file).unwrap();
+    for args in [[file.to_str().unwrap(), "--engine=2pc"], ["lenet", "--engine=cleartext"]] {
+        let (code, stdout, stderr) =
+            output(privet(home.path()).args(["bench", "--iterations", "1", "--models"]).args(args));
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains("No figures of other systems"), "{stdout}");
+    }
+    // Nor is a program compared that does not compute the model.
+    let coarse = ["--ring", "20", "--uncalibrated", "--iterations", "1"];
+    let (_, stdout, _) = output(privet(home.path()).args(["bench", "--models", "lenet"]).args(coarse));
+    assert!(stdout.contains("INACCURATE") && stdout.contains("SPU") && !stdout.contains("x)"), "{stdout}");
     let (code, stdout, _) = output(privet(home.path()).args(["bench", "--models", "list"]));
     assert_eq!(code, Some(0));
     for name in ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50", "resnet101"] {
@@ -158,8 +171,9 @@ fn people_get_tables_with_other_systems() {
 #[test]
 fn wrong_usage_is_2_and_missing_files_are_3() {
     let home = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&[], 2, "--models"),
+        (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
         (&["--models", "lenet", "--engine", "3pc"], 2, "possible values: 2pc, cleartext"),
         (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference"),

@@ -104,6 +104,12 @@ pub enum OpError {
         /// Most elements allowed.
         limit: usize,
     },
+    /// A private tensor holds NaN or infinity.
+    #[error("{tensor} holds NaN or infinity, as it is or after batch normalisation was folded in")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+    },
     /// A weight does not fit the ring.
     #[error(
         "{tensor} holds a value that needs {needed} bits with {frac_bits} fractional bits; the ring has {ring}"

@@ -253,3 +253,19 @@ fn layers_that_do_not_fit_are_named_by_their_path() {
         build(wrong.into(), &[1, 3, 8, 8]);
     }
 }
+
+#[test]
+fn parameters_that_cannot_be_are_named() {
+    let build = |variance: f32, weight: f32| {
+        let filled = |value| ArrayD::from_elem(vec![2], value);
+        let tensors = [("weight", weight), ("bias", 0.0), ("running_mean", 0.0), ("running_var", variance)];
+        let named = tensors.map(|(name, value)| (format!("norm.{name}"), filled(value)));
+        let model = nn::seq().named("norm", nn::batch_norm2d(2));
+        model.build("m", &[1, 2, 4, 4], Parameters::named(named)).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(build(1.0, 1.0), Ok(()));
+    let error = build(-1.0, 1.0).unwrap_err();
+    assert!(error.contains("\"norm.running_var\"") && error.contains("a negative number"), "{error}");
+    let error = build(1.0, f32::NAN).unwrap_err();
+    assert!(error.contains("\"norm.weight\"") && error.contains("NaN"), "{error}");
+}

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::config::PartyConfig;
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::store::{self, Database, Material};
 
 /// Unused bundles for inferences with one peer and one model.
@@ -22,7 +22,11 @@ pub struct Unused {
 /// # Errors
 /// If the state cannot be read, or another process is using it.
 pub fn unused(config: &PartyConfig) -> Result<Vec<Unused>, Error> {
-    let database = Database::open(&store::database_path(&config.state))?;
+    let path = store::database_path(&config.state);
+    if !path.try_exists().map_err(StoreError::io(&path))? {
+        return Ok(Vec::new());
+    }
+    let database = Database::open(&path)?;
     let material = Material::open(&database, &config.state)?;
     let mut all: Vec<Unused> = Vec::new();
     for (id, purpose) in material.all_ready()? {

@@ -11,7 +11,7 @@ use privet::explain::explain;
 use privet::output::{self, Values};
 use privet::{Event, Plan, RevealTo};
 
-use super::row::{Party, Phase, Row, Widths};
+use super::row::{Party, Phase, Row, Widths, rounded};
 use crate::args::{BenchArgs, Engine};
 use crate::commands::{decode, warn_of_tolerance};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
@@ -55,10 +55,15 @@ pub(super) fn measure(
             expected.with_context(|| name.clone())
         })
         .collect::<anyhow::Result<Vec<Expected>>>()?;
-    match args.engine {
-        Engine::Cleartext => Ok(vec![cleartext(&name, args, &workload, &expected)?]),
-        Engine::TwoParty => two_party(&name, args, &workload, &expected, watch, terminal),
+    let mut rows = match args.engine {
+        Engine::Cleartext => vec![cleartext(&name, args, &workload, &expected)?],
+        Engine::TwoParty => two_party(&name, args, &workload, &expected, watch, terminal)
+            .with_context(|| format!("{name}: the private inferences failed"))?,
+    };
+    for row in &mut rows {
+        row.is_architecture = args.engine != Engine::Cleartext && matches!(subject, Subject::Zoo(_));
     }
+    Ok(rows)
 }
 
 fn cleartext(
@@ -151,10 +156,12 @@ fn blank(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, parties: Vec<P
         max_abs_err: 0.0,
         matches_cleartext: true,
         parties,
+        relative_err: 0.0,
+        is_architecture: false,
     }
 }
 
-/// What `processes` spent on `n` inferences, each party's share of one. Start and end are those of one process.
+/// What `processes` spent on `n` inferences, each party's share of one; the wall time of starts is that of one process.
 fn sums(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, processes: &[Process], n: u64) -> Row {
     let party = |role: &'static str| {
         let own: Vec<&Process> = processes.iter().filter(|p| p.party == role).collect();
@@ -164,11 +171,14 @@ fn sums(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, processes: &[Pr
         let worked = |p: &Process| p.report.work.iter().map(|w| w.cpu_seconds).sum::<f64>();
         Some(Party {
             role,
-            cpu_s: own.iter().map(|p| worked(p)).sum::<f64>() / n as f64,
+            // Rounded here, so that what is shown adds up.
+            cpu_s: rounded(own.iter().map(|p| worked(p)).sum::<f64>() / n as f64),
             bytes_sent: own.iter().map(|p| p.report.bytes_sent).sum::<u64>().div_ceil(n),
             peak_rss_bytes: own.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0),
             startup_wall_s: mean(own.iter().map(|p| p.startup_seconds)),
-            startup_cpu_s: mean(own.iter().map(|p| (p.cpu_seconds - worked(p)).max(0.0))),
+            startup_cpu_s: rounded(
+                own.iter().map(|p| (p.cpu_seconds - worked(p)).max(0.0)).sum::<f64>() / n as f64,
+            ),
         })
     };
     let rounds = processes.iter().map(|p| p.report.rounds).max().unwrap_or(0);
@@ -187,12 +197,15 @@ fn judged(
     let matches_cleartext =
         outputs.len() == expected.len() && outputs.iter().zip(expected).all(|(o, e)| *o == e.outputs);
     let mut max_abs_err: f64 = 0.0;
+    let largest =
+        expected.iter().flat_map(|e| &e.float).flatten().fold(0.0f64, |most, v| most.max(f64::from(v.abs())));
     for (outputs, expected) in outputs.iter().zip(expected) {
         let error = expected.error(&decode(&workload.model.plan, outputs)?);
         max_abs_err = if error.is_nan() || max_abs_err.is_nan() { f64::NAN } else { max_abs_err.max(error) };
     }
     for row in &mut rows {
         (row.max_abs_err, row.matches_cleartext) = (max_abs_err, matches_cleartext);
+        row.relative_err = max_abs_err / largest;
     }
     Ok(rows)
 }

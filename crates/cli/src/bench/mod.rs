@@ -21,6 +21,12 @@ const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if args.models.iter().any(|m| m == "list") {
+        if args.models.len() > 1 {
+            return Err(Failure::error(
+                Code::Usage,
+                "--models list shows the names, and takes nothing beside it",
+            ));
+        }
         return print(&bench::names().collect::<Vec<_>>().join("\n"));
     }
     let subjects = subjects(&args.models)?;
@@ -29,18 +35,23 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if args.csv {
         print(&row::csv_header())?;
     }
+    let is_table = !args.json && !args.csv;
     let mut rows = Vec::new();
     for subject in &subjects {
         let measured = match args.exp {
             Experiment::Inference => inference::measure(subject, args, &watch, &terminal)?,
         };
-        for row in &measured {
-            show(args, row)?;
+        // At once: what is done stays, whatever becomes of the rest.
+        if is_table {
+            if rows.is_empty() {
+                print(&table::introduction(args.engine.name()))?;
+            }
+            print(&table::rows(&measured))?;
         }
+        measured.iter().try_for_each(|row| show(args, row))?;
         rows.extend(measured);
     }
-    if !args.json && !args.csv {
-        print(&table::rows(&rows))?;
+    if is_table {
         print(&table::peers(&rows))?;
     }
     if rows.iter().all(|row| row.matches_cleartext) {
@@ -52,7 +63,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     ))
 }
 
-/// Prints a row as soon as it is there; tables come at the end.
+/// Prints a row for programs.
 fn show(args: &BenchArgs, row: &Row) -> anyhow::Result<()> {
     match (args.json, args.csv) {
         (true, _) => print(&serde_json::to_string(row)?),

@@ -16,7 +16,9 @@ pub(super) struct Row {
     pub(super) frac_bits: u32,
     pub(super) calibrated: bool,
     pub(super) widths: Option<Widths>,
+    #[serde(serialize_with = "microseconds")]
     pub(super) wall_s: f64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) cpu_s: f64,
     pub(super) bytes: u64,
     /// The payload in these bytes that follows from the plan.
@@ -26,12 +28,29 @@ pub(super) struct Row {
     pub(super) rounds: u64,
     pub(super) stored_bytes: u64,
     pub(super) peak_rss_bytes: u64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) startup_wall_s: f64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) startup_cpu_s: f64,
     /// Not a number shows as null.
     pub(super) max_abs_err: f64,
     pub(super) matches_cleartext: bool,
     pub(super) parties: Vec<Party>,
+    /// Largest difference to float in relation to the largest value in float.
+    #[serde(skip)]
+    pub(super) relative_err: f64,
+    /// Whether other systems have figures for this: a private run of an architecture, not of a file that is called so.
+    #[serde(skip)]
+    pub(super) is_architecture: bool,
+}
+
+/// A larger relative error means that the row measures a program that does not compute the model.
+const ACCURATE: f64 = 0.01;
+
+impl Row {
+    pub(super) fn is_accurate(&self) -> bool {
+        self.relative_err <= ACCURATE
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,11 +84,23 @@ pub(super) struct Widths {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Party {
     pub(super) role: &'static str,
+    #[serde(serialize_with = "microseconds")]
     pub(super) cpu_s: f64,
     pub(super) bytes_sent: u64,
     pub(super) peak_rss_bytes: u64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) startup_wall_s: f64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) startup_cpu_s: f64,
+}
+
+/// Seconds as far as clocks tell them.
+pub(super) fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
+}
+
+fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(rounded(*seconds))
 }
 
 /// Roles with columns of their own.
@@ -123,16 +154,16 @@ impl Row {
             self.calibrated.to_string(),
             width(|w| w.min),
             width(|w| w.max),
-            self.wall_s.to_string(),
-            self.cpu_s.to_string(),
+            rounded(self.wall_s).to_string(),
+            rounded(self.cpu_s).to_string(),
             self.bytes.to_string(),
             self.declared_bytes.to_string(),
             self.wire_bytes.to_string(),
             self.rounds.to_string(),
             self.stored_bytes.to_string(),
             self.peak_rss_bytes.to_string(),
-            self.startup_wall_s.to_string(),
-            self.startup_cpu_s.to_string(),
+            rounded(self.startup_wall_s).to_string(),
+            rounded(self.startup_cpu_s).to_string(),
             self.max_abs_err.to_string(),
             self.matches_cleartext.to_string(),
         ];
@@ -149,11 +180,11 @@ impl Row {
 impl Party {
     fn cells(&self) -> [String; PARTY_COLUMNS.len()] {
         [
-            self.cpu_s.to_string(),
+            rounded(self.cpu_s).to_string(),
             self.bytes_sent.to_string(),
             self.peak_rss_bytes.to_string(),
-            self.startup_wall_s.to_string(),
-            self.startup_cpu_s.to_string(),
+            rounded(self.startup_wall_s).to_string(),
+            rounded(self.startup_cpu_s).to_string(),
         ]
     }
 }
@@ -205,6 +236,8 @@ mod tests {
             max_abs_err: f64::NAN,
             matches_cleartext: true,
             parties: vec![party],
+            relative_err: 0.0,
+            is_architecture: false,
         };
         let line = row.to_csv();
         let unquoted = line.replace("\"a,\"\"b\"\"\"", "x");

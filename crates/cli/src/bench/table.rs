@@ -6,7 +6,7 @@ use super::peers::{self, Peer};
 use super::row::{Phase, Row};
 use crate::show::{printable_line, table};
 
-/// One line for each model and phase.
+/// One line for each phase of a model.
 pub(super) fn rows(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header([
@@ -37,77 +37,137 @@ pub(super) fn rows(rows: &[Row]) -> String {
             row.rounds.to_string(),
             megabytes(row.stored_bytes as f64),
             megabytes(row.peak_rss_bytes as f64),
-            format!("{:.1e}{}", row.max_abs_err, if row.matches_cleartext { "" } else { " WRONG" }),
+            format!("{:.1e}{}", row.max_abs_err, verdict(row)),
             seconds(row.startup_cpu_s),
         ]);
     }
-    let text = lines(shown, 2);
-    let engine = rows.first().map_or("", |row| row.engine);
+    lines(shown, 2) + "\n"
+}
+
+/// What the columns mean.
+pub(super) fn introduction(engine: &str) -> String {
     format!(
         "Engine {engine}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
-         together. Error: largest difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n\n{text}"
+         together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
+         difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n"
     )
 }
 
-/// What others take for these models, and how many times more than an inference here.
+fn verdict(row: &Row) -> &'static str {
+    match (row.matches_cleartext, row.is_accurate()) {
+        (false, _) => " WRONG",
+        (true, false) => " INACCURATE",
+        (true, true) => "",
+    }
+}
+
+/// What a system takes for one inference; nothing where it is not known.
+struct Figures {
+    cpu_s: Option<f64>,
+    wall_s: Option<f64>,
+    bytes: Option<f64>,
+    rounds: Option<u64>,
+    stored_bytes: Option<f64>,
+}
+
+/// What others take for these models, and how many times as much as an inference here.
 pub(super) fn peers(rows: &[Row]) -> String {
     let mut shown = Table::new();
-    shown.load_style(table::STYLE).set_header([
-        "model",
-        "system",
-        "CPU s",
-        "offline CPU s",
-        "wall s",
-        "bytes",
-        "rounds",
-        "stored",
-        "note",
-    ]);
-    let mut found = false;
-    for online in rows.iter().filter(|row| row.phase == Phase::Online) {
+    shown
+        .load_style(table::STYLE)
+        .set_header(["model", "system", "CPU s", "wall s", "bytes", "rounds", "stored", "source"]);
+    let mut notes: Vec<&str> = Vec::new();
+    for online in rows.iter().filter(|row| row.phase == Phase::Online && row.is_architecture) {
         let offline = rows.iter().find(|row| row.model == online.model && row.phase == Phase::Offline);
-        shown.add_row([
-            printable_line(&online.model),
-            format!("privet {}", online.engine),
-            seconds(online.cpu_s),
-            offline.map_or_else(String::new, |row| seconds(row.cpu_s)),
-            seconds(online.wall_s),
-            megabytes(online.bytes as f64),
-            online.rounds.to_string(),
-            offline.map_or_else(String::new, |row| megabytes(row.stored_bytes as f64)),
-            "this run".to_owned(),
-        ]);
-        for peer in peers::on(&online.model) {
-            found = true;
-            shown.add_row(compared(peer, online, offline));
+        let mut known = peers::on(&online.model).peekable();
+        let (Some(offline), Some(_)) = (offline, known.peek()) else { continue };
+        let (alone, both) = (ours(online, None), ours(online, Some(offline)));
+        let name = [printable_line(&online.model), "privet 2pc online".to_owned()];
+        shown.add_row(line(name, &alone, None, "this run".to_owned()));
+        let name = [String::new(), "privet 2pc with offline".to_owned()];
+        shown.add_row(line(name, &both, None, "this run".to_owned()));
+        for peer in known {
+            let mut source = peer.source.name().to_owned();
+            if !peer.note.is_empty() {
+                let number = notes.iter().position(|n| *n == peer.note).unwrap_or_else(|| {
+                    notes.push(peer.note);
+                    notes.len() - 1
+                });
+                source.push_str(&format!(" ({})", number + 1));
+            }
+            let online_only = peer.offline_cpu_s.is_some();
+            let system = if online_only { format!("{} online", peer.system) } else { peer.system.to_owned() };
+            let compared = Some(if online_only { &alone } else { &both }).filter(|_| online.is_accurate());
+            shown.add_row(line([String::new(), system], &theirs(peer, false), compared, source.clone()));
+            if online_only {
+                let name = [String::new(), format!("{} with offline", peer.system)];
+                shown.add_row(line(
+                    name,
+                    &theirs(peer, true),
+                    Some(&both).filter(|_| online.is_accurate()),
+                    source,
+                ));
+            }
         }
     }
-    if !found {
-        return "\nNo figures of other systems for these models.".to_owned();
+    if shown.is_empty() {
+        return "No figures of other systems for these models.".to_owned();
     }
+    let notes = notes.iter().enumerate().map(|(i, note)| format!("({}) {note}", i + 1)).collect::<Vec<_>>();
     format!(
-        "\nOther systems; in brackets how many times more than we take. Measured: on a 2-core Xeon, loopback, all parties,\n\
-         2026-11; systems without an offline phase have all their CPU seconds in the first column. Paper: as published.\n\n{}",
-        lines(shown, 2)
+        "Other systems; in brackets theirs / ours. Systems that prepare material before are compared phase by phase, others\n\
+         with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
+         published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\n{}\n\n{}",
+        lines(shown, 2),
+        notes.join("\n")
     )
 }
 
-fn compared(peer: &Peer, online: &Row, offline: Option<&Row>) -> [String; 9] {
-    let note = match peer.note {
-        "" => peer.source.name().to_owned(),
-        note => format!("{}; {note}", peer.source.name()),
+/// Our online phase, alone or with the offline phase.
+fn ours(online: &Row, offline: Option<&Row>) -> Figures {
+    let with = |of: fn(&Row) -> f64| Some(of(online) + offline.map_or(0.0, of));
+    Figures {
+        cpu_s: with(|row| row.cpu_s),
+        wall_s: with(|row| row.wall_s),
+        bytes: with(|row| row.bytes as f64),
+        rounds: Some(online.rounds),
+        stored_bytes: offline.map(|row| row.stored_bytes as f64),
+    }
+}
+
+fn theirs(peer: &Peer, with_offline: bool) -> Figures {
+    let megabytes = |m: Option<f64>| m.map(|m| m * 1e6);
+    // Of what they send offline nothing but the material is known.
+    let material = megabytes(peer.stored_megabytes).filter(|_| with_offline);
+    let offline_cpu_s = peer.offline_cpu_s.filter(|_| with_offline);
+    Figures {
+        cpu_s: peer.cpu_s.map(|s| s + offline_cpu_s.unwrap_or(0.0)),
+        wall_s: peer.wall_s,
+        bytes: megabytes(peer.megabytes).map(|b| b + material.unwrap_or(0.0)),
+        rounds: peer.rounds,
+        stored_bytes: material,
+    }
+}
+
+/// A line of the table, with ratios to `compared`.
+fn line(
+    [model, system]: [String; 2],
+    own: &Figures,
+    compared: Option<&Figures>,
+    source: String,
+) -> [String; 8] {
+    let figure = |of: fn(&Figures) -> Option<f64>, show: fn(f64) -> String| {
+        beside(of(own), show, compared.and_then(of).unwrap_or(0.0))
     };
-    let bytes = |megabytes: Option<f64>| megabytes.map(|m| m * 1e6);
     [
-        String::new(),
-        peer.system.to_owned(),
-        beside(peer.cpu_s, seconds, online.cpu_s),
-        beside(peer.offline_cpu_s, seconds, offline.map_or(0.0, |row| row.cpu_s)),
-        beside(peer.wall_s, seconds, online.wall_s),
-        beside(bytes(peer.megabytes), megabytes, online.bytes as f64),
-        peer.rounds.map_or_else(String::new, |rounds| rounds.to_string()),
-        beside(bytes(peer.stored_megabytes), megabytes, offline.map_or(0.0, |row| row.stored_bytes as f64)),
-        note,
+        model,
+        system,
+        figure(|f| f.cpu_s, seconds),
+        figure(|f| f.wall_s, seconds),
+        figure(|f| f.bytes, megabytes),
+        own.rounds.map_or_else(String::new, |rounds| rounds.to_string()),
+        figure(|f| f.stored_bytes, megabytes),
+        source,
     ]
 }
 
@@ -152,9 +212,9 @@ fn significant(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A table without trailing blanks, the first `text` columns and a last `note` to the left.
+/// A table without trailing blanks, the first `text` columns and the last to the left.
 fn lines(mut table: Table, text: usize) -> String {
-    let notes = table.header().and_then(|h| h.cell_iter().position(|cell| cell.content() == "note"));
+    let notes = table.header().and_then(|h| h.cell_iter().position(|cell| cell.content() == "source"));
     for (i, column) in table.column_iter_mut().enumerate() {
         if i >= text && Some(i) != notes {
             column.set_cell_alignment(CellAlignment::Right);

@@ -360,6 +360,9 @@ impl<'a> Lowering<'a> {
         let Ok(integers) = contiguous(values).iter().map(encode).collect::<Result<Vec<i64>, _>>() else {
             let floats = values.iter().map(|&v| v.into());
             let largest = floats.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+            if !largest.is_finite() {
+                return Err(OpError::NotFinite { tensor: name });
+            }
             let scaled = (largest.abs() * f64::from(frac_bits).exp2()).round();
             return Err(OpError::WeightRange {
                 tensor: name,

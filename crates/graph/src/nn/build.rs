@@ -40,6 +40,16 @@ pub enum NnError {
         /// The shape given.
         found: Vec<usize>,
     },
+    /// A parameter cannot be: NaN, infinity, a negative variance.
+    #[error("parameter {name:?} holds {found}, expected {expected}")]
+    Value {
+        /// Its name.
+        name: String,
+        /// What it may hold.
+        expected: &'static str,
+        /// What it holds.
+        found: &'static str,
+    },
     /// Parameters were given that the model does not have.
     #[error("the model has no parameters {0:?}")]
     Unknown(Vec<String>),
@@ -188,6 +198,12 @@ impl Builder {
         if tensor.shape() != shape {
             let found = tensor.shape().to_vec();
             return Err(NnError::Shape { name, expected: shape.to_vec(), found });
+        }
+        if !tensor.iter().all(|v| v.is_finite()) {
+            return Err(NnError::Value { name, expected: "finite numbers", found: "NaN or infinity" });
+        }
+        if name.ends_with("running_var") && tensor.iter().any(|&v| v < 0.0) {
+            return Err(NnError::Value { name, expected: "variances", found: "a negative number" });
         }
         self.parameters.insert(name, tensor.clone());
         Ok(self.constant(tensor.into()))

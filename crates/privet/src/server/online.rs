@@ -35,7 +35,7 @@ impl Server<'_> {
             return Err(wire::refuse(channel, refusal::PLAN, &reason));
         }
         if self.mask(peer.pinned.fingerprint())?.is_none_or(|m| m.epoch != epoch) {
-            let reason = "the weights have changed or are masked anew; run `privet client offline` again";
+            let reason = "the weights have changed or are masked anew; run the offline phase again: `privet dealer`, `privet server offline` and `privet client offline`";
             return Err(wire::refuse(channel, refusal::EPOCH, reason));
         }
         if !self.config.allows(reveal_to) {
