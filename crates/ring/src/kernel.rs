@@ -206,7 +206,10 @@ unsafe fn tile_avx2(tile: &Tile, depth: usize, out: &mut [u64]) {
                 // SAFETY: row p of the panel has eight lanes from j on, two vectors; every row on the left has `depth`.
                 let (columns, factors) = unsafe {
                     let at = tile.panel.as_ptr().add(p * tile.step + j).cast::<__m256i>();
-                    ([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))], left.map(|row| *row.add(p)))
+                    (
+                        [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))],
+                        [*left[0].add(p), *left[1].add(p)],
+                    )
                 };
                 for r in 0..2 {
                     let factor = _mm256_set1_epi64x(factors[r] as i64);
