@@ -4,6 +4,7 @@
 //! Z_2^l agree with it bit for bit.
 
 use privet_plan::{Op, Plan, Step, Weights};
+use privet_ring::{Kernel, Ring};
 
 use crate::inputs::check_lengths;
 use crate::{Overflow, Progress, ProtocolError, linear};
@@ -44,6 +45,11 @@ pub fn run_observed(
         }
     }
     Ok(plan.outputs.iter().map(|o| wires[o.wire.index()].clone()).collect())
+}
+
+/// Products modulo 2^64 whatever the plan's ring is: these values are integers, not ring elements.
+fn full_width() -> Kernel {
+    Kernel::best(Ring::new(Ring::MAX_BITS).expect("the widest ring is one"))
 }
 
 struct Context<'a> {
@@ -132,7 +138,7 @@ impl Context<'_> {
         let (largest_x, largest_w) = (largest(x), largest(w));
         if u128::from(largest_x) * self.largest_row_norm(w) < 1 << 63 {
             let lanes = |values: &[i64]| -> Vec<u64> { values.iter().map(|&v| v as u64).collect() };
-            let z = linear::multiply(self.plan, self.step, &lanes(x), &lanes(w));
+            let z = linear::multiply(self.plan, self.step, full_width(), &lanes(x), &lanes(w));
             return z.into_iter().map(|v| i128::from(v as i64)).collect();
         }
         let half = (64 - largest_x.max(largest_w).leading_zeros()) / 2;
@@ -153,7 +159,7 @@ impl Context<'_> {
         let largest = |v: &[i64]| v.iter().map(|v| u128::from(v.unsigned_abs())).max().unwrap_or(0);
         if largest(x) * largest(y) < (1 << 63) / k as u128 {
             let lanes = |values: &[i64]| -> Vec<u64> { values.iter().map(|&v| v as u64).collect() };
-            let z = linear::bilinear(self.plan, self.step, &lanes(x), &lanes(y));
+            let z = linear::bilinear(self.plan, self.step, full_width(), &lanes(x), &lanes(y));
             return self.narrow(z.into_iter().map(|v| i128::from(v as i64)));
         }
         let product = |i: usize| -> i128 {

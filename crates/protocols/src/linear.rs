@@ -2,6 +2,7 @@
 //! masks and shares, modulo 2^64.
 
 use privet_plan::{Op, ParamId, Plan, Step, Window};
+use privet_ring::Kernel;
 use privet_ring::conv::{Conv, Taps};
 use privet_ring::gemm::gemm;
 
@@ -32,8 +33,8 @@ fn is_movement(op: &Op) -> bool {
     matches!(op, Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. })
 }
 
-/// The product of a step's operand with its private tensor, without bias, modulo 2^64.
-pub(crate) fn multiply(plan: &Plan, step: &Step, x: &[u64], w: &[u64]) -> Vec<u64> {
+/// The product of a step's operand with its private tensor, without bias, modulo the 2^l that `kernel` was chosen for.
+pub(crate) fn multiply(plan: &Plan, step: &Step, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
     let shape = plan.shape(step.inputs[0]);
     match &step.op {
         Op::Conv { groups, window, .. } => Conv {
@@ -45,12 +46,12 @@ pub(crate) fn multiply(plan: &Plan, step: &Step, x: &[u64], w: &[u64]) -> Vec<u6
             input: &shape[2..],
             output: &step.shape[2..],
         }
-        .apply(x, w),
+        .apply(kernel, x, w),
         Op::MatMul { weight, .. } => {
             let [k, n] = plan.params[weight.index()].shape[..] else { unreachable!("validated: a matrix") };
             let rows = x.len() / k;
             let mut z = vec![0; rows * n];
-            gemm(rows, n, k, x, w, &mut z);
+            gemm(kernel, rows, n, k, x, w, &mut z);
             z
         }
         Op::Scale { factor } => {
@@ -137,8 +138,8 @@ pub(crate) fn is_bilinear(op: &Op) -> bool {
     matches!(op, Op::Multiply | Op::BatchMatMul)
 }
 
-/// The product of two operands of a step, modulo 2^64.
-pub(crate) fn bilinear(plan: &Plan, step: &Step, x: &[u64], y: &[u64]) -> Vec<u64> {
+/// The product of two operands of a step, modulo the 2^l that `kernel` was chosen for.
+pub(crate) fn bilinear(plan: &Plan, step: &Step, kernel: Kernel, x: &[u64], y: &[u64]) -> Vec<u64> {
     match &step.op {
         Op::Multiply => x.iter().zip(y).map(|(a, b)| a.wrapping_mul(*b)).collect(),
         Op::BatchMatMul => {
@@ -148,7 +149,7 @@ pub(crate) fn bilinear(plan: &Plan, step: &Step, x: &[u64], y: &[u64]) -> Vec<u6
             let mut z = vec![0; step.shape.iter().product()];
             for ((x, y), z) in x.chunks_exact(m * k).zip(y.chunks_exact(k * n)).zip(z.chunks_exact_mut(m * n))
             {
-                gemm(m, n, k, x, y, z);
+                gemm(kernel, m, n, k, x, y, z);
             }
             z
         }

@@ -1,7 +1,8 @@
-//! Convolution over `u64` lanes, modulo 2^64, for any number of spatial axes.
+//! Convolution over `u64` lanes, modulo 2^l, for any number of spatial axes.
 
-use crate::gemm::{axpy, gemm_with};
+use crate::gemm::gemm_with;
 use crate::geometry::Window;
+use crate::kernel::{Kernel, LANES};
 
 /// A tap that reads padding.
 const PADDING: u32 = u32::MAX;
@@ -17,22 +18,26 @@ impl Taps {
     /// Taps of `window` from `input` to `output` spatial sizes.
     pub fn new(window: &Window, input: &[usize], output: &[usize]) -> Self {
         let positions: usize = output.iter().product();
-        let mut table = vec![0u32; window.kernel_len() * positions];
-        let mut stride = 1;
-        for axis in (0..window.axes()).rev() {
-            let (kernel, size, out) = (window.kernel[axis] as usize, input[axis], output[axis]);
-            let inner_kernel: usize = window.kernel[axis + 1..].iter().map(|&k| k as usize).product();
-            let inner_out: usize = output[axis + 1..].iter().product();
-            for (kp, row) in table.chunks_exact_mut(positions).enumerate() {
-                let k = kp / inner_kernel % kernel;
-                for (p, tap) in row.iter_mut().enumerate() {
-                    match window.input_position(axis, p / inner_out % out, k, size) {
-                        Some(at) if *tap != PADDING => *tap += (at * stride) as u32,
-                        _ => *tap = PADDING,
+        // One axis after the other: [outer kernel positions][outer outputs] becomes [.., kernel][.., outputs].
+        let mut table = vec![0u32];
+        let mut outer = 1;
+        for axis in 0..window.axes() {
+            let (kernel, size) = (window.kernel[axis] as usize, input[axis]);
+            let mut inner = Vec::with_capacity(table.len() * kernel * output[axis]);
+            for row in table.chunks_exact(outer) {
+                for k in 0..kernel {
+                    let own: Vec<u32> = (0..output[axis])
+                        .map(|p| window.input_position(axis, p, k, size).map_or(PADDING, |at| at as u32))
+                        .collect();
+                    for &tap in row {
+                        let start = tap.wrapping_mul(size as u32);
+                        let padded = |at| if tap == PADDING || at == PADDING { PADDING } else { start + at };
+                        inner.extend(own.iter().map(|&at| padded(at)));
                     }
                 }
             }
-            stride *= size;
+            outer *= output[axis];
+            table = inner;
         }
         Self { positions, table }
     }
@@ -71,64 +76,92 @@ pub struct Conv<'a> {
 }
 
 impl Conv<'_> {
-    /// The convolution of `x` by `w`, zero-padded, row-major, modulo 2^64.
-    pub fn apply(&self, x: &[u64], w: &[u64]) -> Vec<u64> {
+    /// The convolution of `x` by `w`, zero-padded, row-major, modulo the 2^l that `kernel` was chosen for; bits above l
+    /// are garbage.
+    pub fn apply(&self, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
         let taps = Taps::new(self.window, self.input, self.output);
+        let runs = Runs::new(&taps);
         let (inputs, outputs) = (self.input.iter().product::<usize>(), taps.positions());
         let (group_in, group_out) = (self.in_channels / self.groups, self.out_channels / self.groups);
         let depth = group_in * self.window.kernel_len();
         assert!(x.len() == self.batch * self.in_channels * inputs && w.len() == self.out_channels * depth);
         let mut z = vec![0; self.batch * self.out_channels * outputs];
+        let mut packed = Vec::new();
         for n in 0..self.batch {
             for g in 0..self.groups {
                 let x = &x[(n * self.in_channels + g * group_in) * inputs..][..group_in * inputs];
                 let w = &w[g * group_out * depth..][..group_out * depth];
                 let z = &mut z[(n * self.out_channels + g * group_out) * outputs..][..group_out * outputs];
-                if group_out == 1 {
-                    self.one_channel(&taps, inputs, x, w, z);
-                } else {
-                    self.by_gemm(&taps, inputs, x, w, z);
-                }
+                let sizes = [group_out, outputs, depth];
+                // Kernels times gathered columns; the columns are gathered straight into the product's panels.
+                gemm_with(kernel, sizes, w, z, &mut packed, |k0, j0, _, width, panel| {
+                    runs.fill(x, inputs, k0, j0, width, panel);
+                });
             }
         }
         z
     }
+}
 
-    /// Kernels times gathered columns; the columns are gathered straight into the product's panels.
-    fn by_gemm(&self, taps: &Taps, inputs: usize, x: &[u64], w: &[u64], z: &mut [u64]) {
-        let kernel = self.window.kernel_len();
-        let (m, n) = (z.len() / taps.positions(), taps.positions());
-        let k = w.len() / m;
-        gemm_with(m, n, k, w, z, |k0, j0, depth, columns, panel| {
-            let width = panel.len() / depth;
-            for (p, row) in panel.chunks_exact_mut(width).enumerate() {
-                let (channel, at) = ((k0 + p) / kernel, (k0 + p) % kernel);
-                gather(&x[channel * inputs..][..inputs], &taps.row(at)[j0..j0 + columns], row);
-            }
-        });
+/// Where the taps of [`LANES`] neighbouring outputs lie side by side, so that a vector is copied instead of gathered.
+struct Runs<'a> {
+    taps: &'a Taps,
+    kernel: usize,
+    /// Vectors of outputs, the last one perhaps partial.
+    vectors: usize,
+    /// `[kernel position][vector]`: first input offset, or [`PADDING`] where the taps are not a run.
+    starts: Vec<u32>,
+}
+
+impl<'a> Runs<'a> {
+    fn new(taps: &'a Taps) -> Self {
+        let rows = taps.table.chunks_exact(taps.positions.max(1));
+        let kernel = rows.len();
+        let is_run = |eight: &[u32; LANES]| {
+            let last = eight[LANES - 1];
+            last != PADDING && eight.iter().rev().zip(0..).all(|(&t, back)| t.wrapping_add(back) == last)
+        };
+        let start = |taps: &[u32]| match taps.try_into() {
+            Ok(eight) if is_run(eight) => eight[0],
+            _ => PADDING,
+        };
+        let starts = rows.flat_map(|row| row.chunks(LANES).map(start)).collect();
+        Self { taps, kernel, vectors: taps.positions.div_ceil(LANES), starts }
     }
 
-    /// One output channel per group (depthwise): a product would waste most of its tile.
-    fn one_channel(&self, taps: &Taps, inputs: usize, x: &[u64], w: &[u64], z: &mut [u64]) {
-        let kernel = self.window.kernel_len();
-        let mut gathered = vec![0; z.len()];
-        for (i, &factor) in w.iter().enumerate() {
-            gather(&x[i / kernel * inputs..][..inputs], taps.row(i % kernel), &mut gathered);
-            axpy(factor, &gathered, z);
+    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each.
+    fn fill(&self, x: &[u64], inputs: usize, k0: usize, j0: usize, width: usize, panel: &mut [u64]) {
+        let (mut channel, mut at) = (k0 / self.kernel, k0 % self.kernel);
+        for row in panel.chunks_exact_mut(width) {
+            let x = &x[channel * inputs..][..inputs];
+            let starts = &self.starts[at * self.vectors + j0 / LANES..];
+            for (v, (out, &start)) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts).enumerate() {
+                match x.get(start as usize..).and_then(|x| x.first_chunk()) {
+                    Some(run) => *out = *run,
+                    None => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
+                }
+            }
+            at += 1;
+            if at == self.kernel {
+                (channel, at) = (channel + 1, 0);
+            }
         }
     }
 }
 
 /// Reads the tapped elements of one channel, zero for padding.
-fn gather(channel: &[u64], taps: &[u32], out: &mut [u64]) {
-    for (o, &tap) in out.iter_mut().zip(taps) {
-        *o = channel.get(tap as usize).copied().unwrap_or(0);
+fn gather(channel: &[u64], taps: &[u32], out: &mut [u64; LANES]) {
+    let read = |tap: u32| channel.get(tap as usize).copied().unwrap_or(0);
+    match taps.first_chunk::<LANES>() {
+        Some(taps) => *out = taps.map(read),
+        None => out.iter_mut().zip(taps).for_each(|(o, &tap)| *o = read(tap)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ring;
     use crate::prg::{Prg, Seed};
 
     /// Straight from the definition, two spatial axes.
@@ -175,6 +208,11 @@ mod tests {
             (1, 5, 5, 5, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [10, 10]),
             (1, 6, 18, 6, [1, 1], [1, 3], [1, 1], [0, 0], [0, 0], [5, 40]),
             (1, 20, 9, 1, [5, 5], [1, 1], [1, 1], [2, 2], [2, 2], [12, 12]),
+            (1, 2, 17, 1, [3, 3], [1, 1], [1, 1], [1, 1], [1, 1], [23, 24]),
+            (1, 3, 2, 1, [2, 2], [9, 9], [3, 3], [5, 6], [7, 8], [4, 4]),
+            (1, 1, 3, 1, [4, 4], [1, 1], [4, 4], [9, 9], [9, 9], [3, 3]),
+            (1, 3, 7, 1, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [20, 38]),
+            (1, 4, 4, 4, [2, 2], [1, 2], [1, 1], [0, 0], [0, 0], [3, 64]),
         ];
         for (batch, in_channels, out_channels, groups, kernel, stride, dilation, begin, end, input) in cases {
             let window = Window {
@@ -197,12 +235,23 @@ mod tests {
             };
             let x = prg.stream(1).words(batch * in_channels * input[0] * input[1], u64::MAX);
             let w = prg.stream(2).words(out_channels * in_channels / groups * window.kernel_len(), u64::MAX);
-            assert_eq!(conv.apply(&x, &w), naive(&conv, &x, &w), "{window:?}");
+            let expected = naive(&conv, &x, &w);
+            for bits in [16, 32, 48, 52, 53, 64] {
+                let ring = Ring::new(bits).unwrap();
+                for kernel in Kernel::available(ring) {
+                    let mut z = conv.apply(kernel, &x, &w);
+                    let mut expected = expected.clone();
+                    ring.reduce_all(&mut z);
+                    ring.reduce_all(&mut expected);
+                    assert_eq!(z, expected, "{kernel:?}, {bits} bits, {window:?}");
+                }
+            }
         }
     }
 
     #[test]
     fn one_and_three_axes() {
+        let kernel = Kernel::best(Ring::new(64).unwrap());
         let window = Window {
             kernel: vec![2],
             stride: vec![1],
@@ -219,9 +268,9 @@ mod tests {
             input: &[3],
             output: &[3],
         };
-        assert_eq!(conv.apply(&[1, 2, 3], &[10, 1, 0, 2]), vec![1, 12, 23, 2, 4, 6]);
+        assert_eq!(conv.apply(kernel, &[1, 2, 3], &[10, 1, 0, 2]), vec![1, 12, 23, 2, 4, 6]);
         let window = Window::global(&[2, 2, 2]);
         let conv = Conv { window: &window, input: &[2, 2, 2], output: &[1, 1, 1], out_channels: 1, ..conv };
-        assert_eq!(conv.apply(&[1, 2, 3, 4, 5, 6, 7, 8], &[1, 0, 0, 0, 0, 0, 0, 100]), vec![801]);
+        assert_eq!(conv.apply(kernel, &[1, 2, 3, 4, 5, 6, 7, 8], &[1, 0, 0, 0, 0, 0, 0, 100]), vec![801]);
     }
 }

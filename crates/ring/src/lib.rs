@@ -8,9 +8,11 @@ pub mod conv;
 pub mod fixed;
 pub mod gemm;
 pub mod geometry;
+mod kernel;
 pub mod pack;
 pub mod planes;
 pub mod prg;
 mod ring;
 
+pub use kernel::Kernel;
 pub use ring::{Ring, RingError, packed_len};

@@ -1,6 +1,7 @@
 //! The dealer: everything the server needs for one inference, from the two parties' seeds and the weight masks' seed.
 
 use privet_plan::{Op, Plan, Step};
+use privet_ring::Kernel;
 use privet_ring::prg::{Prg, Seed};
 
 use super::Sink;
@@ -86,7 +87,8 @@ impl Walker for Dealer<'_> {
         let factor = linear::factor(&step.op).expect("a product has a factor");
         let elements = self.plan.params[factor.index()].shape.iter().product();
         let lambda_w = weight_masks(self.weights, factor.index(), elements, self.plan.ring);
-        let gamma = linear::multiply(self.plan, step, operand.lambda(), &lambda_w);
+        let kernel = Kernel::best(self.plan.ring);
+        let gamma = linear::multiply(self.plan, step, kernel, operand.lambda(), &lambda_w);
         let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
         let chunk = dealing.into_chunk();
@@ -99,7 +101,8 @@ impl Walker for Dealer<'_> {
     }
 
     fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
-        let gamma = linear::bilinear(self.plan, step, x.lambda(), y.lambda());
+        let kernel = Kernel::best(self.plan.ring);
+        let gamma = linear::bilinear(self.plan, step, kernel, x.lambda(), y.lambda());
         let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
         let chunk = dealing.into_chunk();

@@ -12,7 +12,7 @@ use privet_protocols::masked::{RevealTo, Role, Schedule};
 use privet_ring::conv::Conv;
 use privet_ring::geometry::Window;
 use privet_ring::prg::{Prg, Seed};
-use privet_ring::{gemm, pack, planes};
+use privet_ring::{Kernel, Ring, gemm, pack, planes};
 
 use crate::common::samples::{Sample, Secrets, samples};
 use crate::recording::Recording;
@@ -70,10 +70,16 @@ fn kernels(measurements: usize, report: &mut impl FnMut(&Finding)) {
     report(&measure("seed to mask".to_owned(), measurements, seed, |s| {
         Prg::new(s).stream(3).words(512, u64::MAX >> 20)
     }));
+    for kernel in Kernel::available(Ring::new(48).unwrap()) {
+        products(kernel, measurements, report);
+    }
+}
+
+fn products(kernel: Kernel, measurements: usize, report: &mut impl FnMut(&Finding)) {
     let operands = |class: Class| (class.words(16 * 64, u64::MAX), class.words(64 * 16, u64::MAX));
-    report(&measure("matrix product".to_owned(), measurements, operands, |(x, w)| {
+    report(&measure(format!("matrix product, {}", kernel.name()), measurements, operands, |(x, w)| {
         let mut z = vec![0; 16 * 16];
-        gemm::gemm(16, 16, 64, x, w, &mut z);
+        gemm::gemm(kernel, 16, 16, 64, x, w, &mut z);
         z
     }));
     let window = Window {
@@ -84,7 +90,7 @@ fn kernels(measurements: usize, report: &mut impl FnMut(&Finding)) {
         pad_end: vec![1, 1],
     };
     let operands = |class: Class| (class.words(4 * 64, u64::MAX), class.words(8 * 4 * 9, u64::MAX));
-    report(&measure("convolution".to_owned(), measurements, operands, |(x, w)| {
+    report(&measure(format!("convolution, {}", kernel.name()), measurements, operands, |(x, w)| {
         Conv {
             batch: 1,
             in_channels: 4,
@@ -94,7 +100,7 @@ fn kernels(measurements: usize, report: &mut impl FnMut(&Finding)) {
             input: &[8, 8],
             output: &[8, 8],
         }
-        .apply(x, w)
+        .apply(kernel, x, w)
     }));
 }
 
