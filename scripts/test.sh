@@ -34,5 +34,8 @@ cargo bench --workspace --benches --locked --profile ci -- --test
 step "tests"
 cargo nextest run --workspace --locked --cargo-profile ci
 
+step "examples in the documentation"
+cargo test --doc --workspace --locked --profile ci
+
 step "fuzzing (PRIVET_FUZZ_SECONDS for each target, 60 by default)"
 bash scripts/fuzz.sh
