@@ -8,10 +8,14 @@ use crate::fingerprint::Fingerprint;
 use crate::frame::Frame;
 use crate::kind::FrameKind;
 
+/// Bytes queued by a sender before it waits, and read ahead by a receiver before it is asked. More lets a party run
+/// further ahead of its peer; it costs memory, up to twice for each connection and direction.
+pub(crate) const MAX_QUEUED: usize = 16 << 20;
+
 /// A blocking, ordered, two-way connection to one peer. Every wait has a deadline.
 ///
 /// Sending queues the frame and returns, so both sides may send before either receives. The queue is bounded: a side
-/// that sends more than about 64 MiB while its peer does not receive waits, and after the deadline fails.
+/// that sends more than about 16 MiB while its peer does not receive waits, and after the deadline fails.
 pub trait Channel: Send {
     /// Queues `frame` for the peer.
     ///

@@ -4,16 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::channel::{Channel, Peer, Traffic};
+use crate::channel::{Channel, MAX_QUEUED, Peer, Traffic};
 use crate::error::NetError;
 use crate::fault::{Fault, Link};
 use crate::fingerprint::Fingerprint;
 use crate::frame::{Frame, HEADER_BYTES, Header, Message};
 use crate::handshake;
 use crate::kind::FrameKind;
-
-/// As much as the TLS channel queues.
-const MAX_QUEUED: usize = 64 << 20;
 
 /// Two ends of one connection. Each wait on either ends after `deadline`.
 pub fn pair(deadline: Duration) -> (MemoryChannel, MemoryChannel) {

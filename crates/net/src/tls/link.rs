@@ -9,12 +9,9 @@ use rustls::Connection;
 
 use super::pump;
 use super::shared::{Outbound, Shared, weight};
-use crate::channel::{Channel, Peer, Traffic};
+use crate::channel::{Channel, MAX_QUEUED, Peer, Traffic};
 use crate::error::NetError;
 use crate::frame::{Frame, HEADER_BYTES, Header};
-
-/// Bytes queued by the sender before it waits. More lets a party run ahead of the network; each costs memory.
-const MAX_QUEUED: usize = 64 << 20;
 
 /// How long [`Channel::shutdown`] waits for the peer to close as well, once everything is sent.
 const LINGER: Duration = Duration::from_secs(5);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
-use crate::channel::Peer;
+use crate::channel::{MAX_QUEUED, Peer};
 use crate::error::NetError;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::handshake;
 use crate::kind::FrameKind;
 
 /// Bytes read ahead before the caller asks for them. Less stops the peer while we compute.
-const MAX_READ_AHEAD: usize = 64 << 20;
+const MAX_READ_AHEAD: usize = MAX_QUEUED;
 
 /// A wait goes on while each deadline sees this many more bytes: a large frame may take long, a trickle may not.
 const MIN_PROGRESS: u64 = 64 << 10;
