@@ -51,6 +51,20 @@ impl Isa {
     }
 }
 
+/// Why there is no kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The running CPU lacks instructions.
+    #[error("this CPU lacks its instructions")]
+    Cpu,
+    /// Products would be wrong.
+    #[error("wrong in rings of more than {max_bits} bits")]
+    Ring {
+        /// The widest ring it is right for.
+        max_bits: u32,
+    },
+}
+
 /// The left rows and the right panel of one tile of a product.
 pub(crate) struct Tile<'a> {
     /// Up to [`MR`] rows of the left side, all as deep as the panel.
@@ -73,6 +87,11 @@ impl Kernel {
 
     /// Every kernel that is right for `ring` and that this CPU runs, the fastest first.
     pub fn available(ring: Ring) -> Vec<Self> {
+        Self::all(ring).into_iter().filter_map(|(_, kernel)| kernel.ok()).collect()
+    }
+
+    /// Names of all kernels that were built, the fastest first, each with the kernel or why there is none for `ring` here.
+    pub fn all(ring: Ring) -> Vec<(&'static str, Result<Self, Unavailable>)> {
         let isas = [
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma,
@@ -82,7 +101,12 @@ impl Kernel {
             Isa::Avx2,
             Isa::Portable,
         ];
-        isas.into_iter().filter(|isa| isa.runs() && ring.bits() <= isa.max_bits()).map(Self).collect()
+        let usable = |isa: Isa| match isa.max_bits() {
+            max_bits if ring.bits() > max_bits => Err(Unavailable::Ring { max_bits }),
+            _ if !isa.runs() => Err(Unavailable::Cpu),
+            _ => Ok(Self(isa)),
+        };
+        isas.into_iter().map(|isa| (Self(isa).name(), usable(isa))).collect()
     }
 
     /// Name for reports.

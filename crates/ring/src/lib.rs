@@ -14,5 +14,5 @@ pub mod planes;
 pub mod prg;
 mod ring;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Unavailable};
 pub use ring::{Ring, RingError, packed_len};
