@@ -10,6 +10,7 @@ pub mod gemm;
 pub mod geometry;
 mod kernel;
 pub mod pack;
+pub mod peak;
 pub mod planes;
 pub mod prg;
 mod ring;
