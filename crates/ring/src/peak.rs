@@ -8,6 +8,7 @@ use crate::{Kernel, Ring};
 /// A loop that computes nothing of use, as fast as the CPU can.
 #[derive(Debug, Clone, Copy)]
 pub struct Peak {
+    isa: &'static str,
     instructions: &'static str,
     work: u64,
     burst: fn(),
@@ -33,6 +34,11 @@ impl Peak {
         None
     }
 
+    /// Name of the kernel, or of the AES instructions, for reports.
+    pub fn isa(&self) -> &'static str {
+        self.isa
+    }
+
     /// What the loop consists of.
     pub fn instructions(&self) -> &'static str {
         self.instructions
@@ -51,7 +57,7 @@ const STEPS: u32 = 1 << 15;
 /// One multiplication and one addition of registers of 64 bits.
 #[cfg(target_arch = "x86_64")]
 fn scalar() -> Peak {
-    Peak { instructions: "imul, add", work: 8 * u64::from(STEPS), burst: x86::scalar }
+    Peak { isa: "portable", instructions: "imul, add", work: 8 * u64::from(STEPS), burst: x86::scalar }
 }
 
 /// As the compiler does it: chains through the multiplication, which is why there have to be many.
@@ -65,7 +71,7 @@ fn scalar() -> Peak {
         }
         std::hint::black_box(chains);
     }
-    Peak { instructions: "multiply-add", work: 12 * u64::from(STEPS), burst }
+    Peak { isa: "portable", instructions: "multiply-add", work: 12 * u64::from(STEPS), burst }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -144,40 +150,40 @@ mod x86 {
     }
 
     /// `burst` does `work` for every chain in every round.
-    fn peak(instructions: &'static str, work: u64, burst: fn()) -> Option<Peak> {
-        Some(Peak { instructions, work: CHAINS * u64::from(STEPS) * work, burst })
+    fn peak(isa: &'static str, instructions: &'static str, work: u64, burst: fn()) -> Option<Peak> {
+        Some(Peak { isa, instructions, work: CHAINS * u64::from(STEPS) * work, burst })
     }
 
-    pub(super) fn macs(kernel: &str, bits: u32) -> Option<Peak> {
+    pub(super) fn macs(kernel: &'static str, bits: u32) -> Option<Peak> {
         match kernel {
             // Both parts of four products are added to each of the twelve registers.
             // SAFETY: a kernel of this name exists only where the running CPU reported the features.
-            "avx2" => peak("vpmuludq, vpaddq, vpmulld, vpaddd", 4, || unsafe { avx2_loop() }),
+            "avx2" => peak(kernel, "vpmuludq, vpaddq, vpmulld, vpaddd", 4, || unsafe { avx2_loop() }),
             // SAFETY: as above.
-            "avx512" => peak("vpmullq, vpaddq", 8, || unsafe { mullo_loop() }),
+            "avx512" => peak(kernel, "vpmullq, vpaddq", 8, || unsafe { mullo_loop() }),
             // SAFETY: as above.
-            "ifma" if bits <= 52 => peak("vpmadd52luq", 8, || unsafe { ifma_loop() }),
+            "ifma" if bits <= 52 => peak(kernel, "vpmadd52luq", 8, || unsafe { ifma_loop() }),
             _ => None,
         }
     }
 
     /// Ten rounds make a block.
     pub(super) fn aes() -> Option<Peak> {
-        let bytes = |instructions, vector: u64, burst| {
+        let bytes = |isa, instructions, vector: u64, burst| {
             let work = CHAINS * u64::from(STEPS) * vector / 10;
-            Some(Peak { instructions, work, burst })
+            Some(Peak { isa, instructions, work, burst })
         };
         if is_x86_feature_detected!("vaes") && is_x86_feature_detected!("avx512f") {
             // SAFETY: the features were just detected.
-            return bytes("vaesenc zmm", 64, || unsafe { vaes512_loop() });
+            return bytes("vaes512", "vaesenc zmm", 64, || unsafe { vaes512_loop() });
         }
         if is_x86_feature_detected!("vaes") && is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            return bytes("vaesenc ymm", 32, || unsafe { vaes256_loop() });
+            return bytes("vaes256", "vaesenc ymm", 32, || unsafe { vaes256_loop() });
         }
         if is_x86_feature_detected!("aes") {
             // SAFETY: as above.
-            return bytes("aesenc xmm", 16, || unsafe { aesni_loop() });
+            return bytes("aesni", "aesenc xmm", 16, || unsafe { aesni_loop() });
         }
         None
     }
