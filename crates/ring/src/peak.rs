@@ -127,6 +127,46 @@ mod x86 {
     looped!(vaes256_loop, "avx2,vaes", "vzeroupper", chains!("vaesenc ymm", ", ymm", ", ymm15"));
     looped!(vaes512_loop, "avx512f,vaes", "vzeroupper", chains!("vaesenc zmm", ", zmm", ", zmm31"));
 
+    /// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
+    #[repr(align(64))]
+    struct TileConfig([u8; 64]);
+
+    static TILES: TileConfig = {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        let mut tile = 0;
+        while tile < 8 {
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = 16;
+            tile += 1;
+        }
+        TileConfig(bytes)
+    };
+
+    /// Rounds of six tiles of sums; each takes sixteen cycles.
+    const TILE_STEPS: u32 = STEPS / 16;
+
+    /// # Safety
+    ///
+    /// The CPU has AMX tiles and products of bytes, and the operating system lets this process use them.
+    unsafe fn tiles() {
+        // SAFETY: the caller's; only the configuration is read, the tiles are given back.
+        unsafe {
+            asm!(
+                "ldtilecfg [{config}]",
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                "2:",
+                "tdpbuud tmm0, tmm6, tmm7", "tdpbuud tmm1, tmm6, tmm7", "tdpbuud tmm2, tmm6, tmm7",
+                "tdpbuud tmm3, tmm6, tmm7", "tdpbuud tmm4, tmm6, tmm7", "tdpbuud tmm5, tmm6, tmm7",
+                "sub ecx, 1", "jnz 2b",
+                "tilerelease",
+                config = in(reg) &raw const TILES.0,
+                inout("ecx") TILE_STEPS => _, clobber_abi("sysv64"), options(nostack, readonly)
+            )
+        }
+    }
+
     pub(super) fn scalar() {
         // SAFETY: as in `looped`; the flags count as clobbered.
         unsafe {
@@ -161,6 +201,14 @@ mod x86 {
             "avx2" => peak(kernel, "vpmuludq, vpaddq, vpmulld, vpaddd", 4, || unsafe { avx2_loop() }),
             // SAFETY: as above.
             "avx512" => peak(kernel, "vpmullq, vpaddq", 8, || unsafe { mullo_loop() }),
+            // SAFETY: as above.
+            "amx" => {
+                // 16 x 16 sums of 64 products of bytes; an element takes one for every pair of digits that count.
+                let digits = u64::from(bits.div_ceil(8));
+                let work = 6 * u64::from(TILE_STEPS) * (16 * 16 * 64) / (digits * (digits + 1) / 2);
+                // SAFETY: as above; such a kernel has asked for the tiles.
+                Some(Peak { isa: kernel, instructions: "tdpbuud", work, burst: || unsafe { tiles() } })
+            }
             // SAFETY: as above.
             "ifma" if bits <= 52 => peak(kernel, "vpmadd52luq", 8, || unsafe { ifma_loop() }),
             _ => None,
