@@ -11,6 +11,9 @@ const MAX_REPETITIONS: usize = 1000;
 /// How often the peak's loop runs before each repetition.
 const BURSTS: usize = 3;
 
+/// One in so many measurements may be too short.
+const OUTLIERS: usize = 20;
+
 /// How much time measurements may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Effort {
@@ -88,7 +91,7 @@ pub(super) fn alternate(
     mut reference: Reference,
 ) -> Measured {
     let start = Instant::now();
-    let (mut seconds, mut peak) = (Vec::new(), None);
+    let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
     if !effort.quick {
         run();
     }
@@ -97,7 +100,7 @@ pub(super) fn alternate(
             for _ in 0..BURSTS {
                 let mut done = 0.0;
                 let taken = clock.seconds(|| done = reference());
-                peak = Some(done / taken).max_rate(peak);
+                peaks.push(taken / done);
             }
         }
         seconds.push(clock.seconds(&mut run));
@@ -106,22 +109,16 @@ pub(super) fn alternate(
             break;
         }
     }
-    seconds.sort_by(f64::total_cmp);
-    let (best, median) = (work / seconds[0], work / seconds[seconds.len() / 2]);
-    Measured { best, median, peak, repetitions: seconds.len() }
+    let repetitions = seconds.len();
+    let (best, median) = best_and_median(seconds);
+    let peak = (!peaks.is_empty()).then(|| 1.0 / best_and_median(peaks).0);
+    Measured { best: work / best, median: work / median, peak, repetitions }
 }
 
-trait MaxRate {
-    fn max_rate(self, other: Self) -> Self;
-}
-
-impl MaxRate for Option<f64> {
-    fn max_rate(self, other: Self) -> Self {
-        match (self, other) {
-            (Some(a), Some(b)) => Some(a.max(b)),
-            (a, b) => a.or(b),
-        }
-    }
+/// Of times: the shortest but for one in twenty, because clocks err now and then, and the middle one.
+fn best_and_median(mut times: Vec<f64>) -> (f64, f64) {
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / OUTLIERS], times[times.len() / 2])
 }
 
 /// Smallest and middle value of several, for what is a quantity and no rate.
@@ -155,6 +152,8 @@ mod tests {
         assert_eq!((runs.get(), measured.peak), (measured.repetitions + 1, None), "one to warm up");
         assert!(measured.repetitions >= 2 && measured.best <= 100.0);
         assert_eq!(least_and_median(vec![3.0, 1.0, 2.0]), (1.0, 2.0));
+        let times = |len: u32| best_and_median((0..len).rev().map(f64::from).collect());
+        assert_eq!((times(19), times(20), times(41)), ((0.0, 9.0), (1.0, 10.0), (2.0, 20.0)));
     }
 
     #[test]
