@@ -54,7 +54,10 @@ pub fn online(
 
 fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
     match own {
-        Online::Server(weights) => weights.check(plan).map_err(|e| ProtocolError::Mismatch(e.to_string())),
+        // A value beyond the ring is taken modulo 2^l.
+        Online::Server(weights) => {
+            weights.check_sizes(plan).map_err(|e| ProtocolError::Mismatch(e.to_string()))
+        }
         Online::Client(inputs) => check_inputs(plan, inputs),
     }
 }
@@ -179,8 +182,13 @@ impl Walker for Evaluator<'_> {
         let mut share = pack::unpack(&prepared, ring.bits(), step.shape.iter().product())?;
         if let Online::Server(weights) = &self.own {
             let factor = linear::factor(&step.op).expect("a product has a factor");
-            let w: Vec<u64> = weights.tensors[factor.index()].iter().map(|&v| v as u64).collect();
-            let product = linear::multiply(self.plan, step, Kernel::best(ring), operand.masked().m, &w);
+            let product = linear::multiply(
+                self.plan,
+                step,
+                Kernel::best(ring),
+                operand.masked().m,
+                weights.elements(factor),
+            );
             share.iter_mut().zip(product).for_each(|(s, p)| *s = ring.reduce(s.wrapping_add(p)));
         }
         Ok(Wire::Shared(share))
@@ -189,8 +197,7 @@ impl Walker for Evaluator<'_> {
     fn add_param(&mut self, step: &Step, operand: &Wire) -> Wire {
         let mut share = self.share(operand);
         if let (Online::Server(weights), Some(param)) = (&self.own, linear::addend(&step.op)) {
-            let values: Vec<u64> = weights.tensors[param.index()].iter().map(|&v| v as u64).collect();
-            linear::add(self.plan, step, &mut share, &values);
+            linear::add(self.plan, step, &mut share, weights.elements(param));
             self.plan.ring.reduce_all(&mut share);
         }
         Wire::Shared(share)
