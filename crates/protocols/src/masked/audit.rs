@@ -2,8 +2,8 @@
 //! places where the process dies.
 //!
 //! If the environment variable `PRIVET_TEST_LEDGER` names a file, a line is appended to it before each masked message
-//! is sent: a name of the seed (a block of a stream nothing else uses), the instruction, and how many messages of this
-//! instruction went before. No line may ever appear twice, whatever happened to the processes that wrote them.
+//! is sent: a name of the seed (a block of a stream nothing else uses), the instruction and its lane, and how many messages
+//! of this lane went before. No line may ever appear twice, whatever happened to the processes that wrote them.
 //!
 //! If `PRIVET_TEST_CRASH` is `PLACE:N`, the process aborts when it comes to that place for the N-th time, counted from 0:
 //! nothing is flushed, nothing unwinds, as with `kill -9`.
@@ -14,6 +14,8 @@ use std::io::Write;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use privet_ring::prg::{Prg, Seed};
+
+use super::gate::Lane;
 
 /// Names the file.
 const LEDGER_VARIABLE: &str = "PRIVET_TEST_LEDGER";
@@ -46,11 +48,11 @@ fn named(prg: &Prg) -> String {
     format!("{:016x}{:016x}", name[0], name[1])
 }
 
-/// Notes one message; `sent` counts the instruction's earlier ones.
-pub(super) fn note(prg: &Prg, instruction: usize, sent: usize) {
+/// Notes one message; `sent` counts the lane's earlier ones.
+pub(super) fn note(prg: &Prg, lane: Lane, sent: usize) {
     place("before a message");
     let Some(ledger) = &*LEDGER else { return };
-    let line = format!("{} {instruction} {sent}\n", named(prg));
+    let line = format!("{} {}.{} {sent}\n", named(prg), lane.instruction, lane.lane);
     // One write: it is there whole or not at all when the process is killed.
     let mut file = ledger.lock().unwrap_or_else(PoisonError::into_inner);
     file.write_all(line.as_bytes()).expect("the test's ledger can be written");

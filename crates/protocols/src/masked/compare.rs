@@ -77,12 +77,10 @@ impl Gate {
             Gate::Trunc { .. } => (tree.dealt(), 2, 1),
             Gate::Relu { .. } => (tree.dealt() + 1, 5, 2),
         };
-        GateCost {
-            openings: tree.openings(self.last_opened(&tree), elements),
-            dealt: planes * plane_bytes(elements)
-                + wide * packed_len(bits, elements)
-                + narrow * packed_len(self.shift(), elements),
-        }
+        let dealt = planes * plane_bytes(elements)
+            + wide * packed_len(bits, elements)
+            + narrow * packed_len(self.shift(), elements);
+        GateCost::new(tree.openings(self.last_opened(&tree), elements), dealt)
     }
 
     /// Dealer: shares the correlation for masks `r`, reduced.
@@ -118,21 +116,21 @@ impl Gate {
     }
 
     /// Party: own shares of the result, from the masked values `m` (reduced) and the own half of their masks.
-    pub(super) fn evaluate(
+    pub(super) async fn evaluate(
         self,
         m: &[u64],
         lambda: &[u64],
-        party: &mut Party,
+        party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         if let Some(sign) = self.plain_relu() {
-            return sign.select(m, Masked { m, lambda }, party);
+            return sign.select(m, Masked { m, lambda }, party).await;
         }
         let (n, ring, first) = (m.len(), party.ring(), party.is_first());
         let shift = self.shift();
         let c = from_values(m, self.planes());
-        let (low_borrow, side) = self.tree().evaluate(&c, n, party)?;
+        let (low_borrow, side) = self.tree().evaluate(&c, n, party).await?;
         let opened = match self {
-            Gate::Trunc { .. } => Opened::new(vec![low_borrow], None, party, n)?,
+            Gate::Trunc { .. } => Opened::new(vec![low_borrow], None, party, n).await?,
             Gate::Relu { width, .. } => {
                 let top = &c[(width as usize - 1) * words(n)..];
                 let r_top = party.dealt_planes(1, n)?;
@@ -141,8 +139,8 @@ impl Gate {
                 let positive = (0..words(n)).map(|w| low_borrow[w] ^ r_top[w] ^ flip(w)).collect();
                 match side {
                     Side::None => unreachable!("the tree is split at the shift"),
-                    Side::Opened(masked) => Opened::new(vec![positive], Some(masked), party, n)?,
-                    Side::Share(share) => Opened::new(vec![positive, share], None, party, n)?,
+                    Side::Opened(masked) => Opened::new(vec![positive], Some(masked), party, n).await?,
+                    Side::Share(share) => Opened::new(vec![positive, share], None, party, n).await?,
                 }
             }
         };
@@ -255,10 +253,10 @@ struct Opened {
 
 impl Opened {
     /// Masks and opens `shares` in one round; `known` is a plane opened before, appended.
-    fn new(
+    async fn new(
         shares: Vec<Vec<u64>>,
         known: Option<Vec<u64>>,
-        party: &mut Party,
+        party: &mut Party<'_>,
         elements: usize,
     ) -> Result<Self, ProtocolError> {
         let mut own = Vec::new();
@@ -266,7 +264,7 @@ impl Opened {
             let mask = party.mask_plane(elements);
             own.extend(share.iter().zip(&mask).map(|(s, m)| s ^ m));
         }
-        let mut planes = party.open_planes(&own, elements)?;
+        let mut planes = party.open_planes(own, elements).await?;
         planes.extend(known.into_iter().flatten());
         Ok(Self { planes, stride: words(elements) })
     }

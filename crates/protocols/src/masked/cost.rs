@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{RevealTo, Role};
 
-/// What the frames of one online round carry: one frame to each party that is named in `to`.
+/// What one frame of an online round carries, to each party that is named in `to`. The lanes of an instruction have one each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Opening {
     /// What is told.
@@ -17,6 +17,8 @@ pub struct Opening {
     pub bits: u32,
     /// Who receives.
     pub to: RevealTo,
+    /// Which lane of its instruction it belongs to, that is under which stream of masks it is.
+    pub lane: usize,
 }
 
 /// What a party learns when it adds up what it sent and what it received.
@@ -34,17 +36,17 @@ pub enum Content {
 impl Opening {
     /// Planes of masked bits, to both.
     pub(super) fn planes(count: usize, elements: usize) -> Self {
-        Self { what: Content::MaskedBits, elements, bits: count as u32, to: RevealTo::Both }
+        Self { what: Content::MaskedBits, elements, bits: count as u32, to: RevealTo::Both, lane: 0 }
     }
 
     /// Masked ring elements.
     pub(super) fn masked(ring: Ring, elements: usize, to: RevealTo) -> Self {
-        Self { what: Content::MaskedElements, elements, bits: ring.bits(), to }
+        Self { what: Content::MaskedElements, elements, bits: ring.bits(), to, lane: 0 }
     }
 
     /// An output.
     pub(super) fn value(ring: Ring, elements: usize, to: RevealTo) -> Self {
-        Self { what: Content::Value, elements, bits: ring.bits(), to }
+        Self { what: Content::Value, elements, bits: ring.bits(), to, lane: 0 }
     }
 
     /// Payload bytes of one frame.
@@ -107,17 +109,36 @@ impl Cost {
     }
 }
 
-/// What an instruction opens, in order, and what is dealt for it to the server.
+/// What a lane or an instruction opens, in order, and what is dealt for it to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GateCost {
     pub(super) openings: Vec<Opening>,
+    pub(super) rounds: usize,
     pub(super) dealt: usize,
 }
 
 impl GateCost {
-    /// Of an instruction that opens once and needs no material.
-    pub(super) fn opening(opening: Opening) -> Self {
-        Self { openings: vec![opening], dealt: 0 }
+    /// Of one lane that opens these one after the other.
+    pub(super) fn new(openings: Vec<Opening>, dealt: usize) -> Self {
+        Self { rounds: openings.len(), openings, dealt }
+    }
+
+    /// Of an instruction that opens all of these in one round and needs no material.
+    pub(super) fn round(openings: Vec<Opening>) -> Self {
+        Self { openings, rounds: 1, dealt: 0 }
+    }
+
+    /// Of an instruction from that of its lanes, which go through the same rounds side by side.
+    pub(super) fn side_by_side(lanes: Vec<Self>) -> Self {
+        let rounds = lanes[0].rounds;
+        let in_round = |round: usize| {
+            lanes.iter().enumerate().map(move |(lane, cost)| Opening { lane, ..cost.openings[round] })
+        };
+        Self {
+            openings: (0..rounds).flat_map(in_round).collect(),
+            rounds,
+            dealt: lanes.iter().map(|lane| lane.dealt).sum(),
+        }
     }
 }
 
@@ -127,7 +148,7 @@ impl From<&GateCost> for Cost {
             gate.openings.iter().filter(|o| o.to.includes(receiver)).map(Opening::bytes).sum::<usize>()
         };
         Self {
-            rounds: gate.openings.len() as u64,
+            rounds: gate.rounds as u64,
             server_sends: sends(Role::Client),
             client_sends: sends(Role::Server),
             dealt: gate.dealt,

@@ -1,14 +1,13 @@
 //! The dealer: everything the server needs for one inference, from the two parties' seeds and the weight masks' seed.
 
-use privet_plan::{Op, Plan, Step};
+use privet_plan::{Plan, Step};
 use privet_ring::Kernel;
 use privet_ring::prg::{Prg, Seed};
 
 use super::Sink;
-use super::gate::{Dealing, weight_masks};
-use super::schedule::{Schedule, gate, tournament};
-use super::sign::Sign;
-use super::table::Table;
+use super::gate::{Dealing, Lane, weight_masks};
+use super::schedule::Schedule;
+use super::step::GateStep;
 use super::walk::{Walker, split, walk};
 use crate::{Progress, ProtocolError, linear};
 
@@ -24,12 +23,14 @@ pub fn deal(
     sink: &mut dyn Sink,
     progress: &mut dyn Progress,
 ) -> Result<(), ProtocolError> {
-    let mut dealer = Dealer { plan, weights, server: Prg::new(server), client: Prg::new(client), sink };
+    let (server, client) = (Prg::new(server), Prg::new(client));
+    let mut dealer = Dealer { plan, schedule, weights, server, client, sink };
     walk(plan, schedule, &mut dealer, progress)
 }
 
 struct Dealer<'a> {
     plan: &'a Plan,
+    schedule: &'a Schedule,
     weights: &'a Seed,
     server: Prg,
     client: Prg,
@@ -37,6 +38,11 @@ struct Dealer<'a> {
 }
 
 impl Dealer<'_> {
+    /// Of an instruction that is not cut.
+    fn dealing(&self, k: usize) -> Dealing<'_> {
+        Dealing::new(self.plan.ring, &self.server, &self.client, Lane::only(k), Vec::new())
+    }
+
     /// Hands on what an instruction dealt; one that needs nothing has no chunk.
     fn hand_on(&mut self, k: usize, chunk: Vec<u8>) -> Result<(), ProtocolError> {
         if chunk.is_empty() { Ok(()) } else { self.sink.chunk(k, chunk) }
@@ -64,11 +70,11 @@ impl Walker for Dealer<'_> {
     type Wire = Wire;
 
     fn input(&mut self, k: usize, _: usize, elements: usize) -> Result<Wire, ProtocolError> {
-        Ok(Wire::Masked(Dealing::new(self.plan.ring, &self.server, &self.client, k).mask_input(elements)))
+        Ok(Wire::Masked(self.dealing(k).mask_input(elements)))
     }
 
     fn open(&mut self, k: usize, _: &[&Wire], lens: &[usize]) -> Result<Vec<Wire>, ProtocolError> {
-        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        let mut dealing = self.dealing(k);
         let lambda = dealing.mask_ring(lens.iter().sum());
         Ok(split(lambda, lens).into_iter().map(Wire::Masked).collect())
     }
@@ -89,7 +95,7 @@ impl Walker for Dealer<'_> {
         let lambda_w = weight_masks(self.weights, factor.index(), elements, self.plan.ring);
         let kernel = Kernel::best(self.plan.ring);
         let gamma = linear::multiply(self.plan, step, kernel, operand.lambda(), &lambda_w);
-        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        let mut dealing = self.dealing(k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
         let chunk = dealing.into_chunk();
         self.hand_on(k, chunk)?;
@@ -103,7 +109,7 @@ impl Walker for Dealer<'_> {
     fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
         let kernel = Kernel::best(self.plan.ring);
         let gamma = linear::bilinear(self.plan, step, kernel, x.lambda(), y.lambda());
-        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
+        let mut dealing = self.dealing(k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
         let chunk = dealing.into_chunk();
         self.hand_on(k, chunk)?;
@@ -111,23 +117,17 @@ impl Walker for Dealer<'_> {
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
-        let operand = operands[0];
-        let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, k);
-        match &self.plan.steps[index].op {
-            Op::NonNegative { width } => {
-                Sign { width: u32::from(*width) }.deal(operand.lambda(), &mut dealing);
-            }
-            Op::Select { width } => {
-                let sign = Sign { width: u32::from(*width) };
-                sign.deal_select(operand.lambda(), operands[1].lambda(), &mut dealing);
-            }
-            Op::Table { entries } => Table { entries }.deal(operand.lambda(), &mut dealing),
-            Op::MaxPool { width, .. } => {
-                tournament(self.plan, index).deal(operand.lambda(), u32::from(*width), &mut dealing);
-            }
-            op => gate(op).expect("a comparison").deal(operand.lambda(), &mut dealing),
+        let gate = GateStep::of(self.plan, index).expect("walked as a gate");
+        let r = operands[0].lambda();
+        let t = operands.get(1).map_or(&[][..], |t| t.lambda());
+        let values = t.len() / r.len();
+        let mut chunk = Vec::with_capacity(self.schedule.instructions[k].1.dealt);
+        for (lane, range) in self.schedule.lanes(&gate, r.len()).into_iter().enumerate() {
+            let lane = Lane { instruction: k, lane };
+            let mut dealing = Dealing::new(self.plan.ring, &self.server, &self.client, lane, chunk);
+            gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], &mut dealing);
+            chunk = dealing.into_chunk();
         }
-        let chunk = dealing.into_chunk();
         self.hand_on(k, chunk)?;
         Ok(Wire::Shared)
     }

@@ -4,33 +4,49 @@
 //! "Dealing" w gives the client a pseudorandom share and the server the difference, so only the server is sent
 //! something. "Masking" draws λ = λ_server + λ_client (or ⊕ for bits), each half from its owner's seed.
 
-use privet_net::{Channel, Frame, FrameKind};
+use std::ops::Range;
+
 use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
 
 use super::Role;
+use super::lanes::{Link, turn};
 use crate::ProtocolError;
-
-/// Kind of the frames that carry openings.
-const OPENING: FrameKind = FrameKind::new(0x200);
 
 /// Elements that are dealt, or read and computed with, at a time: few enough for what is dealt for them to stay in the
 /// cache. Pieces end at a byte whatever the width, and at a block of their stream.
 pub(super) const PIECE: usize = 1024;
 
-/// The streams of one instruction under one party's seed.
+/// One lane of one instruction: what has its own streams and its own part of the material.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub(super) instruction: usize,
+    /// Counted from 0, which is also the only one of an instruction that is not cut.
+    pub(super) lane: usize,
+}
+
+impl Lane {
+    /// The only lane of an instruction.
+    pub(super) fn only(instruction: usize) -> Self {
+        Self { instruction, lane: 0 }
+    }
+
+    /// The number of a stream; instructions and lanes are far fewer than 2^47 and 2^16.
+    fn stream(self, prg: &Prg, purpose: Use) -> Stream<'_> {
+        let lane = (self.lane as u64) << 48;
+        prg.stream(lane | ((self.instruction as u64) << 1) | purpose as u64)
+    }
+}
+
+/// The streams of a lane under one party's seed.
 #[derive(Clone, Copy)]
 enum Use {
     Mask,
     Dealt,
 }
 
-fn stream(prg: &Prg, instruction: usize, purpose: Use) -> Stream<'_> {
-    prg.stream(((instruction as u64) << 1) | purpose as u64)
-}
-
-/// The dealer's side of one instruction.
+/// The dealer's side of one lane.
 pub(super) struct Dealing<'a> {
     ring: Ring,
     server_masks: Stream<'a>,
@@ -41,13 +57,14 @@ pub(super) struct Dealing<'a> {
 }
 
 impl<'a> Dealing<'a> {
-    pub(super) fn new(ring: Ring, server: &'a Prg, client: &'a Prg, instruction: usize) -> Self {
+    /// Adds to `chunk`, what the server is sent for the earlier lanes of the instruction.
+    pub(super) fn new(ring: Ring, server: &'a Prg, client: &'a Prg, lane: Lane, chunk: Vec<u8>) -> Self {
         Self {
             ring,
-            server_masks: stream(server, instruction, Use::Mask),
-            client_masks: stream(client, instruction, Use::Mask),
-            client_dealt: stream(client, instruction, Use::Dealt),
-            chunk: Vec::new(),
+            server_masks: lane.stream(server, Use::Mask),
+            client_masks: lane.stream(client, Use::Mask),
+            client_dealt: lane.stream(client, Use::Dealt),
+            chunk,
         }
     }
 
@@ -173,13 +190,14 @@ impl PlaneShares<'_> {
     }
 }
 
-/// A party's side of one instruction, online.
+/// A party's side of one lane, online.
 pub(super) struct Party<'a> {
     ring: Ring,
     role: Role,
     masks: Stream<'a>,
     dealt: Dealt<'a>,
-    channel: &'a mut dyn Channel,
+    link: &'a dyn Link,
+    lane: Lane,
     #[cfg(feature = "audit")]
     audited: Audited<'a>,
 }
@@ -188,32 +206,32 @@ pub(super) struct Party<'a> {
 #[cfg(feature = "audit")]
 struct Audited<'a> {
     prg: &'a Prg,
-    instruction: usize,
     sent: usize,
 }
 
 impl<'a> Party<'a> {
-    /// `chunk` is the server's stored material of this instruction; the client's is ignored.
+    /// `chunk` is the server's stored material of this lane; the client's is ignored.
     pub(super) fn new(
         ring: Ring,
         role: Role,
         prg: &'a Prg,
-        instruction: usize,
+        lane: Lane,
         chunk: &'a [u8],
-        channel: &'a mut dyn Channel,
+        link: &'a dyn Link,
     ) -> Self {
         let dealt = match role {
             Role::Server => Dealt::Chunk { bytes: chunk, at: 0 },
-            Role::Client => Dealt::Stream(stream(prg, instruction, Use::Dealt)),
+            Role::Client => Dealt::Stream(lane.stream(prg, Use::Dealt)),
         };
         Self {
             ring,
             role,
-            masks: stream(prg, instruction, Use::Mask),
+            masks: lane.stream(prg, Use::Mask),
             dealt,
-            channel,
+            link,
+            lane,
             #[cfg(feature = "audit")]
-            audited: Audited { prg, instruction, sent: 0 },
+            audited: Audited { prg, sent: 0 },
         }
     }
 
@@ -289,72 +307,96 @@ impl<'a> Party<'a> {
     }
 
     /// Opens masked bit planes: sends `own`, receives the peer's, returns the sum. One round.
-    pub(super) fn open_planes(&mut self, own: &[u64], elements: usize) -> Result<Vec<u64>, ProtocolError> {
-        let mut own = own.to_vec();
+    pub(super) async fn open_planes(
+        &mut self,
+        mut own: Vec<u64>,
+        elements: usize,
+    ) -> Result<Vec<u64>, ProtocolError> {
         clear_tail(&mut own, elements);
         let count = own.len() / words(elements);
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(count * planes::plane_bytes(elements));
         planes::pack(&own, elements, &mut payload);
-        let theirs = planes::unpack(&self.exchange(payload)?, elements, count)?;
+        let len = payload.len();
+        self.send(payload, Some(len))?;
+        turn().await;
+        let theirs = planes::unpack(&self.link.answer()?, elements, count)?;
+        self.count_round();
         own.iter_mut().zip(theirs).for_each(|(a, b)| *a ^= b);
         Ok(own)
     }
 
-    /// Opens masked ring elements: sends `own`, receives the peer's, returns the sum. One round.
-    pub(super) fn open_ring(&mut self, mut own: Vec<u64>) -> Result<Vec<u64>, ProtocolError> {
-        let mut payload = Vec::new();
-        pack::pack(&own, self.ring.bits(), &mut payload);
-        let payload = self.exchange(payload)?;
-        let mut theirs = Share::Packed { bytes: &payload, bits: self.ring.bits() };
-        let mask = self.ring.mask();
-        let mut piece = [0; PIECE];
-        for own in own.chunks_mut(PIECE) {
-            let theirs_here = &mut piece[..own.len()];
-            theirs.read(theirs_here)?;
-            own.iter_mut().zip(theirs_here).for_each(|(a, b)| *a = a.wrapping_add(*b) & mask);
+    /// Opens masked ring elements: sends `own`, a frame for each of `pieces`, receives the peer's, returns the sum. One round.
+    pub(super) async fn open_ring(
+        &mut self,
+        mut own: Vec<u64>,
+        pieces: &[Range<usize>],
+    ) -> Result<Vec<u64>, ProtocolError> {
+        let bits = self.ring.bits();
+        for piece in pieces {
+            let mut payload = Vec::with_capacity(self.ring.packed_len(piece.len()));
+            pack::pack(&own[piece.clone()], bits, &mut payload);
+            let len = payload.len();
+            self.send(payload, Some(len))?;
         }
+        turn().await;
+        let mask = self.ring.mask();
+        for range in pieces {
+            let payload = self.link.answer()?;
+            let mut theirs = Share::Packed { bytes: &payload, bits };
+            let mut piece = [0; PIECE];
+            for own in own[range.clone()].chunks_mut(PIECE) {
+                let theirs_here = &mut piece[..own.len()];
+                theirs.read(theirs_here)?;
+                own.iter_mut().zip(theirs_here).for_each(|(a, b)| *a = a.wrapping_add(*b) & mask);
+            }
+        }
+        self.count_round();
         Ok(own)
     }
 
-    /// Masks own shares with fresh masks and opens them. Returns the masked values and the own half of the masks.
-    pub(super) fn mask_and_open(&mut self, share: &[u64]) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
+    /// Masks own shares with fresh masks and opens them, in frames for `pieces`. Returns the masked values and the own half of
+    /// the masks.
+    pub(super) async fn mask_and_open(
+        &mut self,
+        share: &[u64],
+        pieces: &[Range<usize>],
+    ) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
         let lambda = self.mask_ring(share.len());
         let own = share.iter().zip(&lambda).map(|(s, l)| s.wrapping_add(*l)).collect();
-        Ok((self.open_ring(own)?, lambda))
+        Ok((self.open_ring(own, pieces).await?, lambda))
     }
 
     /// Sends ring elements one way; the other side calls [`Party::receive_ring`]. One round.
     pub(super) fn send_ring(&mut self, values: &[u64]) -> Result<(), ProtocolError> {
         let mut payload = Vec::new();
         pack::pack(values, self.ring.bits(), &mut payload);
-        self.send(payload)?;
-        self.channel.count_round();
+        self.send(payload, None)?;
+        self.count_round();
         Ok(())
     }
 
     /// Receives ring elements.
     pub(super) fn receive_ring(&mut self, elements: usize) -> Result<Vec<u64>, ProtocolError> {
-        let payload = receive(self.channel, self.ring.packed_len(elements))?;
-        self.channel.count_round();
+        let payload = self.link.receive(self.ring.packed_len(elements))?;
+        self.count_round();
         Ok(pack::unpack(&payload, self.ring.bits(), elements)?)
     }
 
-    fn exchange(&mut self, payload: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
-        let expected = payload.len();
-        self.send(payload)?;
-        let theirs = receive(self.channel, expected)?;
-        self.channel.count_round();
-        Ok(theirs)
-    }
-
     /// Every message of the online phase leaves here.
-    fn send(&mut self, payload: Vec<u8>) -> Result<(), ProtocolError> {
+    fn send(&mut self, payload: Vec<u8>, answer: Option<usize>) -> Result<(), ProtocolError> {
         #[cfg(feature = "audit")]
         {
-            super::audit::note(self.audited.prg, self.audited.instruction, self.audited.sent);
+            super::audit::note(self.audited.prg, self.lane, self.audited.sent);
             self.audited.sent += 1;
         }
-        Ok(self.channel.send(Frame::new(OPENING, payload))?)
+        self.link.send(payload, answer)
+    }
+
+    /// All lanes of an instruction go through the same rounds, side by side.
+    fn count_round(&self) {
+        if self.lane.lane == 0 {
+            self.link.count_round();
+        }
     }
 
     /// Every dealt byte has to be used: a remainder means that dealer and party disagree about the plan.
@@ -372,12 +414,12 @@ impl<'a> Party<'a> {
 
 /// Own half of the masks of a wire that is opened or the client's input.
 pub(super) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
-    stream(prg, instruction, Use::Mask).words(elements, ring.mask())
+    Lane::only(instruction).stream(prg, Use::Mask).words(elements, ring.mask())
 }
 
 /// The client's shares of one dealt ring vector that opens its instruction's stream.
 pub(super) fn client_dealt(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
-    stream(prg, instruction, Use::Dealt).words(elements, ring.mask())
+    Lane::only(instruction).stream(prg, Use::Dealt).words(elements, ring.mask())
 }
 
 /// The masks λ_W of one private tensor.
@@ -393,12 +435,4 @@ fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Result<&'a [u8], Pro
     })?;
     *at += len;
     Ok(piece)
-}
-
-fn receive(channel: &mut dyn Channel, expected: usize) -> Result<Vec<u8>, ProtocolError> {
-    let payload = channel.recv_kind(OPENING, expected)?;
-    if payload.len() == expected {
-        return Ok(payload);
-    }
-    Err(ProtocolError::Size { what: "opening from the peer".to_owned(), expected, found: payload.len() })
 }

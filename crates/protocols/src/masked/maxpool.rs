@@ -70,17 +70,17 @@ impl Tournament {
 
     /// What is opened, and bytes dealt.
     pub(super) fn cost(&self, width: u32, ring: Ring, channels: usize) -> GateCost {
-        let mut total = GateCost::default();
+        let (mut openings, mut dealt) = (Vec::new(), 0);
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
             let gate = Gate::Relu { shift: 0, width }.cost(ring, n);
-            total.openings.extend(gate.openings);
+            openings.extend(gate.openings);
             if Some(k) != self.last() {
-                total.openings.push(Opening::masked(ring, n, RevealTo::Both));
+                openings.push(Opening::masked(ring, n, RevealTo::Both));
             }
-            total.dealt += gate.dealt;
+            dealt += gate.dealt;
         }
-        total
+        GateCost::new(openings, dealt)
     }
 
     /// Dealer: shares the correlations of all levels for masks `lambda`.
@@ -107,12 +107,12 @@ impl Tournament {
     }
 
     /// Party: own shares of the maxima, from masked values and the own half of their masks.
-    pub(super) fn evaluate(
+    pub(super) async fn evaluate(
         &self,
         m: &[u64],
         lambda: &[u64],
         width: u32,
-        party: &mut Party,
+        party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
         let to_share = |m: u64, lambda: u64| ring.reduce(if first { m } else { 0 }.wrapping_sub(lambda));
@@ -125,8 +125,8 @@ impl Tournament {
                 let subtract = |v: &[u64]| -> Vec<u64> {
                     level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
                 };
-                let mut share =
-                    Gate::Relu { shift: 0, width }.evaluate(&subtract(&m), &subtract(&lambda), party)?;
+                let relu = Gate::Relu { shift: 0, width };
+                let mut share = relu.evaluate(&subtract(&m), &subtract(&lambda), party).await?;
                 for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
                     *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));
                 }
@@ -141,7 +141,8 @@ impl Tournament {
                     }
                     return Ok(shares);
                 }
-                (won, won_lambda) = party.mask_and_open(&share)?;
+                (won, won_lambda) =
+                    party.mask_and_open(&share, std::slice::from_ref(&(0..share.len()))).await?;
             }
             m = level.advance(size, &m, &won);
             lambda = level.advance(size, &lambda, &won_lambda);

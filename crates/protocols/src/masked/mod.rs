@@ -22,12 +22,14 @@ mod compare;
 mod cost;
 mod deal;
 mod gate;
+mod lanes;
 mod maxpool;
 mod node;
 mod online;
 mod prepare;
 mod schedule;
 mod sign;
+mod step;
 mod table;
 #[cfg(test)]
 mod tests;

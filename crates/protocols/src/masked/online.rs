@@ -1,14 +1,15 @@
 //! The online phase of server and client.
 
 use privet_net::Channel;
-use privet_plan::{Op, Plan, Step, Weights};
+use privet_plan::{Plan, Step, Weights};
 use privet_ring::prg::Prg;
 use privet_ring::{Kernel, pack};
 
-use super::gate::{Party, own_masks};
-use super::schedule::{Schedule, gate, tournament};
-use super::sign::{Masked, Sign};
-use super::table::Table;
+use super::gate::{Lane, Party, own_masks};
+use super::lanes::{Shared, alone, take_turns};
+use super::schedule::Schedule;
+use super::sign::Masked;
+use super::step::GateStep;
 use super::walk::{Walker, split, walk};
 use super::{Bundle, RevealTo, Role, Source};
 use crate::inputs::check_inputs;
@@ -45,11 +46,10 @@ pub fn online(
     let outputs = schedule.reveal_to.includes(role).then(Vec::new);
     let Bundle { seed, mut source } = bundle;
     let (prg, source) = (Prg::new(&seed), &mut source);
-    let mut evaluator = Evaluator { plan, schedule, own, prg, source, channel, outputs };
+    let mut evaluator = Evaluator { plan, schedule, own, prg, source, link: Shared::new(channel), outputs };
     walk(plan, schedule, &mut evaluator, progress)?;
-    let outputs = evaluator.outputs;
-    channel.flush()?;
-    Ok(outputs)
+    evaluator.link.flush()?;
+    Ok(evaluator.outputs)
 }
 
 fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
@@ -65,7 +65,7 @@ struct Evaluator<'a> {
     own: Online<'a>,
     prg: Prg,
     source: &'a mut dyn Source,
-    channel: &'a mut dyn Channel,
+    link: Shared<'a>,
     outputs: Option<Vec<Vec<i64>>>,
 }
 
@@ -82,17 +82,22 @@ impl Default for Wire {
 }
 
 impl Wire {
-    fn masked(&self) -> (&[u64], &[u64]) {
+    fn masked(&self) -> Masked<'_> {
         match self {
-            Wire::Masked { m, lambda } => (m, lambda),
+            Wire::Masked { m, lambda } => Masked { m, lambda },
             Wire::Shared(_) => unreachable!("the schedule opens operands first"),
         }
     }
 }
 
 impl Evaluator<'_> {
-    fn party<'b>(&'b mut self, k: usize, chunk: &'b [u8]) -> Party<'b> {
-        Party::new(self.plan.ring, self.own.role(), &self.prg, k, chunk, self.channel)
+    /// For an instruction that is not cut.
+    fn party<'b>(&'b self, k: usize, chunk: &'b [u8]) -> Party<'b> {
+        self.lane(Lane::only(k), chunk)
+    }
+
+    fn lane<'b>(&'b self, lane: Lane, chunk: &'b [u8]) -> Party<'b> {
+        Party::new(self.plan.ring, self.own.role(), &self.prg, lane, chunk, &self.link)
     }
 
     /// This party's stored material of an instruction.
@@ -144,7 +149,9 @@ impl Walker for Evaluator<'_> {
             [only] => self.share(only),
             all => all.iter().flat_map(|w| self.share(w)).collect(),
         };
-        let (m, lambda) = self.party(k, &[]).mask_and_open(&share)?;
+        let pieces = self.schedule.pieces(share.len());
+        let mut party = self.party(k, &[]);
+        let (m, lambda) = alone(party.mask_and_open(&share, &pieces))?;
         let opened = split(m, lens).into_iter().zip(split(lambda, lens));
         Ok(opened.map(|(m, lambda)| Wire::Masked { m, lambda }).collect())
     }
@@ -157,8 +164,8 @@ impl Walker for Evaluator<'_> {
             z
         };
         if operands.iter().all(|w| matches!(w, Wire::Masked { .. })) {
-            let ms: Vec<&[u64]> = operands.iter().map(|w| w.masked().0).collect();
-            let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.masked().1).collect();
+            let ms: Vec<&[u64]> = operands.iter().map(|w| w.masked().m).collect();
+            let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.masked().lambda).collect();
             return Wire::Masked { m: apply(&ms, true), lambda: apply(&lambdas, false) };
         }
         let shares: Vec<Vec<u64>> = operands.iter().map(|w| self.share(w)).collect();
@@ -173,7 +180,7 @@ impl Walker for Evaluator<'_> {
         if let Online::Server(weights) = &self.own {
             let factor = linear::factor(&step.op).expect("a product has a factor");
             let w: Vec<u64> = weights.tensors[factor.index()].iter().map(|&v| v as u64).collect();
-            let product = linear::multiply(self.plan, step, Kernel::best(ring), operand.masked().0, &w);
+            let product = linear::multiply(self.plan, step, Kernel::best(ring), operand.masked().m, &w);
             share.iter_mut().zip(product).for_each(|(s, p)| *s = ring.reduce(s.wrapping_add(p)));
         }
         Ok(Wire::Shared(share))
@@ -192,7 +199,8 @@ impl Walker for Evaluator<'_> {
     fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
         let chunk = self.stored(k)?;
         let (plan, ring) = (self.plan, self.plan.ring);
-        let ((m_x, lambda_x), (m_y, lambda_y)) = (x.masked(), y.masked());
+        let (Masked { m: m_x, lambda: lambda_x }, Masked { m: m_y, lambda: lambda_y }) =
+            (x.masked(), y.masked());
         let mut party = self.party(k, &chunk);
         let first = party.is_first();
         let mut share = party.dealt_ring(step.shape.iter().product(), ring.bits())?;
@@ -211,23 +219,26 @@ impl Walker for Evaluator<'_> {
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
         let chunk = self.stored(k)?;
-        let plan = self.plan;
-        let (m, lambda) = operands[0].masked();
-        let mut party = self.party(k, &chunk);
-        let share = match &plan.steps[index].op {
-            Op::NonNegative { width } => Sign { width: u32::from(*width) }.bit(m, &mut party)?,
-            Op::Select { width } => {
-                let (t, t_lambda) = operands[1].masked();
-                Sign { width: u32::from(*width) }.select(m, Masked { m: t, lambda: t_lambda }, &mut party)?
+        let gate = GateStep::of(self.plan, index).expect("walked as a gate");
+        let x = operands[0].masked();
+        let t = operands.get(1).map_or(Masked { m: &[], lambda: &[] }, |t| t.masked());
+        let values = t.m.len() / x.m.len();
+        let mut left = &chunk[..];
+        let lanes = self.schedule.lanes(&gate, x.m.len()).into_iter().enumerate().map(|(lane, range)| {
+            let own;
+            // The server stores what was dealt, the client nothing.
+            let dealt = gate.lane_cost(self.plan.ring, range.len()).dealt.min(left.len());
+            (own, left) = left.split_at(dealt);
+            let mut party = self.lane(Lane { instruction: k, lane }, own);
+            let t = t.slice(values * range.start..values * range.end);
+            let (gate, x) = (&gate, x.slice(range));
+            async move {
+                let share = gate.evaluate(x, t, &mut party).await?;
+                party.finish()?;
+                Ok(share)
             }
-            Op::Table { entries } => Table { entries }.evaluate(m, &mut party)?,
-            Op::MaxPool { width, .. } => {
-                tournament(plan, index).evaluate(m, lambda, u32::from(*width), &mut party)?
-            }
-            op => gate(op).expect("a comparison").evaluate(m, lambda, &mut party)?,
-        };
-        party.finish()?;
-        Ok(Wire::Shared(share))
+        });
+        Ok(Wire::Shared(take_turns(lanes)?.concat()))
     }
 
     fn reveal(&mut self, k: usize, _: usize, wire: &Wire) -> Result<(), ProtocolError> {
@@ -235,7 +246,10 @@ impl Walker for Evaluator<'_> {
         let share = self.share(wire);
         let mut party = self.party(k, &[]);
         let opened = match reveal_to {
-            RevealTo::Both => Some(party.open_ring(share)?),
+            RevealTo::Both => {
+                let elements = share.len();
+                Some(alone(party.open_ring(share, std::slice::from_ref(&(0..elements))))?)
+            }
             _ if !reveal_to.includes(role) => {
                 party.send_ring(&share)?;
                 None

@@ -7,15 +7,14 @@
 //! and several comparisons of one value, cost one opening of few elements.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use privet_plan::{Op, Plan, WireId};
 
 use super::RevealTo;
-use super::compare::Gate;
 use super::cost::{Cost, GateCost, Opening};
-use super::maxpool::Tournament;
-use super::sign::Sign;
-use super::table::Table;
+use super::lanes::{self, LANE};
+use super::step::GateStep;
 use crate::linear;
 
 /// How a wire is held.
@@ -45,11 +44,19 @@ pub struct Schedule {
     pub instructions: Vec<(Instruction, Cost)>,
     /// Who learns the outputs.
     pub reveal_to: RevealTo,
+    /// Elements of a lane, about.
+    lane: usize,
 }
 
 impl Schedule {
     /// The schedule of a validated plan.
     pub fn new(plan: &Plan, reveal_to: RevealTo) -> Self {
+        Self::with_lanes(plan, reveal_to, LANE)
+    }
+
+    /// [`Schedule::new`] with lanes of about `lane` elements, for tests: all parties of a session have to cut alike.
+    #[doc(hidden)]
+    pub fn with_lanes(plan: &Plan, reveal_to: RevealTo, lane: usize) -> Self {
         let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
@@ -78,10 +85,10 @@ impl Schedule {
         }
         instructions.extend((0..plan.outputs.len()).map(Instruction::Reveal));
         let with_cost = |i: Instruction| {
-            let cost = cost(plan, &i, reveal_to);
+            let cost = cost(plan, &i, reveal_to, lane);
             (i, cost)
         };
-        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to }
+        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to, lane }
     }
 
     /// Sum over all instructions.
@@ -93,7 +100,17 @@ impl Schedule {
 
     /// All that the parties send online, frame by frame: the openings of the instruction of this index, in order.
     pub fn openings(&self, plan: &Plan, index: usize) -> Vec<Opening> {
-        opened(plan, &self.instructions[index].0, self.reveal_to).openings
+        opened(plan, &self.instructions[index].0, self.reveal_to, self.lane).openings
+    }
+
+    /// The lanes of a gate with so many elements in its first operand.
+    pub(super) fn lanes(&self, gate: &GateStep, elements: usize) -> Vec<Range<usize>> {
+        gate.lanes(elements, self.lane)
+    }
+
+    /// The pieces of an opening of so many elements, a frame each.
+    pub(super) fn pieces(&self, elements: usize) -> Vec<Range<usize>> {
+        lanes::cut(elements, 1, self.lane)
     }
 
     /// Name of an instruction, for people.
@@ -150,63 +167,38 @@ pub fn masked_operands(op: &Op) -> usize {
     }
 }
 
-fn cost(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo) -> Cost {
+fn cost(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo, lane: usize) -> Cost {
     match instruction {
         Instruction::Step(i) if linear::factor(&plan.steps[*i].op).is_some() => {
             let bytes = plan.ring.packed_len(plan.len(WireId(*i as u32)));
             Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() }
         }
-        _ => (&opened(plan, instruction, reveal_to)).into(),
+        _ => (&opened(plan, instruction, reveal_to, lane)).into(),
     }
 }
 
 /// What an instruction opens, and what is dealt for it unless it is a product with a private tensor.
-fn opened(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo) -> GateCost {
+fn opened(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo, lane: usize) -> GateCost {
     let ring = plan.ring;
     let index = match instruction {
         Instruction::Step(index) => *index,
         Instruction::Open(wires) => {
             let elements = wires.iter().map(|&w| plan.len(w)).sum();
-            return GateCost::opening(Opening::masked(ring, elements, RevealTo::Both));
+            let piece = |piece: Range<usize>| Opening::masked(ring, piece.len(), RevealTo::Both);
+            return GateCost::round(lanes::cut(elements, 1, lane).into_iter().map(piece).collect());
         }
         Instruction::Reveal(i) => {
-            return GateCost::opening(Opening::value(ring, plan.len(plan.outputs[*i].wire), reveal_to));
+            return GateCost::round(vec![Opening::value(ring, plan.len(plan.outputs[*i].wire), reveal_to)]);
         }
     };
     let step = &plan.steps[index];
     let elements = step.shape.iter().product();
     match &step.op {
-        Op::Input { .. } => GateCost::opening(Opening::masked(ring, elements, RevealTo::Server)),
-        Op::Multiply | Op::BatchMatMul => {
-            GateCost { dealt: ring.packed_len(elements), ..GateCost::default() }
-        }
-        Op::NonNegative { width } => Sign { width: u32::from(*width) }.cost(ring, elements, 0),
-        Op::Select { width } => {
-            Sign { width: u32::from(*width) }.cost(ring, plan.len(step.inputs[0]), elements)
-        }
-        Op::Table { entries } => Table { entries }.cost(ring, elements),
-        Op::MaxPool { width, .. } => {
-            let channels = step.shape[0] * step.shape[1];
-            tournament(plan, index).cost(u32::from(*width), ring, channels)
-        }
-        op => gate(op).map_or_else(GateCost::default, |g| g.cost(ring, elements)),
+        Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
+        Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), ring.packed_len(elements)),
+        _ => GateStep::of(plan, index)
+            .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), lane)),
     }
-}
-
-/// The comparison gate of a step, if it is one.
-pub(super) fn gate(op: &Op) -> Option<Gate> {
-    match op {
-        Op::Trunc { shift } => Some(Gate::Trunc { shift: u32::from(*shift) }),
-        Op::Relu { shift, width } => Some(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width) }),
-        _ => None,
-    }
-}
-
-/// The tournament of a max pooling step.
-pub(super) fn tournament(plan: &Plan, index: usize) -> Tournament {
-    let step = &plan.steps[index];
-    let Op::MaxPool { window, .. } = &step.op else { unreachable!("not a max pool") };
-    Tournament::new(window, &plan.shape(step.inputs[0])[2..], &step.shape[2..])
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! the sign, one ring element, and one more for every chosen value. Opened: masked tree bits and the masked sign; never a
 //! result. Leaks: nothing. Source: PROTOCOLS.md of the design, section 2 (MSB, B2A, select).
 
+use std::ops::Range;
+
 use privet_ring::planes::{from_values, plane_bytes, to_bits, words};
 use privet_ring::{Ring, packed_len};
 
@@ -28,6 +30,13 @@ pub(super) struct Masked<'a> {
     pub(super) lambda: &'a [u64],
 }
 
+impl<'a> Masked<'a> {
+    /// Some of its elements.
+    pub(super) fn slice(self, range: Range<usize>) -> Self {
+        Masked { m: &self.m[range.clone()], lambda: self.lambda.get(range).unwrap_or_default() }
+    }
+}
+
 impl Sign {
     fn tree(self) -> Tree {
         Tree::new(self.width - 1, None)
@@ -36,12 +45,10 @@ impl Sign {
     /// What is opened, and bytes dealt, for the signs of `elements` elements and `chosen` values.
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
         let tree = self.tree();
-        GateCost {
-            openings: tree.openings(1, elements),
-            dealt: (tree.dealt() + 1) * plane_bytes(elements)
-                + packed_len(ring.bits(), elements)
-                + packed_len(ring.bits(), chosen),
-        }
+        let dealt = (tree.dealt() + 1) * plane_bytes(elements)
+            + packed_len(ring.bits(), elements)
+            + packed_len(ring.bits(), chosen);
+        GateCost::new(tree.openings(1, elements), dealt)
     }
 
     /// Dealer: shares what the bit needs for masks `r`, reduced. Returns λ_d.
@@ -56,17 +63,17 @@ impl Sign {
     }
 
     /// Party: m_d, and the own share of λ_d.
-    fn open_bit(self, m: &[u64], party: &mut Party) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
+    async fn open_bit(self, m: &[u64], party: &mut Party<'_>) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
         let (n, first) = (m.len(), party.is_first());
         let c = from_values(m, self.width as usize);
-        let (borrow, _) = self.tree().evaluate(&c, n, party)?;
+        let (borrow, _) = self.tree().evaluate(&c, n, party).await?;
         let top = &c[(self.width as usize - 1) * words(n)..];
         let r_top = party.dealt_planes(1, n)?;
         // d = 1 - msb; public terms are added by the first party only.
         let flip = |w: usize| if first { !top[w] } else { 0 };
         let mask = party.mask_plane(n);
         let own: Vec<u64> = (0..words(n)).map(|w| borrow[w] ^ r_top[w] ^ flip(w) ^ mask[w]).collect();
-        let opened = party.open_planes(&own, n)?;
+        let opened = party.open_planes(own, n).await?;
         let mask = party.dealt_ring(n, party.ring().bits())?;
         Ok((to_bits(&opened, n).collect(), mask))
     }
@@ -77,9 +84,9 @@ impl Sign {
     }
 
     /// Party: own shares of [x >= 0].
-    pub(super) fn bit(self, m: &[u64], party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn bit(self, m: &[u64], party: &mut Party<'_>) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
-        let (bit, mask) = self.open_bit(m, party)?;
+        let (bit, mask) = self.open_bit(m, party).await?;
         let share = |(&b, &l): (&u64, &u64)| {
             let public = if first { b } else { 0 };
             ring.reduce(public.wrapping_add(1u64.wrapping_sub(2 * b).wrapping_mul(l)))
@@ -96,9 +103,14 @@ impl Sign {
     }
 
     /// Party: own shares of [x >= 0]·t; t holds one or several values for every x, x running fastest.
-    pub(super) fn select(self, x: &[u64], t: Masked, party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn select(
+        self,
+        x: &[u64],
+        t: Masked<'_>,
+        party: &mut Party<'_>,
+    ) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
-        let (bit, mask) = self.open_bit(x, party)?;
+        let (bit, mask) = self.open_bit(x, party).await?;
         let products = party.dealt_ring(t.m.len(), ring.bits())?;
         let share = |i: usize| {
             let sign = i % bit.len();

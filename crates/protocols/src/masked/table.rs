@@ -29,10 +29,8 @@ impl Table<'_> {
     /// What is opened, and bytes dealt.
     pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
         let ring_len = packed_len(ring.bits(), elements);
-        GateCost {
-            openings: vec![Opening::masked(ring, elements, RevealTo::Both)],
-            dealt: self.entries.len() * plane_bytes(elements) + 2 * ring_len,
-        }
+        let dealt = self.entries.len() * plane_bytes(elements) + 2 * ring_len;
+        GateCost::new(vec![Opening::masked(ring, elements, RevealTo::Both)], dealt)
     }
 
     fn index_mask(self) -> u64 {
@@ -58,7 +56,7 @@ impl Table<'_> {
     }
 
     /// Party: own shares of the entries, from the masked indices.
-    pub(super) fn evaluate(self, m: &[u64], party: &mut Party) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn evaluate(self, m: &[u64], party: &mut Party<'_>) -> Result<Vec<u64>, ProtocolError> {
         let (n, ring) = (m.len(), party.ring());
         let size = self.entries.len();
         let hot = party.dealt_planes(size, n)?;
@@ -89,7 +87,7 @@ impl Table<'_> {
         }
         let lambda = party.mask_ring(n);
         let own = share.iter().zip(&lambda).map(|(s, l)| ring.reduce(s.wrapping_add(*l))).collect();
-        let opened = party.open_ring(own)?;
+        let opened = party.open_ring(own, std::slice::from_ref(&(0..n))).await?;
         let sigma = party.dealt_ring(n, ring.bits())?;
         let products = party.dealt_ring(n, ring.bits())?;
         let result = |i: usize| ring.reduce(opened[i].wrapping_mul(sigma[i]).wrapping_sub(products[i]));

@@ -8,14 +8,15 @@ use privet_ring::prg::{Prg, Seed};
 use super::Role;
 use super::compare::Gate;
 use super::cost::{Cost, GateCost};
-use super::gate::{Dealing, PIECE, PLANE_PIECE, Party};
+use super::gate::{Dealing, Lane, PIECE, PLANE_PIECE, Party};
+use super::lanes::{Shared, alone};
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
 
 /// Runs a gate between two threads on values `x` with total masks `lambda`; returns the reconstructed results.
 fn run_gate(gate: Gate, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
-    let evaluate = |x: Masked, party: &mut Party| gate.evaluate(x.m, x.lambda, party);
+    let evaluate = |x: Masked, party: &mut Party| alone(gate.evaluate(x.m, x.lambda, party));
     let deal = |dealing: &mut Dealing| gate.deal(lambda, dealing);
     run(gate.cost(ring, x.len()), ring, x, lambda, deal, evaluate)
 }
@@ -31,7 +32,7 @@ fn run(
 ) -> Vec<i64> {
     let (server_seed, client_seed) = (Seed::random().unwrap(), Seed::random().unwrap());
     let (server, client) = (Prg::new(&server_seed), Prg::new(&client_seed));
-    let mut dealing = Dealing::new(ring, &server, &client, 3);
+    let mut dealing = Dealing::new(ring, &server, &client, Lane::only(3), Vec::new());
     deal(&mut dealing);
     let chunk = dealing.into_chunk();
     assert_eq!(chunk.len(), cost.dealt, "declared material at l={}", ring.bits());
@@ -41,7 +42,8 @@ fn run(
         lambda.iter().zip(&lambda_server).map(|(l, s)| ring.reduce(l.wrapping_sub(*s))).collect();
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(20));
     let run = |role, prg, chunk, own: &[u64], channel| {
-        let mut party = Party::new(ring, role, prg, 3, chunk, channel);
+        let link = Shared::new(channel);
+        let mut party = Party::new(ring, role, prg, Lane::only(3), chunk, &link);
         let y = evaluate(Masked { m: &m, lambda: own }, &mut party).unwrap();
         party.finish().unwrap();
         y
@@ -87,7 +89,7 @@ fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
         let (x, lambda) = every_pair(bits, -half..half);
         let cost = sign.cost(ring, x.len(), 0);
         let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing);
-        let y = run(cost, ring, &x, &lambda, deal, |x, party| sign.bit(x.m, party));
+        let y = run(cost, ring, &x, &lambda, deal, |x, party| alone(sign.bit(x.m, party)));
         for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
             assert_eq!(y, i64::from(x >= 0), "l={bits} width={width} x={x} λ={l}");
         }
@@ -107,7 +109,8 @@ fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
         let cost = sign.cost(ring, x.len(), 2 * x.len());
         let deal = |dealing: &mut Dealing| sign.deal_select(&lambda, &twice(&lambda), dealing);
         let evaluate = |x: Masked, party: &mut Party| {
-            sign.select(x.m, Masked { m: &twice(x.m), lambda: &twice(x.lambda) }, party)
+            let (m, lambda) = (twice(x.m), twice(x.lambda));
+            alone(sign.select(x.m, Masked { m: &m, lambda: &lambda }, party))
         };
         let y = run(cost, ring, &x, &lambda, deal, evaluate);
         let expected = |factor: i64| {
@@ -126,8 +129,9 @@ fn tables_are_exact_for_every_index_and_mask_at_8_and_10_bits() {
         let table = Table { entries: &entries };
         let (x, lambda) = every_pair(bits, 0..1 << k);
         let deal = |dealing: &mut Dealing| table.deal(&lambda, dealing);
-        let y =
-            run(table.cost(ring, x.len()), ring, &x, &lambda, deal, |x, party| table.evaluate(x.m, party));
+        let y = run(table.cost(ring, x.len()), ring, &x, &lambda, deal, |x, party| {
+            alone(table.evaluate(x.m, party))
+        });
         for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
             assert_eq!(y, entries[x as usize], "l={bits} k={k} x={x} λ={l}");
         }

@@ -161,11 +161,11 @@ impl Tree {
     }
 
     /// Party: evaluates the tree for the public bit planes `c`. Returns the own share of the borrow and the low borrow.
-    pub(super) fn evaluate(
+    pub(super) async fn evaluate(
         &self,
         c: &[u64],
         elements: usize,
-        party: &mut Party,
+        party: &mut Party<'_>,
     ) -> Result<(Vec<u64>, Side), ProtocolError> {
         let stride = words(elements);
         let mut shares = Vec::new();
@@ -179,7 +179,7 @@ impl Tree {
             let side = if self.side == 1 { Side::Share(borrow.clone()) } else { Side::None };
             return Ok((borrow, side));
         }
-        let mut items = open_items(shares, elements, party)?;
+        let mut items = open_items(shares, elements, party).await?;
         for groups in &self.levels {
             let mut joined = Vec::new();
             let mut next: Vec<Item> = Vec::new();
@@ -195,7 +195,7 @@ impl Tree {
                     next.push(Item::default());
                 }
             }
-            let mut opened = open_items(joined, elements, party)?.into_iter();
+            let mut opened = open_items(joined, elements, party).await?.into_iter();
             for (item, _) in next.iter_mut().zip(groups).filter(|(_, arity)| **arity > 1) {
                 *item = opened.next().expect("one opened item per joined group");
             }
@@ -273,7 +273,11 @@ fn deal_products(children: &[Masks], with_p: bool, elements: usize, dealing: &mu
 }
 
 /// Masks shares of (G, P) with fresh masks and opens them, all in one round.
-fn open_items(shares: Vec<Shares>, elements: usize, party: &mut Party) -> Result<Vec<Item>, ProtocolError> {
+async fn open_items(
+    shares: Vec<Shares>,
+    elements: usize,
+    party: &mut Party<'_>,
+) -> Result<Vec<Item>, ProtocolError> {
     if shares.is_empty() {
         return Ok(Vec::new());
     }
@@ -287,7 +291,7 @@ fn open_items(shares: Vec<Shares>, elements: usize, party: &mut Party) -> Result
             masks.push(mask);
         }
     }
-    let opened = party.open_planes(&flat, elements)?;
+    let opened = party.open_planes(flat, elements).await?;
     let mut opened = opened.chunks_exact(stride).map(<[u64]>::to_vec).zip(masks);
     let mut take = || opened.next().expect("one plane per share");
     Ok(shares

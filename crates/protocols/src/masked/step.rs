@@ -1,0 +1,122 @@
+//! The steps of a plan that are gates: comparisons, truncations, tables and max pools; how each is cut into lanes, what a
+//! lane costs, deals and computes.
+
+use std::ops::Range;
+
+use privet_plan::{Op, Plan};
+use privet_ring::Ring;
+
+use super::compare::Gate;
+use super::cost::GateCost;
+use super::gate::{Dealing, Party};
+use super::lanes;
+use super::maxpool::Tournament;
+use super::sign::{Masked, Sign};
+use super::table::Table;
+use crate::ProtocolError;
+
+/// A step that is a gate.
+pub(super) enum GateStep<'a> {
+    Compare(Gate),
+    Sign(Sign),
+    /// `values` values are chosen by each sign.
+    Select {
+        sign: Sign,
+        values: usize,
+    },
+    Table(Table<'a>),
+    /// `area` elements a channel.
+    MaxPool {
+        tournament: Tournament,
+        width: u32,
+        area: usize,
+    },
+}
+
+impl<'a> GateStep<'a> {
+    /// The gate of a step, if it is one.
+    pub(super) fn of(plan: &'a Plan, index: usize) -> Option<Self> {
+        let step = &plan.steps[index];
+        Some(match &step.op {
+            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift) }),
+            Op::Relu { shift, width } => {
+                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width) })
+            }
+            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width) }),
+            Op::Select { width } => Self::Select {
+                sign: Sign { width: u32::from(*width) },
+                values: plan.len(step.inputs[1]) / plan.len(step.inputs[0]),
+            },
+            Op::Table { entries } => Self::Table(Table { entries }),
+            Op::MaxPool { window, width } => {
+                let input = &plan.shape(step.inputs[0])[2..];
+                Self::MaxPool {
+                    tournament: Tournament::new(window, input, &step.shape[2..]),
+                    width: u32::from(*width),
+                    area: input.iter().product(),
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    /// Ranges of the first operand's `elements`, about `lane` each.
+    pub(super) fn lanes(&self, elements: usize, lane: usize) -> Vec<Range<usize>> {
+        match self {
+            // Channels stay whole.
+            Self::MaxPool { area, .. } => {
+                let whole = |channels: Range<usize>| channels.start * area..channels.end * area;
+                lanes::cut(elements / area, *area, lane).into_iter().map(whole).collect()
+            }
+            // What one sign chooses does not lie together.
+            Self::Select { values: 2.., .. } => vec![0..elements],
+            _ => lanes::cut(elements, 1, lane),
+        }
+    }
+
+    /// What is opened, and bytes dealt, for a lane of `elements` elements.
+    pub(super) fn lane_cost(&self, ring: Ring, elements: usize) -> GateCost {
+        match self {
+            Self::Compare(gate) => gate.cost(ring, elements),
+            Self::Sign(sign) => sign.cost(ring, elements, 0),
+            Self::Select { sign, values } => sign.cost(ring, elements, values * elements),
+            Self::Table(table) => table.cost(ring, elements),
+            Self::MaxPool { tournament, width, area } => tournament.cost(*width, ring, elements / area),
+        }
+    }
+
+    /// What is opened, and bytes dealt, for the whole step.
+    pub(super) fn cost(&self, ring: Ring, elements: usize, lane: usize) -> GateCost {
+        let lanes = self.lanes(elements, lane).into_iter();
+        GateCost::side_by_side(lanes.map(|lane| self.lane_cost(ring, lane.len())).collect())
+    }
+
+    /// Dealer: shares the correlation of a lane for the masks of its operands; all but a choice have one.
+    pub(super) fn deal(&self, r: &[u64], t: &[u64], dealing: &mut Dealing) {
+        match self {
+            Self::Compare(gate) => gate.deal(r, dealing),
+            Self::Sign(sign) => sign.deal(r, dealing),
+            Self::Select { sign, .. } => sign.deal_select(r, t, dealing),
+            Self::Table(table) => table.deal(r, dealing),
+            Self::MaxPool { tournament, width, .. } => tournament.deal(r, *width, dealing),
+        }
+    }
+
+    /// Party: own shares of a lane's results, from its operands; all but a choice have one.
+    pub(super) async fn evaluate(
+        &self,
+        x: Masked<'_>,
+        t: Masked<'_>,
+        party: &mut Party<'_>,
+    ) -> Result<Vec<u64>, ProtocolError> {
+        match self {
+            Self::Compare(gate) => gate.evaluate(x.m, x.lambda, party).await,
+            Self::Sign(sign) => sign.bit(x.m, party).await,
+            Self::Select { sign, .. } => sign.select(x.m, t, party).await,
+            Self::Table(table) => table.evaluate(x.m, party).await,
+            Self::MaxPool { tournament, width, .. } => {
+                tournament.evaluate(x.m, x.lambda, *width, party).await
+            }
+        }
+    }
+}
