@@ -21,7 +21,7 @@ use privet_protocols::masked::{Instruction, RevealTo, Schedule};
 use serde::Serialize;
 
 use machine::Costs;
-pub use machine::Machine;
+pub use machine::{Machine, Summary};
 use timeline::{Network, Timeline};
 
 /// Round trips of the offline phase that are made once, whatever the number of inferences: the server's two sessions with the
@@ -30,6 +30,8 @@ use timeline::{Network, Timeline};
 const ROUND_TRIPS_ONCE: f64 = 18.0;
 /// Round trips for each inference: an offer is taken, what is stored is acknowledged.
 const ROUND_TRIPS_EACH: f64 = 2.0;
+/// Connections, one after the other, that the offline phase waits for.
+const CONNECTIONS: f64 = 5.0;
 /// Writes to disk that an inference waits for: both sides, one after the other, mark their material as used.
 const SYNCS_ONLINE: f64 = 6.0;
 /// Writes to disk for each bundle, by the dealer and by its owner.
@@ -88,6 +90,8 @@ pub struct Prediction {
     pub offline: Time,
     /// What the offline phase takes besides, once, for all inferences that it prepares.
     pub offline_once: Time,
+    /// The machine that this is for.
+    pub machine: Summary,
     /// What the steps of the online phase take, those that take nothing left out.
     pub steps: Vec<StepTime>,
 }
@@ -115,9 +119,11 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
     let schedule = Schedule::new(plan, reveal_to);
     let network = Network::new(link, machine);
     let (online, steps) = online(plan, &schedule, machine, network);
-    let greeting = Time::new(SYNCS_ONLINE * machine.sync, 0.0, 2.0 * network.way);
+    // Hello and answer; each side in turn marks its material as used and makes the schedule; the server looks at its weights.
+    let own = SYNCS_ONLINE * machine.sync + 2.0 * machine.schedule + parameters(plan) * machine.check;
+    let greeting = Time::new(own + 2.0 * network.hop, 0.0, 2.0 * network.way);
     let (offline, offline_once) = offline(plan, &schedule, machine, network);
-    Prediction { online: greeting + online, offline, offline_once, steps }
+    Prediction { online: greeting + online, offline, offline_once, machine: machine.summary(), steps }
 }
 
 fn online(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network) -> (Time, Vec<StepTime>) {
@@ -164,10 +170,14 @@ fn offline(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network
     let transfer = (dealt * network.byte - compute).max(0.0);
     let round_trip = 2.0 * network.way;
     let each = Time::new(compute + SYNCS_OFFLINE * machine.sync, transfer, ROUND_TRIPS_EACH * round_trip);
-    // For each of its two sessions with the dealer that are about material the server masks its weights.
-    let parameters: usize = plan.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
-    let masks = 2.0 * parameters as f64 * machine.element.online;
-    (each, Time::new(START + masks, 0.0, ROUND_TRIPS_ONCE * round_trip))
+    // In each of its sessions with the dealer the server masks its weights; meanwhile the client reads its own copy.
+    let masks = parameters(plan) * (machine.mask + machine.mask.max(machine.unpack));
+    (each, Time::new(START + CONNECTIONS * machine.connect + masks, 0.0, ROUND_TRIPS_ONCE * round_trip))
+}
+
+/// Private values of the model.
+fn parameters(plan: &Plan) -> f64 {
+    plan.params.iter().map(|p| p.shape.iter().product::<usize>()).sum::<usize>() as f64
 }
 
 /// What an instruction computes for.

@@ -170,6 +170,13 @@ impl Probe {
         }
     }
 
+    /// A model of this many private values.
+    pub(super) fn values(ring: Ring, count: usize) -> (Plan, Weights) {
+        let product = Op::MatMul { weight: ParamId(0), bias: None };
+        let probe = Self::new(ring, &[vec![1, 1]]).with(vec![1, count], product, vec![1, count]);
+        (probe.plan, probe.weights)
+    }
+
     fn with(mut self, weights: Vec<usize>, op: Op, shape: Vec<usize>) -> Self {
         self.weights = Weights::new(vec![vec![1; weights.iter().product()]]);
         self.plan.params = vec![ParamSpec { name: "w".to_owned(), shape: weights, frac_bits: 1 }];

@@ -25,7 +25,7 @@ impl Network {
     pub(super) fn new(link: Option<Emulated>, machine: &Machine) -> Self {
         let way = link.map_or(0.0, |l| l.round_trip.as_secs_f64() / 2.0 + l.jitter.as_secs_f64() / 2.0);
         let byte = link.map_or(0.0, |l| 8.0 / l.rate_bits_per_s as f64);
-        Self { byte, way, hop: machine.hop, tls: machine.tls }
+        Self { byte, way, hop: link.map_or(machine.hop, |_| machine.hop_emulated), tls: machine.tls }
     }
 }
 
