@@ -17,7 +17,7 @@ use privet_net::{Channel, Frame, FrameKind};
 use crate::ProtocolError;
 
 /// Elements of a lane, about.
-pub(super) const LANE: usize = 1 << 15;
+pub(super) const LANE: usize = 1 << 16;
 
 /// Bytes sent whose answers are not received yet, beyond which a party receives before it sends more: less than what
 /// connections queue, so that two parties that only send do not wait for each other.

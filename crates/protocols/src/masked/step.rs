@@ -69,7 +69,7 @@ impl<'a> GateStep<'a> {
                 lanes::cut(elements / area, *area, lane).into_iter().map(whole).collect()
             }
             // What one sign chooses does not lie together.
-            Self::Select { values: 2.., .. } => vec![0..elements],
+            Self::Select { values: 2.., .. } => std::iter::once(0..elements).collect(),
             _ => lanes::cut(elements, 1, lane),
         }
     }

@@ -190,13 +190,17 @@ pub struct Outcome {
 
 /// One inference between two threads over memory channels.
 pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) -> Outcome {
-    let schedule = Schedule::new(plan, reveal_to);
-    let (server, client) = offline(plan, weights, &schedule);
+    two_party_with(plan, &Schedule::new(plan, reveal_to), weights, inputs)
+}
+
+/// One inference by this schedule.
+pub fn two_party_with(plan: &Plan, schedule: &Schedule, weights: &Weights, inputs: &[Vec<i64>]) -> Outcome {
+    let (server, client) = offline(plan, weights, schedule);
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
     let (server_out, client_out) = std::thread::scope(|scope| {
         let own = Online::Client(inputs);
         let run = |own, half: Bundle<Chunks>, channel: &mut dyn Channel| {
-            masked::online(plan, &schedule, own, half, channel, &mut Silent).unwrap()
+            masked::online(plan, schedule, own, half, channel, &mut Silent).unwrap()
         };
         let handle = scope.spawn(move || {
             let out = run(own, client, &mut b);
@@ -217,25 +221,34 @@ pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec
     cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
 }
 
-/// Runs both engines; checks results, who learns them, bytes and rounds.
+/// Runs both engines; checks results, who learns them, bytes, frames and rounds; whole, and cut into the smallest lanes.
 pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
     let expected = reference(plan, weights, inputs);
-    let outcome = two_party(plan, weights, inputs, reveal_to);
     let ring = plan.ring.bits();
-    for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
-        match outputs {
-            Some(values) => {
-                assert!(reveal_to.includes(role));
-                assert_eq!(*values, expected, "l={ring}, {role:?}");
+    for schedule in [Schedule::new(plan, reveal_to), Schedule::with_lanes(plan, reveal_to, 1)] {
+        let outcome = two_party_with(plan, &schedule, weights, inputs);
+        for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
+            match outputs {
+                Some(values) => {
+                    assert!(reveal_to.includes(role));
+                    assert_eq!(*values, expected, "l={ring}, {role:?}");
+                }
+                None => assert!(!reveal_to.includes(role)),
             }
-            None => assert!(!reveal_to.includes(role)),
+        }
+        let total = schedule.total();
+        let openings: Vec<_> =
+            (0..schedule.instructions.len()).flat_map(|k| schedule.openings(plan, k)).collect();
+        for (role, peer, traffic) in [
+            (Role::Server, Role::Client, outcome.server_traffic),
+            (Role::Client, Role::Server, outcome.client_traffic),
+        ] {
+            let frames = openings.iter().filter(|o| o.to.includes(peer)).count();
+            assert_eq!(payload(traffic), total.sends(role), "{role:?} bytes, l={ring}");
+            assert_eq!(traffic.frames_sent, frames as u64, "{role:?} frames, l={ring}");
+            assert_eq!(traffic.rounds, total.rounds, "{role:?} rounds, l={ring}");
         }
     }
-    let total = Schedule::new(plan, reveal_to).total();
-    assert_eq!(payload(outcome.server_traffic), total.server_sends, "server bytes, l={ring}");
-    assert_eq!(payload(outcome.client_traffic), total.client_sends, "client bytes, l={ring}");
-    assert_eq!(outcome.server_traffic.rounds, total.rounds, "rounds, l={ring}");
-    assert_eq!(outcome.client_traffic.rounds, total.rounds, "rounds, l={ring}");
 }
 
 /// Payload bytes without frame headers.

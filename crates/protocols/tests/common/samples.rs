@@ -77,6 +77,11 @@ pub fn samples() -> Vec<Sample> {
             let window = window(&[1, 3], &[1, 1], &[1, 1], &[0, 0], &[0, 0]);
             b.step(Op::MaxPool { window, width: 0 }, &[x], &[1, 8, 1, 1], 8)
         }),
+        // Of twice as many channels, for two lanes.
+        sample("wide max pool", 16, &[1, 16, 1, 3], |b, x| {
+            let window = window(&[1, 3], &[1, 1], &[1, 1], &[0, 0], &[0, 0]);
+            b.step(Op::MaxPool { window, width: 0 }, &[x], &[1, 16, 1, 1], 8)
+        }),
         sample("a chain", 16, &[8], |b, x| {
             let factor = b.param(&[8], 2, 7);
             let y = b.step(Op::Scale { factor }, &[x], &[8], 10);

@@ -37,17 +37,23 @@ fn find(name: &str) -> Sample {
 /// Tests both parties' views of a sample.
 #[track_caller]
 fn views_are_uniform(name: &str) {
-    let Sample { plan, secrets, .. } = find(name);
-    let schedule = Schedule::new(&plan, RevealTo::Client);
+    let sample = find(name);
+    let schedule = Schedule::new(&sample.plan, RevealTo::Client);
+    views_by_schedule_are_uniform(sample, &schedule);
+}
+
+#[track_caller]
+fn views_by_schedule_are_uniform(sample: Sample, schedule: &Schedule) {
+    let Sample { name, plan, secrets } = sample;
     let bits =
         |view: &View| view.fields.iter().filter(|f| f.adds).map(|f| f.values.len() * f.width as usize).sum();
-    let most: usize = run(&plan, &schedule, &secrets[0]).iter().map(bits).max().unwrap();
+    let most: usize = run(&plan, schedule, &secrets[0]).iter().map(bits).max().unwrap();
     let runs = (most + SPARE_RUNS).max(1024);
     // Party, secrets, run.
     let mut views: [[Vec<View>; 2]; 2] = Default::default();
     for (choice, secrets) in secrets.iter().enumerate() {
         for _ in 0..runs {
-            for (party, view) in run(&plan, &schedule, secrets).into_iter().enumerate() {
+            for (party, view) in run(&plan, schedule, secrets).into_iter().enumerate() {
                 views[party][choice].push(view);
             }
         }
@@ -154,6 +160,15 @@ fn max_pool() {
 }
 
 #[test]
+fn max_pool_in_lanes() {
+    let sample = find("wide max pool");
+    let schedule = Schedule::with_lanes(&sample.plan, RevealTo::Client, 8 * 3);
+    let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&sample.plan, k));
+    assert_eq!(lanes.map(|o| o.lane).max(), Some(1), "two lanes");
+    views_by_schedule_are_uniform(sample, &schedule);
+}
+
+#[test]
 fn a_chain() {
     views_are_uniform("a chain");
 }
@@ -162,7 +177,12 @@ fn a_chain() {
 fn every_sample_is_tested() {
     let source = include_str!("main.rs");
     for sample in samples() {
-        assert!(source.contains(&format!("views_are_uniform(\"{}\")", sample.name)), "{}", sample.name);
+        assert!(
+            source.contains(&format!("= find(\"{0}\")", sample.name))
+                || source.contains(&format!("views_are_uniform(\"{0}\")", sample.name)),
+            "{}",
+            sample.name
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 //! mask is missing, for it is a share: what counts is the sum of what was sent and received, and that sum without the party's
 //! own half of the mask, which it knows. Own masks are drawn here from the streams that docs/formats.md describes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -107,17 +108,21 @@ struct Seen {
 /// Follows a party's frames through the list of openings, which they have to equal; adds to the view what it learns.
 fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen], view: &mut View) {
     let peer = if role == Role::Server { Role::Client } else { Role::Server };
-    let mut frames = frames.iter();
-    let mut next = |instruction: usize, opening: &Opening, sent: bool| {
-        let frame = frames.next().unwrap_or_else(|| panic!("{instruction}: {opening:?} is missing"));
-        assert_eq!((frame.instruction, frame.sent), (instruction, sent), "{role:?}: {opening:?}");
+    let [mut received, mut sent] = [false, true].map(|sent| frames.iter().filter(move |f| f.sent == sent));
+    let mut next = |instruction: usize, opening: &Opening, is_sent: bool| {
+        let frame = if is_sent { sent.next() } else { received.next() };
+        let frame = frame.unwrap_or_else(|| panic!("{instruction}: {opening:?} is missing"));
+        assert_eq!(frame.instruction, instruction, "{role:?}: {opening:?}");
         assert_eq!(frame.payload.len(), opening.bytes(), "{role:?}, {instruction}: {opening:?}");
         frame
     };
     let prg = Prg::new(seed);
     for k in 0..schedule.instructions.len() {
-        let mut masks = prg.stream(k as u64 * 2);
+        let mut masks: BTreeMap<usize, Stream> = BTreeMap::new();
         for (i, opening) in schedule.openings(plan, k).iter().enumerate() {
+            let lane = opening.lane;
+            let masks =
+                masks.entry(lane).or_insert_with(|| prg.stream(((lane as u64) << 48) | (k as u64 * 2)));
             let sent = opening.to.includes(peer).then(|| lanes(opening, &next(k, opening, true).payload));
             let Some(received) =
                 opening.to.includes(role).then(|| lanes(opening, &next(k, opening, false).payload))
@@ -144,7 +149,7 @@ fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen
                 };
                 a.iter().zip(b).map(one).collect()
             };
-            let own = own_masks(opening, &mut masks);
+            let own = own_masks(opening, masks);
             let opened = combine(&sent, &received, false);
             view.add(name("without own mask, opening"), width, combine(&opened, &own, true), false);
             view.add(name("received frame"), width, received, false);
@@ -152,7 +157,10 @@ fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen
             view.add(name("opening"), width, opened, true).exchanged = true;
         }
     }
-    assert!(frames.next().is_none(), "{role:?}: more frames than the schedule lists");
+    assert!(
+        sent.next().is_none() && received.next().is_none(),
+        "{role:?}: more frames than the schedule lists"
+    );
 }
 
 /// Bytes of planes, or ring elements.
