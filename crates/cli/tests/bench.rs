@@ -80,6 +80,28 @@ fn a_row_for_every_phase_adds_up() {
     assert!(number(&rows[2]["rounds"]) > 10.0);
 }
 
+/// Whatever the machine does, nothing is faster than the link.
+#[test]
+fn a_network_slows_down_what_it_carries_and_changes_nothing_else() {
+    let row = |rows: &[Value], phase: &str| rows.iter().find(|r| r["phase"] == phase).unwrap().clone();
+    let slow = rows(&["--models", "lenet", "--iterations", "1", "--network", "0.04gbit:4ms:100us"]);
+    let fast = rows(&["--models", "lenet", "--iterations", "1"]);
+    assert!(slow.iter().all(|row| row["network"] == "40mbit:4ms:100us"), "{slow:?}");
+    for phase in ["setup", "offline", "online"] {
+        let (slow, fast) = (row(&slow, phase), row(&fast, phase));
+        for same in ["bytes", "declared_bytes", "rounds", "stored_bytes", "max_abs_err"] {
+            assert_eq!(slow[same], fast[same], "{phase} {same}");
+        }
+        assert_eq!((&slow["matches_cleartext"], &fast["network"]), (&true.into(), &"loopback".into()));
+    }
+    let online = row(&slow, "online");
+    // Both send at the same time, so that a round is half a round trip.
+    let least = number(&online["rounds"]) * 0.002;
+    assert!(number(&online["wall_s"]) >= least, "{online}");
+    let (offline, rate) = (row(&slow, "offline"), 40e6 / 8.0);
+    assert!(number(&offline["wall_s"]) >= number(&offline["declared_bytes"]) / rate, "{offline}");
+}
+
 /// A file's rows say what `privet plan` says of the same file.
 #[test]
 fn an_onnx_file_costs_what_its_plan_declares() {
@@ -236,7 +258,7 @@ fn people_get_tables_of_kernels() {
 #[test]
 fn wrong_usage_is_2_and_missing_files_are_3() {
     let home = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&[], 2, "--models"),
         (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
@@ -245,6 +267,12 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (&["--models", "lenet", "--iterations", "0"], 2, "0 is not in 1..=1000"),
         (&["--models", "lenet", "--json", "--csv"], 2, "cannot be used with"),
         (&["--models", "lenet", "--ring", "20", "--frac-bits", "16"], 2, "takes 1 to 8 fractional bits"),
+        (
+            &["--models", "lenet", "--network", "1gbit"],
+            2,
+            "expected RATE:RTT or RATE:RTT:JITTER, such as 200mbit:10ms",
+        ),
+        (&["--models", "lenet", "--network", "lan", "--engine", "cleartext"], 2, "cleartext sends nothing"),
         (&["--models", "none.onnx"], 3, "none.onnx"),
         (&["--models", "lenet", "--kernels", "gemm"], 2, "--kernels belongs to --exp kernels"),
         (&["--exp", "kernels", "--models", "lenet"], 2, "leave out --models, or take --exp inference"),

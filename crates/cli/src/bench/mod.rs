@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use privet::bench::{self, Subject};
 
-use crate::args::{BenchArgs, Experiment};
+use crate::args::{BenchArgs, Engine, Experiment};
 use crate::exit::{Code, Failure};
 use crate::show::observe::Terminal;
 use crate::show::print;
@@ -45,6 +45,9 @@ fn models(args: &BenchArgs) -> anyhow::Result<()> {
         }
         return print(&bench::names().collect::<Vec<_>>().join("\n"));
     }
+    if args.engine == Engine::Cleartext {
+        args.network.refuse_in_the_clear()?;
+    }
     let subjects = subjects(&args.models)?;
     let terminal = Terminal::new();
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
@@ -58,7 +61,7 @@ fn models(args: &BenchArgs) -> anyhow::Result<()> {
         // At once: what is done stays, whatever becomes of the rest.
         if is_table {
             if rows.is_empty() {
-                print(&table::introduction(args.engine.name()))?;
+                print(&table::introduction(args.engine.name(), &args.network))?;
             }
             print(&table::rows(&measured))?;
         }
