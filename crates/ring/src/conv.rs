@@ -86,7 +86,7 @@ impl Conv<'_> {
         let depth = group_in * self.window.kernel_len();
         assert!(x.len() == self.batch * self.in_channels * inputs && w.len() == self.out_channels * depth);
         let mut z = vec![0; self.batch * self.out_channels * outputs];
-        let mut packed = Vec::new();
+        let kernel = kernel.for_shape([group_out, outputs, depth]);
         for n in 0..self.batch {
             for g in 0..self.groups {
                 let x = &x[(n * self.in_channels + g * group_in) * inputs..][..group_in * inputs];
@@ -94,7 +94,7 @@ impl Conv<'_> {
                 let z = &mut z[(n * self.out_channels + g * group_out) * outputs..][..group_out * outputs];
                 let sizes = [group_out, outputs, depth];
                 // Kernels times gathered columns; the columns are gathered straight into the product's panels.
-                gemm_with(kernel, sizes, w, z, &mut packed, |k0, j0, _, width, panel| {
+                gemm_with(kernel, sizes, w, z, &|k0, j0, _, width, panel| {
                     runs.fill(x, inputs, k0, j0, width, panel);
                 });
             }
