@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(feature = "force")]
+mod force;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -84,9 +86,19 @@ pub(crate) struct Tile<'a> {
     pub(crate) at: usize,
 }
 
+/// Plain loops to be compiled for the instructions of each kernel.
+pub(crate) trait Loops {
+    /// Has to be `#[inline(always)]`: only what is inlined is compiled for them.
+    fn run(self);
+}
+
 impl Kernel {
     /// The fastest kernel for `ring` on this CPU.
     pub fn best(ring: Ring) -> Self {
+        #[cfg(feature = "force")]
+        if let Some(kernel) = force::forced(ring) {
+            return kernel;
+        }
         Self::available(ring)[0]
     }
 
@@ -191,6 +203,19 @@ impl Kernel {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Ifma | Isa::Amx(_) => unsafe { x86::run_avx512(code) },
+        }
+    }
+
+    /// Runs loops compiled for this kernel's instructions.
+    pub(crate) fn run_loops(self, loops: impl Loops) {
+        match self.isa {
+            Isa::Portable => loops.run(),
+            // SAFETY: `available` made this variant only after the running CPU reported the feature.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { x86::loops_avx2(loops) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Ifma | Isa::Amx(_) => unsafe { x86::loops_avx512(loops) },
         }
     }
 

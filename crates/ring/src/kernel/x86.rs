@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Tile};
+use super::{LANES, Loops, Tile};
 
 /// Two rows by eight columns at a time. AVX2 multiplies halves only: low by low with all 64 bits of the product, and both
 /// cross products, whose upper halves do not count, at once in 32-bit lanes.
@@ -59,6 +59,16 @@ pub(super) fn run_avx2<T>(code: impl FnOnce() -> T) -> T {
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn run_avx512<T>(code: impl FnOnce() -> T) -> T {
     code()
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn loops_avx2(loops: impl Loops) {
+    loops.run();
+}
+
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn loops_avx512(loops: impl Loops) {
+    loops.run();
 }
 
 /// The same loops for two multiply-adds of 512-bit vectors, which need different target features.
