@@ -5,6 +5,7 @@
 //! no protocol and does no input or output.
 
 pub mod conv;
+mod direct;
 pub mod fixed;
 pub mod gemm;
 pub mod geometry;
