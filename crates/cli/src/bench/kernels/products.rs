@@ -1,6 +1,8 @@
 //! Products and convolutions: every kernel, forced in turn, next to its own instructions in registers.
 
 use std::hint::black_box;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 
 use privet_ring::conv::Conv;
 use privet_ring::gemm::gemm;
@@ -145,20 +147,45 @@ fn job(effort: &Effort, bits: u32, product: Product) -> Job {
             return Ok(vec![Row { isa: None, skipped: Some(why), ..row("") }]);
         }
         let mut run = make(effort.seed);
-        let rows = Kernel::all(ring).into_iter().map(|(isa, kernel)| match kernel {
-            Err(why) => Row { skipped: Some(why.to_string()), ..row(isa) },
-            Ok(kernel) => {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        let mut rows = Vec::new();
+        for (isa, kernel) in Kernel::all(ring) {
+            let kernel = match kernel {
+                Ok(kernel) => kernel,
+                Err(why) => {
+                    rows.push(Row { skipped: Some(why.to_string()), ..row(isa) });
+                    continue;
+                }
+            };
+            // All cores only by the kernel that is used.
+            let counts = if isa == best && cores > 1 { vec![1, cores] } else { vec![1] };
+            for threads in counts {
+                let kernel = kernel.with_threads(NonZero::new(threads).expect("at least one"));
                 let peak = Peak::macs(kernel, ring);
-                let mut burst = peak.map(|peak| move || peak.burst() as f64);
+                let mut burst = peak.map(|peak| move || bursts(peak, threads));
                 let reference = burst.as_mut().map(|burst| burst as &mut dyn FnMut() -> f64);
-                let measured = alternate(effort, Clock::of(1), macs as f64, || run(kernel), reference);
-                let row = Row { peak_of: peak.map(|p| p.instructions()), ..row(isa) }.measured(measured, 1e9);
-                let target = row.peak.filter(|_| has_target && isa == best).map(|peak| TARGET * peak);
-                row.at_least(target)
+                let measured = alternate(effort, Clock::of(threads), macs as f64, || run(kernel), reference);
+                let row = Row { threads, peak_of: peak.map(|p| p.instructions()), ..row(isa) };
+                let row = row.measured(measured, 1e9);
+                let has_target = has_target && isa == best && threads == 1;
+                let target = row.peak.filter(|_| has_target).map(|peak| TARGET * peak);
+                rows.push(row.at_least(target));
             }
-        });
-        Ok(rows.collect())
+        }
+        Ok(rows)
     })
+}
+
+/// On as many threads at once; enough to make little of their start.
+fn bursts(peak: Peak, threads: usize) -> f64 {
+    let times = if threads == 1 { 1 } else { 8 };
+    let many = move || (0..times).map(|_| peak.burst()).sum::<u64>();
+    let work = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(many)).collect();
+        let own = many();
+        own + others.into_iter().map(|other| other.join().expect("a loop cannot panic")).sum::<u64>()
+    });
+    work as f64
 }
 
 fn random(seed: u64, len: usize) -> Vec<u64> {
