@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use zeroize::Zeroize;
 
-use crate::{Digest, PLAN_VERSION, Plan, PlanError};
+use crate::{Digest, PLAN_VERSION, ParamId, Plan, PlanError};
 
 /// Private fixed-point integers, one tensor per `Plan::params` entry. Deliberately neither `Debug` nor `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,19 +20,32 @@ impl Weights {
         Self { tensors }
     }
 
-    /// Whether counts and magnitudes fit the plan.
-    pub fn check(&self, plan: &Plan) -> Result<(), PlanError> {
+    /// Row-major values of a private tensor as elements of a ring, signed numbers modulo 2^64.
+    pub fn elements(&self, param: ParamId) -> &[u64] {
+        bytemuck::cast_slice(&self.tensors[param.index()])
+    }
+
+    /// Whether the number of tensors and their sizes fit the plan.
+    pub fn check_sizes(&self, plan: &Plan) -> Result<(), PlanError> {
         if self.tensors.len() != plan.params.len() {
             let (expected, found) = (plan.params.len(), self.tensors.len());
             return Err(PlanError::Weights(format!("expected {expected} tensors, found {found}")));
         }
-        let limit = i64::MAX >> (64 - plan.ring.bits());
         for (spec, values) in plan.params.iter().zip(&self.tensors) {
             let expected: usize = spec.shape.iter().product();
             if values.len() != expected {
                 let (name, found) = (&spec.name, values.len());
                 return Err(PlanError::Weights(format!("{name}: expected {expected} values, found {found}")));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether counts, sizes and magnitudes fit the plan.
+    pub fn check(&self, plan: &Plan) -> Result<(), PlanError> {
+        self.check_sizes(plan)?;
+        let limit = i64::MAX >> (64 - plan.ring.bits());
+        for (spec, values) in plan.params.iter().zip(&self.tensors) {
             if values.iter().any(|&v| v > limit || v < -limit - 1) {
                 let (name, bits) = (&spec.name, plan.ring.bits());
                 return Err(PlanError::Weights(format!("{name}: a value does not fit the {bits}-bit ring")));

@@ -1,33 +1,39 @@
 //! Ring elements packed to l bits each, little-endian bit order, without gaps.
+//!
+//! Eight values fill as many bytes as each has bits, so groups of eight do not depend on each other. There is code for each
+//! width, in which all positions and shifts are constants; it handles several values per nanosecond.
 
 use crate::{RingError, packed_len};
 
+/// Calls a function of one constant parameter with `$bits`, 1 to 64.
+macro_rules! for_width {
+    ($bits:expr, $function:ident($($argument:expr),*)) => {
+        for_width!(@ $bits, $function($($argument),*),
+            1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64)
+    };
+    (@ $bits:expr, $function:ident $arguments:tt, $($width:literal)*) => {
+        match $bits {
+            $($width => for_width!(! $function, $width, $arguments),)*
+            _ => unreachable!("elements have 1 to 64 bits"),
+        }
+    };
+    (! $function:ident, $width:literal, ($($argument:expr),*)) => { $function::<$width>($($argument),*) };
+}
+
 /// Appends the low `bits` bits of every value to `out`, padding the last byte with zeros.
 pub fn pack(values: &[u64], bits: u32, out: &mut Vec<u8>) {
-    out.reserve(packed_len(bits, values.len()));
-    match bits {
-        8 => return pack_bytes::<1>(values, out),
-        16 => return pack_bytes::<2>(values, out),
-        24 => return pack_bytes::<3>(values, out),
-        32 => return pack_bytes::<4>(values, out),
-        40 => return pack_bytes::<5>(values, out),
-        48 => return pack_bytes::<6>(values, out),
-        56 => return pack_bytes::<7>(values, out),
-        64 => return pack_bytes::<8>(values, out),
-        _ => {}
+    let start = out.len();
+    out.resize(start + packed_len(bits, values.len()), 0);
+    let (groups, rest) = values.as_chunks::<8>();
+    let (whole, last) = out[start..].split_at_mut(groups.len() * bits as usize);
+    for_width!(bits, pack_groups(groups, whole));
+    if !rest.is_empty() {
+        let mut group = [0; 8];
+        group[..rest.len()].copy_from_slice(rest);
+        let mut bytes = [0; 64];
+        for_width!(bits, pack_groups(&[group], &mut bytes));
+        last.copy_from_slice(&bytes[..last.len()]);
     }
-    let mask = u64::MAX >> (64 - bits);
-    let (mut pending, mut filled) = (0u128, 0u32);
-    for v in values {
-        pending |= u128::from(v & mask) << filled;
-        filled += bits;
-        if filled >= 64 {
-            out.extend_from_slice(&(pending as u64).to_le_bytes());
-            pending >>= 64;
-            filled -= 64;
-        }
-    }
-    out.extend_from_slice(&pending.to_le_bytes()[..filled.div_ceil(8) as usize]);
 }
 
 /// Reads `count` values of `bits` bits. Errors unless `bytes` has exactly the packed length.
@@ -47,75 +53,50 @@ pub fn unpack_into(bytes: &[u8], bits: u32, values: &mut [u64]) -> Result<(), Ri
     if bytes.len() != expected {
         return Err(RingError::PackedLength { expected, found: bytes.len() });
     }
-    match bits {
-        8 => unpack_bytes::<1>(bytes, values),
-        16 => unpack_bytes::<2>(bytes, values),
-        24 => unpack_bytes::<3>(bytes, values),
-        32 => unpack_bytes::<4>(bytes, values),
-        40 => unpack_bytes::<5>(bytes, values),
-        48 => unpack_bytes::<6>(bytes, values),
-        56 => unpack_bytes::<7>(bytes, values),
-        64 => unpack_bytes::<8>(bytes, values),
-        _ => unpack_bits(bytes, bits, values),
+    let (groups, rest) = values.as_chunks_mut::<8>();
+    let (whole, last) = bytes.split_at(groups.len() * bits as usize);
+    for_width!(bits, unpack_groups(whole, groups));
+    if !rest.is_empty() {
+        let mut bytes = [0; 64];
+        bytes[..last.len()].copy_from_slice(last);
+        let mut group = [[0; 8]];
+        for_width!(bits, unpack_groups(&bytes, &mut group));
+        rest.copy_from_slice(&group[0][..rest.len()]);
     }
     Ok(())
 }
 
-fn unpack_bits(bytes: &[u8], bits: u32, values: &mut [u64]) {
-    let mask = u64::MAX >> (64 - bits);
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    let mut words = words.iter().chain(std::iter::once(&last)).map(|w| u64::from_le_bytes(*w));
-    let (mut pending, mut filled) = (0u128, 0u32);
-    for value in values {
-        if filled < bits {
-            // The zero word after the end is only reached for bits that the length check has already accounted for.
-            pending |= u128::from(words.next().unwrap_or(0)) << filled;
-            filled += 64;
+fn pack_groups<const BITS: usize>(groups: &[[u64; 8]], out: &mut [u8]) {
+    let (out, _) = out.as_chunks_mut::<BITS>();
+    for (group, out) in groups.iter().zip(out) {
+        let mut words = [0u64; 8];
+        for (i, v) in group.iter().enumerate() {
+            let (v, word, shift) = (v & (u64::MAX >> (64 - BITS)), i * BITS / 64, i * BITS % 64);
+            words[word] |= v << shift;
+            if shift + BITS > 64 {
+                words[word + 1] |= v >> (64 - shift);
+            }
         }
-        *value = pending as u64 & mask;
-        pending >>= bits;
-        filled -= bits;
+        let words = words.map(u64::to_le_bytes);
+        out.copy_from_slice(&words.as_flattened()[..BITS]);
     }
 }
 
-/// Whole bytes: all but the last values are written eight bytes wide, and the next value overwrites what is too much.
-fn pack_bytes<const WIDTH: usize>(values: &[u64], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + WIDTH * values.len(), 0);
-    let out = &mut out[start..];
-    let (wide, narrow) = values.split_at(wide_lanes::<WIDTH>(values.len()));
-    for (i, value) in wide.iter().enumerate() {
-        if let Some(lane) = out[i * WIDTH..].first_chunk_mut::<8>() {
-            *lane = value.to_le_bytes();
+fn unpack_groups<const BITS: usize>(bytes: &[u8], groups: &mut [[u64; 8]]) {
+    let (bytes, _) = bytes.as_chunks::<BITS>();
+    for (group, bytes) in groups.iter_mut().zip(bytes) {
+        let mut words = [[0u8; 8]; 8];
+        words.as_flattened_mut()[..BITS].copy_from_slice(bytes);
+        let words = words.map(u64::from_le_bytes);
+        for (i, v) in group.iter_mut().enumerate() {
+            let (word, shift) = (i * BITS / 64, i * BITS % 64);
+            *v = words[word] >> shift;
+            if shift + BITS > 64 {
+                *v |= words[word + 1] << (64 - shift);
+            }
+            *v &= u64::MAX >> (64 - BITS);
         }
     }
-    let (lanes, _) = out[wide.len() * WIDTH..].as_chunks_mut::<WIDTH>();
-    for (lane, value) in lanes.iter_mut().zip(narrow) {
-        lane.copy_from_slice(&value.to_le_bytes()[..WIDTH]);
-    }
-}
-
-fn unpack_bytes<const WIDTH: usize>(bytes: &[u8], values: &mut [u64]) {
-    let mask = u64::MAX >> (64 - 8 * WIDTH);
-    let (wide, narrow) = values.split_at_mut(wide_lanes::<WIDTH>(values.len()));
-    for (i, value) in wide.iter_mut().enumerate() {
-        if let Some(lane) = bytes[i * WIDTH..].first_chunk::<8>() {
-            *value = u64::from_le_bytes(*lane) & mask;
-        }
-    }
-    let (lanes, _) = bytes[wide.len() * WIDTH..].as_chunks::<WIDTH>();
-    for (value, lane) in narrow.iter_mut().zip(lanes) {
-        let mut bytes = [0; 8];
-        bytes[..WIDTH].copy_from_slice(lane);
-        *value = u64::from_le_bytes(bytes);
-    }
-}
-
-/// How many of `count` values of `WIDTH` bytes have eight bytes from their start to the end.
-fn wide_lanes<const WIDTH: usize>(count: usize) -> usize {
-    (count * WIDTH).checked_sub(8).map_or(0, |last| last / WIDTH + 1)
 }
 
 #[cfg(test)]

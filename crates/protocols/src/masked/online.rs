@@ -1,5 +1,7 @@
 //! The online phase of server and client.
 
+use std::borrow::Cow;
+
 use privet_net::Channel;
 use privet_plan::{Plan, Step, Weights};
 use privet_ring::pack;
@@ -54,7 +56,10 @@ pub fn online(
 
 fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
     match own {
-        Online::Server(weights) => weights.check(plan).map_err(|e| ProtocolError::Mismatch(e.to_string())),
+        // A value beyond the ring is taken modulo 2^l.
+        Online::Server(weights) => {
+            weights.check_sizes(plan).map_err(|e| ProtocolError::Mismatch(e.to_string()))
+        }
         Online::Client(inputs) => check_inputs(plan, inputs),
     }
 }
@@ -107,9 +112,9 @@ impl Evaluator<'_> {
     }
 
     /// Own share of a wire in either form.
-    fn share(&self, wire: &Wire) -> Vec<u64> {
+    fn share<'w>(&self, wire: &'w Wire) -> Cow<'w, [u64]> {
         match wire {
-            Wire::Shared(share) => share.clone(),
+            Wire::Shared(share) => Cow::Borrowed(share),
             Wire::Masked { m, lambda } => {
                 let first = self.own.role() == Role::Server;
                 let share =
@@ -147,7 +152,7 @@ impl Walker for Evaluator<'_> {
     fn open(&mut self, k: usize, wires: &[&Wire], lens: &[usize]) -> Result<Vec<Wire>, ProtocolError> {
         let share = match wires {
             [only] => self.share(only),
-            all => all.iter().flat_map(|w| self.share(w)).collect(),
+            all => all.iter().map(|w| self.share(w)).collect::<Vec<_>>().concat().into(),
         };
         let pieces = self.schedule.pieces(share.len());
         let mut party = self.party(k, &[]);
@@ -168,8 +173,8 @@ impl Walker for Evaluator<'_> {
             let lambdas: Vec<&[u64]> = operands.iter().map(|w| w.masked().lambda).collect();
             return Wire::Masked { m: apply(&ms, true), lambda: apply(&lambdas, false) };
         }
-        let shares: Vec<Vec<u64>> = operands.iter().map(|w| self.share(w)).collect();
-        let shares: Vec<&[u64]> = shares.iter().map(Vec::as_slice).collect();
+        let shares: Vec<Cow<[u64]>> = operands.iter().map(|w| self.share(w)).collect();
+        let shares: Vec<&[u64]> = shares.iter().map(|share| &**share).collect();
         Wire::Shared(apply(&shares, first))
     }
 
@@ -179,18 +184,22 @@ impl Walker for Evaluator<'_> {
         let mut share = pack::unpack(&prepared, ring.bits(), step.shape.iter().product())?;
         if let Online::Server(weights) = &self.own {
             let factor = linear::factor(&step.op).expect("a product has a factor");
-            let w: Vec<u64> = weights.tensors[factor.index()].iter().map(|&v| v as u64).collect();
-            let product = linear::multiply(self.plan, step, linear::kernel(ring), operand.masked().m, &w);
+            let product = linear::multiply(
+                self.plan,
+                step,
+                linear::kernel(ring),
+                operand.masked().m,
+                weights.elements(factor),
+            );
             share.iter_mut().zip(product).for_each(|(s, p)| *s = ring.reduce(s.wrapping_add(p)));
         }
         Ok(Wire::Shared(share))
     }
 
     fn add_param(&mut self, step: &Step, operand: &Wire) -> Wire {
-        let mut share = self.share(operand);
+        let mut share = self.share(operand).into_owned();
         if let (Online::Server(weights), Some(param)) = (&self.own, linear::addend(&step.op)) {
-            let values: Vec<u64> = weights.tensors[param.index()].iter().map(|&v| v as u64).collect();
-            linear::add(self.plan, step, &mut share, &values);
+            linear::add(self.plan, step, &mut share, weights.elements(param));
             self.plan.ring.reduce_all(&mut share);
         }
         Wire::Shared(share)
@@ -243,7 +252,7 @@ impl Walker for Evaluator<'_> {
 
     fn reveal(&mut self, k: usize, _: usize, wire: &Wire) -> Result<(), ProtocolError> {
         let (ring, role, reveal_to) = (self.plan.ring, self.own.role(), self.schedule.reveal_to);
-        let share = self.share(wire);
+        let share = self.share(wire).into_owned();
         let mut party = self.party(k, &[]);
         let opened = match reveal_to {
             RevealTo::Both => {

@@ -123,8 +123,7 @@ impl Walker for Preparer<'_> {
             share.iter_mut().zip(product).for_each(|(s, p)| *s = s.wrapping_sub(p));
         }
         if let (Some(weights), Some(bias)) = (self.weights, linear::addend(&step.op)) {
-            let values: Vec<u64> = weights.tensors[bias.index()].iter().map(|&v| v as u64).collect();
-            linear::add(self.plan, step, &mut share, &values);
+            linear::add(self.plan, step, &mut share, weights.elements(bias));
         }
         let mut bytes = Vec::new();
         pack::pack(&share, ring.bits(), &mut bytes);
