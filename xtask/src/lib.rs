@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod engine;
 pub mod fetch;
 pub mod mutants;
+pub mod predict;
 
 use std::path::{Path, PathBuf};
 

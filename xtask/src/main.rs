@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use xtask::architectures::Size;
 use xtask::conformance::Options;
 use xtask::engine::Engine;
-use xtask::{architectures, conformance, fetch, mutants};
+use xtask::{architectures, conformance, fetch, mutants, predict};
 
 /// Checks of Privet that take data or time.
 #[derive(Parser)]
@@ -90,6 +90,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compares predicted with measured wall times: five models over lan and wan, which may be 20 % off.
+    ///
+    /// Builds the command as released, and takes some minutes on a machine that does nothing else.
+    #[command(after_help = "Examples:
+  cargo xtask predict
+  cargo xtask predict --repeat 3 --json")]
+    Predict {
+        /// How often everything is run; the smallest times count.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        repeat: usize,
+        /// One JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+    },
     /// Builds the mutants of xtask/mutants.toml, each of which drops a mask or breaks a rule, and checks that the leakage
     /// tests notice every one of them.
     #[command(after_help = "Examples:
@@ -131,6 +145,15 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Mutants { only, json } => {
             let report = mutants::run(&only)?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                print!("{}", report.text());
+            }
+            Ok(report.holds())
+        }
+        Command::Predict { repeat, json } => {
+            let report = predict::run(repeat)?;
             if json {
                 println!("{}", serde_json::to_string(&report)?);
             } else {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::Part;
 use crate::exit::EXIT_CODES;
+use crate::network::Network;
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -52,6 +54,7 @@ Examples:
   privet run --model squeezenet.onnx --input dog.jpg --preprocess imagenet --json
   privet run --model m.onnx --input image=x.npy --input mask=m.npy --output y.npz
   privet run --model m.onnx --input x.npy --ring 40 --frac-bits 15
+  privet run --model m.onnx --input x.npy --network wan       # as over 100 Mbit/s and 40 ms
 
 Dealer, server and client are processes with their own keys, directories and TLS connections over
 127.0.0.1; only this command, which holds model and input anyway, compares with the result in the
@@ -89,6 +92,7 @@ Examples:
   privet plan squeezenet.onnx --calibrate dog.jpg --preprocess imagenet --all
   privet plan model                  # a directory made by privet compile
   privet plan model/plan.privet --reveal-to both --json
+  privet plan squeezenet.onnx --network wan              # and predict how long it takes there
 
 Columns: f, fractional bits; range, the signed width that values are safe for and where it comes from
 (full width, proved from the range of the input, calibrated); room, bits between the largest value that
@@ -99,13 +103,17 @@ const BENCH_HELP: &str = "\
 Examples:
   privet bench --models lenet,minionn-cifar --iterations 5
   privet bench --models all --json
+  privet bench --models resnet18 --network lan
+  privet bench --models lenet --network 200mbit:10ms          # or 1gbit:500us:100us, with jitter
   privet bench --models resnet50 --ring 64          # a forced ring; widths are still calibrated
   privet bench --models resnet50 --uncalibrated     # 64 bits, 16 of them fractional, full widths
   privet bench --models list
+  privet bench --exp kernels                        # what products, comparisons, TLS reach on this machine
+  privet bench --exp kernels --kernels gemm,gates --json
 
 Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two inputs
 other than the measured ones. Dealer, server and client are processes of their own, connected by TLS over
-127.0.0.1. Three phases are measured: setup, the one-time sharing of plan and weights; offline, the material
+127.0.0.1; --network makes these connections as slow as others. Three phases are measured: setup, the one-time sharing of plan and weights; offline, the material
 of an inference; online, the inference, from the client's hello to the result. CPU seconds and bytes are sums
 over all parties. docs/benchmarks.md explains every field.";
 
@@ -159,6 +167,9 @@ pub(crate) struct RunArgs {
     /// What computes.
     #[arg(long, value_enum, default_value = "2pc")]
     pub(crate) engine: Engine,
+    /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
+    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
+    pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Bound on the whole run.
@@ -259,6 +270,9 @@ pub(crate) struct PlanArgs {
     /// Who learns the outputs.
     #[arg(long, value_enum, default_value = "client")]
     pub(crate) reveal_to: Reveal,
+    /// Predict wall times over this network, after two seconds of calibrating this machine.
+    #[arg(long, value_name = "loopback|lan|wan|RATE:RTT[:JITTER]", value_parser = Network::parse)]
+    pub(crate) network: Option<Network>,
     /// Show also the steps that cost nothing and open nothing.
     #[arg(long)]
     pub(crate) all: bool,
@@ -272,6 +286,8 @@ pub(crate) struct PlanArgs {
 pub(crate) enum Experiment {
     /// Private inferences, with setup and offline phase.
     Inference,
+    /// Products, convolutions, comparisons, randomness, packing and transport, each next to the machine's peak.
+    Kernels,
 }
 
 #[derive(Debug, Args)]
@@ -281,12 +297,21 @@ pub(crate) struct BenchArgs {
     pub(crate) exp: Experiment,
     /// Architectures or ONNX files; `all` for lenet, minionn-cifar, vgg16-cifar, squeezenet, resnet18 and resnet50, `list` to
     /// see all names.
-    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
+    /// Parts of --exp kernels [default: all].
+    #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
+    pub(crate) kernels: Vec<Part>,
     /// What computes.
     #[arg(long, value_enum, default_value = "2pc")]
     pub(crate) engine: Engine,
-    /// Inferences of each model, every one with another input.
+    /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
+    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
+    pub(crate) network: Network,
+    /// Predict wall times as well, as `privet plan --network` does.
+    #[arg(long)]
+    pub(crate) predict: bool,
+    /// Inferences of each model, every one with another input; repetitions of each kernel at least.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) iterations: u64,
     /// Ring width in bits [default: the smallest that fits the calibrated ranges].
@@ -304,7 +329,7 @@ pub(crate) struct BenchArgs {
     /// Bound on the whole run.
     #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) deadline: u64,
-    /// One line of JSON for every model and phase on stdout; everything else goes to stderr.
+    /// One line of JSON for every model and phase, or every kernel, on stdout; everything else goes to stderr.
     #[arg(long)]
     pub(crate) json: bool,
     /// Comma-separated values on stdout, a line for every model and phase; everything else goes to stderr.
@@ -322,9 +347,14 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
-/// What parent and child processes of `privet run` tell each other.
+/// What parties have in common: how slow their connections are made, and what parent and child processes of `privet run`
+/// tell each other.
 #[derive(Debug, Args)]
 pub(crate) struct ProcessArgs {
+    /// Make connections as slow as this network, to measure on one machine; all parties have to say the same. It only slows
+    /// down, and protects nothing.
+    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse, global = true)]
+    pub(crate) network: Network,
     /// Write events as lines of JSON to stdout.
     #[arg(long, global = true, hide = true)]
     pub(crate) events: bool,

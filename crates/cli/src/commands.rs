@@ -91,7 +91,7 @@ pub(crate) fn warn_of_tolerance(model: &Model) {
 
 pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {
     let observer = observer(&args.process)?;
-    let config = PartyConfig::load(&args.config, PartyRole::Dealer)?;
+    let config = config(&args.config, PartyRole::Dealer, &args.process)?;
     let stop = signals::stop_flag()?;
     let options = DealerOptions { listen: args.listen.clone(), bundles: args.bundles, stop };
     dealer::serve(config, &options, &*observer)?;
@@ -100,7 +100,7 @@ pub(crate) fn dealer(args: &DealerArgs) -> anyhow::Result<()> {
 
 pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<()> {
     let observer = observer(&args.process)?;
-    let config = PartyConfig::load(&args.config, PartyRole::Server)?;
+    let config = config(&args.config, PartyRole::Server, &args.process)?;
     let model = LoadedModel::load(&args.model)?;
     let (listen, dealer) = (args.listen.clone(), args.dealer.clone());
     let stop = signals::stop_flag()?;
@@ -119,7 +119,7 @@ pub(crate) fn server(args: &ServerArgs) -> anyhow::Result<()> {
 
 pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
     let observer = observer(&args.process)?;
-    let config = PartyConfig::load(&args.config, PartyRole::Client)?;
+    let config = config(&args.config, PartyRole::Client, &args.process)?;
     let options = ClientOptions {
         server: args.server.clone(),
         dealer: args.dealer.clone(),
@@ -206,6 +206,12 @@ pub(crate) fn decode(plan: &privet::Plan, revealed: &[Vec<i64>]) -> anyhow::Resu
 /// One line of JSON on stdout.
 pub(crate) fn print_line(result: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string(result)?)
+}
+
+fn config(path: &Path, role: PartyRole, args: &ProcessArgs) -> anyhow::Result<PartyConfig> {
+    let mut config = PartyConfig::load(path, role)?;
+    config.link = args.network.link;
+    Ok(config)
 }
 
 fn observer(args: &ProcessArgs) -> anyhow::Result<Box<dyn Observer>> {

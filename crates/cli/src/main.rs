@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod commands;
 mod exit;
+mod network;
 mod parties;
 mod plan;
 mod run;

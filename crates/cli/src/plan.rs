@@ -2,12 +2,13 @@
 
 use privet::explain::explain;
 use privet::model::{self, Accuracy, PLAN_FILE};
+use privet::predict::{Machine, Prediction, predict};
 use privet::{Plan, RevealTo};
 
 use crate::args::{Engine, LoweringArgs, PlanArgs};
 use crate::commands::{lower, print_line};
 use crate::exit::{Code, Failure};
-use crate::show::json::PlanResult;
+use crate::show::json::{PlanResult, Predicted};
 use crate::show::observe::Terminal;
 use crate::show::{self, print};
 
@@ -18,11 +19,30 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         Engine::Cleartext => None,
     };
     let explanation = explain(&plan, reveal_to);
+    let prediction = predicted(&plan, args)?;
     if args.json {
-        return print_line(&PlanResult { explanation: &explanation, calibration: calibration.as_ref() });
+        let prediction = args.network.as_ref().zip(prediction.as_ref());
+        let prediction = prediction.map(|(network, times)| Predicted { network: network.to_string(), times });
+        let (explanation, calibration) = (&explanation, calibration.as_ref());
+        return print_line(&PlanResult { explanation, calibration, prediction });
     }
     print(&show::plan::describe(&explanation, args.all))?;
+    if let (Some(network), Some(prediction)) = (&args.network, &prediction) {
+        print(&show::plan::describe_prediction(network, prediction))?;
+    }
     calibration.map_or(Ok(()), |accuracy| print(&show::accuracy_line(&accuracy)))
+}
+
+/// What `--network` asks for.
+fn predicted(plan: &Plan, args: &PlanArgs) -> anyhow::Result<Option<Prediction>> {
+    let Some(network) = &args.network else { return Ok(None) };
+    if args.engine == Engine::Cleartext {
+        network.refuse_in_the_clear()?;
+        return Ok(None);
+    }
+    let _spinner = Terminal::new().spinner("calibrating this machine");
+    let machine = Machine::calibrate(plan)?;
+    Ok(Some(predict(plan, args.reveal_to.into(), &machine, network.link)))
 }
 
 /// Compiles an ONNX file, or reads a plan that was compiled before.

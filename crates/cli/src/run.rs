@@ -1,7 +1,7 @@
 //! `privet run`: all parties on this machine, each a process with only its own files.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +25,9 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    if args.engine == Engine::Cleartext {
+        args.network.refuse_in_the_clear()?;
+    }
     let terminal = Terminal::new();
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
     let (model, inputs, integers) = watch.computing(|| {
@@ -43,7 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (outcome, matches_cleartext) = match args.engine {
         Engine::Cleartext => (reference, true),
         Engine::TwoParty => {
-            let outcome = two_party(&model, &args.input, &watch, &terminal)?;
+            let outcome = two_party(&model, args, &watch, &terminal)?;
             let matches = outcome.revealed == reference.revealed;
             (outcome, matches)
         }
@@ -94,14 +97,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// The masked engine, in processes of its parties.
-fn two_party(
-    model: &Model,
-    inputs: &[PathBuf],
-    watch: &Watch,
-    terminal: &Terminal,
-) -> anyhow::Result<Outcome> {
-    let inputs = inputs.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut parties = Parties::new(model, watch, terminal)?;
+fn two_party(model: &Model, args: &RunArgs, watch: &Watch, terminal: &Terminal) -> anyhow::Result<Outcome> {
+    let inputs = args.input.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parties = Parties::new(model, &args.network, watch, terminal)?;
     let offline = parties.offline(1)?;
     let (mut outputs, online) = parties.online(&[inputs])?;
     parties.close()?;

@@ -37,7 +37,7 @@ fn wrong_usage_is_2_with_a_suggestion() {
     let home = tempfile::tempdir().unwrap();
     let model = digits("digits.onnx");
     let model = model.to_str().unwrap();
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["run", "--modell", "m.onnx"], "similar argument exists: '--model'"),
         (&["ruun"], "similar subcommand exists: 'run'"),
         (&["run", "--model", "m.onnx"], "--input"),
@@ -57,6 +57,9 @@ fn wrong_usage_is_2_with_a_suggestion() {
         (&["compile", model, "-o", "out", "--preprocess", "imagenet"], "makes pictures of shape"),
         (&["plan", model, "--input-range", "1,0"], "the smallest and the largest value"),
         (&["plan", model, "--margin", "0"], "0 is not in 1.."),
+        (&["plan", model, "--network", "dsl"], "expected RATE:RTT or RATE:RTT:JITTER"),
+        (&["plan", model, "--network", "lan", "--engine", "cleartext"], "the engine cleartext sends nothing"),
+        (&["dealer", "--network", "1gbit:20s"], "as a time (at most 10s)"),
         (&["plan", model, "--tolerance", "0.1"], "--tolerance is about calibration"),
         (&["plan", model, "--tolerance", "0.1", "--frac-bits", "9"], "cannot be used with"),
     ];
@@ -338,4 +341,33 @@ fn an_interrupted_run_is_130() {
     let (code, _, stderr) = finish(child);
     assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("interrupted"), "{stderr}");
+}
+
+/// How long it takes depends on the machine; what is added up does not.
+#[test]
+fn a_plan_predicts_times_over_a_network() {
+    let home = tempfile::tempdir().unwrap();
+    let plan = |network: &[&str]| {
+        let (code, stdout, stderr) =
+            output(privet(home.path()).arg("plan").arg(digits("digits.onnx")).args(network));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        stdout
+    };
+    let predicted = json(&plan(&["--network", "10mbit:100ms", "--json"]));
+    let prediction = &predicted["prediction"];
+    assert_eq!(prediction["network"], "10mbit:100ms");
+    let number = |value: &Value| value.as_f64().unwrap();
+    for phase in ["online", "offline", "offline_once"] {
+        let time = &prediction[phase];
+        let parts: f64 = ["compute", "bytes", "rounds"].map(|part| number(&time[part])).iter().sum();
+        assert!((parts - number(&time["seconds"])).abs() < 1e-9 && parts > 0.0, "{time}");
+    }
+    let rounds = number(&predicted["totals"]["rounds"]);
+    assert!(number(&prediction["online"]["rounds"]) >= 0.05 * rounds, "{prediction}");
+    let dealt = number(&predicted["totals"]["dealt"]);
+    assert!(number(&prediction["offline"]["seconds"]) >= dealt * 8.0 / 10e6, "{prediction}");
+    assert!(number(&prediction["machine"]["multiplications_per_s"]) > 0.0);
+    assert_eq!(json(&plan(&["--json"]))["prediction"], Value::Null);
+    let table = plan(&["--network", "lan"]);
+    assert!(table.contains("Predicted wall times over lan") && table.contains("Longest online"), "{table}");
 }

@@ -27,7 +27,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use privet_net::{Deadlines, Identity, NetError, PinnedPeer};
+use privet_net::{Deadlines, Emulated, Identity, NetError, PinnedPeer};
 use privet_protocols::masked::RevealTo;
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +142,8 @@ pub struct PartyConfig {
     pub peers: Vec<PeerConfig>,
     /// How long it waits.
     pub deadlines: Deadlines,
+    /// A network that its connections are made as slow as, for measuring. In no file; set by the caller.
+    pub link: Option<Emulated>,
     path: PathBuf,
 }
 
@@ -202,7 +204,7 @@ impl PartyConfig {
         let deadlines = file.deadlines.resolve().map_err(&invalid)?;
         let state = dir.join(&file.state);
         let ConfigFile { role, name, listen, reveal_to, .. } = file;
-        Ok(Self { role, name, dir, state, listen, reveal_to, identity, peers, deadlines, path })
+        Ok(Self { role, name, dir, state, listen, reveal_to, identity, peers, deadlines, link: None, path })
     }
 
     /// The only peer with `role`.

@@ -143,7 +143,8 @@ pub(crate) fn listen(
         ))
     })?;
     let peers = roles.iter().flat_map(|&role| config.peers(role)).map(|p| p.pinned.clone()).collect();
-    let listener = TlsListener::bind(address, &config.identity, peers)?.with_deadlines(config.deadlines);
+    let listener = TlsListener::bind(address, &config.identity, peers)?;
+    let listener = listener.with_deadlines(config.deadlines).with_link(config.link);
     observer.event(&Event::Listening { address: listener.local_addr().to_string() });
     Ok(listener)
 }

@@ -252,5 +252,6 @@ pub(crate) fn connect(
             "{dir}: the {role} has no address; add `address = \"HOST:PORT\"` or pass --{role}"
         ))
     })?;
-    Ok(TlsConnector::connect_unless(address, &config.identity, &peer.pinned, config.deadlines, stopped)?)
+    let (identity, link) = (&config.identity, config.link);
+    Ok(TlsConnector::connect_unless(address, identity, &peer.pinned, config.deadlines, link, stopped)?)
 }

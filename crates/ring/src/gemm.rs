@@ -300,6 +300,11 @@ mod tests {
             let kernels = Kernel::available(Ring::new(bits).expect("in range"));
             assert!(bits <= 52 || kernels.iter().all(|k| k.name() != "ifma"), "{bits} bits");
             assert_eq!(kernels.last().map(|k| k.name()), Some("portable"));
+            let why =
+                |(_, kernel): (_, Result<Kernel, _>)| kernel.err().map(|e: crate::Unavailable| e.to_string());
+            let refused = Kernel::all(Ring::new(bits).expect("in range")).into_iter().filter_map(why);
+            assert!(refused.clone().all(|why| why.contains("this CPU") || why.contains("more than 52 bits")));
+            assert_eq!(kernels.len() + refused.count(), Kernel::all(Ring::new(16).expect("in range")).len());
         }
     }
 }

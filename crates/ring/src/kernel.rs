@@ -73,6 +73,20 @@ impl Isa {
     }
 }
 
+/// Why there is no kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The running CPU lacks instructions.
+    #[error("this CPU lacks its instructions")]
+    Cpu,
+    /// Products would be wrong.
+    #[error("wrong in rings of more than {max_bits} bits")]
+    Ring {
+        /// The widest ring it is right for.
+        max_bits: u32,
+    },
+}
+
 /// The left rows and the right panel of one tile of a product.
 pub(crate) struct Tile<'a> {
     /// Up to [`MR`] rows of the left side, all as deep as the panel.
@@ -105,6 +119,11 @@ impl Kernel {
 
     /// Every kernel that is right for `ring` and that this CPU runs, the fastest first.
     pub fn available(ring: Ring) -> Vec<Self> {
+        Self::all(ring).into_iter().filter_map(|(_, kernel)| kernel.ok()).collect()
+    }
+
+    /// Names of all kernels that were built, the fastest first, each with the kernel or why there is none for `ring` here.
+    pub fn all(ring: Ring) -> Vec<(&'static str, Result<Self, Unavailable>)> {
         let isas = [
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(ring),
@@ -116,7 +135,12 @@ impl Kernel {
             Isa::Avx2,
             Isa::Portable,
         ];
-        isas.into_iter().filter(|isa| isa.runs() && ring.bits() <= isa.max_bits()).map(Self::of).collect()
+        let usable = |isa: Isa| match isa.max_bits() {
+            max_bits if ring.bits() > max_bits => Err(Unavailable::Ring { max_bits }),
+            _ if !isa.runs() => Err(Unavailable::Cpu),
+            _ => Ok(Self::of(isa)),
+        };
+        isas.into_iter().map(|isa| (Self::of(isa).name(), usable(isa))).collect()
     }
 
     fn of(isa: Isa) -> Self {
@@ -149,6 +173,7 @@ impl Kernel {
     }
 
     /// What computes products of a shape: tiles of digits, or the vectors that are best.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub(crate) fn for_shape(self, shape: [usize; 3]) -> Self {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
@@ -166,6 +191,7 @@ impl Kernel {
 
     /// The whole product `c += a · b` of columns from `first` on where this kernel has loops of its own; otherwise nothing
     /// happens. Parameters are those of [`gemm_with`](crate::gemm::gemm_with).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub(crate) fn product(
         self,
         k: usize,

@@ -11,9 +11,10 @@ pub mod gemm;
 pub mod geometry;
 mod kernel;
 pub mod pack;
+pub mod peak;
 pub mod planes;
 pub mod prg;
 mod ring;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Unavailable};
 pub use ring::{Ring, RingError, packed_len};

@@ -9,6 +9,7 @@ use ndarray::ArrayD;
 use privet::bench::{self, Expected, Options, Subject, Workload};
 use privet::explain::explain;
 use privet::output::{self, Values};
+use privet::predict::{Machine, Prediction, predict};
 use privet::{Event, Plan, RevealTo};
 
 use super::row::{Party, Phase, Row, Widths, rounded};
@@ -79,7 +80,7 @@ fn cleartext(
     let party =
         Party { role: "p0", cpu_s, bytes_sent: 0, peak_rss_bytes, startup_wall_s: 0.0, startup_cpu_s: 0.0 };
     let row = Row {
-        network: "none",
+        network: "none".to_owned(),
         wall_s: median(spans.iter().map(|s| s.seconds).collect()),
         ..blank(name, args, &workload.model.plan, Phase::Online, vec![party])
     };
@@ -96,7 +97,8 @@ fn two_party(
 ) -> anyhow::Result<Vec<Row>> {
     let plan = &workload.model.plan;
     let explained = explain(plan, Some(RevealTo::Client));
-    let mut parties = Parties::new(&workload.model, watch, terminal)?;
+    let prediction = if args.predict { Some(predicted(plan, args, watch)?) } else { None };
+    let mut parties = Parties::new(&workload.model, &args.network, watch, terminal)?;
     let n = args.iterations;
 
     let setup = parties.offline(0)?;
@@ -112,6 +114,7 @@ fn two_party(
     let offline = parties.offline(n)?;
     let offline = Row {
         wall_s: longest(&offline) / n as f64,
+        predicted_wall_s: prediction.as_ref().map(|p| p.offline_of(n).seconds),
         declared_bytes: explained.totals.dealt as u64,
         stored_bytes: offline.iter().map(|p| p.report.bytes_stored).sum::<u64>().div_ceil(n),
         ..sums(name, args, plan, Phase::Offline, &offline, n)
@@ -122,6 +125,7 @@ fn two_party(
     let waits = online.iter().filter(|p| p.party == CLIENT);
     let online = Row {
         wall_s: median(waits.flat_map(|p| &p.report.work).map(|w| w.seconds).collect()),
+        predicted_wall_s: prediction.as_ref().map(|p| p.online.seconds),
         declared_bytes: (explained.totals.server_sends + explained.totals.client_sends) as u64,
         rounds: online.iter().filter(|p| p.party == CLIENT).map(|p| p.report.rounds).max().unwrap_or(0),
         ..sums(name, args, plan, Phase::Online, &online, n)
@@ -130,13 +134,19 @@ fn two_party(
     judged(vec![setup, offline, online], workload, expected, &outputs)
 }
 
+/// What this machine is expected to take.
+fn predicted(plan: &Plan, args: &BenchArgs, watch: &Watch) -> anyhow::Result<Prediction> {
+    let machine = watch.computing(|| Machine::calibrate(plan))?;
+    Ok(predict(plan, RevealTo::Client, &machine, args.network.link))
+}
+
 /// A row without what a phase costs as a whole.
 fn blank(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, parties: Vec<Party>) -> Row {
     Row {
         exp: "inference",
         model: name.to_owned(),
         engine: args.engine.name(),
-        network: "loopback",
+        network: args.network.to_string(),
         phase,
         iterations: args.iterations,
         ring: plan.ring.bits(),
@@ -144,6 +154,7 @@ fn blank(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, parties: Vec<P
         calibrated: !args.uncalibrated,
         widths: bench::widths(plan).map(|(min, max)| Widths { min, max }),
         wall_s: 0.0,
+        predicted_wall_s: None,
         cpu_s: parties.iter().map(|p| p.cpu_s).sum(),
         bytes: parties.iter().map(|p| p.bytes_sent).sum(),
         declared_bytes: 0,

@@ -8,7 +8,7 @@ pub(super) struct Row {
     pub(super) exp: &'static str,
     pub(super) model: String,
     pub(super) engine: &'static str,
-    pub(super) network: &'static str,
+    pub(super) network: String,
     pub(super) phase: Phase,
     /// Inferences that were made and averaged over.
     pub(super) iterations: u64,
@@ -18,6 +18,8 @@ pub(super) struct Row {
     pub(super) widths: Option<Widths>,
     #[serde(serialize_with = "microseconds")]
     pub(super) wall_s: f64,
+    /// What `--predict` expected.
+    pub(super) predicted_wall_s: Option<f64>,
     #[serde(serialize_with = "microseconds")]
     pub(super) cpu_s: f64,
     pub(super) bytes: u64,
@@ -106,7 +108,7 @@ fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S:
 /// Roles with columns of their own.
 const ROLES: [&str; 4] = ["dealer", "server", "client", "p0"];
 const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 24] = [
     "exp",
     "model",
     "engine",
@@ -119,6 +121,7 @@ const COLUMNS: [&str; 23] = [
     "width_min",
     "width_max",
     "wall_s",
+    "predicted_wall_s",
     "cpu_s",
     "bytes",
     "declared_bytes",
@@ -146,7 +149,7 @@ impl Row {
             self.exp.to_owned(),
             quoted(&self.model),
             self.engine.to_owned(),
-            self.network.to_owned(),
+            self.network.clone(),
             self.phase.name().to_owned(),
             self.iterations.to_string(),
             self.ring.to_string(),
@@ -155,6 +158,7 @@ impl Row {
             width(|w| w.min),
             width(|w| w.max),
             rounded(self.wall_s).to_string(),
+            self.predicted_wall_s.map_or_else(String::new, |s| rounded(s).to_string()),
             rounded(self.cpu_s).to_string(),
             self.bytes.to_string(),
             self.declared_bytes.to_string(),
@@ -216,7 +220,7 @@ mod tests {
             exp: "inference",
             model: "a,\"b\"".to_owned(),
             engine: "2pc",
-            network: "loopback",
+            network: "loopback".to_owned(),
             phase: Phase::Online,
             iterations: 1,
             ring: 40,
@@ -224,6 +228,7 @@ mod tests {
             calibrated: true,
             widths: None,
             wall_s: 0.25,
+            predicted_wall_s: None,
             cpu_s: 0.5,
             bytes: 7,
             declared_bytes: 6,

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::peers::{self, Peer};
 use super::row::{Phase, Row};
+use crate::network::Network;
 use crate::show::{printable_line, table};
 
 /// One line for each phase of a model.
@@ -12,10 +13,12 @@ pub(super) fn rows(rows: &[Row]) -> String {
     shown.load_style(table::STYLE).set_header([
         "model",
         "phase",
+        "network",
         "ring",
         "f",
         "widths",
         "wall s",
+        "predicted",
         "CPU s",
         "bytes",
         "rounds",
@@ -28,10 +31,12 @@ pub(super) fn rows(rows: &[Row]) -> String {
         shown.add_row([
             printable_line(&row.model),
             row.phase.name().to_owned(),
+            row.network.clone(),
             row.ring.to_string(),
             row.frac_bits.to_string(),
             row.widths.map_or_else(|| "-".to_owned(), |w| format!("{}-{}", w.min, w.max)),
             seconds(row.wall_s),
+            row.predicted_wall_s.map_or_else(|| "-".to_owned(), seconds),
             seconds(row.cpu_s),
             megabytes(row.bytes as f64),
             row.rounds.to_string(),
@@ -41,15 +46,16 @@ pub(super) fn rows(rows: &[Row]) -> String {
             seconds(row.startup_cpu_s),
         ]);
     }
-    lines(shown, 2) + "\n"
+    lines(shown, 3) + "\n"
 }
 
 /// What the columns mean.
-pub(super) fn introduction(engine: &str) -> String {
+pub(super) fn introduction(engine: &str, network: &Network) -> String {
     format!(
-        "Engine {engine}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
+        "Engine {engine}{}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
          together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
-         difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n"
+         difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n",
+        network.link.map_or_else(String::new, |_| format!(", over connections as slow as {network}")),
     )
 }
 

@@ -11,6 +11,7 @@ use privet::{Event, Report};
 use super::child::{Child, Ended};
 use super::{CONFIG_FILE, Process};
 use crate::exit::{Code, Failure};
+use crate::network::Network;
 use crate::show::observe::Terminal;
 use crate::watch::Watch;
 
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// The running children and what they have said.
 pub(super) struct Crew<'a> {
     home: PathBuf,
+    network: &'a Network,
     watch: &'a Watch,
     terminal: &'a Terminal,
     children: Vec<Child>,
@@ -34,10 +36,10 @@ pub(super) struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    pub(super) fn new(home: PathBuf, watch: &'a Watch, terminal: &'a Terminal) -> Self {
+    pub(super) fn new(home: PathBuf, network: &'a Network, watch: &'a Watch, terminal: &'a Terminal) -> Self {
         let (sender, events) = channel();
         let (children, addresses, reports, ended) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        Self { home, watch, terminal, children, sender, events, addresses, reports, ended }
+        Self { home, network, watch, terminal, children, sender, events, addresses, reports, ended }
     }
 
     pub(super) fn spawn(
@@ -47,8 +49,11 @@ impl<'a> Crew<'a> {
         more: &[OsString],
     ) -> anyhow::Result<()> {
         let parent = std::process::id().to_string();
+        let network = self.network.to_string();
+        let network = if self.network.link.is_some() { vec!["--network", &network] } else { Vec::new() };
         let own = [party, "--config", CONFIG_FILE, "--events", "--exit-with-parent", &parent];
-        let args = own.iter().chain(args).map(OsString::from).chain(more.iter().cloned()).collect();
+        let args =
+            own.iter().chain(&network).chain(args).map(OsString::from).chain(more.iter().cloned()).collect();
         self.addresses.remove(party);
         let child = Child::spawn(party, &self.home.join(party), args, self.sender.clone())?;
         self.children.push(child);

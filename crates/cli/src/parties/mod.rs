@@ -14,6 +14,7 @@ use privet::config::CONFIG_FILE;
 use privet::model::Model;
 use privet::setup::{SetupOptions, setup};
 
+use crate::network::Network;
 use crate::scratch::Scratch;
 use crate::show::observe::Terminal;
 use crate::watch::Watch;
@@ -49,14 +50,19 @@ pub(crate) struct Process {
 }
 
 impl<'a> Parties<'a> {
-    /// Sets the parties up and gives the server its model.
-    pub(crate) fn new(model: &Model, watch: &'a Watch, terminal: &'a Terminal) -> anyhow::Result<Self> {
+    /// Sets the parties up, their connections as slow as `network`, and gives the server its model.
+    pub(crate) fn new(
+        model: &Model,
+        network: &'a Network,
+        watch: &'a Watch,
+        terminal: &'a Terminal,
+    ) -> anyhow::Result<Self> {
         let home = Scratch::new()?;
         let (server, dealer) = (ANYWHERE.to_owned(), ANYWHERE.to_owned());
         let clients = vec![CLIENT.to_owned()];
         setup(&SetupOptions { out: home.path().to_owned(), server, dealer, clients })?;
         model.save(&home.path().join(SERVER).join(MODEL_DIR))?;
-        Ok(Self { crew: Crew::new(home.path().to_owned(), watch, terminal), home })
+        Ok(Self { crew: Crew::new(home.path().to_owned(), network, watch, terminal), home })
     }
 
     /// A party's directory.

@@ -6,6 +6,7 @@ use privet::explain::Explanation;
 use privet::model::Accuracy;
 use privet::output::Values;
 use privet::postprocess::{Output, Top};
+use privet::predict::Prediction;
 use privet::{Plan, PlanSummary, Report};
 use serde::Serialize;
 
@@ -38,6 +39,15 @@ pub(crate) struct PlanResult<'a> {
     #[serde(flatten)]
     pub(crate) explanation: &'a Explanation,
     pub(crate) calibration: Option<&'a Accuracy>,
+    pub(crate) prediction: Option<Predicted<'a>>,
+}
+
+/// What `--network` adds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Predicted<'a> {
+    pub(crate) network: String,
+    #[serde(flatten)]
+    pub(crate) times: &'a Prediction,
 }
 
 /// What `privet client online --json` prints.

@@ -3,7 +3,10 @@
 use comfy_table::{CellAlignment, Table};
 use privet::explain::{Cost, Explanation, Row};
 
+use privet::predict::Prediction;
+
 use super::{printable_line, table};
+use crate::network::Network;
 
 /// Characters of a layer's name: with them most rows fit 120 columns.
 const NAME: usize = 18;
@@ -52,6 +55,33 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
         }
     }
     text
+}
+
+/// Steps of a prediction that are named.
+const LONGEST: usize = 5;
+
+/// What was predicted, in lines.
+pub(crate) fn describe_prediction(network: &Network, prediction: &Prediction) -> String {
+    let Prediction { online, offline, offline_once, steps, machine } = prediction;
+    let mut longest: Vec<_> = steps.iter().collect();
+    longest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let longest = longest
+        .iter()
+        .take(LONGEST)
+        .map(|step| format!("{} {} {:.3}", short(&step.layer), step.op, step.seconds))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "\nPredicted wall times over {network}, all parties on this machine:\n  online  {online}\n  offline {offline}, for each inference\n  \
+         and     {offline_once}, once\nLongest online: {longest}.\n\
+         This machine: {:.2} G multiplications/s, {:.1} M compared elements/s, TLS {:.2} GB/s each way, {:.0} us for a frame, {:.1} ms \
+         for a durable write.",
+        machine.multiplications_per_s / 1e9,
+        machine.gate_elements_per_s / 1e6,
+        machine.tls_bytes_per_s / 1e9,
+        machine.frame_s * 1e6,
+        machine.sync_s * 1e3,
+    )
 }
 
 fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {

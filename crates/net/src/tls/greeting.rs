@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -14,6 +15,7 @@ use rustls::{
 use super::config::{self, ALPN, Offer, Unpinned};
 use super::link::{self, TlsChannel};
 use crate::channel::{Deadlines, Peer};
+use crate::emulated::{Emulated, Line};
 use crate::error::NetError;
 use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, PinnedPeer};
@@ -36,13 +38,14 @@ pub(super) fn as_client(
     identity: &Identity,
     pinned: &PinnedPeer,
     deadlines: Deadlines,
+    link: Option<Emulated>,
 ) -> Result<TlsChannel, NetError> {
     let peers = std::slice::from_ref(pinned);
     // SNI is off; rustls wants some name nevertheless.
     let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let connection =
         config::client(identity, pinned).and_then(|config| ClientConnection::new(Arc::new(config), name));
-    let greeting = Greeting::new(stream, address.to_owned(), identity, peers, deadlines);
+    let greeting = Greeting::new(stream, address.to_owned(), identity, peers, deadlines, link);
     let connection = connection.map_err(|e| greeting.explain(&e))?;
     greeting.run(Connection::Client(connection))
 }
@@ -53,14 +56,19 @@ pub(super) fn as_server(
     identity: &Identity,
     peers: &[PinnedPeer],
     deadlines: Deadlines,
+    link: Option<Emulated>,
 ) -> Result<TlsChannel, NetError> {
     let address = stream.peer_addr().map_or_else(|_| "a peer that has left".to_owned(), |a| a.to_string());
-    let mut greeting = Greeting::new(stream, address, identity, peers, deadlines);
+    let mut greeting = Greeting::new(stream, address, identity, peers, deadlines, link);
     let (config, offer) = config::server(identity, peers).map_err(|e| greeting.explain(&e))?;
     greeting.offer = Some(offer);
     let connection = ServerConnection::new(Arc::new(config)).map_err(|e| greeting.explain(&e))?;
     greeting.run(Connection::Server(connection))
 }
+
+/// More than a handshake takes, in flights and in bytes of one of them, on a link that is emulated.
+const HANDSHAKE_WAYS: u32 = 5;
+const HANDSHAKE_BYTES: usize = 16 << 10;
 
 struct Greeting<'a> {
     stream: TcpStream,
@@ -70,6 +78,7 @@ struct Greeting<'a> {
     /// On the listening side.
     offer: Option<Arc<Offer>>,
     deadlines: Deadlines,
+    link: Option<Emulated>,
     start: Instant,
     received: u64,
     sent: u64,
@@ -81,9 +90,13 @@ impl<'a> Greeting<'a> {
         address: String,
         identity: &Identity,
         peers: &'a [PinnedPeer],
-        deadlines: Deadlines,
+        mut deadlines: Deadlines,
+        link: Option<Emulated>,
     ) -> Greeting<'a> {
         let ours = identity.fingerprint();
+        if let Some(link) = &link {
+            deadlines.handshake += HANDSHAKE_WAYS * link.allowance(HANDSHAKE_BYTES);
+        }
         Greeting {
             stream,
             address,
@@ -91,6 +104,7 @@ impl<'a> Greeting<'a> {
             peers,
             offer: None,
             deadlines,
+            link,
             start: Instant::now(),
             received: 0,
             sent: 0,
@@ -109,7 +123,7 @@ impl<'a> Greeting<'a> {
         };
         let peer = self.authenticated(&connection)?;
         let counted = (self.sent, self.received);
-        link::start(self.stream, connection, unread, peer, self.deadlines.wait, counted)
+        link::start(self.stream, connection, unread, peer, self.deadlines.wait, counted, self.link)
     }
 
     /// Runs the handshake to its end, READY included. Gives back ciphertext that belongs to frames.
@@ -171,6 +185,7 @@ impl<'a> Greeting<'a> {
         if records.is_empty() {
             return Ok(());
         }
+        self.delay(records.len());
         let left = self.left()?;
         self.stream.set_write_timeout(Some(left)).map_err(|e| self.io("setting a timeout", &e))?;
         self.sent += records.len() as u64;
@@ -178,6 +193,15 @@ impl<'a> Greeting<'a> {
         match self.stream.write_all(&records) {
             Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(()),
             result => result.map_err(|e| self.io("sending the handshake", &e)),
+        }
+    }
+
+    /// Waits as long as an emulated link takes for these bytes. The two sides speak in turns: nothing else could happen.
+    fn delay(&self, bytes: usize) {
+        if let Some(link) = self.link {
+            let now = Instant::now();
+            let arrival = Line::new(link).arrival(now, now, bytes);
+            thread::sleep(arrival.saturating_duration_since(Instant::now()));
         }
     }
 

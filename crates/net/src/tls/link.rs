@@ -10,6 +10,7 @@ use rustls::Connection;
 use super::pump;
 use super::shared::{Outbound, Shared, weight};
 use crate::channel::{Channel, MAX_QUEUED, Peer, Traffic};
+use crate::emulated::Emulated;
 use crate::error::NetError;
 use crate::frame::{Frame, HEADER_BYTES, Header};
 
@@ -26,7 +27,7 @@ pub struct TlsChannel {
 }
 
 /// Starts the threads of a connection whose handshake is complete. `unread` is ciphertext after the handshake,
-/// `counted` the bytes sent and received so far.
+/// `counted` the bytes sent and received so far. What is sent is made as slow as on `link`.
 pub(super) fn start(
     socket: TcpStream,
     mut connection: Connection,
@@ -34,6 +35,7 @@ pub(super) fn start(
     peer: Peer,
     wait: Duration,
     counted: (u64, u64),
+    link: Option<Emulated>,
 ) -> Result<TlsChannel, NetError> {
     let shown = peer.to_string();
     let fail = |e: std::io::Error| NetError::Io {
@@ -46,7 +48,7 @@ pub(super) fn start(
     let (reading, writing) = (socket.try_clone().map_err(fail)?, socket.try_clone().map_err(fail)?);
     // The writer bounds what it hands to TLS.
     connection.set_buffer_limit(None);
-    let shared = Arc::new(Shared::new(connection, peer, wait, counted));
+    let shared = Arc::new(Shared::new(connection, peer, wait, counted, link));
     let mut channel = TlsChannel {
         shared: shared.clone(),
         socket,
@@ -76,7 +78,8 @@ impl Channel for TlsChannel {
         self.next_sent = self.next_sent.wrapping_add(1);
         self.traffic.count_sent(&frame);
         state.queued += HEADER_BYTES + frame.payload.len();
-        state.queue.push_back(Outbound { header: header.encode(), payload: frame.payload });
+        let (header, queued) = (header.encode(), Instant::now());
+        state.queue.push_back(Outbound { header, payload: frame.payload, queued });
         drop(state);
         shared.work.notify_one();
         Ok(())
@@ -130,7 +133,7 @@ impl Channel for TlsChannel {
     }
 
     fn set_deadline(&mut self, per_wait: Duration) {
-        self.shared.lock().wait = per_wait;
+        self.shared.set_wait(per_wait);
         // Only a closed socket refuses this, and then the next call says so.
         let _ = self.socket.set_write_timeout(Some(at_least_a_moment(per_wait)));
     }
@@ -177,7 +180,7 @@ impl Channel for TlsChannel {
         if finished.is_ok() {
             let start = Instant::now();
             let mut state = shared.lock();
-            let linger = LINGER.min(state.wait);
+            let linger = (LINGER + self.shared.allowance()).min(state.wait);
             while state.ended.is_none() && start.elapsed() < linger {
                 let left = linger.saturating_sub(start.elapsed());
                 state = shared.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

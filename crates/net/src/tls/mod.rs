@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::channel::Deadlines;
+use crate::emulated::Emulated;
 use crate::error::NetError;
 use crate::identity::{Identity, PinnedPeer};
 
@@ -50,11 +51,12 @@ impl TlsConnector {
         peer: &PinnedPeer,
         deadlines: Deadlines,
     ) -> Result<TlsChannel, NetError> {
-        Self::connect_unless(address, identity, peer, deadlines, &|| false)
+        Self::connect_unless(address, identity, peer, deadlines, None, &|| false)
     }
 
     /// [`TlsConnector::connect`], until `stopped` says otherwise: it is asked after every attempt that fails, several times a
-    /// second or, while packets vanish, every few seconds.
+    /// second or, while packets vanish, every few seconds. With `link` the connection is made as slow as that one, as far as
+    /// this side decides it: see [`TlsListener::with_link`].
     ///
     /// # Errors
     /// [`NetError::Stopped`] as well.
@@ -63,10 +65,14 @@ impl TlsConnector {
         identity: &Identity,
         peer: &PinnedPeer,
         deadlines: Deadlines,
+        link: Option<Emulated>,
         stopped: &dyn Fn() -> bool,
     ) -> Result<TlsChannel, NetError> {
         let stream = connect_tcp(address, deadlines.connect, stopped)?;
-        greeting::as_client(stream, address, identity, peer, deadlines)
+        if let Some(link) = &link {
+            thread::sleep(link.round_trip);
+        }
+        greeting::as_client(stream, address, identity, peer, deadlines, link)
     }
 }
 
@@ -79,6 +85,7 @@ pub struct TlsListener {
     identity: Identity,
     peers: Vec<PinnedPeer>,
     deadlines: Deadlines,
+    link: Option<Emulated>,
 }
 
 impl TlsListener {
@@ -98,6 +105,7 @@ impl TlsListener {
             identity: identity.clone(),
             peers,
             deadlines: Deadlines::default(),
+            link: None,
         })
     }
 
@@ -105,6 +113,14 @@ impl TlsListener {
     #[must_use]
     pub fn with_deadlines(mut self, deadlines: Deadlines) -> TlsListener {
         self.deadlines = deadlines;
+        self
+    }
+
+    /// Makes later connections as slow as `link`. Each side delays what it sends, so both have to be given the same one;
+    /// deadlines are longer by what the link takes.
+    #[must_use]
+    pub fn with_link(mut self, link: Option<Emulated>) -> TlsListener {
+        self.link = link;
         self
     }
 
@@ -162,7 +178,7 @@ impl TlsListener {
     /// # Errors
     /// What is wrong with the peer; the listener itself is unharmed and may go on accepting.
     pub fn handshake(&self, stream: TcpStream) -> Result<TlsChannel, NetError> {
-        greeting::as_server(stream, &self.identity, &self.peers, self.deadlines)
+        greeting::as_server(stream, &self.identity, &self.peers, self.deadlines, self.link)
     }
 
     /// [`TlsListener::accept_tcp`] and [`TlsListener::handshake`] in one, for parties that expect one peer.

@@ -4,10 +4,12 @@ use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustls::Connection;
 
 use super::shared::{Outbound, Shared, weight};
+use crate::emulated::{self, Line};
 use crate::error::NetError;
 use crate::frame::{Assembler, HEADER_BYTES};
 use crate::text::printable;
@@ -47,8 +49,12 @@ pub(super) fn read(mut socket: TcpStream, shared: &Shared, unread: Vec<u8>) {
 /// The writer: frames, TLS, socket, until the caller closes or the socket fails.
 pub(super) fn write(mut socket: TcpStream, shared: &Shared) {
     let mut records = Vec::with_capacity(CHUNK + CHUNK / 8);
+    let mut line = shared.line();
+    if line.is_some() {
+        emulated::wake_precisely();
+    }
     while let Some(batch) = next_batch(shared) {
-        if let Err(error) = write_batch(&mut socket, shared, &batch, &mut records) {
+        if let Err(error) = write_batch(&mut socket, shared, &batch, &mut records, &mut line) {
             shared.lock().write_failed = Some(error);
             break;
         }
@@ -63,7 +69,7 @@ pub(super) fn write(mut socket: TcpStream, shared: &Shared) {
         records.clear();
         if encrypted(shared, &mut records).is_ok() {
             // The frames are out; a goodbye that cannot be delivered harms nobody.
-            let _ = socket.write_all(&records);
+            let _ = put(&mut socket, shared, &records, Instant::now(), &mut line);
         }
         let _ = socket.shutdown(Shutdown::Write);
         state = shared.lock();
@@ -181,10 +187,13 @@ fn write_batch(
     shared: &Shared,
     batch: &[Outbound],
     records: &mut Vec<u8>,
+    line: &mut Option<Line>,
 ) -> Result<(), NetError> {
     records.clear();
     let mut waiting = 0;
+    let mut ready = Instant::now();
     for frame in batch {
+        ready = frame.queued;
         let mut header = &frame.header[..];
         let mut payload = &frame.payload[..];
         while !header.is_empty() || !payload.is_empty() {
@@ -202,23 +211,53 @@ fn write_batch(
             waiting += taken;
             header = &[];
             if waiting >= CHUNK / 2 {
-                flush(socket, shared, records, &mut waiting)?;
+                flush(socket, shared, records, &mut waiting, ready, line)?;
             }
         }
+        // On an emulated link a frame leaves when it was queued, not when a later one was.
+        if line.is_some() {
+            flush(socket, shared, records, &mut waiting, ready, line)?;
+        }
     }
-    flush(socket, shared, records, &mut waiting)
+    flush(socket, shared, records, &mut waiting, ready, line)
 }
 
-/// Writes all records that TLS has ready, `waiting` bytes of frames among them.
+/// Writes all records that TLS has ready, `waiting` bytes of frames among them, queued at `ready`.
 fn flush(
     socket: &mut TcpStream,
     shared: &Shared,
     records: &mut Vec<u8>,
     waiting: &mut usize,
+    ready: Instant,
+    line: &mut Option<Line>,
 ) -> Result<(), NetError> {
     records.clear();
     encrypted(shared, records)?;
-    let mut left = &records[..];
+    put(socket, shared, records, ready, line)?;
+    shared.lock().queued -= std::mem::take(waiting);
+    shared.written.notify_one();
+    Ok(())
+}
+
+/// Writes bytes that were ready at `ready`, on an emulated link when they have arrived.
+fn put(
+    socket: &mut TcpStream,
+    shared: &Shared,
+    bytes: &[u8],
+    ready: Instant,
+    line: &mut Option<Line>,
+) -> Result<(), NetError> {
+    let Some(line) = line else { return write_all(socket, shared, bytes) };
+    for run in bytes.chunks(line.run()) {
+        if !shared.pause_until(line.arrival(ready, Instant::now(), run.len())) {
+            return Err(shared.closed(" (given up here)"));
+        }
+        write_all(socket, shared, run)?;
+    }
+    Ok(())
+}
+
+fn write_all(socket: &mut TcpStream, shared: &Shared, mut left: &[u8]) -> Result<(), NetError> {
     while !left.is_empty() {
         match socket.write(left) {
             Ok(0) => return Err(shared.closed(BROKEN_OFF)),
@@ -231,8 +270,6 @@ fn flush(
             Err(e) => return Err(lost(shared, "sending", &e)),
         }
     }
-    shared.lock().queued -= std::mem::take(waiting);
-    shared.written.notify_one();
     Ok(())
 }
 

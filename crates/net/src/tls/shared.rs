@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::Connection;
 
 use crate::channel::{MAX_QUEUED, Peer};
+use crate::emulated::{Emulated, Line};
 use crate::error::NetError;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::handshake;
@@ -23,6 +24,7 @@ const MIN_PROGRESS: u64 = 64 << 10;
 pub(super) struct Outbound {
     pub(super) header: [u8; HEADER_BYTES],
     pub(super) payload: Vec<u8>,
+    pub(super) queued: Instant,
 }
 
 /// What the threads of one connection share. The two locks are never held together, and neither during socket I/O.
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     /// For the caller: the queue got shorter.
     pub(super) written: Condvar,
     pub(super) peer: Peer,
+    /// What the connection is made as slow as.
+    link: Option<Emulated>,
 }
 
 /// The state of both directions.
@@ -89,9 +93,15 @@ impl State {
 
 impl Shared {
     /// Of a connection whose handshake is complete; `counted` are the bytes sent and received so far.
-    pub(super) fn new(connection: Connection, peer: Peer, wait: Duration, counted: (u64, u64)) -> Shared {
-        let state = State { wait, wire_sent: counted.0, wire_received: counted.1, ..State::default() };
-        Shared {
+    pub(super) fn new(
+        connection: Connection,
+        peer: Peer,
+        wait: Duration,
+        counted: (u64, u64),
+        link: Option<Emulated>,
+    ) -> Shared {
+        let state = State { wire_sent: counted.0, wire_received: counted.1, ..State::default() };
+        let shared = Shared {
             connection: Mutex::new(connection),
             said_goodbye: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -100,7 +110,38 @@ impl Shared {
             work: Condvar::new(),
             written: Condvar::new(),
             peer,
+            link,
+        };
+        shared.set_wait(wait);
+        shared
+    }
+
+    /// Sets the deadline of each wait; on an emulated link it is longer by what the link takes.
+    pub(super) fn set_wait(&self, wait: Duration) {
+        self.lock().wait = wait.saturating_add(self.allowance());
+    }
+
+    /// How much longer than without it an answer, or progress, takes over an emulated link.
+    pub(super) fn allowance(&self) -> Duration {
+        self.link.map_or(Duration::ZERO, |link| link.allowance(MIN_PROGRESS as usize))
+    }
+
+    /// The emulated line for what is sent, if there is one.
+    pub(super) fn line(&self) -> Option<Line> {
+        self.link.map(Line::new)
+    }
+
+    /// Lets the writer wait for a moment. Whether the connection is still wanted then.
+    pub(super) fn pause_until(&self, moment: Instant) -> bool {
+        let mut state = self.lock();
+        while !state.abandoned {
+            let Some(left) = moment.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
+                return true;
+            };
+            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        false
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use privet_net::identity::KEY_FILE;
-use privet_net::{Deadlines, FrameKind, Identity, NetError, TlsChannel, TlsConnector, TlsListener};
+use privet_net::{Deadlines, Emulated, FrameKind, Identity, NetError, TlsChannel, TlsConnector, TlsListener};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -56,6 +56,19 @@ pub fn connect(parties: &Parties, address: &str, deadlines: Deadlines) -> (TlsCh
     thread::scope(|scope| {
         let server = scope.spawn(|| accept(&parties.listener));
         let client = TlsConnector::connect(address, &parties.client, parties.server.certificate(), deadlines);
+        (client.unwrap(), server.join().unwrap().unwrap())
+    })
+}
+
+/// A [`pair`] over an emulated link.
+pub fn emulated_pair(wait_ms: u64, link: Emulated) -> (TlsChannel, TlsChannel) {
+    let mut parties = parties(deadlines(wait_ms));
+    parties.listener = parties.listener.with_link(Some(link));
+    let (address, client, pinned) = (&parties.address, &parties.client, parties.server.certificate());
+    thread::scope(|scope| {
+        let server = scope.spawn(|| accept(&parties.listener));
+        let deadlines = deadlines(wait_ms);
+        let client = TlsConnector::connect_unless(address, client, pinned, deadlines, Some(link), &|| false);
         (client.unwrap(), server.join().unwrap().unwrap())
     })
 }

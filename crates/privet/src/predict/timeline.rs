@@ -1,0 +1,69 @@
+//! Both parties' online phase on one clock: they do the same at the same time, and each has a line to the other.
+
+use privet_net::{Emulated, HEADER_BYTES};
+use privet_protocols::masked::Opening;
+
+use super::Machine;
+
+/// Bytes that TLS adds to a frame.
+const RECORD: f64 = 22.0;
+
+/// What a frame meets on its way; all in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network {
+    /// For a byte to leave.
+    pub(super) byte: f64,
+    /// From when it has left until it has arrived.
+    pub(super) way: f64,
+    /// From one thread to the other, over this machine's own network.
+    pub(super) hop: f64,
+    /// For a byte to be encrypted, carried and decrypted on this machine.
+    pub(super) tls: f64,
+}
+
+impl Network {
+    pub(super) fn new(link: Option<Emulated>, machine: &Machine) -> Self {
+        let way = link.map_or(0.0, |l| l.round_trip.as_secs_f64() / 2.0 + l.jitter.as_secs_f64() / 2.0);
+        let byte = link.map_or(0.0, |l| 8.0 / l.rate_bits_per_s as f64);
+        Self { byte, way, hop: link.map_or(machine.hop, |_| machine.hop_emulated), tls: machine.tls }
+    }
+}
+
+/// Where the parties are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeline {
+    network: Network,
+    /// When both are done with what was played so far.
+    pub(super) now: f64,
+    /// When the line is free.
+    free: f64,
+}
+
+impl Timeline {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network, now: 0.0, free: 0.0 }
+    }
+
+    /// An instruction that computes for `compute` and exchanges `frames` in `rounds` rounds, those of a round one lane after the
+    /// other: while the frame of one lane travels, the next computes.
+    pub(super) fn play(&mut self, compute: f64, rounds: usize, frames: &[Opening]) {
+        let Some(lanes) = frames.len().checked_div(rounds) else {
+            self.now += compute;
+            return;
+        };
+        let Network { byte, way, hop, tls } = self.network;
+        let part = compute / ((rounds + 1) * lanes) as f64;
+        let mut arrivals = vec![self.now; lanes];
+        for round in frames.chunks(lanes) {
+            for (frame, arrival) in round.iter().zip(&mut arrivals) {
+                let bytes = frame.bytes() as f64 + HEADER_BYTES as f64 + RECORD;
+                self.now = self.now.max(*arrival) + part + bytes * tls;
+                self.free = self.free.max(self.now) + bytes * byte;
+                *arrival = self.free + way + hop;
+            }
+        }
+        for arrival in arrivals {
+            self.now = self.now.max(arrival) + part;
+        }
+    }
+}
