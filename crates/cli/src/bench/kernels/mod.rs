@@ -106,6 +106,7 @@ fn check(args: &BenchArgs) -> anyhow::Result<()> {
         (args.ring.is_some(), "--ring"),
         (args.frac_bits.is_some(), "--frac-bits"),
         (args.uncalibrated, "--uncalibrated"),
+        (args.network.link.is_some(), "--network"),
     ];
     match given.iter().find(|(given, _)| *given) {
         None => Ok(()),
