@@ -37,5 +37,8 @@ cargo nextest run --workspace --locked --cargo-profile ci
 step "examples in the documentation"
 cargo test --doc --workspace --locked --profile ci
 
+step "address sanitizer"
+bash scripts/sanitize.sh
+
 step "fuzzing (PRIVET_FUZZ_SECONDS for each target, 60 by default)"
 bash scripts/fuzz.sh

@@ -3,7 +3,8 @@
 //! Every kernel is right modulo 2^l for the ring it was chosen for and leaves garbage above bit l. For l <= 52 that is
 //! AVX-512 IFMA where it exists: one `vpmadd52luq` multiplies the low 52 bits of eight lanes and adds the low 52 bits of
 //! the products; sums wrap modulo 2^64, which 2^52 divides, so nothing has to be reduced in between. Wider rings take
-//! `vpmullq` and an addition; elsewhere plain Rust is compiled for AVX2 and for the target's baseline.
+//! `vpmullq` and an addition. Where the CPU has AMX, products that are worth packing into bytes go there instead, in every ring.
+//! Elsewhere there are loops for AVX2, and plain Rust for the target's baseline, which the compiler makes vectors of (NEON on ARM).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -172,6 +173,7 @@ impl Kernel {
     }
 
     /// What computes products of a shape: tiles of digits, or the vectors that are best.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub(crate) fn for_shape(self, shape: [usize; 3]) -> Self {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
@@ -189,6 +191,7 @@ impl Kernel {
 
     /// The whole product `c += a · b` of columns from `first` on where this kernel has loops of its own; otherwise nothing
     /// happens. Parameters are those of [`gemm_with`](crate::gemm::gemm_with).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub(crate) fn product(
         self,
         k: usize,
