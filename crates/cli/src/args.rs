@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::Part;
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
 
@@ -107,6 +108,8 @@ Examples:
   privet bench --models resnet50 --ring 64          # a forced ring; widths are still calibrated
   privet bench --models resnet50 --uncalibrated     # 64 bits, 16 of them fractional, full widths
   privet bench --models list
+  privet bench --exp kernels                        # what products, comparisons, TLS reach on this machine
+  privet bench --exp kernels --kernels gemm,gates --json
 
 Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two inputs
 other than the measured ones. Dealer, server and client are processes of their own, connected by TLS over
@@ -283,6 +286,8 @@ pub(crate) struct PlanArgs {
 pub(crate) enum Experiment {
     /// Private inferences, with setup and offline phase.
     Inference,
+    /// Products, convolutions, comparisons, randomness, packing and transport, each next to the machine's peak.
+    Kernels,
 }
 
 #[derive(Debug, Args)]
@@ -292,8 +297,11 @@ pub(crate) struct BenchArgs {
     pub(crate) exp: Experiment,
     /// Architectures or ONNX files; `all` for lenet, minionn-cifar, vgg16-cifar, squeezenet, resnet18 and resnet50, `list` to
     /// see all names.
-    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
+    /// Parts of --exp kernels [default: all].
+    #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
+    pub(crate) kernels: Vec<Part>,
     /// What computes.
     #[arg(long, value_enum, default_value = "2pc")]
     pub(crate) engine: Engine,
@@ -303,7 +311,7 @@ pub(crate) struct BenchArgs {
     /// Predict wall times as well, as `privet plan --network` does.
     #[arg(long)]
     pub(crate) predict: bool,
-    /// Inferences of each model, every one with another input.
+    /// Inferences of each model, every one with another input; repetitions of each kernel at least.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) iterations: u64,
     /// Ring width in bits [default: the smallest that fits the calibrated ranges].
@@ -321,7 +329,7 @@ pub(crate) struct BenchArgs {
     /// Bound on the whole run.
     #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) deadline: u64,
-    /// One line of JSON for every model and phase on stdout; everything else goes to stderr.
+    /// One line of JSON for every model and phase, or every kernel, on stdout; everything else goes to stderr.
     #[arg(long)]
     pub(crate) json: bool,
     /// Comma-separated values on stdout, a line for every model and phase; everything else goes to stderr.

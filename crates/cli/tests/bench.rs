@@ -9,6 +9,7 @@ use std::process::Child;
 use common::{digits, finish, output, privet};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use privet_ring::{Kernel, Ring};
 use serde_json::Value;
 
 fn number(value: &Value) -> f64 {
@@ -192,15 +193,79 @@ fn people_get_tables_with_other_systems() {
     }
 }
 
+/// Every kernel of this CPU is forced in turn, the others say why not, and gates send what their plan declares.
+#[test]
+fn kernels_are_measured_next_to_their_peak() {
+    let rows = rows(&["--exp", "kernels", "--iterations", "1"]);
+    let is = |row: &Value, key: &str, value: &str| row[key] == value;
+    for (bits, kernels) in [16, 32, 48, 64].map(|bits| (bits, Kernel::all(Ring::new(bits).unwrap()))) {
+        let shapes: Vec<_> = rows.iter().filter(|r| is(r, "kernel", "conv") && r["ring"] == bits).collect();
+        assert_eq!(shapes.is_empty(), bits == 16);
+        for (isa, kernel) in kernels {
+            let own: Vec<_> = shapes.iter().filter(|r| r["isa"] == isa).collect();
+            assert_eq!(own.is_empty(), bits == 16, "{isa} at {bits} bits");
+            for row in own {
+                assert_eq!(
+                    row["skipped"].as_str(),
+                    kernel.err().map(|why| why.to_string()).as_deref(),
+                    "{row}"
+                );
+                assert_eq!(row["achieved"].is_null(), kernel.is_err(), "{row}");
+            }
+        }
+    }
+    for part in ["gemm", "gemv", "conv", "depthwise", "prg", "memcpy", "pack", "unpack", "transpose", "tls"] {
+        assert!(rows.iter().any(|r| is(r, "kernel", part) && r["achieved"].is_number()), "{part}");
+    }
+    for row in rows.iter().filter(|r| r["skipped"].is_null()) {
+        assert!(number(&row["achieved"]) > 0.0 && number(&row["median"]) > 0.0, "{row}");
+        assert!(number(&row["threads"]) >= 1.0 && number(&row["repetitions"]) >= 1.0, "{row}");
+        if ["gemm", "gemv", "conv", "depthwise"].iter().any(|kernel| is(row, "kernel", kernel)) {
+            let share = number(&row["share_of_peak"]);
+            assert!(share > 0.0 && share <= 1.2, "{row}");
+        }
+    }
+    let declared: Vec<_> = rows.iter().filter(|r| r["declared"].is_number()).collect();
+    for quantity in ["sent", "rounds"] {
+        let own: Vec<_> = declared.iter().filter(|r| is(r, "quantity", quantity)).collect();
+        assert_eq!(own.len(), 6, "{quantity}");
+        for row in own {
+            assert_eq!(row["achieved"], row["declared"], "{row}");
+            assert!(number(&row["achieved"]) > 0.0, "{row}");
+        }
+    }
+}
+
+/// Every part is a table of at most 120 columns.
+#[test]
+fn people_get_tables_of_kernels() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["bench", "--exp", "kernels", "--kernels", "prg,gates,tls", "--iterations", "1"];
+    let (code, stdout, stderr) = output(privet(home.path()).args(args));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.lines().all(|line| line.chars().count() <= 120), "{stdout}");
+    for text in ["relu-trunc", "dealer", "CPU-s", "B/element", "max pool", "prg", "GB/s", "round trip"] {
+        assert!(stdout.contains(text), "{text}: {stdout}");
+    }
+    let csv = ["bench", "--exp", "kernels", "--kernels", "memory", "--iterations", "1", "--csv"];
+    let (code, stdout, _) = output(privet(home.path()).args(csv));
+    let columns: Vec<usize> = stdout.lines().map(|line| line.split(',').count()).collect();
+    assert_eq!(
+        (code, columns),
+        (Some(0), vec![18; 1 + 13]),
+        "a header, a copy and three times four widths: {stdout}"
+    );
+}
+
 #[test]
 fn wrong_usage_is_2_and_missing_files_are_3() {
     let home = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], i32, &str); 11] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&[], 2, "--models"),
         (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
         (&["--models", "lenet", "--engine", "3pc"], 2, "possible values: 2pc, cleartext"),
-        (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference"),
+        (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference, kernels"),
         (&["--models", "lenet", "--iterations", "0"], 2, "0 is not in 1..=1000"),
         (&["--models", "lenet", "--json", "--csv"], 2, "cannot be used with"),
         (&["--models", "lenet", "--ring", "20", "--frac-bits", "16"], 2, "takes 1 to 8 fractional bits"),
@@ -211,6 +276,13 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         ),
         (&["--models", "lenet", "--network", "lan", "--engine", "cleartext"], 2, "cleartext sends nothing"),
         (&["--models", "none.onnx"], 3, "none.onnx"),
+        (&["--models", "lenet", "--kernels", "gemm"], 2, "--kernels belongs to --exp kernels"),
+        (&["--exp", "kernels", "--models", "lenet"], 2, "leave out --models, or take --exp inference"),
+        (
+            &["--exp", "kernels", "--kernels", "gem"],
+            2,
+            "possible values: gemm, conv, prg, memory, gates, tls",
+        ),
     ];
     for (args, expected, message) in cases {
         let (code, stdout, stderr) = output(privet(home.path()).arg("bench").args(args));

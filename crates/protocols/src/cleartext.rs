@@ -49,7 +49,7 @@ pub fn run_observed(
 
 /// Products modulo 2^64 whatever the plan's ring is: these values are integers, not ring elements.
 fn full_width() -> Kernel {
-    Kernel::best(Ring::new(Ring::MAX_BITS).expect("the widest ring is one"))
+    linear::kernel(Ring::new(Ring::MAX_BITS).expect("the widest ring is one"))
 }
 
 struct Context<'a> {

@@ -1,10 +1,13 @@
 //! Steps that are linear in their operands, shared by all engines: they act alike on plain values, masked values,
 //! masks and shares, modulo 2^64.
 
+use std::num::NonZero;
+use std::sync::LazyLock;
+
 use privet_plan::{Op, ParamId, Plan, Step, Window};
-use privet_ring::Kernel;
 use privet_ring::conv::{Conv, Taps};
 use privet_ring::gemm::gemm;
+use privet_ring::{Kernel, Ring};
 
 /// The private tensor that a step multiplies its operand by, if it is such a step.
 pub(crate) fn factor(op: &Op) -> Option<ParamId> {
@@ -31,6 +34,13 @@ pub(crate) fn is_public_linear(op: &Op) -> bool {
 
 fn is_movement(op: &Op) -> bool {
     matches!(op, Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. })
+}
+
+/// The kernel of a ring on all cores: whoever multiplies is waited for by its peer, and the dealer works alone.
+pub(crate) fn kernel(ring: Ring) -> Kernel {
+    static CORES: LazyLock<NonZero<usize>> =
+        LazyLock::new(|| std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
+    Kernel::best(ring).with_threads(*CORES)
 }
 
 /// The product of a step's operand with its private tensor, without bias, modulo the 2^l that `kernel` was chosen for.

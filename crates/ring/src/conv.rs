@@ -1,8 +1,12 @@
 //! Convolution over `u64` lanes, modulo 2^l, for any number of spatial axes.
 
+use crate::direct::Rows;
 use crate::gemm::gemm_with;
 use crate::geometry::Window;
 use crate::kernel::{Kernel, LANES};
+
+/// Most output channels of a group that is convolved without a matrix product.
+const DIRECT: usize = 2;
 
 /// A tap that reads padding.
 const PADDING: u32 = u32::MAX;
@@ -79,27 +83,58 @@ impl Conv<'_> {
     /// The convolution of `x` by `w`, zero-padded, row-major, modulo the 2^l that `kernel` was chosen for; bits above l
     /// are garbage.
     pub fn apply(&self, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
-        let taps = Taps::new(self.window, self.input, self.output);
-        let runs = Runs::new(&taps);
-        let (inputs, outputs) = (self.input.iter().product::<usize>(), taps.positions());
+        let (inputs, outputs) = (self.input.iter().product::<usize>(), self.output.iter().product::<usize>());
         let (group_in, group_out) = (self.in_channels / self.groups, self.out_channels / self.groups);
         let depth = group_in * self.window.kernel_len();
         assert!(x.len() == self.batch * self.in_channels * inputs && w.len() == self.out_channels * depth);
         let mut z = vec![0; self.batch * self.out_channels * outputs];
-        let mut packed = Vec::new();
-        for n in 0..self.batch {
-            for g in 0..self.groups {
-                let x = &x[(n * self.in_channels + g * group_in) * inputs..][..group_in * inputs];
-                let w = &w[g * group_out * depth..][..group_out * depth];
-                let z = &mut z[(n * self.out_channels + g * group_out) * outputs..][..group_out * outputs];
-                let sizes = [group_out, outputs, depth];
-                // Kernels times gathered columns; the columns are gathered straight into the product's panels.
-                gemm_with(kernel, sizes, w, z, &mut packed, |k0, j0, _, width, panel| {
-                    runs.fill(x, inputs, k0, j0, width, panel);
-                });
-            }
+        if z.is_empty() || depth == 0 {
+            return z;
+        }
+        if group_out <= DIRECT
+            && let Some(rows) = Rows::new(self.window, self.input, self.output)
+        {
+            self.direct(kernel, &rows, x, w, &mut z);
+            return z;
+        }
+        let taps = Taps::new(self.window, self.input, self.output);
+        let runs = Runs::new(&taps);
+        let kernel = kernel.for_shape([group_out, outputs, depth]);
+        let groups = x.chunks_exact(group_in * inputs).zip(z.chunks_exact_mut(group_out * outputs));
+        for ((x, z), w) in groups.zip(w.chunks_exact(group_out * depth).cycle()) {
+            // Kernels times gathered columns; the columns are gathered straight into the product's panels.
+            gemm_with(kernel, [group_out, outputs, depth], w, z, &|k0, j0, _, width, panel| {
+                runs.fill(x, inputs, k0, j0, width, panel);
+            });
         }
         z
+    }
+
+    /// Groups of few outputs, divided over threads.
+    fn direct(&self, kernel: Kernel, rows: &Rows, x: &[u64], w: &[u64], z: &mut [u64]) {
+        let all = self.batch * self.groups;
+        let (group_x, group_w, group_z) = (x.len() / all, w.len() / self.groups, z.len() / all);
+        // Every product is read and padded for few outputs: it takes as long as several in a matrix.
+        let threads = kernel.threads_for(8 * z.len() * (group_w / (self.out_channels / self.groups)));
+        let share = all.div_ceil(threads);
+        let run = |first: usize, z: &mut [u64]| {
+            let mut room = rows.room();
+            for (g, z) in z.chunks_exact_mut(group_z).enumerate().map(|(i, z)| (first + i, z)) {
+                let x = &x[g * group_x..][..group_x];
+                let w = &w[g % self.groups * group_w..][..group_w];
+                rows.group(kernel, x, w, z, &mut room);
+            }
+        };
+        std::thread::scope(|scope| {
+            let mut parts = z.chunks_mut(share * group_z).enumerate();
+            let own = parts.next();
+            for (i, z) in parts {
+                scope.spawn(move || run(i * share, z));
+            }
+            if let Some((_, z)) = own {
+                run(0, z);
+            }
+        });
     }
 }
 
@@ -160,6 +195,8 @@ fn gather(channel: &[u64], taps: &[u32], out: &mut [u64; LANES]) {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
     use crate::Ring;
     use crate::prg::{Prg, Seed};
@@ -213,6 +250,11 @@ mod tests {
             (1, 1, 3, 1, [4, 4], [1, 1], [4, 4], [9, 9], [9, 9], [3, 3]),
             (1, 3, 7, 1, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [20, 38]),
             (1, 4, 4, 4, [2, 2], [1, 2], [1, 1], [0, 0], [0, 0], [3, 64]),
+            (2, 3, 6, 3, [3, 5], [2, 3], [2, 1], [1, 4], [3, 0], [11, 71]),
+            (1, 4, 2, 2, [3, 2], [1, 1], [1, 4], [2, 3], [0, 1], [6, 33]),
+            (2, 64, 1, 1, [1, 1], [2, 2], [1, 1], [0, 0], [0, 0], [5, 5]),
+            (1, 3, 1, 1, [2, 2], [5, 4], [1, 1], [5, 9], [3, 2], [3, 2]),
+            (1, 32, 40, 2, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [17, 19]),
         ];
         for (batch, in_channels, out_channels, groups, kernel, stride, dilation, begin, end, input) in cases {
             let window = Window {
@@ -238,8 +280,8 @@ mod tests {
             let expected = naive(&conv, &x, &w);
             for bits in [16, 32, 48, 52, 53, 64] {
                 let ring = Ring::new(bits).unwrap();
-                for kernel in Kernel::available(ring) {
-                    let mut z = conv.apply(kernel, &x, &w);
+                for (kernel, threads) in Kernel::available(ring).into_iter().zip((1..4).cycle()) {
+                    let mut z = conv.apply(kernel.with_threads(NonZero::new(threads).unwrap()), &x, &w);
                     let mut expected = expected.clone();
                     ring.reduce_all(&mut z);
                     ring.reduce_all(&mut expected);

@@ -9,14 +9,22 @@ use crate::kernel::{Kernel, LANES, MR, Tile};
 const KC: usize = 256;
 /// Columns packed at a time, whole panels of every kernel: a KC x NC block (under 1 MiB) stays in the second-level cache.
 const NC: usize = 480;
+/// What the sides of parts are multiples of: whole tiles of all kernels.
+const SHARE: usize = 48;
+
 /// `c += a · b` with `a` of m x k, `b` of k x n and `c` of m x n, all row-major, modulo the 2^l that `kernel` was
 /// chosen for; bits above l are garbage.
 pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "matrix sizes");
+    let kernel = kernel.for_shape([m, n, k]);
     if m <= kernel.few_rows() {
-        return few_rows(kernel, n, k, a, b, c);
+        return divide(kernel, [m, n, k], a, c, &|a, first, c| few_rows(kernel, n, k, a, &b[first..], c));
     }
-    gemm_with(kernel, [m, n, k], a, c, &mut Vec::new(), |k0, j0, columns, width, panel| {
+    from_matrix(kernel, [m, n, k], a, b, c);
+}
+
+fn from_matrix(kernel: Kernel, [m, n, k]: [usize; 3], a: &[u64], b: &[u64], c: &mut [u64]) {
+    gemm_with(kernel, [m, n, k], a, c, &|k0, j0, columns, width, panel| {
         for (p, out) in panel.chunks_exact_mut(width).enumerate() {
             let row = &b[(k0 + p) * n + j0..][..columns];
             let (vectors, rest) = row.as_chunks::<LANES>();
@@ -31,17 +39,72 @@ pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], 
 
 /// Like [`gemm`] with `[m, n, k]`, but `b` is produced panel by panel: `fill(k0, j0, columns, width, panel)` writes
 /// b[k0 + p, j0 + j] to `panel[p * width + j]` for all p < panel.len() / width and j < columns; j0 is a multiple of
-/// [`LANES`], what it writes behind `columns` is ignored. `packed` is room that calls may share.
+/// [`LANES`], what it writes behind `columns` is ignored. The shape may decide on another kernel before:
+/// [`Kernel::for_shape`].
 pub(crate) fn gemm_with(
     kernel: Kernel,
     [m, n, k]: [usize; 3],
     a: &[u64],
     c: &mut [u64],
-    packed: &mut Vec<u64>,
-    mut fill: impl FnMut(usize, usize, usize, usize, &mut [u64]),
+    fill: &(impl Fn(usize, usize, usize, usize, &mut [u64]) + Sync),
 ) {
-    let step = kernel.columns();
-    packed.resize(KC.min(k) * NC.min(n.next_multiple_of(LANES)), 0);
+    divide(kernel, [m, n, k], a, c, &|a, first, c| {
+        if !kernel.product(k, a, first, c, fill) {
+            blocked(kernel, k, a, first, c, fill);
+        }
+    });
+}
+
+/// Some rows of the left side and of some columns of the result.
+struct Part<'a> {
+    a: &'a [u64],
+    first: usize,
+    c: Vec<&'a mut [u64]>,
+}
+
+/// Gives parts of `c += a · b` to as many threads as the product is worth: `run(a, first, c)` has some rows of `a` and columns
+/// `first..` of the same rows of `c`. The longer side is divided, since every part packs the whole of the other one.
+fn divide(
+    kernel: Kernel,
+    [m, n, k]: [usize; 3],
+    a: &[u64],
+    c: &mut [u64],
+    run: &(impl Fn(&[u64], usize, &mut [&mut [u64]]) + Sync),
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let threads = kernel.threads_for(m * n * k);
+    let shares = |size: usize| size.div_ceil(threads).next_multiple_of(SHARE);
+    let (rows, columns) = if m > n { (shares(m), n) } else { (m, shares(n)) };
+    let mut parts: Vec<Part> = Vec::new();
+    for (a, c) in a.chunks(rows * k).zip(c.chunks_mut(rows * n)) {
+        let start = parts.len();
+        parts.extend((0..n).step_by(columns).map(|first| Part { a, first, c: Vec::new() }));
+        for row in c.chunks_exact_mut(n) {
+            parts[start..].iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, row)| part.c.push(row));
+        }
+    }
+    std::thread::scope(|scope| {
+        let mut own = parts.pop().expect("a product that is not empty has a part");
+        for mut part in parts {
+            scope.spawn(move || run(part.a, part.first, &mut part.c));
+        }
+        run(own.a, own.first, &mut own.c);
+    });
+}
+
+/// `c += a · b` for columns `first..` of b, with vectors.
+fn blocked(
+    kernel: Kernel,
+    k: usize,
+    a: &[u64],
+    first: usize,
+    c: &mut [&mut [u64]],
+    fill: &impl Fn(usize, usize, usize, usize, &mut [u64]),
+) {
+    let (step, n) = (kernel.columns(), c[0].len());
+    let mut packed = vec![0; KC.min(k) * NC.min(n.next_multiple_of(LANES))];
     for k0 in (0..k).step_by(KC) {
         let depth = KC.min(k - k0);
         for j0 in (0..n).step_by(NC) {
@@ -54,33 +117,30 @@ pub(crate) fn gemm_with(
                 })
             };
             for (j, columns, width, at) in panels() {
-                kernel.run(|| fill(k0, j0 + j, columns, width, &mut packed[at]));
+                kernel.run(|| fill(k0, first + j0 + j, columns, width, &mut packed[at]));
             }
-            for i in (0..m).step_by(MR) {
-                let count = MR.min(m - i);
+            for (i, c) in c.chunks_mut(MR).enumerate() {
                 let mut rows = [&a[..0]; MR];
-                for (r, row) in rows.iter_mut().enumerate().take(count) {
-                    *row = &a[(i + r) * k + k0..][..depth];
+                for (r, row) in rows.iter_mut().enumerate().take(c.len()) {
+                    *row = &a[(i * MR + r) * k + k0..][..depth];
                 }
                 for (j, columns, step, at) in panels() {
-                    let tile = Tile { rows: &rows[..count], panel: &packed[at], step, columns, stride: n };
-                    kernel.tile(&tile, &mut c[i * n + j0 + j..]);
+                    let tile = Tile { rows: &rows[..c.len()], panel: &packed[at], step, columns, at: j0 + j };
+                    kernel.tile(&tile, c);
                 }
             }
         }
     }
 }
 
-/// Stream the right side without packing it: for so few rows that costs more than it saves.
-fn few_rows(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
-    if n == 0 || k == 0 || a.is_empty() {
-        return;
-    }
+/// Streams the right side, rows of `n` of which those of `c` are the first columns, without packing it: for so few rows that
+/// costs more than it saves.
+fn few_rows(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [&mut [u64]]) {
     if kernel.few_rows() == MR {
         return short_tiles(kernel, n, k, a, b, c);
     }
-    for (left, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
-        for (&factor, row) in left.iter().zip(b.chunks_exact(n)) {
+    for (left, out) in a.chunks_exact(k).zip(c) {
+        for (&factor, row) in left.iter().zip(b.chunks(n)) {
             kernel.axpy(factor, row, out);
         }
     }
@@ -90,9 +150,9 @@ fn few_rows(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u
 const STREAMS: usize = 8;
 
 /// Tiles of few rows and little depth, the right side being read where it lies; only partial vectors are copied.
-fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
-    let whole = n / LANES * LANES;
-    let count = a.len() / k;
+fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [&mut [u64]]) {
+    let (columns, count) = (c[0].len(), c.len());
+    let whole = columns / LANES * LANES;
     for k0 in (0..k).step_by(STREAMS) {
         let depth = STREAMS.min(k - k0);
         let mut rows = [&a[..0]; MR];
@@ -102,22 +162,23 @@ fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut
         let rows = &rows[..count];
         for j in (0..whole).step_by(kernel.columns()) {
             let columns = kernel.columns().min(whole - j);
-            let tile = Tile { rows, panel: &b[k0 * n + j..], step: n, columns, stride: n };
-            kernel.tile(&tile, &mut c[j..]);
+            kernel.tile(&Tile { rows, panel: &b[k0 * n + j..], step: n, columns, at: j }, c);
         }
-        if whole < n {
+        if whole < columns {
             let mut panel = [0; STREAMS * LANES];
             for (p, out) in panel.chunks_exact_mut(LANES).enumerate().take(depth) {
-                out[..n - whole].copy_from_slice(&b[(k0 + p) * n + whole..][..n - whole]);
+                out[..columns - whole].copy_from_slice(&b[(k0 + p) * n + whole..][..columns - whole]);
             }
-            let tile = Tile { rows, panel: &panel, step: LANES, columns: n - whole, stride: n };
-            kernel.tile(&tile, &mut c[whole..]);
+            let tile = Tile { rows, panel: &panel, step: LANES, columns: columns - whole, at: whole };
+            kernel.tile(&tile, c);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
     use crate::Ring;
     use crate::prg::{Prg, Seed};
@@ -134,22 +195,35 @@ mod tests {
         c
     }
 
-    /// All rings that `kernel` may be chosen for.
-    fn rings(kernel: Kernel) -> impl Iterator<Item = Ring> {
-        let all = (Ring::MIN_BITS..=Ring::MAX_BITS).map(|bits| Ring::new(bits).expect("in range"));
-        all.filter(move |&ring| Kernel::available(ring).contains(&kernel))
-    }
+    /// Widths at the ends of what kernels and their digits cover.
+    const WIDTHS: [u32; 12] = [16, 17, 24, 32, 33, 40, 48, 49, 52, 53, 57, 64];
 
-    /// Every kernel of this CPU in turn, added to what was there, in every ring that it serves.
+    /// Every kernel of this CPU in turn, as chosen and where its own loops pack, added to what was there, in all rings that it
+    /// serves.
     fn check(m: usize, n: usize, k: usize, a: &[u64], b: &[u64]) {
         let product = naive(m, n, k, a, b);
-        for kernel in Kernel::available(Ring::new(Ring::MIN_BITS).expect("in range")) {
-            let mut c = vec![u64::MAX - 4; m * n];
-            gemm(kernel, m, n, k, a, b, &mut c);
-            for ring in rings(kernel) {
-                for (i, (c, p)) in c.iter().zip(&product).enumerate() {
-                    let expected = ring.reduce(p.wrapping_sub(5));
-                    assert_eq!(ring.reduce(*c), expected, "{kernel:?}, {ring:?}, {m} x {n} x {k} at {i}");
+        let available =
+            WIDTHS.map(|bits| Ring::new(bits).expect("in range")).map(|r| (r, Kernel::available(r)));
+        let mut done = Vec::new();
+        for &kernel in available.iter().flat_map(|(_, kernels)| kernels) {
+            if done.contains(&kernel) {
+                continue;
+            }
+            done.push(kernel);
+            for forced in [false, true] {
+                let mut c = vec![u64::MAX - 4; m * n];
+                if forced {
+                    from_matrix(kernel, [m, n, k], a, b, &mut c);
+                } else {
+                    gemm(kernel, m, n, k, a, b, &mut c);
+                }
+                for ring in
+                    available.iter().filter(|(_, kernels)| kernels.contains(&kernel)).map(|(ring, _)| ring)
+                {
+                    for (i, (c, p)) in c.iter().zip(&product).enumerate() {
+                        let expected = ring.reduce(p.wrapping_sub(5));
+                        assert_eq!(ring.reduce(*c), expected, "{kernel:?}, {ring:?}, {m} x {n} x {k} at {i}");
+                    }
                 }
             }
         }
@@ -180,6 +254,36 @@ mod tests {
     }
 
     #[test]
+    fn threads_do_not_change_the_product() {
+        let prg = Prg::new(&Seed::from_bytes([2; 16]));
+        for (m, n, k) in
+            [(200, 310, 400), (310, 200, 400), (3, 5001, 1000), (1, 70, 300_000), (1000, 9, 3000)]
+        {
+            let a = prg.stream(m as u64).words(m * k, u64::MAX);
+            let b = prg.stream(n as u64).words(k * n, u64::MAX);
+            for bits in [48, 64] {
+                let ring = Ring::new(bits).expect("in range");
+                let kernel = Kernel::best(ring);
+                let expected: Vec<u64> = naive(m, n, k, &a, &b).into_iter().map(|v| ring.reduce(v)).collect();
+                for threads in 1..=4 {
+                    let mut c = vec![0; m * n];
+                    gemm(
+                        kernel.with_threads(NonZero::new(threads).expect("positive")),
+                        m,
+                        n,
+                        k,
+                        &a,
+                        &b,
+                        &mut c,
+                    );
+                    ring.reduce_all(&mut c);
+                    assert!(c == expected, "{threads} threads, {m} x {n} x {k}, {bits} bits");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn empty_products_add_nothing() {
         for kernel in Kernel::available(Ring::new(48).expect("in range")) {
             let mut c = [7; 20];
@@ -196,6 +300,11 @@ mod tests {
             let kernels = Kernel::available(Ring::new(bits).expect("in range"));
             assert!(bits <= 52 || kernels.iter().all(|k| k.name() != "ifma"), "{bits} bits");
             assert_eq!(kernels.last().map(|k| k.name()), Some("portable"));
+            let why =
+                |(_, kernel): (_, Result<Kernel, _>)| kernel.err().map(|e: crate::Unavailable| e.to_string());
+            let refused = Kernel::all(Ring::new(bits).expect("in range")).into_iter().filter_map(why);
+            assert!(refused.clone().all(|why| why.contains("this CPU") || why.contains("more than 52 bits")));
+            assert_eq!(kernels.len() + refused.count(), Kernel::all(Ring::new(16).expect("in range")).len());
         }
     }
 }

@@ -5,14 +5,16 @@
 //! no protocol and does no input or output.
 
 pub mod conv;
+mod direct;
 pub mod fixed;
 pub mod gemm;
 pub mod geometry;
 mod kernel;
 pub mod pack;
+pub mod peak;
 pub mod planes;
 pub mod prg;
 mod ring;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Unavailable};
 pub use ring::{Ring, RingError, packed_len};

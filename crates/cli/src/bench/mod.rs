@@ -1,6 +1,7 @@
 //! `privet bench`: the one command for all benchmarks. What each field means is in docs/benchmarks.md.
 
 mod inference;
+mod kernels;
 mod peers;
 mod row;
 mod table;
@@ -16,10 +17,25 @@ use crate::show::print;
 use crate::watch::Watch;
 use row::Row;
 
+pub(crate) use kernels::Part;
+
 /// What `all` stands for.
 const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50"];
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    match args.exp {
+        Experiment::Inference => models(args),
+        Experiment::Kernels => kernels::bench(args),
+    }
+}
+
+fn models(args: &BenchArgs) -> anyhow::Result<()> {
+    let missing =
+        args.models.is_empty().then_some("--models says what to measure; `--models list` shows names");
+    let misplaced = (!args.kernels.is_empty()).then_some("--kernels belongs to --exp kernels");
+    if let Some(text) = missing.or(misplaced) {
+        return Err(Failure::error(Code::Usage, text));
+    }
     if args.models.iter().any(|m| m == "list") {
         if args.models.len() > 1 {
             return Err(Failure::error(
@@ -41,9 +57,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let is_table = !args.json && !args.csv;
     let mut rows = Vec::new();
     for subject in &subjects {
-        let measured = match args.exp {
-            Experiment::Inference => inference::measure(subject, args, &watch, &terminal)?,
-        };
+        let measured = inference::measure(subject, args, &watch, &terminal)?;
         // At once: what is done stays, whatever becomes of the rest.
         if is_table {
             if rows.is_empty() {

@@ -1,7 +1,6 @@
 //! The dealer: everything the server needs for one inference, from the two parties' seeds and the weight masks' seed.
 
 use privet_plan::{Plan, Step};
-use privet_ring::Kernel;
 use privet_ring::prg::{Prg, Seed};
 
 use super::Sink;
@@ -93,7 +92,7 @@ impl Walker for Dealer<'_> {
         let factor = linear::factor(&step.op).expect("a product has a factor");
         let elements = self.plan.params[factor.index()].shape.iter().product();
         let lambda_w = weight_masks(self.weights, factor.index(), elements, self.plan.ring);
-        let kernel = Kernel::best(self.plan.ring);
+        let kernel = linear::kernel(self.plan.ring);
         let gamma = linear::multiply(self.plan, step, kernel, operand.lambda(), &lambda_w);
         let mut dealing = self.dealing(k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());
@@ -107,7 +106,7 @@ impl Walker for Dealer<'_> {
     }
 
     fn bilinear(&mut self, k: usize, step: &Step, [x, y]: [&Wire; 2]) -> Result<Wire, ProtocolError> {
-        let kernel = Kernel::best(self.plan.ring);
+        let kernel = linear::kernel(self.plan.ring);
         let gamma = linear::bilinear(self.plan, step, kernel, x.lambda(), y.lambda());
         let mut dealing = self.dealing(k);
         dealing.deal_ring(&gamma, self.plan.ring.bits());

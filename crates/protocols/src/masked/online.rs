@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use privet_net::Channel;
 use privet_plan::{Plan, Step, Weights};
+use privet_ring::pack;
 use privet_ring::prg::Prg;
-use privet_ring::{Kernel, pack};
 
 use super::gate::{Lane, Party, own_masks};
 use super::lanes::{Shared, alone, take_turns};
@@ -187,7 +187,7 @@ impl Walker for Evaluator<'_> {
             let product = linear::multiply(
                 self.plan,
                 step,
-                Kernel::best(ring),
+                linear::kernel(ring),
                 operand.masked().m,
                 weights.elements(factor),
             );
@@ -217,7 +217,7 @@ impl Walker for Evaluator<'_> {
         // The first party's m_x·m_y − m_x·λ_y is m_x·(m_y − λ_y).
         let public = |m: u64| if first { m } else { 0 };
         let y_share: Vec<u64> = m_y.iter().zip(lambda_y).map(|(&m, l)| public(m).wrapping_sub(*l)).collect();
-        let kernel = Kernel::best(ring);
+        let kernel = linear::kernel(ring);
         let by_share = linear::bilinear(plan, step, kernel, m_x, &y_share);
         let by_mask = linear::bilinear(plan, step, kernel, lambda_x, m_y);
         for ((s, a), b) in share.iter_mut().zip(by_share).zip(by_mask) {

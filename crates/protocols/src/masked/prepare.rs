@@ -4,8 +4,8 @@
 //! the server's m_x·W is left.
 
 use privet_plan::{Plan, Step, Weights};
+use privet_ring::pack;
 use privet_ring::prg::{Prg, Seed};
-use privet_ring::{Kernel, pack};
 
 use super::gate::{client_dealt, own_masks};
 use super::schedule::Schedule;
@@ -119,7 +119,7 @@ impl Walker for Preparer<'_> {
         let factor = linear::factor(&step.op).expect("a product has a factor");
         let m_w = self.masked[factor.index()].as_deref().expect("factors are masked");
         if let Lambda::Drawn(lambda) = operand {
-            let product = linear::multiply(self.plan, step, Kernel::best(ring), lambda, m_w);
+            let product = linear::multiply(self.plan, step, linear::kernel(ring), lambda, m_w);
             share.iter_mut().zip(product).for_each(|(s, p)| *s = s.wrapping_sub(p));
         }
         if let (Some(weights), Some(bias)) = (self.weights, linear::addend(&step.op)) {
