@@ -121,7 +121,8 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
     let (online, steps) = online(plan, &schedule, machine, network);
     // Hello and answer; each side in turn marks its material as used and makes the schedule; the server looks at its weights.
     let own = SYNCS_ONLINE * machine.sync + 2.0 * machine.schedule + parameters(plan) * machine.check;
-    let greeting = Time::new(own + 2.0 * network.hop, 0.0, 2.0 * network.way);
+    let way = network.way + network.hop - machine.hop;
+    let greeting = Time::new(own + 2.0 * machine.hop, 0.0, 2.0 * way);
     let (offline, offline_once) = offline(plan, &schedule, machine, network);
     Prediction { online: greeting + online, offline, offline_once, machine: machine.summary(), steps }
 }
@@ -129,7 +130,7 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
 fn online(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network) -> (Time, Vec<StepTime>) {
     let mut whole = Timeline::new(network);
     let mut no_rate = Timeline::new(Network { byte: 0.0, ..network });
-    let mut nothing = Timeline::new(Network { byte: 0.0, way: 0.0, ..network });
+    let mut nothing = Timeline::new(Network::new(None, machine));
     let mut steps = Vec::new();
     for (k, (instruction, cost)) in schedule.instructions.iter().enumerate() {
         let stored = (cost.server_stores + cost.client_stores) as f64;
@@ -170,8 +171,8 @@ fn offline(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network
     let transfer = (dealt * network.byte - compute).max(0.0);
     let round_trip = 2.0 * network.way;
     let each = Time::new(compute + SYNCS_OFFLINE * machine.sync, transfer, ROUND_TRIPS_EACH * round_trip);
-    // In each of its sessions with the dealer the server masks its weights; meanwhile the client reads its own copy.
-    let masks = parameters(plan) * (machine.mask + machine.mask.max(machine.unpack));
+    // In each of its three sessions with the dealer the server masks its weights; meanwhile the client reads its own copy.
+    let masks = parameters(plan) * (2.0 * machine.mask + machine.mask.max(machine.unpack));
     (each, Time::new(START + CONNECTIONS * machine.connect + masks, 0.0, ROUND_TRIPS_ONCE * round_trip))
 }
 
