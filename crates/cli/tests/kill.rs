@@ -154,6 +154,11 @@ impl Party {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Whether it has ended before it was done.
+    fn failed(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some_and(|status| !status.success())
+    }
+
     /// Kills it if the moment has come. Returns whether it has died of it.
     fn strike(&mut self, blow: Blow) -> bool {
         if blow.victim != self.victim {
@@ -251,8 +256,9 @@ impl Place {
             for party in [&mut dealer, &mut server, &mut client] {
                 struck |= !struck && party.strike(blow);
             }
-            // A server that nobody asks any more waits for clients, as it should.
-            if struck && client.ended() && !server.ended() {
+            // A server that nobody asks any more waits for clients, as it should. One whose client got what it wanted ends by
+            // itself, perhaps just now.
+            if struck && client.failed() && !server.ended() {
                 signal(&server.child, Signal::SIGTERM);
             }
             std::thread::sleep(Duration::from_micros(200));
