@@ -92,30 +92,31 @@ Examples:
   privet plan squeezenet.onnx --calibrate dog.jpg --preprocess imagenet --all
   privet plan model                  # a directory made by privet compile
   privet plan model/plan.privet --reveal-to both --json
-  privet plan squeezenet.onnx --network wan              # and predict how long it takes there
+  privet plan squeezenet.onnx --network wan   # and predict how long it takes there
 
-Columns: f, fractional bits; range, the signed width that values are safe for and where it comes from
-(full width, proved from the range of the input, calibrated); room, bits between the largest value that
-calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\" values that are
-opened are uniformly random, whatever is behind them; a \"value\" is an output.";
+Columns: f, fractional bits; range, the signed width that values are safe for and where it comes
+from (full width, proved from the range of the input, calibrated); room, bits between the largest
+value that calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\"
+values that are opened are uniformly random, whatever is behind them; a \"value\" is an output.";
 
 const BENCH_HELP: &str = "\
 Examples:
   privet bench --models lenet,minionn-cifar --iterations 5
   privet bench --models all --json
   privet bench --models resnet18 --network lan
-  privet bench --models lenet --network 200mbit:10ms          # or 1gbit:500us:100us, with jitter
-  privet bench --models resnet50 --ring 64          # a forced ring; widths are still calibrated
-  privet bench --models resnet50 --uncalibrated     # 64 bits, 16 of them fractional, full widths
+  privet bench --models lenet --network 200mbit:10ms    # or 1gbit:500us:100us, with jitter
+  privet bench --models resnet50 --ring 64              # a forced ring; calibrated widths
+  privet bench --models resnet50 --uncalibrated         # 64 bits, 16 of them fractional, full widths
   privet bench --models list
-  privet bench --exp kernels                        # what products, comparisons, TLS reach on this machine
+  privet bench --exp kernels                            # products, comparisons, TLS on this machine
   privet bench --exp kernels --kernels gemm,gates --json
 
-Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two inputs
-other than the measured ones. Dealer, server and client are processes of their own, connected by TLS over
-127.0.0.1; --network makes these connections as slow as others. Three phases are measured: setup, the one-time sharing of plan and weights; offline, the material
-of an inference; online, the inference, from the client's hello to the result. CPU seconds and bytes are sums
-over all parties. docs/benchmarks.md explains every field.";
+Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two
+inputs other than the measured ones. Dealer, server and client are processes of their own, connected
+by TLS over 127.0.0.1; --network makes these connections as slow as others. Three phases are
+measured: setup, the one-time sharing of plan and weights; offline, the material of an inference;
+online, the inference, from the client's hello to the result. CPU seconds and bytes are sums over
+all parties. docs/benchmarks.md explains every field.";
 
 const STATUS_HELP: &str = "\
 Example:
@@ -299,7 +300,7 @@ pub(crate) struct BenchArgs {
     /// see all names.
     #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
-    /// Parts of --exp kernels [default: all].
+    /// Parts of --exp kernels, separated by commas [default: all].
     #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
     pub(crate) kernels: Vec<Part>,
     /// What computes.
@@ -332,7 +333,7 @@ pub(crate) struct BenchArgs {
     /// One line of JSON for every model and phase, or every kernel, on stdout; everything else goes to stderr.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Comma-separated values on stdout, a line for every model and phase; everything else goes to stderr.
+    /// Comma-separated values on stdout, a line for every model and phase, or every kernel; everything else goes to stderr.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
 }
