@@ -260,7 +260,7 @@ fn people_get_tables_of_kernels() {
 #[test]
 fn wrong_usage_is_2_and_missing_files_are_3() {
     let home = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&[], 2, "--models"),
         (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
@@ -278,6 +278,9 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (&["--models", "none.onnx"], 3, "none.onnx"),
         (&["--models", "lenet", "--kernels", "gemm"], 2, "--kernels belongs to --exp kernels"),
         (&["--exp", "kernels", "--models", "lenet"], 2, "leave out --models, or take --exp inference"),
+        (&["--exp", "kernels", "--predict"], 2, "leave out --predict"),
+        (&["--exp", "kernels", "--engine", "cleartext"], 2, "leave out --engine cleartext"),
+        (&["--models", "lenet", "--predict", "--engine", "cleartext"], 2, "--predict: the engine cleartext"),
         (
             &["--exp", "kernels", "--kernels", "gem"],
             2,

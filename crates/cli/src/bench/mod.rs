@@ -47,6 +47,10 @@ fn models(args: &BenchArgs) -> anyhow::Result<()> {
     }
     if args.engine == Engine::Cleartext {
         args.network.refuse_in_the_clear()?;
+        if args.predict {
+            let text = "--predict: the engine cleartext sends nothing; leave it out, or use --engine 2pc";
+            return Err(Failure::error(Code::Usage, text));
+        }
     }
     let subjects = subjects(&args.models)?;
     let terminal = Terminal::new();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, Engine};
 use crate::exit::{Code, Failure};
 use crate::show::print;
 use crate::watch::Watch;
@@ -107,6 +107,8 @@ fn check(args: &BenchArgs) -> anyhow::Result<()> {
         (args.frac_bits.is_some(), "--frac-bits"),
         (args.uncalibrated, "--uncalibrated"),
         (args.network.link.is_some(), "--network"),
+        (args.predict, "--predict"),
+        (args.engine == Engine::Cleartext, "--engine cleartext"),
     ];
     match given.iter().find(|(given, _)| *given) {
         None => Ok(()),
