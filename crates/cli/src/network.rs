@@ -35,13 +35,15 @@ impl Network {
 
     /// The engine `cleartext` sends nothing: a network for it is a mistake.
     pub(crate) fn refuse_in_the_clear(&self) -> anyhow::Result<()> {
-        if self.link.is_none() {
-            return Ok(());
-        }
+        if self.link.is_none() { Ok(()) } else { Err(self.useless_in_the_clear()) }
+    }
+
+    /// For where a network has been asked for, even the loopback interface.
+    pub(crate) fn useless_in_the_clear(&self) -> anyhow::Error {
         let text = format!(
             "--network {self}: the engine cleartext sends nothing; leave it out, or use --engine 2pc"
         );
-        Err(Failure::error(Code::Usage, text))
+        Failure::error(Code::Usage, text)
     }
 }
 

@@ -13,6 +13,10 @@ use crate::show::observe::Terminal;
 use crate::show::{self, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+    // Before a model is compiled, which may take minutes.
+    if let (Engine::Cleartext, Some(network)) = (args.engine, &args.network) {
+        return Err(network.useless_in_the_clear());
+    }
     let (plan, calibration) = read(args)?;
     let reveal_to = match args.engine {
         Engine::TwoParty => Some(RevealTo::from(args.reveal_to)),
@@ -36,10 +40,6 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
 /// What `--network` asks for.
 fn predicted(plan: &Plan, args: &PlanArgs) -> anyhow::Result<Option<Prediction>> {
     let Some(network) = &args.network else { return Ok(None) };
-    if args.engine == Engine::Cleartext {
-        network.refuse_in_the_clear()?;
-        return Ok(None);
-    }
     let _spinner = Terminal::new().spinner("calibrating this machine");
     let machine = Machine::calibrate(plan)?;
     Ok(Some(predict(plan, args.reveal_to.into(), &machine, network.link)))
