@@ -161,6 +161,8 @@ impl Gate {
         let repetitions = dealing.len();
         let detail = match &self.op {
             Op::Table { entries } => format!("{} entries", entries.len()),
+            // Of a difference of two values.
+            Op::MaxPool { width, .. } => format!("{width} bits compared"),
             _ => format!("{} bits compared", self.width),
         };
         let row = |quantity, unit, (achieved, median)| Row {
