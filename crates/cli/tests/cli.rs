@@ -59,7 +59,10 @@ fn wrong_usage_is_2_with_a_suggestion() {
         (&["plan", model, "--margin", "0"], "0 is not in 1.."),
         (&["plan", model, "--network", "dsl"], "expected RATE:RTT or RATE:RTT:JITTER"),
         (&["plan", model, "--network", "lan", "--engine", "cleartext"], "the engine cleartext sends nothing"),
-        (&["plan", model, "--network", "loopback", "--engine", "cleartext"], "--network loopback: the engine"),
+        (
+            &["plan", model, "--network", "loopback", "--engine", "cleartext"],
+            "--network loopback: the engine",
+        ),
         (&["dealer", "--network", "1gbit:20s"], "as a time (at most 10s)"),
         (&["plan", model, "--tolerance", "0.1"], "--tolerance is about calibration"),
         (&["plan", model, "--tolerance", "0.1", "--frac-bits", "9"], "cannot be used with"),
