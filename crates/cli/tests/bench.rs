@@ -173,6 +173,14 @@ fn people_get_tables_with_other_systems() {
     {
         assert!(stdout.contains(text), "{text}: {stdout}");
     }
+    let measured = stdout.split("privet 2pc online").next().unwrap_or_default();
+    assert!(measured.contains("wall s") && !measured.contains("predicted"), "{stdout}");
+    let asked = ["bench", "--models", "lenet", "--iterations", "1", "--network", "lan", "--predict"];
+    let (_, stdout, _) = output(privet(home.path()).args(asked));
+    assert!(
+        stdout.starts_with("Over connections as slow as lan.\n") && stdout.contains("predicted"),
+        "{stdout}"
+    );
     // The name of a file makes it no architecture.
     let file = home.path().join("resnet50.onnx");
     fs::copy(digits("digits.onnx"), &file).unwrap();

@@ -7,18 +7,20 @@ use super::row::{Phase, Row};
 use crate::network::Network;
 use crate::show::{printable_line, table};
 
+/// Where predictions stand, right of wall times.
+const PREDICTED: usize = 6;
+
 /// One line for each phase of a model.
 pub(super) fn rows(rows: &[Row]) -> String {
+    let is_predicted = rows.iter().any(|row| row.predicted_wall_s.is_some());
     let mut shown = Table::new();
-    shown.load_style(table::STYLE).set_header([
+    let mut header = vec![
         "model",
         "phase",
-        "network",
         "ring",
         "f",
         "widths",
         "wall s",
-        "predicted",
         "CPU s",
         "bytes",
         "rounds",
@@ -26,17 +28,19 @@ pub(super) fn rows(rows: &[Row]) -> String {
         "peak RSS",
         "error",
         "start CPU s",
-    ]);
+    ];
+    if is_predicted {
+        header.insert(PREDICTED, "predicted");
+    }
+    shown.load_style(table::STYLE).set_header(header);
     for row in rows {
-        shown.add_row([
+        let mut cells = vec![
             printable_line(&row.model),
             row.phase.name().to_owned(),
-            row.network.clone(),
             row.ring.to_string(),
             row.frac_bits.to_string(),
             row.widths.map_or_else(|| "-".to_owned(), |w| format!("{}-{}", w.min, w.max)),
             seconds(row.wall_s),
-            row.predicted_wall_s.map_or_else(|| "-".to_owned(), seconds),
             seconds(row.cpu_s),
             megabytes(row.bytes as f64),
             row.rounds.to_string(),
@@ -44,18 +48,22 @@ pub(super) fn rows(rows: &[Row]) -> String {
             megabytes(row.peak_rss_bytes as f64),
             format!("{:.1e}{}", row.max_abs_err, verdict(row)),
             seconds(row.startup_cpu_s),
-        ]);
+        ];
+        if is_predicted {
+            cells.insert(PREDICTED, row.predicted_wall_s.map_or_else(|| "-".to_owned(), seconds));
+        }
+        shown.add_row(cells);
     }
-    lines(shown, 3) + "\n"
+    lines(shown, 2) + "\n"
 }
 
 /// What the columns mean.
 pub(super) fn introduction(engine: &str, network: &Network) -> String {
     format!(
-        "Engine {engine}{}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
+        "{}Engine {engine}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
          together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
          difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n",
-        network.link.map_or_else(String::new, |_| format!(", over connections as slow as {network}")),
+        network.link.map_or_else(String::new, |_| format!("Over connections as slow as {network}.\n")),
     )
 }
 
