@@ -76,6 +76,7 @@ fn verdict(row: &Row) -> &'static str {
 }
 
 /// What a system takes for one inference; nothing where it is not known.
+#[derive(Clone, Copy)]
 struct Figures {
     cpu_s: Option<f64>,
     wall_s: Option<f64>,
@@ -100,6 +101,10 @@ pub(super) fn peers(rows: &[Row]) -> String {
         shown.add_row(line(name, &alone, None, "this run".to_owned()));
         let name = [String::new(), "privet 2pc with offline".to_owned()];
         shown.add_row(line(name, &both, None, "this run".to_owned()));
+        // Theirs are of other networks than an emulated one.
+        let is_comparable = online.network == Network::LOOPBACK;
+        let [alone, both] =
+            [alone, both].map(|own| Figures { wall_s: own.wall_s.filter(|_| is_comparable), ..own });
         for peer in known {
             let mut source = peer.source.name().to_owned();
             if !peer.note.is_empty() {
@@ -131,7 +136,8 @@ pub(super) fn peers(rows: &[Row]) -> String {
     format!(
         "Other systems; in brackets theirs / ours. Systems that prepare material before are compared phase by phase, others\n\
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
-         published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\n{}\n\n{}",
+         published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\
+         Wall times over an emulated network are not compared.\n\n{}\n\n{}",
         lines(shown, 2),
         notes.join("\n")
     )
