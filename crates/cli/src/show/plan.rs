@@ -2,7 +2,6 @@
 
 use comfy_table::{CellAlignment, Table};
 use privet::explain::{Cost, Explanation, Row};
-
 use privet::predict::Prediction;
 
 use super::{printable_line, table};
@@ -68,7 +67,7 @@ pub(crate) fn describe_prediction(network: &Network, prediction: &Prediction) ->
     let longest = longest
         .iter()
         .take(LONGEST)
-        .map(|step| format!("{} {} {:.3}", short(&step.layer), step.op, step.seconds))
+        .map(|step| format!("{} {} {:.3} s", short(&step.layer), step.op, step.seconds))
         .collect::<Vec<_>>()
         .join(", ");
     format!(
