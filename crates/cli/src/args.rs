@@ -106,7 +106,7 @@ Examples:
   privet bench --models resnet18 --network lan
   privet bench --models lenet --network 200mbit:10ms    # or 1gbit:500us:100us, with jitter
   privet bench --models resnet50 --ring 64              # a forced ring; calibrated widths
-  privet bench --models resnet50 --uncalibrated         # 64 bits, 16 of them fractional, full widths
+  privet bench --models resnet50 --uncalibrated         # 64 bits, 16 fractional, full widths
   privet bench --models list
   privet bench --exp kernels                            # products, comparisons, TLS on this machine
   privet bench --exp kernels --kernels gemm,gates --json
