@@ -1,5 +1,6 @@
 //! Fetching one-time material from the dealer, for server and client alike.
 
+use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
 use privet_net::{Channel, Fingerprint, TlsChannel, TlsConnector};
@@ -42,10 +43,13 @@ enum Taken {
     Unknown,
 }
 
+/// Makes the masked weights; only what takes a bundle needs them.
+pub(crate) type Masking<'a> = Box<dyn FnOnce() -> MaskedWeights + 'a>;
+
 /// What the bundles are prepared with.
 pub(crate) struct Preparation<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) masked: &'a MaskedWeights,
+    pub(crate) masked: &'a LazyCell<MaskedWeights, Masking<'a>>,
     /// The server's own weights.
     pub(crate) weights: Option<&'a Weights>,
     pub(crate) material: &'a Material<'a>,
@@ -177,7 +181,7 @@ impl Supply {
         let steps = Steps { observer: preparation.observer, phase: Phase::Offline, inference };
         let mut steps = Alive { steps, alive, last: Instant::now() };
         let mut dealt = Dealt { channel: &mut self.channel };
-        let (plan, masked, weights) = (preparation.plan, preparation.masked, preparation.weights);
+        let (plan, masked, weights) = (preparation.plan, &**preparation.masked, preparation.weights);
         masked::prepare(
             plan,
             schedule,

@@ -171,8 +171,8 @@ fn offline(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network
     let transfer = (dealt * network.byte - compute).max(0.0);
     let round_trip = 2.0 * network.way;
     let each = Time::new(compute + SYNCS_OFFLINE * machine.sync, transfer, ROUND_TRIPS_EACH * round_trip);
-    // In each of its three sessions with the dealer the server masks its weights; meanwhile the client reads its own copy.
-    let masks = parameters(plan) * (2.0 * machine.mask + machine.mask.max(machine.unpack));
+    // The server masks its weights when it takes the first bundle; the client reads its own copy.
+    let masks = parameters(plan) * (machine.mask + machine.unpack);
     (each, Time::new(START + CONNECTIONS * machine.connect + masks, 0.0, ROUND_TRIPS_ONCE * round_trip))
 }
 

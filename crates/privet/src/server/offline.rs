@@ -1,5 +1,6 @@
 //! The server's offline phase: it agrees with the dealer on masks, stocks material, and compares with clients what both hold.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
 use crate::store::{BundleId, EpochId, Material, Purpose, Rollback, Sessions, Status};
-use crate::supply::{Preparation, Supply};
+use crate::supply::{Masking, Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
 impl Server<'_> {
@@ -112,7 +113,8 @@ impl Server<'_> {
             let text = format!("{dropped} unused bundles for another model or mask of it were burnt");
             self.observer.event(&Event::Warning { text });
         }
-        let masked = masked::mask_weights(plan, &self.model.weights, &seed);
+        let mask: Masking = Box::new(|| masked::mask_weights(plan, &self.model.weights, &seed));
+        let masked = LazyCell::new(mask);
         let preparation = Preparation {
             plan,
             masked: &masked,
