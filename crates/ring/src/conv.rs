@@ -315,4 +315,36 @@ mod tests {
         let conv = Conv { window: &window, input: &[2, 2, 2], output: &[1, 1, 1], out_channels: 1, ..conv };
         assert_eq!(conv.apply(kernel, &[1, 2, 3, 4, 5, 6, 7, 8], &[1, 0, 0, 0, 0, 0, 0, 100]), vec![801]);
     }
+
+    #[test]
+    fn strides_and_paddings_take_no_memory() {
+        const FAR: u32 = (1 << 24) - 1;
+        let pair = |a, b| vec![a, b];
+        for (stride, begin, end) in [(FAR, 0, FAR), (FAR, FAR, 0), (1 << 20, 1 << 20, 1 << 20)] {
+            let window = Window {
+                kernel: pair(1, 1),
+                stride: pair(FAR, stride),
+                dilation: pair(1, 1),
+                pad_begin: pair(0, begin),
+                pad_end: pair(FAR, end),
+            };
+            let Some(output) = window.output(&[1, 1], false) else { panic!("{window:?} has outputs") };
+            let conv = Conv {
+                batch: 1,
+                in_channels: 1,
+                out_channels: 1,
+                groups: 1,
+                window: &window,
+                input: &[1, 1],
+                output: &output,
+            };
+            let reads =
+                |i: &usize| window.input_position(1, i % output[1], 0, 1).is_some() && i / output[1] == 0;
+            let expected: Vec<u64> =
+                (0..output[0] * output[1]).map(|i| if reads(&i) { 35 } else { 0 }).collect();
+            for kernel in Kernel::available(Ring::new(64).expect("in range")) {
+                assert!(conv.apply(kernel, &[5], &[7]) == expected, "{kernel:?}, {window:?}");
+            }
+        }
+    }
 }
