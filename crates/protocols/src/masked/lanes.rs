@@ -16,7 +16,8 @@ use privet_net::{Channel, Frame, FrameKind};
 
 use crate::ProtocolError;
 
-/// Elements of a lane, about.
+/// Elements of a lane, about. Dealer and both parties have to cut alike, days apart: with this number, or how things are cut,
+/// change the versions of the protocol and of bundle files.
 pub(super) const LANE: usize = 1 << 16;
 
 /// Bytes sent whose answers are not received yet, beyond which a party receives before it sends more: less than what
