@@ -1,7 +1,7 @@
 //! Convolution over `u64` lanes, modulo 2^l, for any number of spatial axes.
 
 use crate::direct::Rows;
-use crate::gemm::gemm_with;
+use crate::gemm::{gemm_with, on_threads};
 use crate::geometry::Window;
 use crate::kernel::{Kernel, LANES};
 
@@ -125,16 +125,7 @@ impl Conv<'_> {
                 rows.group(kernel, x, w, z, &mut room);
             }
         };
-        std::thread::scope(|scope| {
-            let mut parts = z.chunks_mut(share * group_z).enumerate();
-            let own = parts.next();
-            for (i, z) in parts {
-                scope.spawn(move || run(i * share, z));
-            }
-            if let Some((_, z)) = own {
-                run(0, z);
-            }
-        });
+        on_threads(threads, z.chunks_mut(share * group_z).enumerate(), &|(i, z)| run(i * share, z));
     }
 }
 
