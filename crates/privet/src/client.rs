@@ -1,6 +1,5 @@
 //! The client: owns the inputs. Offline it fetches plan, masked weights and material, online it gets one answer.
 
-use std::cell::LazyCell;
 use std::path::Path;
 
 use privet_net::{Channel, TlsChannel};
@@ -14,7 +13,7 @@ use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
 use crate::session::{Meter, Steps, Stopwatch, message};
 use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
-use crate::supply::{self, Masking, Preparation, Supply};
+use crate::supply::{self, Preparation, Supply};
 use crate::wire::{
     self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage, Take,
 };
@@ -88,8 +87,7 @@ pub fn offline(
         ));
     }
     let (plan, masked) = take_model(&config, &mut channel, digest, plan_bytes, epoch)?;
-    let masking: Masking = Box::new(|| masked);
-    let masked = LazyCell::new(masking);
+    let masked = Box::new(masked);
     observer.event(&Event::Plan(PlanSummary::of(&plan)));
     database.transact(|t| {
         t.put(SESSIONS, partner.as_bytes(), &session)?;

@@ -1,6 +1,6 @@
 //! Fetching one-time material from the dealer, for server and client alike.
 
-use std::cell::LazyCell;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use privet_net::{Channel, Fingerprint, TlsChannel, TlsConnector};
@@ -43,13 +43,11 @@ enum Taken {
     Unknown,
 }
 
-/// Makes the masked weights; only what takes a bundle needs them.
-pub(crate) type Masking<'a> = Box<dyn FnOnce() -> MaskedWeights + 'a>;
-
 /// What the bundles are prepared with.
 pub(crate) struct Preparation<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) masked: &'a LazyCell<MaskedWeights, Masking<'a>>,
+    /// May be made when it is first looked at: only what takes a bundle needs it.
+    pub(crate) masked: &'a dyn Deref<Target = MaskedWeights>,
     /// The server's own weights.
     pub(crate) weights: Option<&'a Weights>,
     pub(crate) material: &'a Material<'a>,

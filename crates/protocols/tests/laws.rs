@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Builder, law, reference, uniform, window};
+use common::{Builder, deal_with, law, reference, uniform, window};
 use privet_plan::ranges::{Evidence, Ranges};
 use privet_plan::{Op, Plan, Tap, Weights, WireId};
 use privet_protocols::Silent;
@@ -354,4 +354,42 @@ fn only_outputs_are_revealed() {
         .filter_map(|(i, _)| if let Instruction::Reveal(o) = i { Some(plan.outputs[*o].wire) } else { None })
         .collect();
     assert_eq!(reveals, plan.outputs.iter().map(|o| o.wire).collect::<Vec<_>>());
+}
+
+/// Material is dealt long before it is used, and by another party: what is dealt and sent may not change while the versions
+/// stay the same. Where this fails, change `PROTOCOL_VERSION` and the version of bundle files in crates/privet, docs/formats.md,
+/// and then the digest here.
+#[test]
+fn what_is_dealt_and_sent_belongs_to_a_version() {
+    let mut b = Builder::new(48, 10);
+    let shape = [1, 3, 210, 210];
+    let x = b.input(&shape);
+    let x = b.step(Op::Trunc { shift: 4 }, &[x], &shape, 6);
+    let factor = b.param(&[1], 4, 9);
+    let scaled = b.step(Op::Scale { factor }, &[x], &shape, 10);
+    let y = b.step(Op::Relu { shift: 4, width: 0 }, &[scaled], &shape, 6);
+    let bit = b.step(Op::NonNegative { width: 0 }, &[y], &shape, 0);
+    let y = b.step(Op::Table { entries: vec![3, -5] }, &[bit], &shape, 0);
+    let product = b.step(Op::Multiply, &[x, y], &shape, 6);
+    let halves = window(&[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]);
+    let pooled = b.step(Op::MaxPool { window: halves, width: 0 }, &[product], &[1, 3, 105, 105], 6);
+    let chosen = b.step(Op::Select { width: 0 }, &[pooled, pooled], &[1, 3, 105, 105], 6);
+    b.output(chosen);
+    let (plan, weights) = b.finish();
+    let schedule = Schedule::new(&plan, RevealTo::Client);
+    let seeds = std::array::from_fn(|i| Seed::from_bytes([i as u8; 16]));
+    let dealt = deal_with(&plan, &weights, &schedule, seeds);
+    let mut bytes = dealt.masked_weights;
+    for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
+        bytes.extend(format!("{instruction:?}").bytes());
+        bytes.extend(dealt.chunks.0.get(&k).into_iter().flatten());
+        for opening in schedule.openings(&plan, k) {
+            bytes.extend(format!("{opening:?}").bytes());
+        }
+    }
+    let digest = privet_plan::Digest::of("privet dealt", &bytes).to_string();
+    assert_eq!(
+        digest, "afef82553b7a962ec1189c6e0b39c0ea627bc03fbee11e18ad51e8f503ba6ec1",
+        "version 4 of the protocol, 3 of bundle files"
+    );
 }

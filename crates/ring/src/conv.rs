@@ -1,7 +1,7 @@
 //! Convolution over `u64` lanes, modulo 2^l, for any number of spatial axes.
 
 use crate::direct::Rows;
-use crate::gemm::gemm_with;
+use crate::gemm::{gemm_with, on_threads};
 use crate::geometry::Window;
 use crate::kernel::{Kernel, LANES};
 
@@ -125,16 +125,7 @@ impl Conv<'_> {
                 rows.group(kernel, x, w, z, &mut room);
             }
         };
-        std::thread::scope(|scope| {
-            let mut parts = z.chunks_mut(share * group_z).enumerate();
-            let own = parts.next();
-            for (i, z) in parts {
-                scope.spawn(move || run(i * share, z));
-            }
-            if let Some((_, z)) = own {
-                run(0, z);
-            }
-        });
+        on_threads(threads, z.chunks_mut(share * group_z).enumerate(), &|(i, z)| run(i * share, z));
     }
 }
 
@@ -314,5 +305,37 @@ mod tests {
         let window = Window::global(&[2, 2, 2]);
         let conv = Conv { window: &window, input: &[2, 2, 2], output: &[1, 1, 1], out_channels: 1, ..conv };
         assert_eq!(conv.apply(kernel, &[1, 2, 3, 4, 5, 6, 7, 8], &[1, 0, 0, 0, 0, 0, 0, 100]), vec![801]);
+    }
+
+    #[test]
+    fn strides_and_paddings_take_no_memory() {
+        const FAR: u32 = (1 << 24) - 1;
+        let pair = |a, b| vec![a, b];
+        for (stride, begin, end) in [(FAR, 0, FAR), (FAR, FAR, 0), (1 << 20, 1 << 20, 1 << 20)] {
+            let window = Window {
+                kernel: pair(1, 1),
+                stride: pair(FAR, stride),
+                dilation: pair(1, 1),
+                pad_begin: pair(0, begin),
+                pad_end: pair(FAR, end),
+            };
+            let Some(output) = window.output(&[1, 1], false) else { panic!("{window:?} has outputs") };
+            let conv = Conv {
+                batch: 1,
+                in_channels: 1,
+                out_channels: 1,
+                groups: 1,
+                window: &window,
+                input: &[1, 1],
+                output: &output,
+            };
+            let reads =
+                |i: &usize| window.input_position(1, i % output[1], 0, 1).is_some() && i / output[1] == 0;
+            let expected: Vec<u64> =
+                (0..output[0] * output[1]).map(|i| if reads(&i) { 35 } else { 0 }).collect();
+            for kernel in Kernel::available(Ring::new(64).expect("in range")) {
+                assert!(conv.apply(kernel, &[5], &[7]) == expected, "{kernel:?}, {window:?}");
+            }
+        }
     }
 }

@@ -9,6 +9,11 @@ use crate::kernel::{Kernel, Loops};
 /// Outputs whose sums are kept in registers.
 const BLOCK: usize = 32;
 
+/// Elements of a padded channel that are always fine, and how often those of the input and output channel are. Plans come
+/// from others: strides and paddings of millions are valid, and a product of matrices takes no memory for them.
+const SMALL_ROOM: usize = 1 << 18;
+const ROOM: usize = 4;
+
 /// Sizes of one group with one or two spatial axes.
 pub(crate) struct Rows<'a> {
     window: &'a Window,
@@ -20,8 +25,11 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// `None` for windows of no or more than two axes.
+    /// `None` for windows of no or more than two axes, and for those whose padded channels would be much larger than
+    /// channels.
     pub(crate) fn new(window: &'a Window, input: &[usize], output: &[usize]) -> Option<Self> {
+        let most =
+            SMALL_ROOM.max(ROOM * (input.iter().product::<usize>() + output.iter().product::<usize>()));
         let (input, output) = match (input, output) {
             (&[x], &[z]) => ([1, x], [1, z]),
             (&[y, x], &[v, z]) => ([y, x], [v, z]),
@@ -33,7 +41,8 @@ impl<'a> Rows<'a> {
         // One block more than the last output needs: blocks are read whole.
         let padded = [reach(0), phases, reach(1).div_ceil(phases) + BLOCK];
         rows.padded = padded;
-        Some(rows)
+        let room = padded.iter().try_fold(1usize, |room, &size| room.checked_mul(size));
+        room.is_some_and(|room| room <= most).then_some(rows)
     }
 
     /// Room for one padded channel.

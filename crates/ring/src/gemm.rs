@@ -3,6 +3,8 @@
 //! Blocked: the right side is packed in panels as wide as a register tile, of which a block stays in the second-level
 //! cache; the left side is read where it lies, a tile's rows side by side. The tile's loop is [`Kernel`]'s.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::kernel::{Kernel, LANES, MR, Tile};
 
 /// Depth of a block.
@@ -85,12 +87,29 @@ fn divide(
             parts[start..].iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, row)| part.c.push(row));
         }
     }
-    std::thread::scope(|scope| {
-        let mut own = parts.pop().expect("a product that is not empty has a part");
-        for mut part in parts {
-            scope.spawn(move || run(part.a, part.first, &mut part.c));
+    on_threads(parts.len(), parts.into_iter(), &|mut part| run(part.a, part.first, &mut part.c));
+}
+
+/// Runs `run` for all parts, on up to `threads` threads: this one, and as many others as the system gives.
+pub(crate) fn on_threads<T: Send>(
+    threads: usize,
+    parts: impl Iterator<Item = T> + Send,
+    run: &(impl Fn(T) + Sync),
+) {
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some(part) = next() {
+            run(part);
         }
-        run(own.a, own.first, &mut own.c);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
     });
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::events::{Event, Phase};
 use crate::session::message;
 use crate::store::{BundleId, EpochId, Material, Purpose, Rollback, Sessions, Status};
-use crate::supply::{Masking, Preparation, Supply};
+use crate::supply::{Preparation, Supply};
 use crate::wire::{self, ClientMessage, ServerHello, ServerMessage, refusal};
 
 impl Server<'_> {
@@ -113,8 +113,7 @@ impl Server<'_> {
             let text = format!("{dropped} unused bundles for another model or mask of it were burnt");
             self.observer.event(&Event::Warning { text });
         }
-        let mask: Masking = Box::new(|| masked::mask_weights(plan, &self.model.weights, &seed));
-        let masked = LazyCell::new(mask);
+        let masked = LazyCell::new(|| masked::mask_weights(plan, &self.model.weights, &seed));
         let preparation = Preparation {
             plan,
             masked: &masked,

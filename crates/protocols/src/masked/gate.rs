@@ -32,8 +32,9 @@ impl Lane {
         Self { instruction, lane: 0 }
     }
 
-    /// The number of a stream; instructions and lanes are far fewer than 2^47 and 2^16.
+    /// The number of a stream; instructions and lanes are far fewer than 2^47 and 2^16, or masks would repeat.
     fn stream(self, prg: &Prg, purpose: Use) -> Stream<'_> {
+        assert!(self.instruction < 1 << 47 && self.lane < 1 << 16, "{self:?} has a stream of its own");
         let lane = (self.lane as u64) << 48;
         prg.stream(lane | ((self.instruction as u64) << 1) | purpose as u64)
     }

@@ -16,7 +16,8 @@ use privet_net::{Channel, Frame, FrameKind};
 
 use crate::ProtocolError;
 
-/// Elements of a lane, about.
+/// Elements of a lane, about. Dealer and both parties have to cut alike, days apart: with this number, or how things are cut,
+/// change the versions of the protocol and of bundle files.
 pub(super) const LANE: usize = 1 << 16;
 
 /// Bytes sent whose answers are not received yet, beyond which a party receives before it sends more: less than what
@@ -156,6 +157,8 @@ impl State<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -191,5 +194,42 @@ mod tests {
         log.borrow_mut().clear();
         assert!(take_turns([lane('a', 1, true), lane('b', 5, false)].into_iter()).is_err());
         assert_eq!(*log.borrow(), [('a', 0), ('b', 0)]);
+    }
+
+    #[test]
+    fn answers_find_their_lanes_however_far_a_party_is_ahead() {
+        // Eight lanes send twice what may be under way; the last one does alone. All messages differ in length.
+        let size = |lane: usize| if lane == 8 { MAX_UNDER_WAY + 1 } else { MAX_UNDER_WAY / 4 + lane };
+        let party = |channel: &mut dyn Channel, own: u8| {
+            let link = Shared::new(channel);
+            let lane = async |lane: usize| {
+                for round in 0..3 {
+                    let message = |from: u8| vec![from + (10 * lane + round) as u8; size(lane)];
+                    link.send(message(own), Some(size(lane)))?;
+                    turn().await;
+                    assert!(link.answer()? == message(128 - own), "lane {lane}, round {round}");
+                }
+                Ok(lane)
+            };
+            let lanes = take_turns((0..9).map(lane)).unwrap();
+            assert_eq!(lanes, (0..9).collect::<Vec<_>>());
+            link.flush().unwrap();
+        };
+        let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            scope.spawn(|| party(&mut a, 0));
+            party(&mut b, 128);
+        });
+    }
+
+    #[test]
+    fn an_opening_of_another_length_is_refused() {
+        for len in [0, 7, 9] {
+            let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
+            a.send(Frame::new(OPENING, vec![0; len])).unwrap();
+            let link = Shared::new(&mut b);
+            link.send(vec![0; 8], Some(8)).unwrap();
+            assert!(link.answer().is_err(), "{len} bytes");
+        }
     }
 }
