@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::bench::Part;
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
 
@@ -282,6 +281,23 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
+/// A part of the experiment `kernels`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KernelPart {
+    /// Matrix products, by every instruction set in turn.
+    Gemm,
+    /// Convolutions, by every instruction set in turn.
+    Conv,
+    /// The pseudorandom generator.
+    Prg,
+    /// Packing and bit transposition, next to copying.
+    Memory,
+    /// Dealing and evaluating comparisons.
+    Gates,
+    /// The TLS channel over loopback.
+    Tls,
+}
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Experiment {
@@ -302,7 +318,7 @@ pub(crate) struct BenchArgs {
     pub(crate) models: Vec<String>,
     /// Parts of --exp kernels, separated by commas [default: all].
     #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
-    pub(crate) kernels: Vec<Part>,
+    pub(crate) kernels: Vec<KernelPart>,
     /// What computes.
     #[arg(long, value_enum, default_value = "2pc")]
     pub(crate) engine: Engine,

@@ -17,8 +17,6 @@ use crate::show::print;
 use crate::watch::Watch;
 use row::Row;
 
-pub(crate) use kernels::Part;
-
 /// What `all` stands for.
 const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50"];
 

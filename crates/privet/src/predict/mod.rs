@@ -1,6 +1,6 @@
 //! How long an inference will take over a network, from what its plan declares and a short calibration of this machine.
 //!
-//! Online, every instruction of the schedule is played through on a clock and a line ([`timeline`]): a lane of it computes, its
+//! Online, every instruction of the schedule is played through on a clock and a line (`timeline.rs`): a lane of it computes, its
 //! frame leaves at the network's rate and arrives half a round trip later, and the next lane computes meanwhile. What an
 //! instruction computes for comes from a run of one of its kind, in this process and scaled to its size ([`Machine`]).
 //! Offline, dealer, server and client work side by side: what takes longest counts, the transfer of dealt bytes included.

@@ -15,8 +15,6 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use privet_ring::prg::{Prg, Seed};
 
-use super::gate::Lane;
-
 /// Names the file.
 const LEDGER_VARIABLE: &str = "PRIVET_TEST_LEDGER";
 /// Names the place.
@@ -49,10 +47,10 @@ fn named(prg: &Prg) -> String {
 }
 
 /// Notes one message; `sent` counts the lane's earlier ones.
-pub(super) fn note(prg: &Prg, lane: Lane, sent: usize) {
+pub(super) fn note(prg: &Prg, instruction: usize, lane: usize, sent: usize) {
     place("before a message");
     let Some(ledger) = &*LEDGER else { return };
-    let line = format!("{} {}.{} {sent}\n", named(prg), lane.instruction, lane.lane);
+    let line = format!("{} {instruction}.{lane} {sent}\n", named(prg));
     // One write: it is there whole or not at all when the process is killed.
     let mut file = ledger.lock().unwrap_or_else(PoisonError::into_inner);
     file.write_all(line.as_bytes()).expect("the test's ledger can be written");

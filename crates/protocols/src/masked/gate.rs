@@ -387,7 +387,8 @@ impl<'a> Party<'a> {
     fn send(&mut self, payload: Vec<u8>, answer: Option<usize>) -> Result<(), ProtocolError> {
         #[cfg(feature = "audit")]
         {
-            super::audit::note(self.audited.prg, self.lane, self.audited.sent);
+            let Lane { instruction, lane } = self.lane;
+            super::audit::note(self.audited.prg, instruction, lane, self.audited.sent);
             self.audited.sent += 1;
         }
         self.link.send(payload, answer)

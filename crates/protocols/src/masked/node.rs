@@ -2,7 +2,20 @@
 //! with public coefficients, many elements at a time. What is dealt is read in pieces that stay in the cache.
 
 use super::gate::{PLANE_PIECE, PlaneShares};
-use super::tree::{Item, RADIX, ROOT_ARITY, products};
+
+/// Bits of a leaf and children of an inner node.
+pub(super) const RADIX: usize = 4;
+/// The root takes one child more when that saves a round.
+pub(super) const ROOT_ARITY: usize = 5;
+
+/// Masked (G, P) of one range of bits as a party holds them: opened values and own shares of the masks.
+#[derive(Default)]
+pub(super) struct Item {
+    pub(super) g: Vec<u64>,
+    pub(super) p: Vec<u64>,
+    pub(super) g_mask: Vec<u64>,
+    pub(super) p_mask: Vec<u64>,
+}
 
 /// Own shares of G, and of P if needed.
 pub(super) type Shares = (Vec<u64>, Option<Vec<u64>>);
@@ -41,6 +54,25 @@ pub(super) fn leaf_shares(c: &[&[u64]], mut dealt: PlaneShares, with_p: bool, fi
         }
     }
     (g, with_p.then_some(p))
+}
+
+/// A product of masks that a node needs: `P_k` for the bits of `p`, times `G_j` if given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Product {
+    pub(super) g: Option<usize>,
+    pub(super) p: usize,
+}
+
+/// All products of two or more masks that a node of this arity needs, in the order they are dealt.
+pub(super) fn products(arity: usize, with_p: bool) -> Vec<Product> {
+    let lowest = usize::from(!with_p);
+    let p_sets = (0..1usize << arity).filter(|set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
+    let p_only = p_sets.map(|p| Product { g: None, p });
+    let with_g = (0..arity).flat_map(|j| {
+        let above = (1usize << arity) - (2 << j);
+        (1..1usize << arity).filter(move |set| set & !above == 0).map(move |p| Product { g: Some(j), p })
+    });
+    p_only.chain(with_g).collect()
 }
 
 /// Shares of the products of masks that a node needs, for a piece of its planes.

@@ -15,13 +15,8 @@ use privet_ring::planes::words;
 
 use super::cost::Opening;
 use super::gate::{Dealing, Party};
-use super::node::{Shares, leaf_shares, node_shares};
+use super::node::{Item, RADIX, ROOT_ARITY, Shares, leaf_shares, node_shares, products};
 use crate::ProtocolError;
-
-/// Bits of a leaf and children of an inner node.
-pub(super) const RADIX: usize = 4;
-/// The root takes one child more when that saves a round.
-pub(super) const ROOT_ARITY: usize = 5;
 
 /// Shape of the tree; the same for dealer and parties.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +27,6 @@ pub(super) struct Tree {
     levels: Vec<Vec<usize>>,
     /// Children of the root that lie below the split; 0 without a split.
     side: usize,
-}
-
-/// Masked (G, P) of one range of bits as a party holds them: opened values and own shares of the masks.
-#[derive(Default)]
-pub(super) struct Item {
-    pub(super) g: Vec<u64>,
-    pub(super) p: Vec<u64>,
-    pub(super) g_mask: Vec<u64>,
-    pub(super) p_mask: Vec<u64>,
 }
 
 /// Masks of one range of bits, as the dealer knows them.
@@ -220,25 +206,6 @@ impl Tree {
 /// Splits `items` into groups of [`RADIX`], the last one smaller.
 fn chunks(items: usize) -> impl Iterator<Item = usize> {
     (0..items).step_by(RADIX).map(move |at| RADIX.min(items - at))
-}
-
-/// A product of masks that a node needs: `P_k` for the bits of `p`, times `G_j` if given.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Product {
-    pub(super) g: Option<usize>,
-    pub(super) p: usize,
-}
-
-/// All products of two or more masks that a node of this arity needs, in the order they are dealt.
-pub(super) fn products(arity: usize, with_p: bool) -> Vec<Product> {
-    let lowest = usize::from(!with_p);
-    let p_sets = (0..1usize << arity).filter(|set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
-    let p_only = p_sets.map(|p| Product { g: None, p });
-    let with_g = (0..arity).flat_map(|j| {
-        let above = (1usize << arity) - (2 << j);
-        (1..1usize << arity).filter(move |set| set & !above == 0).map(move |p| Product { g: Some(j), p })
-    });
-    p_only.chain(with_g).collect()
 }
 
 /// AND of the planes selected by the bits of `set`, which is not empty.

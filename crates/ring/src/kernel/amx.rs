@@ -201,7 +201,7 @@ macro_rules! pass {
         ///
         /// The CPU has tiles. The operands are whole chunks of `limbs` tiles each, which the pass does not exceed.
         unsafe fn $name(left: &[Digits], right: &[Digits], limbs: usize, sums: &mut Sums) {
-            debug_assert!(!left.is_empty() && left.len() == right.len() && left.len().is_multiple_of(limbs));
+            assert!(!left.is_empty() && left.len() == right.len() && left.len().is_multiple_of(limbs));
             // SAFETY: `left` and `right` have `chunks` times `limbs` tiles; `sums` has room for six. Tiles are configured
             // and released inside, so that nothing of them is seen outside.
             unsafe {

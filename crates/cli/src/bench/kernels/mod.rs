@@ -15,29 +15,12 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{BenchArgs, Engine};
+use crate::args::{BenchArgs, Engine, KernelPart};
 use crate::exit::{Code, Failure};
 use crate::show::print;
 use crate::watch::Watch;
 use measure::Effort;
 use row::Row;
-
-/// A part of the experiment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// Matrix products, by every instruction set in turn.
-    Gemm,
-    /// Convolutions, by every instruction set in turn.
-    Conv,
-    /// The pseudorandom generator.
-    Prg,
-    /// Packing and bit transposition, next to copying.
-    Memory,
-    /// Dealing and evaluating comparisons.
-    Gates,
-    /// The TLS channel over loopback.
-    Tls,
-}
 
 /// Something to measure in one go.
 struct Job {
@@ -60,7 +43,7 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     check(args)?;
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
     let effort = Effort::new(args.iterations, args.seed);
-    let parts = if args.kernels.is_empty() { Part::value_variants() } else { &args.kernels };
+    let parts = if args.kernels.is_empty() { KernelPart::value_variants() } else { &args.kernels };
     let groups: Vec<Vec<Job>> = parts.iter().map(|part| jobs(*part, &effort)).collect();
     let bar = progress(groups.iter().map(Vec::len).sum())?;
     if args.csv {
@@ -88,14 +71,14 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn jobs(part: Part, effort: &Effort) -> Vec<Job> {
+fn jobs(part: KernelPart, effort: &Effort) -> Vec<Job> {
     match part {
-        Part::Gemm => products::matrices(effort),
-        Part::Conv => products::convolutions(effort),
-        Part::Prg => vec![memory::prg()],
-        Part::Memory => memory::jobs(),
-        Part::Gates => gates::jobs(effort),
-        Part::Tls => vec![transport::job()],
+        KernelPart::Gemm => products::matrices(effort),
+        KernelPart::Conv => products::convolutions(effort),
+        KernelPart::Prg => vec![memory::prg()],
+        KernelPart::Memory => memory::jobs(),
+        KernelPart::Gates => gates::jobs(effort),
+        KernelPart::Tls => vec![transport::job()],
     }
 }
 
