@@ -36,7 +36,8 @@ fn is_movement(op: &Op) -> bool {
     matches!(op, Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. })
 }
 
-/// The kernel of a ring on all cores: whoever multiplies is waited for by its peer, and the dealer works alone.
+/// The kernel of a ring on all cores: online, whoever multiplies is waited for by its peer. Offline, parties on one machine
+/// share its cores, which costs the start of threads.
 pub(crate) fn kernel(ring: Ring) -> Kernel {
     static CORES: LazyLock<NonZero<usize>> =
         LazyLock::new(|| std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));

@@ -36,7 +36,7 @@ pub(super) fn cut(units: usize, size: usize, lane: usize) -> Vec<Range<usize>> {
     (0..units.max(1)).step_by(step).map(|start| start..(start + step).min(units)).collect()
 }
 
-/// Polls all lanes in turn until all are done. Errors as soon as one does.
+/// Polls all lanes in turn until all are done. Errors as soon as one does. Nothing wakes a lane: it may wait by [`turn`] only.
 pub(super) fn take_turns<T, F: Future<Output = Result<T, ProtocolError>>>(
     lanes: impl Iterator<Item = F>,
 ) -> Result<Vec<T>, ProtocolError> {

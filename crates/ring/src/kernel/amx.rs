@@ -199,11 +199,11 @@ macro_rules! pass {
     ($name:ident: $($right:literal: $($left:literal > $sum:literal),+;)+) => {
         /// # Safety
         ///
-        /// The CPU has tiles. The operands are whole chunks of `limbs` tiles each, which the pass does not exceed.
+        /// The CPU has tiles, and this thread has configured them as [`Configured`] does. The operands are whole chunks of `limbs` tiles each, which the pass does not exceed.
         unsafe fn $name(left: &[Digits], right: &[Digits], limbs: usize, sums: &mut Sums) {
             assert!(!left.is_empty() && left.len() == right.len() && left.len().is_multiple_of(limbs));
-            // SAFETY: `left` and `right` have `chunks` times `limbs` tiles; `sums` has room for six. Tiles are configured
-            // and released inside, so that nothing of them is seen outside.
+            // SAFETY: `left` and `right` have `chunks` times `limbs` tiles; `sums` has room for six. The
+            // tiles are said to be overwritten.
             unsafe {
                 asm!(
                     "tilezero tmm0",
