@@ -19,8 +19,10 @@
 pub mod audit;
 mod bundle;
 mod compare;
+mod correlate;
 mod cost;
 mod deal;
+mod evaluator;
 mod gate;
 mod lanes;
 mod maxpool;
@@ -40,6 +42,8 @@ use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
+use gate::Half;
+
 pub use bundle::Bundle;
 pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
@@ -58,6 +62,15 @@ pub enum Role {
     Server,
     /// Owns the inputs.
     Client,
+}
+
+impl From<Role> for Half {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Server => Self::First,
+            Role::Client => Self::Second,
+        }
+    }
 }
 
 /// Who learns the outputs.
