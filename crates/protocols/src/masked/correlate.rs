@@ -4,7 +4,7 @@
 use privet_plan::{Plan, Step};
 use privet_ring::prg::Prg;
 
-use super::gate::{Dealing, Lane};
+use super::gate::{Dealing, Lane, own_masks};
 use super::schedule::Schedule;
 use super::step::GateStep;
 use super::walk::split;
@@ -53,6 +53,12 @@ impl<'a> Correlator<'a> {
     pub(crate) fn open(&self, k: usize, lens: &[usize]) -> Vec<Mask> {
         let lambda = self.dealing(k).mask_ring(lens.iter().sum());
         split(lambda, lens).into_iter().map(Mask::Known).collect()
+    }
+
+    /// The two halves of the masks of wires that are opened.
+    pub(crate) fn halves(&self, k: usize, lens: &[usize]) -> [Vec<Vec<u64>>; 2] {
+        let half = |prg| split(own_masks(prg, k, lens.iter().sum(), self.plan.ring), lens);
+        [half(&self.first), half(&self.second)]
     }
 
     pub(crate) fn public_linear(&self, step: &Step, operands: &[&Mask]) -> Mask {

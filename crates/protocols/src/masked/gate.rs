@@ -423,7 +423,7 @@ impl<'a> Party<'a> {
 }
 
 /// Own half of the masks of a wire that is opened or an input of its own.
-pub(super) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
+pub(crate) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
     Lane::only(instruction).stream(prg, Use::Mask).words(elements, ring.mask())
 }
 

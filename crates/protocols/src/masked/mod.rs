@@ -19,11 +19,11 @@
 pub mod audit;
 mod bundle;
 mod compare;
-mod correlate;
+pub(crate) mod correlate;
 mod cost;
 mod deal;
-mod evaluator;
-mod gate;
+pub(crate) mod evaluator;
+pub(crate) mod gate;
 mod lanes;
 mod maxpool;
 mod node;
@@ -36,7 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod walk;
+pub(crate) mod walk;
 
 use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
