@@ -23,7 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::config::ConfigFile;
 use crate::events::PlanSummary;
-use crate::explain::explain;
+use crate::explain::{Setting, explain};
 use crate::input::{self, MAX_UNPACKED_BYTES};
 use crate::parameters;
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
@@ -169,7 +169,7 @@ fn use_plan(plan: &Plan) {
     let again = Plan::from_bytes(&plan.to_bytes());
     assert!(again.is_ok_and(|again| again.digest() == plan.digest()), "a round trip");
     let _ = PlanSummary::of(plan);
-    let _ = explain(plan, Some(RevealTo::Both));
+    let _ = explain(plan, Setting::TwoParty(RevealTo::Both));
     let schedule = Schedule::new(plan, RevealTo::Both);
     if !is_small(plan) || schedule.total().dealt > 64 * SMALL {
         return;

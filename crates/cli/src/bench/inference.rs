@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::bench::{self, Expected, Options, Subject, Workload};
-use privet::explain::explain;
+use privet::explain::{Setting, explain};
 use privet::output::{self, Values};
 use privet::predict::{Machine, Prediction, predict};
 use privet::{Event, Plan, RevealTo};
@@ -58,6 +58,7 @@ pub(super) fn measure(
         .collect::<anyhow::Result<Vec<Expected>>>()?;
     let mut rows = match args.engine {
         Engine::Cleartext => vec![cleartext(&name, args, &workload, &expected)?],
+        Engine::ThreeParty => anyhow::bail!("bench --engine 3pc"),
         Engine::TwoParty => two_party(&name, args, &workload, &expected, watch, terminal)
             .with_context(|| format!("{name}: the private inferences failed"))?,
     };
@@ -96,7 +97,7 @@ fn two_party(
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<Row>> {
     let plan = &workload.model.plan;
-    let explained = explain(plan, Some(RevealTo::Client));
+    let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
     let prediction = if args.predict { Some(predicted(plan, args, watch)?) } else { None };
     let mut parties = Parties::new(&workload.model, &args.network, watch, terminal)?;
     let n = args.iterations;
