@@ -54,7 +54,16 @@ pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<
     let start = Instant::now();
     let [server_seed, client_seed, weight_seed] = [Seed::random()?, Seed::random()?, Seed::random()?];
     let mut dealt = Chunks::default();
-    masked::deal(plan, &schedule, &server_seed, &client_seed, &weight_seed, &mut dealt.sink(), &mut Silent)?;
+    masked::deal(
+        plan,
+        &schedule,
+        Role::Server,
+        &server_seed,
+        &client_seed,
+        &weight_seed,
+        &mut dealt.sink(),
+        &mut Silent,
+    )?;
     let m_w = masked::mask_weights(plan, weights, &weight_seed);
     let (mut server, mut client) = (Chunks::default(), Chunks::default());
     let prepare = |role, seed, weights, dealt: &mut Chunks, to: &mut Chunks| {

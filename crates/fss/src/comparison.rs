@@ -34,6 +34,11 @@ impl Comparison {
         Self { bits }
     }
 
+    /// n.
+    pub fn bits(self) -> u32 {
+        self.bits
+    }
+
     /// Levels of the tree above the leaf.
     fn depth(self) -> u32 {
         self.bits.saturating_sub(LEAF_BITS)

@@ -107,6 +107,7 @@ impl Builder {
                 steps: Vec::new(),
                 outputs: Vec::new(),
                 labels: options.labels.clone(),
+                fss: Vec::new(),
             },
             weights: Vec::new(),
             places: HashMap::new(),

@@ -25,7 +25,7 @@ pub use privet_ring::geometry::Window;
 pub use weights::Weights;
 
 /// Version of the plan's meaning and encoding; other versions are refused.
-pub const PLAN_VERSION: u16 = 2;
+pub const PLAN_VERSION: u16 = 3;
 
 /// What is wrong with a plan, its weights or their files.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,9 @@ pub struct Plan {
     pub outputs: Vec<OutputSpec>,
     /// Class labels, in output order; may be empty.
     pub labels: Vec<String>,
+    /// Steps, in ascending order, whose comparisons two parties make with keys of function secret sharing; all others take trees
+    /// of masked bits. Results are the same.
+    pub fss: Vec<WireId>,
 }
 
 /// One input of the data owner.
@@ -179,6 +182,11 @@ impl Plan {
     /// Number of elements of a wire.
     pub fn len(&self, wire: WireId) -> usize {
         self.shape(wire).iter().product()
+    }
+
+    /// Whether a step's comparisons take keys of function secret sharing.
+    pub fn uses_fss(&self, step: usize) -> bool {
+        self.fss.binary_search(&WireId(step as u32)).is_ok()
     }
 
     /// For every step, the wires that no later step and no output reads.

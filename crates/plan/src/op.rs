@@ -162,6 +162,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it compares, truncates or takes signs.
+    pub fn compares(&self) -> bool {
+        use Op::{MaxPool, NonNegative, Relu, Select, Trunc};
+        matches!(self, Trunc { .. } | Relu { .. } | NonNegative { .. } | Select { .. } | MaxPool { .. })
+    }
+
     /// Name of the operation, for people and for tables.
     pub fn name(&self) -> &'static str {
         match self {

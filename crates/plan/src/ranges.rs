@@ -254,6 +254,7 @@ mod tests {
             steps,
             outputs: vec![OutputSpec { name: "y".to_owned(), wire: WireId(5), post: Post::None }],
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         let maxima = Some(&[103, 203, 203, 5, 0, 0][..]);
         let evidence = Evidence { declared: &[None], maxima, margin: 4 };

@@ -40,6 +40,11 @@ impl Plan {
                 return invalid(format!("{name}: {problem}"));
             }
         }
+        if !self.fss.is_sorted_by(|a, b| a < b)
+            || self.fss.iter().any(|w| self.steps.get(w.index()).is_none_or(|step| !step.op.compares()))
+        {
+            return invalid("keys of function secret sharing: expected steps that compare, in order".into());
+        }
         let mut names = HashSet::new();
         if let Some(twice) = self.inputs.iter().find(|i| !names.insert(&i.name)) {
             return invalid(format!("two inputs are named {:?}", twice.name));

@@ -36,6 +36,7 @@ fn plan(shape: &[usize], params: &[&[usize]], steps: Vec<(Op, Vec<u32>, Vec<usiz
         steps,
         outputs: vec![OutputSpec { name: "y".into(), wire: last, post: Post::None }],
         labels: Vec::new(),
+        fss: Vec::new(),
     };
     ranges::assign_full_width(&mut plan);
     plan

@@ -56,7 +56,7 @@ fn infer(model: &Model, inputs: &[Vec<i64>]) -> Result<Vec<Vec<i64>>, Box<dyn Er
 
     // Offline: the dealer's material, and what both parties make of it.
     let mut dealt = Chunks::default();
-    masked::deal(plan, &schedule, &server, &client, &mask, &mut dealt, &mut Silent)?;
+    masked::deal(plan, &schedule, Role::Server, &server, &client, &mask, &mut dealt, &mut Silent)?;
     // The client gets the weights masked; the seed stays with server and dealer.
     let masked_weights = masked::mask_weights(plan, weights, &mask);
     let prepare = |role, seed: &Seed, mut dealt: Chunks| -> Result<Chunks, ProtocolError> {

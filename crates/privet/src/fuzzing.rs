@@ -183,7 +183,7 @@ fn use_plan(plan: &Plan) {
         Ok(())
     };
     let [server, client, mask] = [1, 2, 3].map(|b| Seed::from_bytes([b; 16]));
-    let result = deal(plan, &schedule, &server, &client, &mask, &mut count, &mut Silent);
+    let result = deal(plan, &schedule, Role::Server, &server, &client, &mask, &mut count, &mut Silent);
     assert!(result.is_ok() && dealt == schedule.total().dealt, "what a plan costs is what is dealt");
     let ones = |shape: &[usize]| vec![1; shape.iter().product()];
     let weights = Weights::new(plan.params.iter().map(|p| ones(&p.shape)).collect());
@@ -350,6 +350,7 @@ fn example() -> &'static (Plan, Schedule) {
                 post: Post::Softmax { axis: 1 },
             }],
             labels: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
+            fss: Vec::new(),
         };
         ranges::assign_full_width(&mut plan);
         let schedule = Schedule::new(&plan, RevealTo::Client);

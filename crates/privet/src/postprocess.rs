@@ -234,6 +234,7 @@ mod tests {
             ],
             outputs: vec![spec(0, Post::None), spec(1, Post::None), spec(1, Post::Softmax { axis: 1 })],
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         plan.validate().unwrap();
         // Floats would make 2^53 of it.

@@ -41,6 +41,7 @@ fn relu(bits: u32) -> Plan {
         steps: vec![step(Op::Input { input: 0 }, &[], f), step(Op::Relu { shift: f, width: 0 }, &[0], 0)],
         outputs: vec![OutputSpec { name: "y".into(), wire: WireId(1), post: Post::None }],
         labels: Vec::new(),
+        fss: Vec::new(),
     };
     privet_plan::ranges::assign_full_width(&mut plan);
     plan
@@ -62,7 +63,8 @@ fn dealt(plan: &Plan, schedule: &Schedule, seeds: &[Seed; 3]) -> Vec<(usize, Vec
         Ok(())
     };
     let [server, client, weights] = seeds;
-    masked::deal(plan, schedule, server, client, weights, &mut sink, &mut Silent).expect("dealing to memory");
+    masked::deal(plan, schedule, Role::Server, server, client, weights, &mut sink, &mut Silent)
+        .expect("dealing to memory");
     chunks
 }
 

@@ -294,7 +294,8 @@ fn deal(case: &Case, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32
             Ok(b.send(Frame::new(STORED, Vec::new()))?)
         });
         let mut sink = |_: usize, bytes: Vec<u8>| Ok(a.send(Frame::new(CHUNK, bytes))?);
-        let dealt = masked::deal(plan, schedule, server, client, weight_seed, &mut sink, &mut Silent);
+        let dealt =
+            masked::deal(plan, schedule, Role::Server, server, client, weight_seed, &mut sink, &mut Silent);
         let dealt = dealt.and_then(|()| Ok(a.recv_kind(STORED, 0)?));
         let sent = a.traffic().frames_sent as u32;
         drop(a);

@@ -172,7 +172,7 @@ impl Dealer<'_> {
         wire::send(channel, &Some(BundleOffer { id: half.id, seed: own.clone() }))?;
         let mut reply: OfferReply = wire::receive(channel)?;
         if reply == OfferReply::Take {
-            if half.role == Role::Server {
+            if schedule.total().dealt_to(half.role) > 0 {
                 self.deal(channel, plan, schedule, &half)?;
             }
             reply = wire::receive(channel)?;
@@ -196,8 +196,8 @@ impl Dealer<'_> {
         let mut sink = |_: usize, bytes: Vec<u8>| Ok(channel.send(Frame::new(CHUNK, bytes))?);
         let inference = self.delivered.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Offline, inference };
-        let Half { server, client, weights, .. } = half;
-        Ok(masked::deal(plan, schedule, server, client, weights, &mut sink, &mut steps)?)
+        let Half { role, server, client, weights, .. } = half;
+        Ok(masked::deal(plan, schedule, *role, server, client, weights, &mut sink, &mut steps)?)
     }
 
     fn release(&self, id: BundleId, role: Role) -> Result<(), Error> {

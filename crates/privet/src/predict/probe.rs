@@ -98,6 +98,7 @@ impl Probe {
             steps: Vec::new(),
             outputs: Vec::new(),
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         let mut probe = Self { plan, weights: Weights::new(Vec::new()), step: 0 };
         for (i, shape) in inputs.iter().enumerate() {
@@ -222,7 +223,7 @@ impl Probe {
             chunks.push(bytes);
             Ok(())
         };
-        masked::deal(plan, &schedule, &server, &client, &mask, &mut sink, &mut laps)?;
+        masked::deal(plan, &schedule, Role::Server, &server, &client, &mask, &mut sink, &mut laps)?;
         let deal = lap(&laps.ended());
         let prepare = |role, seed: &Seed, weights, mut dealt: Chunks| {
             let (mut stored, mut laps) = (Vec::new(), Laps::default());

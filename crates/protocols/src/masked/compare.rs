@@ -11,59 +11,52 @@
 //! sign and masked B_s; never a result. Leaks: nothing. Source: the masked evaluation of ABY2.0 and Turbospeedz with the
 //! dealt products of this design; compare Escudero et al. (Crypto 2020) for edaBit truncation.
 
-use privet_ring::planes::{from_values, plane_bytes, words};
+use privet_ring::planes::{plane_bytes, words};
 use privet_ring::{Ring, packed_len};
 
+use super::borrow::Borrow;
 use super::cost::GateCost;
 use super::gate::{Dealing, PIECE, Party, Share};
 use super::sign::{Masked, Sign, select};
-use super::tree::{Side, Tree};
+use super::tree::Side;
 use crate::ProtocolError;
 
 /// What to compute from a masked wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     /// floor(x / 2^shift), shift >= 1.
-    Trunc { shift: u32 },
+    Trunc { shift: u32, fss: bool },
     /// floor(max(x, 0) / 2^shift), sign from the low `width` bits.
-    Relu { shift: u32, width: u32 },
+    Relu { shift: u32, width: u32, fss: bool },
 }
 
 impl Gate {
-    fn tree(self) -> Tree {
+    fn borrow(self) -> Borrow {
         match self {
-            Gate::Trunc { shift } => Tree::new(shift, None),
-            Gate::Relu { shift, width } => Tree::new(width - 1, Some(shift)),
+            Gate::Trunc { shift, fss } => Borrow::new(shift, None, fss),
+            Gate::Relu { shift, width, fss } => Borrow::new(width - 1, Some(shift), fss),
         }
     }
 
     fn shift(self) -> u32 {
         match self {
-            Gate::Trunc { shift } | Gate::Relu { shift, .. } => shift,
-        }
-    }
-
-    /// Low bits of the mask that the tree and the sign look at.
-    fn planes(self) -> usize {
-        match self {
-            Gate::Trunc { shift } => shift as usize,
-            Gate::Relu { width, .. } => width as usize,
+            Gate::Trunc { shift, .. } | Gate::Relu { shift, .. } => shift,
         }
     }
 
     /// The sign gate of a ReLU that truncates nothing.
     fn plain_relu(self) -> Option<Sign> {
         match self {
-            Gate::Relu { shift: 0, width } => Some(Sign { width }),
+            Gate::Relu { shift: 0, width, fss } => Some(Sign { width, fss }),
             _ => None,
         }
     }
 
     /// Bits opened in the last round.
-    fn last_opened(self, tree: &Tree) -> usize {
+    fn last_opened(self, borrow: &Borrow) -> usize {
         match self {
             Gate::Trunc { .. } => 1,
-            Gate::Relu { .. } => 1 + usize::from(!tree.side_is_opened()),
+            Gate::Relu { .. } => 1 + usize::from(!borrow.side_is_opened()),
         }
     }
 
@@ -72,15 +65,17 @@ impl Gate {
         if let Some(sign) = self.plain_relu() {
             return sign.cost(ring, elements, elements);
         }
-        let (tree, bits) = (self.tree(), ring.bits());
+        let (borrow, bits) = (self.borrow(), ring.bits());
         let (planes, wide, narrow) = match self {
-            Gate::Trunc { .. } => (tree.dealt(), 2, 1),
-            Gate::Relu { .. } => (tree.dealt() + 1, 5, 2),
+            Gate::Trunc { .. } => (0, 2, 1),
+            Gate::Relu { .. } => (1, 5, 2),
         };
-        let dealt = planes * plane_bytes(elements)
+        let [first, second] = borrow.dealt(elements);
+        let dealt = first
+            + planes * plane_bytes(elements)
             + wide * packed_len(bits, elements)
             + narrow * packed_len(self.shift(), elements);
-        GateCost::new(tree.openings(self.last_opened(&tree), elements), dealt)
+        GateCost::new(borrow.openings(self.last_opened(&borrow), elements), [dealt, second])
     }
 
     /// Dealer: shares the correlation for masks `r`, reduced.
@@ -89,13 +84,13 @@ impl Gate {
             return sign.deal_select(r, r, dealing);
         }
         let (n, ring, shift) = (r.len(), dealing.ring(), self.shift());
-        let (bits, tree) = (ring.bits(), self.tree());
-        let planes = from_values(r, self.planes());
-        let side_mask = tree.deal(&planes, n, dealing);
+        let (bits, borrow) = (ring.bits(), self.borrow());
+        let r_bits = borrow.bits(r, matches!(self, Gate::Relu { .. }));
+        let side_mask = borrow.deal(&r_bits, dealing);
         let sign_mask = match self {
             Gate::Trunc { .. } => None,
-            Gate::Relu { width, .. } => {
-                dealing.deal_planes(&planes[(width as usize - 1) * words(n)..], n);
+            Gate::Relu { .. } => {
+                dealing.deal_planes(&r_bits.top, n);
                 Some(dealing.mask_plane(n))
             }
         };
@@ -127,12 +122,13 @@ impl Gate {
         }
         let (n, ring, first) = (m.len(), party.ring(), party.is_first());
         let shift = self.shift();
-        let c = from_values(m, self.planes());
-        let (low_borrow, side) = self.tree().evaluate(&c, n, party).await?;
+        let borrow = self.borrow();
+        let c = borrow.bits(m, matches!(self, Gate::Relu { .. }));
+        let (low_borrow, side) = borrow.evaluate(&c, party).await?;
         let opened = match self {
             Gate::Trunc { .. } => Opened::new(vec![low_borrow], None, party, n).await?,
-            Gate::Relu { width, .. } => {
-                let top = &c[(width as usize - 1) * words(n)..];
+            Gate::Relu { .. } => {
+                let top = &c.top;
                 let r_top = party.dealt_planes(1, n)?;
                 // d = 1 - msb; public terms are added by the first party only.
                 let flip = |w: usize| if first { !top[w] } else { 0 };

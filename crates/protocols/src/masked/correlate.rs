@@ -4,9 +4,8 @@
 use privet_plan::{Plan, Step};
 use privet_ring::prg::Prg;
 
-use super::gate::{Dealing, Lane, own_masks};
+use super::gate::{Dealing, Half, Lane, own_masks};
 use super::schedule::Schedule;
-use super::step::GateStep;
 use super::walk::split;
 use crate::{ProtocolError, linear};
 
@@ -33,16 +32,27 @@ pub(crate) struct Correlator<'a> {
     pub(crate) schedule: &'a Schedule,
     first: Prg,
     second: Prg,
+    /// Whose half is made.
+    wanted: Half,
 }
 
 impl<'a> Correlator<'a> {
-    pub(crate) fn new(plan: &'a Plan, schedule: &'a Schedule, [first, second]: [Prg; 2]) -> Self {
-        Self { plan, schedule, first, second }
+    pub(crate) fn new(
+        plan: &'a Plan,
+        schedule: &'a Schedule,
+        [first, second]: [Prg; 2],
+        wanted: Half,
+    ) -> Self {
+        Self { plan, schedule, first, second, wanted }
     }
 
     /// Of an instruction that is not cut.
     fn dealing(&self, k: usize) -> Dealing<'_> {
-        Dealing::new(self.plan.ring, &self.first, &self.second, Lane::only(k), Vec::new())
+        self.lane(Lane::only(k), Vec::new())
+    }
+
+    fn lane(&self, lane: Lane, chunk: Vec<u8>) -> Dealing<'_> {
+        Dealing::new(self.plan.ring, [&self.first, &self.second], self.wanted, lane, chunk)
     }
 
     /// An input of the second party.
@@ -71,21 +81,21 @@ impl<'a> Correlator<'a> {
         Mask::Known(lambda)
     }
 
-    /// Shares γ, the product of two masks. Returns what the first party is sent.
+    /// Shares γ, the product of two masks. Returns what the party is sent.
     pub(crate) fn product(&self, k: usize, gamma: &[u64]) -> Vec<u8> {
         let mut dealing = self.dealing(k);
         dealing.deal_ring(gamma, self.plan.ring.bits());
         dealing.into_chunk()
     }
 
-    /// A product of two wires. Returns what the first party is sent.
+    /// A product of two wires. Returns what the party is sent.
     pub(crate) fn bilinear(&self, k: usize, step: &Step, [x, y]: [&Mask; 2]) -> Vec<u8> {
         let kernel = linear::kernel(self.plan.ring);
         let gamma = linear::bilinear(self.plan, step, kernel, x.lambda(), y.lambda());
         self.product(k, &gamma)
     }
 
-    /// A gate. `lane_done` is given what the first party is sent after each lane, and gives the buffer for the next one,
+    /// A gate. `lane_done` is given what the party is sent after each lane, and gives the buffer for the next one,
     /// or hands back what it was given to have it continued.
     pub(crate) fn gate(
         &self,
@@ -95,13 +105,12 @@ impl<'a> Correlator<'a> {
         mut chunk: Vec<u8>,
         mut lane_done: impl FnMut(Vec<u8>) -> Result<Vec<u8>, ProtocolError>,
     ) -> Result<Vec<u8>, ProtocolError> {
-        let gate = GateStep::of(self.plan, index).expect("walked as a gate");
+        let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let r = operands[0].lambda();
         let t = operands.get(1).map_or(&[][..], |t| t.lambda());
         let values = t.len() / r.len();
         for (lane, range) in self.schedule.lanes(&gate, r.len()).into_iter().enumerate() {
-            let lane = Lane { instruction: k, lane };
-            let mut dealing = Dealing::new(self.plan.ring, &self.first, &self.second, lane, chunk);
+            let mut dealing = self.lane(Lane { instruction: k, lane }, chunk);
             gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], &mut dealing);
             chunk = lane_done(dealing.into_chunk())?;
         }

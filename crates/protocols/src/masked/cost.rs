@@ -70,6 +70,8 @@ pub struct Cost {
     pub client_sends: usize,
     /// Offline bytes from dealer to server.
     pub dealt: usize,
+    /// Offline bytes from dealer to client: keys of function secret sharing.
+    pub dealt_client: usize,
     /// One-time bytes the server stores.
     pub server_stores: usize,
     /// One-time bytes the client stores, next to its seed.
@@ -82,6 +84,7 @@ impl std::ops::AddAssign for Cost {
         self.server_sends += other.server_sends;
         self.client_sends += other.client_sends;
         self.dealt += other.dealt;
+        self.dealt_client += other.dealt_client;
         self.server_stores += other.server_stores;
         self.client_stores += other.client_stores;
     }
@@ -91,6 +94,14 @@ impl Cost {
     /// Whether nothing is sent or stored.
     pub fn is_free(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Offline bytes from the dealer to `role`.
+    pub fn dealt_to(&self, role: Role) -> usize {
+        match role {
+            Role::Server => self.dealt,
+            Role::Client => self.dealt_client,
+        }
     }
 
     /// Online bytes that `role` sends.
@@ -115,18 +126,21 @@ impl Cost {
 pub(super) struct GateCost {
     pub(super) openings: Vec<Opening>,
     pub(super) rounds: usize,
+    /// To the first party.
     pub(super) dealt: usize,
+    /// Keys, to the second one.
+    pub(super) dealt_second: usize,
 }
 
 impl GateCost {
     /// Of one lane that opens these one after the other.
-    pub(super) fn new(openings: Vec<Opening>, dealt: usize) -> Self {
-        Self { rounds: openings.len(), openings, dealt }
+    pub(super) fn new(openings: Vec<Opening>, [dealt, dealt_second]: [usize; 2]) -> Self {
+        Self { rounds: openings.len(), openings, dealt, dealt_second }
     }
 
     /// Of an instruction that opens all of these in one round and needs no material.
     pub(super) fn round(openings: Vec<Opening>) -> Self {
-        Self { openings, rounds: 1, dealt: 0 }
+        Self { openings, rounds: 1, dealt: 0, dealt_second: 0 }
     }
 
     /// Of an instruction from that of its lanes, which go through the same rounds side by side.
@@ -139,6 +153,7 @@ impl GateCost {
             openings: (0..rounds).flat_map(in_round).collect(),
             rounds,
             dealt: lanes.iter().map(|lane| lane.dealt).sum(),
+            dealt_second: lanes.iter().map(|lane| lane.dealt_second).sum(),
         }
     }
 }
@@ -153,8 +168,9 @@ impl From<&GateCost> for Cost {
             server_sends: sends(Role::Client),
             client_sends: sends(Role::Server),
             dealt: gate.dealt,
+            dealt_client: gate.dealt_second,
             server_stores: gate.dealt,
-            client_stores: 0,
+            client_stores: gate.dealt_second,
         }
     }
 }

@@ -1,33 +1,40 @@
-//! The dealer: everything the server needs for one inference, from the two parties' seeds and the weight masks' seed.
+//! The dealer: everything the parties need for one inference, from their seeds and the weight masks' seed.
 
 use privet_plan::{Plan, Step};
 use privet_ring::prg::{Prg, Seed};
 
-use super::Sink;
 use super::correlate::{Correlator, Mask};
 use super::gate::weight_masks;
 use super::schedule::Schedule;
 use super::walk::{Walker, walk};
+use super::{Role, Sink};
 use crate::{Progress, ProtocolError, linear};
 
-/// Deals one bundle: gives the server's chunks to `sink`. The client needs its seed only.
+/// Deals one half of a bundle: gives the chunks of `role` to `sink`. Where no step takes keys of function secret sharing
+/// the client needs its seed only.
 ///
 /// The dealer sees the plan and the seeds it made, never weights or inputs.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three seeds of three owners; grouping would only move the list"
+)]
 pub fn deal(
     plan: &Plan,
     schedule: &Schedule,
+    role: Role,
     server: &Seed,
     client: &Seed,
     weights: &Seed,
     sink: &mut dyn Sink,
     progress: &mut dyn Progress,
 ) -> Result<(), ProtocolError> {
-    let correlator = Correlator::new(plan, schedule, [Prg::new(server), Prg::new(client)]);
-    walk(plan, schedule, &mut Dealer { correlator, weights, sink }, progress)
+    let correlator = Correlator::new(plan, schedule, [Prg::new(server), Prg::new(client)], role.into());
+    walk(plan, schedule, &mut Dealer { correlator, role, weights, sink }, progress)
 }
 
 struct Dealer<'a> {
     correlator: Correlator<'a>,
+    role: Role,
     weights: &'a Seed,
     sink: &'a mut dyn Sink,
 }
@@ -58,6 +65,9 @@ impl Walker for Dealer<'_> {
     }
 
     fn product(&mut self, k: usize, step: &Step, operand: &Mask) -> Result<Mask, ProtocolError> {
+        if self.role == Role::Client {
+            return Ok(Mask::Shared);
+        }
         let Correlator { plan, .. } = self.correlator;
         let factor = linear::factor(&step.op).expect("a product has a factor");
         let elements = plan.params[factor.index()].shape.iter().product();
@@ -73,12 +83,19 @@ impl Walker for Dealer<'_> {
     }
 
     fn bilinear(&mut self, k: usize, step: &Step, operands: [&Mask; 2]) -> Result<Mask, ProtocolError> {
+        if self.role == Role::Client {
+            return Ok(Mask::Shared);
+        }
         let chunk = self.correlator.bilinear(k, step, operands);
         self.hand_on(k, chunk)
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Mask]) -> Result<Mask, ProtocolError> {
-        let whole = Vec::with_capacity(self.correlator.schedule.instructions[k].1.dealt);
+        let cost = self.correlator.schedule.instructions[k].1;
+        if cost.dealt_to(self.role) == 0 {
+            return Ok(Mask::Shared);
+        }
+        let whole = Vec::with_capacity(cost.dealt_to(self.role));
         let chunk = self.correlator.gate(k, index, operands, whole, Ok)?;
         self.hand_on(k, chunk)
     }

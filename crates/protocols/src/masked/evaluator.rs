@@ -12,7 +12,6 @@ use super::gate::{Half, Lane, Party};
 use super::lanes::{Shared, alone, take_turns};
 use super::schedule::Schedule;
 use super::sign::Masked;
-use super::step::GateStep;
 use super::walk::split;
 use crate::{ProtocolError, linear};
 
@@ -154,7 +153,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// A gate. `material` gives what this party was dealt for a lane: a range of the instruction's bytes. It is asked in the
-    /// order of the lanes, and only by the first party.
+    /// order of the lanes, and not for nothing.
     pub(crate) fn gate<'c>(
         &self,
         k: usize,
@@ -162,15 +161,16 @@ impl<'a> Evaluator<'a> {
         operands: &[&Wire],
         material: &dyn Fn(Range<usize>) -> Result<Cow<'c, [u8]>, ProtocolError>,
     ) -> Result<Wire, ProtocolError> {
-        let gate = GateStep::of(self.plan, index).expect("walked as a gate");
+        let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let x = operands[0].masked();
         let t = operands.get(1).map_or(Masked { m: &[], lambda: &[] }, |t| t.masked());
         let values = t.m.len() / x.m.len();
         let mut at = 0;
         let lanes = self.schedule.lanes(&gate, x.m.len()).into_iter().enumerate().map(|(lane, range)| {
+            let cost = gate.lane_cost(self.plan.ring, range.len());
             let dealt = match self.half {
-                Half::First => at..at + gate.lane_cost(self.plan.ring, range.len()).dealt,
-                Half::Second => 0..0,
+                Half::First => at..at + cost.dealt,
+                Half::Second => at..at + cost.dealt_second,
             };
             at = dealt.end;
             let t = t.slice(values * range.start..values * range.end);

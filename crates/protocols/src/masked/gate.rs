@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use privet_fss::{Comparison, Hash, Side};
 use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
@@ -60,19 +61,30 @@ pub(super) struct Dealing<'a> {
     ring: Ring,
     first_masks: Stream<'a>,
     second_masks: Stream<'a>,
+    first_dealt: Stream<'a>,
     second_dealt: Stream<'a>,
-    /// What the first party is sent.
+    /// Whose half is made.
+    wanted: Half,
+    /// What that party is sent.
     chunk: Vec<u8>,
 }
 
 impl<'a> Dealing<'a> {
-    /// Adds to `chunk`, what the first party is sent for the earlier lanes of the instruction.
-    pub(super) fn new(ring: Ring, first: &'a Prg, second: &'a Prg, lane: Lane, chunk: Vec<u8>) -> Self {
+    /// Makes what `wanted` is sent, after `chunk`, what it is sent for the earlier lanes of the instruction.
+    pub(super) fn new(
+        ring: Ring,
+        [first, second]: [&'a Prg; 2],
+        wanted: Half,
+        lane: Lane,
+        chunk: Vec<u8>,
+    ) -> Self {
         Self {
             ring,
             first_masks: lane.stream(first, Use::Mask),
             second_masks: lane.stream(second, Use::Mask),
+            first_dealt: lane.stream(first, Use::Dealt),
             second_dealt: lane.stream(second, Use::Dealt),
+            wanted,
             chunk,
         }
     }
@@ -115,8 +127,11 @@ impl<'a> Dealing<'a> {
 
     /// Shares `value(0)`, `value(1)`, .. modulo 2^`bits`.
     pub(super) fn deal_each(&mut self, elements: usize, bits: u32, value: impl Fn(usize) -> u64) {
-        self.chunk.reserve(privet_ring::packed_len(bits, elements));
         let mut second = self.second_dealt.take(elements);
+        if self.wanted == Half::Second {
+            return;
+        }
+        self.chunk.reserve(privet_ring::packed_len(bits, elements));
         let mut piece = [0; PIECE];
         for start in (0..elements).step_by(PIECE) {
             let share = &mut piece[..PIECE.min(elements - start)];
@@ -129,19 +144,39 @@ impl<'a> Dealing<'a> {
     /// Shares bit planes of `elements` bits each. Returns the second party's share.
     pub(super) fn deal_planes(&mut self, values: &[u64], elements: usize) -> Vec<u64> {
         let second = self.second_dealt.words(values.len(), u64::MAX);
-        let mut share: Vec<u64> = second.iter().zip(values).map(|(c, v)| c ^ v).collect();
-        clear_tail(&mut share, elements);
-        planes::pack(&share, elements, &mut self.chunk);
+        if self.wanted == Half::First {
+            let mut share: Vec<u64> = second.iter().zip(values).map(|(c, v)| c ^ v).collect();
+            clear_tail(&mut share, elements);
+            planes::pack(&share, elements, &mut self.chunk);
+        }
         second
+    }
+
+    /// Gives both parties keys to compare public values with `alpha`, element by element.
+    pub(super) fn deal_comparison(&mut self, comparison: Comparison, alpha: &[u64]) {
+        // Public between the two, and fresh: the first one draws it, the second one is told.
+        let key = hash_key(&mut self.first_dealt);
+        if self.wanted == Half::Second {
+            self.chunk.extend(key.expose());
+        }
+        let first = privet_fss::root(Side::First, alpha.len(), &mut self.first_dealt);
+        let second = privet_fss::root(Side::Second, alpha.len(), &mut self.second_dealt);
+        comparison.make(&Hash::new(&key), alpha, [&first, &second], &mut self.chunk);
     }
 }
 
-/// Where a party's dealt shares come from.
-enum Dealt<'a> {
-    /// The first party reads what the dealer sent.
-    Chunk { bytes: &'a [u8], at: usize },
-    /// The second party expands its seed.
-    Stream(Stream<'a>),
+/// Bytes of the key of a hash that the second party is sent.
+const HASH_KEY: usize = 16;
+
+/// What the second party is sent for a comparison beyond its keys.
+pub(super) fn second_overhead() -> usize {
+    HASH_KEY
+}
+
+fn hash_key(stream: &mut Stream) -> Seed {
+    let words = stream.words(2, u64::MAX);
+    let key = u128::from(words[1]) << 64 | u128::from(words[0]);
+    Seed::from_bytes(key.to_le_bytes())
 }
 
 /// A party's share of one dealt ring vector, to be read in pieces of [`PIECE`] elements.
@@ -204,7 +239,10 @@ pub(super) struct Party<'a> {
     ring: Ring,
     half: Half,
     masks: Stream<'a>,
-    dealt: Dealt<'a>,
+    /// The second party's shares of dealt values, and the roots of both parties' keys.
+    drawn: Stream<'a>,
+    /// What the dealer sent this party, and how much of it has been read.
+    sent: (&'a [u8], usize),
     link: &'a dyn Link,
     lane: Lane,
     #[cfg(feature = "audit")]
@@ -219,7 +257,7 @@ struct Audited<'a> {
 }
 
 impl<'a> Party<'a> {
-    /// `chunk` is the first party's material of this lane; the second one's is ignored.
+    /// `chunk` is what the dealer sent this party for this lane.
     pub(super) fn new(
         ring: Ring,
         half: Half,
@@ -228,15 +266,12 @@ impl<'a> Party<'a> {
         chunk: &'a [u8],
         link: &'a dyn Link,
     ) -> Self {
-        let dealt = match half {
-            Half::First => Dealt::Chunk { bytes: chunk, at: 0 },
-            Half::Second => Dealt::Stream(lane.stream(prg, Use::Dealt)),
-        };
         Self {
             ring,
             half,
             masks: lane.stream(prg, Use::Mask),
-            dealt,
+            drawn: lane.stream(prg, Use::Dealt),
+            sent: (chunk, 0),
             link,
             lane,
             #[cfg(feature = "audit")]
@@ -268,12 +303,10 @@ impl<'a> Party<'a> {
     /// Own shares, modulo 2^`bits`, of `elements` dealt values, to be read later.
     pub(super) fn dealt_share(&mut self, elements: usize, bits: u32) -> Result<Share<'a>, ProtocolError> {
         let len = privet_ring::packed_len(bits, elements);
-        match &mut self.dealt {
-            Dealt::Chunk { bytes, at } => Ok(Share::Packed { bytes: take(bytes, at, len)?, bits }),
-            Dealt::Stream(stream) => {
-                Ok(Share::Drawn { stream: stream.take(elements), mask: u64::MAX >> (64 - bits) })
-            }
-        }
+        Ok(match self.half {
+            Half::First => Share::Packed { bytes: self.take(len)?, bits },
+            Half::Second => Share::Drawn { stream: self.drawn.take(elements), mask: u64::MAX >> (64 - bits) },
+        })
     }
 
     /// Own shares, modulo 2^`bits`, of `elements` dealt values.
@@ -286,12 +319,12 @@ impl<'a> Party<'a> {
     /// Own shares of `count` dealt bit planes.
     pub(super) fn dealt_planes(&mut self, count: usize, elements: usize) -> Result<Vec<u64>, ProtocolError> {
         let len = count * planes::plane_bytes(elements);
-        match &mut self.dealt {
-            Dealt::Chunk { bytes, at } => Ok(planes::unpack(take(bytes, at, len)?, elements, count)?),
-            Dealt::Stream(stream) => {
+        match self.half {
+            Half::First => Ok(planes::unpack(self.take(len)?, elements, count)?),
+            Half::Second => {
                 // The dealer draws plane by plane, and every draw starts at a fresh block.
                 let mut all = Vec::with_capacity(count * words(elements));
-                (0..count).for_each(|_| all.extend(stream.words(words(elements), u64::MAX)));
+                (0..count).for_each(|_| all.extend(self.drawn.words(words(elements), u64::MAX)));
                 clear_tail(&mut all, elements);
                 Ok(all)
             }
@@ -305,14 +338,29 @@ impl<'a> Party<'a> {
         elements: usize,
     ) -> Result<PlaneShares<'a>, ProtocolError> {
         let len = planes::plane_bytes(elements);
-        match &mut self.dealt {
-            Dealt::Chunk { bytes, at } => {
-                Ok(PlaneShares::Packed((0..count).map(|_| take(bytes, at, len)).collect::<Result<_, _>>()?))
+        match self.half {
+            Half::First => {
+                Ok(PlaneShares::Packed((0..count).map(|_| self.take(len)).collect::<Result<_, _>>()?))
             }
-            Dealt::Stream(stream) => {
-                Ok(PlaneShares::Drawn((0..count).map(|_| stream.take(words(elements))).collect()))
+            Half::Second => {
+                Ok(PlaneShares::Drawn((0..count).map(|_| self.drawn.take(words(elements))).collect()))
             }
         }
+    }
+
+    /// Own shares of `[x < α]` for the α that keys were dealt for, as a bit plane.
+    pub(super) fn compare(&mut self, comparison: Comparison, x: &[u64]) -> Result<Vec<u64>, ProtocolError> {
+        let (key, side) = match self.half {
+            Half::First => (hash_key(&mut self.drawn), Side::First),
+            Half::Second => {
+                let mut key = [0; HASH_KEY];
+                key.copy_from_slice(self.take(HASH_KEY)?);
+                (Seed::from_bytes(key), Side::Second)
+            }
+        };
+        let roots = privet_fss::root(side, x.len(), &mut self.drawn);
+        let words = self.take(comparison.key_bytes(x.len()))?;
+        Ok(comparison.evaluate(&Hash::new(&key), x, &roots, words))
     }
 
     /// Opens masked bit planes: sends `own`, receives the peer's, returns the sum. One round.
@@ -411,14 +459,22 @@ impl<'a> Party<'a> {
 
     /// Every dealt byte has to be used: a remainder means that dealer and party disagree about the plan.
     pub(super) fn finish(self) -> Result<(), ProtocolError> {
-        match self.dealt {
-            Dealt::Chunk { bytes, at } if at != bytes.len() => Err(ProtocolError::Size {
-                what: "one-time material".to_owned(),
-                expected: at,
-                found: bytes.len(),
-            }),
-            _ => Ok(()),
+        let (bytes, at) = self.sent;
+        if at == bytes.len() {
+            return Ok(());
         }
+        Err(ProtocolError::Size { what: "one-time material".to_owned(), expected: at, found: bytes.len() })
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], ProtocolError> {
+        let (bytes, at) = self.sent;
+        let piece = bytes.get(at..at + len).ok_or_else(|| ProtocolError::Size {
+            what: "one-time material".to_owned(),
+            expected: at + len,
+            found: bytes.len(),
+        })?;
+        self.sent.1 += len;
+        Ok(piece)
     }
 }
 
@@ -435,14 +491,4 @@ pub(super) fn second_dealt(prg: &Prg, instruction: usize, elements: usize, ring:
 /// The masks λ_W of one private tensor.
 pub(super) fn weight_masks(seed: &Seed, param: usize, elements: usize, ring: Ring) -> Vec<u64> {
     Prg::new(seed).stream(param as u64).words(elements, ring.mask())
-}
-
-fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Result<&'a [u8], ProtocolError> {
-    let piece = bytes.get(*at..*at + len).ok_or_else(|| ProtocolError::Size {
-        what: "one-time material".to_owned(),
-        expected: *at + len,
-        found: bytes.len(),
-    })?;
-    *at += len;
-    Ok(piece)
 }

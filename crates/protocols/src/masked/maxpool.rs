@@ -68,23 +68,23 @@ impl Tournament {
         self.levels.iter().rposition(|l| !l.pairs.is_empty())
     }
 
-    /// What is opened, and bytes dealt.
-    pub(super) fn cost(&self, width: u32, ring: Ring, channels: usize) -> GateCost {
-        let (mut openings, mut dealt) = (Vec::new(), 0);
+    /// What is opened, and bytes dealt; every maximum takes one `relu`, without truncation.
+    pub(super) fn cost(&self, relu: Gate, ring: Ring, channels: usize) -> GateCost {
+        let (mut openings, mut dealt) = (Vec::new(), [0; 2]);
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
-            let gate = Gate::Relu { shift: 0, width }.cost(ring, n);
+            let gate = relu.cost(ring, n);
             openings.extend(gate.openings);
             if Some(k) != self.last() {
                 openings.push(Opening::masked(ring, n, RevealTo::Both));
             }
-            dealt += gate.dealt;
+            dealt = [dealt[0] + gate.dealt, dealt[1] + gate.dealt_second];
         }
         GateCost::new(openings, dealt)
     }
 
     /// Dealer: shares the correlations of all levels for masks `lambda`.
-    pub(super) fn deal(&self, lambda: &[u64], width: u32, dealing: &mut Dealing) {
+    pub(super) fn deal(&self, lambda: &[u64], relu: Gate, dealing: &mut Dealing) {
         let ring = dealing.ring();
         let mut current = lambda.to_vec();
         let mut size = self.input;
@@ -95,7 +95,7 @@ impl Tournament {
                     .players(&current, size)
                     .map(|(a, b)| ring.reduce(current[a].wrapping_sub(current[b])))
                     .collect();
-                Gate::Relu { shift: 0, width }.deal(&difference, dealing);
+                relu.deal(&difference, dealing);
                 if Some(k) == self.last() {
                     return;
                 }
@@ -111,7 +111,7 @@ impl Tournament {
         &self,
         m: &[u64],
         lambda: &[u64],
-        width: u32,
+        relu: Gate,
         party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
@@ -125,7 +125,6 @@ impl Tournament {
                 let subtract = |v: &[u64]| -> Vec<u64> {
                     level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
                 };
-                let relu = Gate::Relu { shift: 0, width };
                 let mut share = relu.evaluate(&subtract(&m), &subtract(&lambda), party).await?;
                 for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
                     *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));

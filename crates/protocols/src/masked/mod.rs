@@ -17,6 +17,7 @@
 
 #[cfg(feature = "audit")]
 pub mod audit;
+mod borrow;
 mod bundle;
 mod compare;
 pub(crate) mod correlate;

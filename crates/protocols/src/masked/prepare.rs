@@ -15,7 +15,7 @@ use crate::{Progress, ProtocolError, linear};
 
 /// Prepares one bundle for `role`: reads what was dealt from `dealt`, gives what is to be stored to `sink`.
 ///
-/// The server passes its weights, for the biases; the client passes `None` and reads nothing from `dealt`.
+/// The server passes its weights, for the biases; the client passes `None`, and reads keys of function secret sharing at most.
 #[expect(clippy::too_many_arguments, reason = "two roles share one walk; grouping would only move the list")]
 pub fn prepare(
     plan: &Plan,
@@ -65,10 +65,10 @@ impl Lambda {
 }
 
 impl Preparer<'_> {
-    /// What the dealer sent this party for an instruction; nothing for the client.
+    /// What the dealer sent this party for an instruction.
     fn dealt(&mut self, k: usize) -> Result<Vec<u8>, ProtocolError> {
-        let len = self.schedule.instructions[k].1.dealt;
-        if self.role == Role::Client || len == 0 { Ok(Vec::new()) } else { self.dealt.chunk(k, len) }
+        let len = self.schedule.instructions[k].1.dealt_to(self.role);
+        if len == 0 { Ok(Vec::new()) } else { self.dealt.chunk(k, len) }
     }
 
     /// Stores what was dealt as it is; nothing can be computed from it before the input is known.

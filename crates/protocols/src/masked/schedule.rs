@@ -46,6 +46,13 @@ enum Setting {
     ThreeParty,
 }
 
+impl Setting {
+    /// Whether a step's comparisons take keys: among three parties none do.
+    fn uses_fss(self, plan: &Plan, index: usize) -> bool {
+        self != Setting::ThreeParty && plan.uses_fss(index)
+    }
+}
+
 /// The instructions of a plan with their costs.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -135,6 +142,11 @@ impl Schedule {
     /// All that the parties send online, frame by frame: the openings of the instruction of this index, in order.
     pub fn openings(&self, plan: &Plan, index: usize) -> Vec<Opening> {
         opened(plan, &self.instructions[index].0, self.setting, self.lane).openings
+    }
+
+    /// The step of this index as a gate, if it is one.
+    pub(super) fn gate<'p>(&self, plan: &'p Plan, index: usize) -> Option<GateStep<'p>> {
+        GateStep::of(plan, index, self.setting.uses_fss(plan, index))
     }
 
     /// The lanes of a gate with so many elements in its first operand.
@@ -239,8 +251,8 @@ fn opened(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize)
     match &step.op {
         Op::Input { .. } if setting == Setting::ThreeParty => GateCost::default(),
         Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
-        Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), ring.packed_len(elements)),
-        _ => GateStep::of(plan, index)
+        Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), [ring.packed_len(elements), 0]),
+        _ => GateStep::of(plan, index, setting.uses_fss(plan, index))
             .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), lane)),
     }
 }
@@ -279,6 +291,7 @@ mod tests {
             steps,
             outputs: vec![OutputSpec { name: "y".to_owned(), wire: last, post: Post::None }],
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         plan.validate().unwrap();
         let elements = |(instruction, _): &(Instruction, Cost)| match instruction {

@@ -9,18 +9,20 @@
 
 use std::ops::Range;
 
-use privet_ring::planes::{from_values, plane_bytes, to_bits, words};
+use privet_ring::planes::{plane_bytes, to_bits, words};
 use privet_ring::{Ring, packed_len};
 
+use super::borrow::Borrow;
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
-use super::tree::Tree;
 use crate::ProtocolError;
 
 /// The sign of a masked wire, from its low `width` bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sign {
     pub(super) width: u32,
+    /// By keys of function secret sharing instead of a tree.
+    pub(super) fss: bool,
 }
 
 /// A masked wire, as a party holds it.
@@ -38,25 +40,28 @@ impl<'a> Masked<'a> {
 }
 
 impl Sign {
-    fn tree(self) -> Tree {
-        Tree::new(self.width - 1, None)
+    fn borrow(self) -> Borrow {
+        Borrow::new(self.width - 1, None, self.fss)
     }
 
     /// What is opened, and bytes dealt, for the signs of `elements` elements and `chosen` values.
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
-        let tree = self.tree();
-        let dealt = (tree.dealt() + 1) * plane_bytes(elements)
+        let borrow = self.borrow();
+        let [first, second] = borrow.dealt(elements);
+        let dealt = first
+            + plane_bytes(elements)
             + packed_len(ring.bits(), elements)
             + packed_len(ring.bits(), chosen);
-        GateCost::new(tree.openings(1, elements), dealt)
+        GateCost::new(borrow.openings(1, elements), [dealt, second])
     }
 
     /// Dealer: shares what the bit needs for masks `r`, reduced. Returns λ_d.
     fn deal_bit(self, r: &[u64], dealing: &mut Dealing) -> Vec<u64> {
         let (n, bits) = (r.len(), dealing.ring().bits());
-        let planes = from_values(r, self.width as usize);
-        self.tree().deal(&planes, n, dealing);
-        dealing.deal_planes(&planes[(self.width as usize - 1) * words(n)..], n);
+        let borrow = self.borrow();
+        let r = borrow.bits(r, true);
+        borrow.deal(&r, dealing);
+        dealing.deal_planes(&r.top, n);
         let mask: Vec<u64> = to_bits(&dealing.mask_plane(n), n).collect();
         dealing.deal_ring(&mask, bits);
         mask
@@ -65,9 +70,10 @@ impl Sign {
     /// Party: m_d, and the own share of λ_d.
     async fn open_bit(self, m: &[u64], party: &mut Party<'_>) -> Result<(Vec<u64>, Vec<u64>), ProtocolError> {
         let (n, first) = (m.len(), party.is_first());
-        let c = from_values(m, self.width as usize);
-        let (borrow, _) = self.tree().evaluate(&c, n, party).await?;
-        let top = &c[(self.width as usize - 1) * words(n)..];
+        let borrow = self.borrow();
+        let c = borrow.bits(m, true);
+        let (borrow, _) = borrow.evaluate(&c, party).await?;
+        let top = &c.top;
         let r_top = party.dealt_planes(1, n)?;
         // d = 1 - msb; public terms are added by the first party only.
         let flip = |w: usize| if first { !top[w] } else { 0 };

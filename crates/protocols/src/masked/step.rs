@@ -28,23 +28,23 @@ pub(super) enum GateStep<'a> {
     /// `area` elements a channel.
     MaxPool {
         tournament: Tournament,
-        width: u32,
+        relu: Gate,
         area: usize,
     },
 }
 
 impl<'a> GateStep<'a> {
-    /// The gate of a step, if it is one.
-    pub(super) fn of(plan: &'a Plan, index: usize) -> Option<Self> {
+    /// The gate of a step, if it is one; `fss` says whether its comparisons take keys.
+    pub(super) fn of(plan: &'a Plan, index: usize, fss: bool) -> Option<Self> {
         let step = &plan.steps[index];
         Some(match &step.op {
-            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift) }),
+            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift), fss }),
             Op::Relu { shift, width } => {
-                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width) })
+                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width), fss })
             }
-            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width) }),
+            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), fss }),
             Op::Select { width } => Self::Select {
-                sign: Sign { width: u32::from(*width) },
+                sign: Sign { width: u32::from(*width), fss },
                 values: plan.len(step.inputs[1]) / plan.len(step.inputs[0]),
             },
             Op::Table { entries } => Self::Table(Table { entries }),
@@ -52,7 +52,7 @@ impl<'a> GateStep<'a> {
                 let input = &plan.shape(step.inputs[0])[2..];
                 Self::MaxPool {
                     tournament: Tournament::new(window, input, &step.shape[2..]),
-                    width: u32::from(*width),
+                    relu: Gate::Relu { shift: 0, width: u32::from(*width), fss },
                     area: input.iter().product(),
                 }
             }
@@ -81,7 +81,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.cost(ring, elements, 0),
             Self::Select { sign, values } => sign.cost(ring, elements, values * elements),
             Self::Table(table) => table.cost(ring, elements),
-            Self::MaxPool { tournament, width, area } => tournament.cost(*width, ring, elements / area),
+            Self::MaxPool { tournament, relu, area } => tournament.cost(*relu, ring, elements / area),
         }
     }
 
@@ -98,7 +98,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.deal(r, dealing),
             Self::Select { sign, .. } => sign.deal_select(r, t, dealing),
             Self::Table(table) => table.deal(r, dealing),
-            Self::MaxPool { tournament, width, .. } => tournament.deal(r, *width, dealing),
+            Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, dealing),
         }
     }
 
@@ -114,9 +114,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.bit(x.m, party).await,
             Self::Select { sign, .. } => sign.select(x.m, t, party).await,
             Self::Table(table) => table.evaluate(x.m, party).await,
-            Self::MaxPool { tournament, width, .. } => {
-                tournament.evaluate(x.m, x.lambda, *width, party).await
-            }
+            Self::MaxPool { tournament, relu, .. } => tournament.evaluate(x.m, x.lambda, *relu, party).await,
         }
     }
 }

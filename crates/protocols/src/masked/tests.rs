@@ -31,10 +31,14 @@ fn run(
 ) -> Vec<i64> {
     let (server_seed, client_seed) = (Seed::random().unwrap(), Seed::random().unwrap());
     let (server, client) = (Prg::new(&server_seed), Prg::new(&client_seed));
-    let mut dealing = Dealing::new(ring, &server, &client, Lane::only(3), Vec::new());
-    deal(&mut dealing);
-    let chunk = dealing.into_chunk();
-    assert_eq!(chunk.len(), cost.dealt, "declared material at l={}", ring.bits());
+    let [chunk, client_chunk] =
+        [(Half::First, cost.dealt), (Half::Second, cost.dealt_second)].map(|(half, len)| {
+            let mut dealing = Dealing::new(ring, [&server, &client], half, Lane::only(3), Vec::new());
+            deal(&mut dealing);
+            let chunk = dealing.into_chunk();
+            assert_eq!(chunk.len(), len, "declared material at l={}, {half:?}", ring.bits());
+            chunk
+        });
     let m: Vec<u64> = x.iter().zip(lambda).map(|(&x, &l)| ring.reduce((x as u64).wrapping_add(l))).collect();
     let lambda_server = Prg::new(&Seed::random().unwrap()).stream(0).words(x.len(), ring.mask());
     let lambda_client: Vec<u64> =
@@ -48,7 +52,7 @@ fn run(
         y
     };
     let (y_server, y_client) = std::thread::scope(|scope| {
-        let handle = scope.spawn(|| run(Half::Second, &client, &[], &lambda_client, &mut b));
+        let handle = scope.spawn(|| run(Half::Second, &client, &client_chunk, &lambda_client, &mut b));
         (run(Half::First, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
     });
     let traffic = privet_net::Channel::traffic(&a);
@@ -59,9 +63,12 @@ fn run(
     y_server.iter().zip(&y_client).map(|(s, c)| ring.to_signed(s.wrapping_add(*c))).collect()
 }
 
+/// Every gate with a comparison, by trees and by keys.
+const FSS: [bool; 2] = [false, true];
+
 fn expected(gate: Gate, x: i64) -> i64 {
     match gate {
-        Gate::Trunc { shift } => x >> shift,
+        Gate::Trunc { shift, .. } => x >> shift,
         Gate::Relu { shift, .. } => x.max(0) >> shift,
     }
 }
@@ -82,9 +89,10 @@ fn exhaust(gate: Gate, bits: u32, width: u32) {
 
 #[test]
 fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
-    for (bits, width) in [(8, 2), (8, 5), (8, 7), (8, 8), (10, 9), (10, 10)] {
+    let widths = [(8, 2), (8, 5), (8, 7), (8, 8), (10, 9), (10, 10)];
+    for ((bits, width), fss) in widths.into_iter().flat_map(|w| FSS.map(|fss| (w, fss))) {
         let half = 1i64 << (width - 1);
-        let (ring, sign) = (Ring::tiny(bits), Sign { width });
+        let (ring, sign) = (Ring::tiny(bits), Sign { width, fss });
         let (x, lambda) = every_pair(bits, -half..half);
         let cost = sign.cost(ring, x.len(), 0);
         let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing);
@@ -98,9 +106,9 @@ fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
 /// Two values chosen by one sign, both masked by what the sign is masked by, which the formula must not mind.
 #[test]
 fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
-    for width in [2, 6, 8] {
+    for (width, fss) in [2, 6, 8].into_iter().flat_map(|w| FSS.map(|fss| (w, fss))) {
         let half = 1i64 << (width - 1);
-        let (ring, sign) = (Ring::tiny(8), Sign { width });
+        let (ring, sign) = (Ring::tiny(8), Sign { width, fss });
         let (x, lambda) = every_pair(8, -half..half);
         let twice = |v: &[u64]| -> Vec<u64> {
             v.iter().copied().chain(v.iter().map(|v| ring.reduce(v.wrapping_mul(5)))).collect()
@@ -140,7 +148,9 @@ fn tables_are_exact_for_every_index_and_mask_at_8_and_10_bits() {
 #[test]
 fn truncation_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     for bits in [8, 10] {
-        (1..=bits - 2).for_each(|shift| exhaust(Gate::Trunc { shift }, bits, bits - 1));
+        for fss in FSS {
+            (1..=bits - 2).for_each(|shift| exhaust(Gate::Trunc { shift, fss }, bits, bits - 1));
+        }
     }
 }
 
@@ -149,7 +159,7 @@ fn fused_relu_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     for (bits, widths) in [(8, 2..=7), (10, 8..=9)] {
         for width in widths {
             for shift in 0..width {
-                exhaust(Gate::Relu { shift, width }, bits, width);
+                FSS.map(|fss| exhaust(Gate::Relu { shift, width, fss }, bits, width));
             }
         }
     }
@@ -172,13 +182,13 @@ fn gates_equal_the_golden_vectors_for_rings_of_16_to_64_bits() {
     let text = include_str!("../../tests/golden/gates.json");
     let cases: Vec<Golden> = serde_json::from_str(text).unwrap();
     assert!(cases.len() >= 100, "only {} golden cases", cases.len());
-    for case in &cases {
+    for (case, fss) in cases.iter().flat_map(|case| FSS.map(|fss| (case, fss))) {
         let ring = Ring::new(case.ring).unwrap();
         if case.shift > 0 {
-            let y = run_gate(Gate::Trunc { shift: case.shift }, ring, &case.x, &case.lambda);
+            let y = run_gate(Gate::Trunc { shift: case.shift, fss }, ring, &case.x, &case.lambda);
             assert_eq!(y, case.trunc, "trunc l={} s={}", case.ring, case.shift);
         }
-        let gate = Gate::Relu { shift: case.shift, width: case.width };
+        let gate = Gate::Relu { shift: case.shift, width: case.width, fss };
         assert_eq!(run_gate(gate, ring, &case.x, &case.lambda), case.relu, "{gate:?} l={}", case.ring);
     }
 }
@@ -188,8 +198,10 @@ fn truncation_rounds_towards_minus_infinity() {
     let ring = Ring::new(32).unwrap();
     let x = [-1, 0, 1, (1 << 8) - 1, 1 << 8, -(1 << 8), -(1 << 8) - 1];
     let lambda = [0u64, 1, 0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 0xff, 0x100];
-    let y = run_gate(Gate::Trunc { shift: 8 }, ring, &x, &lambda);
-    assert_eq!(y, [-1, 0, 0, 0, 1, -1, -2]);
+    for fss in FSS {
+        let y = run_gate(Gate::Trunc { shift: 8, fss }, ring, &x, &lambda);
+        assert_eq!(y, [-1, 0, 0, 0, 1, -1, -2]);
+    }
 }
 
 /// More than one piece of ring elements and of planes, with a last one that fills neither a word nor a byte.
@@ -200,9 +212,14 @@ fn gates_are_exact_across_pieces() {
     let lambda = prg.stream(0).words(count, ring.mask());
     let x: Vec<i64> =
         prg.stream(1).words(count, ring.mask() >> 2).iter().map(|&v| v as i64 - (1 << 34)).collect();
-    for gate in
-        [Gate::Trunc { shift: 13 }, Gate::Relu { shift: 13, width: 36 }, Gate::Relu { shift: 0, width: 36 }]
-    {
+    let gates = |fss| {
+        [
+            Gate::Trunc { shift: 13, fss },
+            Gate::Relu { shift: 13, width: 36, fss },
+            Gate::Relu { shift: 0, width: 36, fss },
+        ]
+    };
+    for gate in FSS.into_iter().flat_map(gates) {
         let expected: Vec<i64> = x.iter().map(|&x| expected(gate, x)).collect();
         assert!(run_gate(gate, ring, &x, &lambda) == expected, "{gate:?}");
     }

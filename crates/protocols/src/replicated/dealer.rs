@@ -8,6 +8,7 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::{DEALT, Links, SEED, Share};
 use crate::masked::correlate::{Correlator, Mask};
+use crate::masked::gate::Half;
 use crate::masked::walk::{Walker, walk};
 use crate::masked::{Instruction, Schedule};
 use crate::{Progress, ProtocolError, linear};
@@ -28,7 +29,7 @@ pub(super) fn deal(
         Ok::<Prg, ProtocolError>(Prg::new(&seed))
     };
     let seeds = [seed(first)?, seed(second)?];
-    let correlator = Correlator::new(plan, schedule, seeds);
+    let correlator = Correlator::new(plan, schedule, seeds, Half::First);
     let mut dealer =
         Dealer { correlator, weights, inputs, first, masks: HashMap::new(), outputs: Vec::new() };
     walk(plan, schedule, &mut dealer, progress)?;

@@ -36,6 +36,7 @@ impl Builder {
             steps: Vec::new(),
             outputs: Vec::new(),
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         Self { plan, weights: Vec::new(), prg: Prg::new(&Seed::from_bytes([9; 16])) }
     }
@@ -117,6 +118,8 @@ pub struct Dealt {
     pub client: Seed,
     /// What the server is sent.
     pub chunks: Chunks,
+    /// What the client is sent: keys of function secret sharing.
+    pub client_chunks: Chunks,
     /// What the client is sent.
     pub masked_weights: Vec<u8>,
 }
@@ -133,16 +136,23 @@ pub fn deal_with(
     schedule: &Schedule,
     [server, client, weight_seed]: [Seed; 3],
 ) -> Dealt {
-    let mut chunks = Chunks::default();
-    let mut sink = |k: usize, bytes: Vec<u8>| {
-        assert_eq!(bytes.len(), schedule.instructions[k].1.dealt, "dealt bytes of instruction {k}");
-        assert!(!bytes.is_empty(), "instruction {k} needs nothing, so nothing may be sent");
-        chunks.0.insert(k, bytes);
-        Ok(())
-    };
-    masked::deal(plan, schedule, &server, &client, &weight_seed, &mut sink, &mut Silent).unwrap();
+    let [chunks, client_chunks] = [Role::Server, Role::Client].map(|role| {
+        let mut chunks = Chunks::default();
+        let mut sink = |k: usize, bytes: Vec<u8>| {
+            assert_eq!(
+                bytes.len(),
+                schedule.instructions[k].1.dealt_to(role),
+                "dealt bytes of instruction {k}"
+            );
+            assert!(!bytes.is_empty(), "instruction {k} needs nothing, so nothing may be sent");
+            chunks.0.insert(k, bytes);
+            Ok(())
+        };
+        masked::deal(plan, schedule, role, &server, &client, &weight_seed, &mut sink, &mut Silent).unwrap();
+        chunks
+    });
     let m_w = masked::mask_weights(plan, weights, &weight_seed);
-    Dealt { server, client, chunks, masked_weights: masked::pack_masked_weights(plan, &m_w) }
+    Dealt { server, client, chunks, client_chunks, masked_weights: masked::pack_masked_weights(plan, &m_w) }
 }
 
 /// Both halves of a bundle, dealt and prepared.
@@ -159,7 +169,7 @@ pub fn prepared(
 ) -> (Bundle<Chunks>, Bundle<Chunks>) {
     let m_w = masked::unpack_masked_weights(plan, &dealt.masked_weights).unwrap();
     let server = prepare(plan, schedule, Role::Server, dealt.server, &m_w, Some(weights), dealt.chunks);
-    let client = prepare(plan, schedule, Role::Client, dealt.client, &m_w, None, Chunks::default());
+    let client = prepare(plan, schedule, Role::Client, dealt.client, &m_w, None, dealt.client_chunks);
     (server, client)
 }
 
@@ -226,7 +236,8 @@ type Law = fn(&Plan, &Weights, &[Vec<i64>], RevealTo);
 
 /// The laws that every engine keeps: bit-equal to the cleartext engine, bytes, frames and rounds as declared; whole, and cut
 /// into the smallest lanes.
-const LAWS: [Law; 2] = [two_party_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
+const LAWS: [Law; 3] =
+    [two_party_law, fss_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
 
 /// Runs all engines; `reveal_to` is for those where a party learns the outputs.
 pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
@@ -261,6 +272,19 @@ fn two_party_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to:
             assert_eq!(traffic.rounds, total.rounds, "{role:?} rounds, l={ring}");
         }
     }
+}
+
+/// `2pc` with keys of function secret sharing wherever there is a comparison.
+fn fss_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
+    two_party_law(&with_keys(plan), weights, inputs, reveal_to);
+}
+
+/// The plan with keys of function secret sharing for all its comparisons.
+pub fn with_keys(plan: &Plan) -> Plan {
+    let fss = (0..plan.steps.len()).filter(|&i| plan.steps[i].op.compares()).map(|i| WireId(i as u32));
+    let plan = Plan { fss: fss.collect(), ..plan.clone() };
+    plan.validate().unwrap();
+    plan
 }
 
 /// Payload bytes without frame headers.

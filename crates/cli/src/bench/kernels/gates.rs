@@ -104,6 +104,7 @@ impl Gate {
             ],
             outputs: vec![OutputSpec { name: "y".to_owned(), wire: WireId(2), post: Post::None }],
             labels: Vec::new(),
+            fss: Vec::new(),
         };
         ranges::assign_full_width(&mut plan);
         // Comparisons are as wide as calibration would make them.
@@ -206,7 +207,7 @@ fn deal(plan: &Plan, schedule: &Schedule) -> anyhow::Result<([Seed; 2], Chunks)>
         chunks.0.insert(k, bytes);
         Ok(())
     };
-    masked::deal(plan, schedule, &server, &client, &weights, &mut sink, &mut Silent)?;
+    masked::deal(plan, schedule, masked::Role::Server, &server, &client, &weights, &mut sink, &mut Silent)?;
     Ok(([server, client], chunks))
 }
 
