@@ -63,7 +63,7 @@ fn dealt(plan: &Plan, schedule: &Schedule, seeds: &[Seed; 3]) -> Vec<(usize, Vec
         Ok(())
     };
     let [server, client, weights] = seeds;
-    masked::deal(plan, schedule, Role::Server, server, client, weights, &mut sink, &mut Silent)
+    masked::deal(plan, schedule, masked::Role::Server, server, client, weights, &mut sink, &mut Silent)
         .expect("dealing to memory");
     chunks
 }

@@ -159,7 +159,7 @@ fn fused_relu_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     for (bits, widths) in [(8, 2..=7), (10, 8..=9)] {
         for width in widths {
             for shift in 0..width {
-                FSS.map(|fss| exhaust(Gate::Relu { shift, width, fss }, bits, width));
+                FSS.iter().for_each(|&fss| exhaust(Gate::Relu { shift, width, fss }, bits, width));
             }
         }
     }
