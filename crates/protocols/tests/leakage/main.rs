@@ -14,6 +14,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod network;
 mod statistics;
 mod three_party;
 mod two_party;
@@ -22,10 +23,9 @@ mod view;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::samples::{Sample, Secrets, samples};
-use common::{Builder, uniform, window};
-use privet_plan::{Op, Plan, Weights};
+use network::{network, secrets};
+use privet_plan::Plan;
 use privet_protocols::masked::{Content, RevealTo, Schedule};
-use privet_ring::prg::{Prg, Seed};
 use statistics::{Family, constant_sum};
 use view::{Field, View};
 
@@ -38,6 +38,8 @@ struct Engine {
     schedule: fn(&Plan, usize) -> Schedule,
     /// One inference with fresh material and shares.
     run: fn(&Plan, &Schedule, &Secrets) -> Vec<View>,
+    /// Whether outputs are revealed in an inference; otherwise they stay shared.
+    reveals: bool,
 }
 
 /// All that have secrets to keep.
@@ -47,17 +49,22 @@ const ENGINES: [Engine; 2] = [
         parties: &["server", "client"],
         schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
         run: two_party::run,
+        reveals: true,
     },
     Engine {
         name: "3pc",
         parties: &["dealer", "first", "second"],
         schedule: Schedule::three_party_with_lanes,
         run: three_party::run,
+        reveals: false,
     },
 ];
 
 /// Lanes that nothing here is cut into.
 const WHOLE: usize = 1 << 16;
+
+/// Names the environment variable with the engines to test, for the runner of mutants; all, if it is not set.
+const WANTED: &str = "PRIVET_LEAKAGE_ENGINES";
 
 /// How often a test of a correct build fails.
 const FALSE_ALARMS: f64 = 1e-10;
@@ -65,11 +72,20 @@ const FALSE_ALARMS: f64 = 1e-10;
 /// Runs beyond the number of bits in a view: a constant sum appears by chance with a probability of 2^-63.
 const SPARE_RUNS: usize = 64;
 
-/// Tests every engine. The runner of mutants reads in the last line which ones fail.
+/// Tests every engine.
 #[track_caller]
 fn on_every_engine(test: impl Fn(&Engine)) {
+    on(&ENGINES, test);
+}
+
+/// Tests some engines, or variants of one. The runner of mutants reads in the last line which ones fail.
+#[track_caller]
+fn on(engines: &[Engine], test: impl Fn(&Engine)) {
+    let wanted = std::env::var(WANTED).ok();
+    let is_wanted = |e: &&Engine| wanted.as_ref().is_none_or(|names| names.split(", ").any(|n| n == e.name));
     let fails = |engine: &&Engine| catch_unwind(AssertUnwindSafe(|| test(engine))).is_err();
-    let failing: Vec<&str> = ENGINES.iter().filter(fails).map(|engine| engine.name).collect();
+    let failing: Vec<&str> =
+        engines.iter().filter(is_wanted).filter(fails).map(|engine| engine.name).collect();
     assert!(failing.is_empty(), "fails with {}", failing.join(", "));
 }
 
@@ -228,7 +244,8 @@ fn outputs_made_of_the_input() {
 fn shares_serve_in_every_position() {
     let parties = &["party 0", "party 1", "party 2"];
     let in_turns = Engine { parties, run: three_party::run_in_turns, ..ENGINES[1] };
-    views_by_schedule_are_uniform(&in_turns, &find("open, add, trunc of a leaf"), WHOLE);
+    let sample = find("open, add, trunc of a leaf");
+    on(&[in_turns], |engine| views_by_schedule_are_uniform(engine, &sample, WHOLE));
 }
 
 #[test]
@@ -242,58 +259,6 @@ fn every_sample_is_tested() {
             sample.name
         );
     }
-}
-
-/// Every kind of message, with element counts that fill whole bytes.
-fn network() -> (Plan, Weights) {
-    let mut b = Builder::new(64, 12);
-    let x = b.input(&[1, 2, 16, 16]);
-    let squared = b.step(Op::Multiply, &[x, x], &[1, 2, 16, 16], 24);
-    let x = b.step(Op::Trunc { shift: 12 }, &[squared], &[1, 2, 16, 16], 12);
-    let weight = b.param(&[8, 2, 3, 3], 12, 1 << 9);
-    let same = window(&[3, 3], &[1, 1], &[1, 1], &[1, 1], &[1, 1]);
-    let y = b.step(Op::Conv { weight, bias: None, groups: 1, window: same }, &[x], &[1, 8, 16, 16], 24);
-    let pool = Op::MaxPool { window: window(&[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
-    let y = b.step(pool, &[y], &[1, 8, 8, 8], 24);
-    let y = b.step(Op::Relu { shift: 12, width: 0 }, &[y], &[1, 8, 8, 8], 12);
-    let square = b.step(Op::Multiply, &[y, y], &[1, 8, 8, 8], 24);
-    let square = b.step(Op::Trunc { shift: 14 }, &[square], &[1, 8, 8, 8], 10);
-    let centred = b.step(Op::Combine { coefficients: vec![1], constant: -99 }, &[square], &[1, 8, 8, 8], 10);
-    let sign = b.step(Op::NonNegative { width: 0 }, &[centred], &[1, 8, 8, 8], 0);
-    let index = b.step(Op::Combine { coefficients: vec![14], constant: 1 }, &[sign], &[1, 8, 8, 8], 0);
-    let entries = (0..16).map(|i| i * 321 - 999).collect();
-    let looked_up = b.step(Op::Table { entries }, &[index], &[1, 8, 8, 8], 12);
-    let relu = b.step(Op::Select { width: 0 }, &[centred, centred], &[1, 8, 8, 8], 10);
-    let relu = b.step(Op::Combine { coefficients: vec![4], constant: 0 }, &[relu], &[1, 8, 8, 8], 12);
-    let pair = b.step(Op::Concat { axis: 0 }, &[relu, looked_up], &[2, 8, 8, 8], 12);
-    let pair = b.step(Op::Reshape, &[pair], &[2, 1, 8, 8, 8], 12);
-    let chosen = b.step(Op::Select { width: 0 }, &[centred, pair], &[2, 1, 8, 8, 8], 12);
-    let slice = Op::Slice { starts: vec![1, 0, 0, 0, 0], steps: vec![1; 5] };
-    let chosen = b.step(slice, &[chosen], &[1, 1, 8, 8, 8], 12);
-    let chosen = b.step(Op::Reshape, &[chosen], &[1, 8, 8, 8], 12);
-    let product = b.step(Op::BatchMatMul, &[y, chosen], &[1, 8, 8, 8], 24);
-    let y = b.step(Op::Trunc { shift: 12 }, &[product], &[1, 8, 8, 8], 12);
-    let y = b.step(Op::Reshape, &[y], &[1, 512], 12);
-    let weight = b.param(&[512, 8], 12, 1 << 9);
-    let y = b.step(Op::MatMul { weight, bias: None }, &[y], &[1, 8], 24);
-    let y = b.step(Op::Trunc { shift: 12 }, &[y], &[1, 8], 12);
-    b.output(y);
-    b.finish()
-}
-
-/// Zeros, ones and random values; nearly no weights, and random ones.
-fn secrets(plan: &Plan, weights: Weights) -> [Secrets; 3] {
-    let elements = plan.inputs[0].shape.iter().product();
-    let prg = Prg::new(&Seed::from_bytes([8; 16]));
-    let mut zero = Weights::new(weights.tensors.iter().map(|t| vec![0; t.len()]).collect());
-    zero.tensors[0][0] = 1;
-    let same = || Weights::new(weights.tensors.clone());
-    [
-        (same(), uniform(&prg, 0, elements, 1 << 12)),
-        (same(), vec![0; elements]),
-        (zero, vec![1 << 12; elements]),
-    ]
-    .map(|(weights, x)| Secrets { weights, inputs: vec![x] })
 }
 
 #[test]
@@ -348,28 +313,28 @@ fn nothing_repeats_when_the_same_inference_runs_twice() {
 /// The frames of every choice of receivers are those that the schedule lists; [`Engine::run`] compares them one by one.
 #[test]
 fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
-    let by_client = |plan: &Plan, _| Schedule::new(plan, RevealTo::Client);
-    let by_server = |plan: &Plan, _| Schedule::new(plan, RevealTo::Server);
-    let by_both = |plan: &Plan, _| Schedule::new(plan, RevealTo::Both);
     let [two_party, three_party] = ENGINES;
-    for (engine, schedule, reveals) in [
-        (&two_party, by_client as fn(&Plan, usize) -> Schedule, true),
-        (&two_party, by_server, true),
-        (&two_party, by_both, true),
-        (&three_party, three_party.schedule, false),
-    ] {
+    let to_server = |plan: &Plan, _| Schedule::new(plan, RevealTo::Server);
+    let to_both = |plan: &Plan, _| Schedule::new(plan, RevealTo::Both);
+    let engines = [
+        Engine { schedule: to_server, ..two_party },
+        Engine { schedule: to_both, ..two_party },
+        two_party,
+        three_party,
+    ];
+    on(&engines, |engine| {
         for Sample { name, plan, secrets } in samples() {
-            let schedule = schedule(&plan, WHOLE);
+            let schedule = (engine.schedule)(&plan, WHOLE);
             (engine.run)(&plan, &schedule, &secrets[1]);
             let openings: Vec<_> =
                 (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&plan, k)).collect();
             let values: Vec<_> = openings.iter().filter(|o| o.what == Content::Value).collect();
-            let revealed = if reveals { plan.outputs.len() } else { 0 };
-            assert_eq!(values.len(), revealed, "{}, {name}: nothing but outputs is revealed", engine.name);
+            let revealed = if engine.reveals { plan.outputs.len() } else { 0 };
+            assert_eq!(values.len(), revealed, "{name}: nothing but outputs is revealed");
             assert!(values.iter().all(|opening| opening.to == schedule.reveal_to));
             assert_eq!(openings.len() as u64, schedule.total().rounds);
         }
-    }
+    });
 }
 
 /// What the tests take for a party's own masks are its own masks: with both halves off, values remain.
