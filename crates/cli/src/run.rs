@@ -11,6 +11,7 @@ use privet::{Event, Plan, Report, output, reference};
 use crate::args::{Engine, RunArgs};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
+use crate::parties::three::{self, ThreeParties};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
@@ -45,8 +46,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let reference = watch.computing(|| cleartext(&model, &integers, &terminal))?;
     let (outcome, matches_cleartext) = match args.engine {
         Engine::Cleartext => (reference, true),
-        Engine::TwoParty => {
-            let outcome = two_party(&model, args, &watch, &terminal)?;
+        Engine::TwoParty | Engine::ThreeParty => {
+            let outcome = match args.engine {
+                Engine::ThreeParty => three_party(&model, integers, args, &watch, &terminal)?,
+                _ => two_party(&model, args, &watch, &terminal)?,
+            };
             let matches = outcome.revealed == reference.revealed;
             (outcome, matches)
         }
@@ -74,7 +78,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         })?;
     } else {
         let equal = match args.engine {
-            Engine::TwoParty if matches_cleartext => "equal to the cleartext engine, bit for bit; ",
+            Engine::TwoParty | Engine::ThreeParty if matches_cleartext => {
+                "equal to the cleartext engine, bit for bit; "
+            }
             _ => "",
         };
         let calibrated =
@@ -113,6 +119,26 @@ fn two_party(model: &Model, args: &RunArgs, watch: &Watch, terminal: &Terminal) 
     };
     let revealed = outputs.pop().context("the client gave no outputs")?;
     Ok(Outcome { revealed, rows: [DEALER, SERVER, CLIENT].map(row).into() })
+}
+
+/// The engine on shares, in processes of its parties.
+fn three_party(
+    model: &Model,
+    inputs: Vec<Vec<i64>>,
+    args: &RunArgs,
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Outcome> {
+    let mut parties = ThreeParties::new(model, &args.network, watch, terminal)?;
+    let (mut outputs, online) = parties.infer(model, &[inputs])?;
+    parties.close()?;
+    let row = |party: &&str| Row {
+        role: (*party).to_owned(),
+        offline: None,
+        online: online.iter().find(|p| p.party == *party).map(|p| p.report.clone()),
+    };
+    let revealed = outputs.pop().context("the parties gave no outputs")?;
+    Ok(Outcome { revealed, rows: three::PARTIES.iter().map(row).collect() })
 }
 
 /// `[NAME=]FILE` with an absolute path, because the client works in its own directory.

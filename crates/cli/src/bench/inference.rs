@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::bench::{self, Expected, Options, Subject, Workload};
-use privet::explain::explain;
+use privet::explain::{Setting, explain};
+use privet::model::fixed_inputs;
 use privet::output::{self, Values};
 use privet::predict::{Machine, Prediction, predict};
 use privet::{Event, Plan, RevealTo};
@@ -15,6 +16,7 @@ use privet::{Event, Plan, RevealTo};
 use super::row::{Party, Phase, Row, Widths, rounded};
 use crate::args::{BenchArgs, Engine};
 use crate::commands::{decode, warn_of_tolerance};
+use crate::parties::three::{self, ThreeParties};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::observe::Terminal;
 use crate::watch::Watch;
@@ -58,6 +60,8 @@ pub(super) fn measure(
         .collect::<anyhow::Result<Vec<Expected>>>()?;
     let mut rows = match args.engine {
         Engine::Cleartext => vec![cleartext(&name, args, &workload, &expected)?],
+        Engine::ThreeParty => three_party(&name, args, &workload, &expected, watch, terminal)
+            .with_context(|| format!("{name}: the private inferences failed"))?,
         Engine::TwoParty => two_party(&name, args, &workload, &expected, watch, terminal)
             .with_context(|| format!("{name}: the private inferences failed"))?,
     };
@@ -96,7 +100,7 @@ fn two_party(
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<Row>> {
     let plan = &workload.model.plan;
-    let explained = explain(plan, Some(RevealTo::Client));
+    let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
     let prediction = if args.predict { Some(predicted(plan, args, watch)?) } else { None };
     let mut parties = Parties::new(&workload.model, &args.network, watch, terminal)?;
     let n = args.iterations;
@@ -132,6 +136,39 @@ fn two_party(
     };
     parties.close()?;
     judged(vec![setup, offline, online], workload, expected, &outputs)
+}
+
+/// The weights are shared in this process: that has no row.
+fn three_party(
+    name: &str,
+    args: &BenchArgs,
+    workload: &Workload,
+    expected: &[Expected],
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Vec<Row>> {
+    let plan = &workload.model.plan;
+    let explained = explain(plan, Setting::ThreeParty);
+    let mut parties = ThreeParties::new(&workload.model, &args.network, watch, terminal)?;
+    let inputs = workload.inputs.iter().map(|input| Ok(fixed_inputs(plan, input)?));
+    let inputs: Vec<_> = inputs.collect::<anyhow::Result<_>>()?;
+    let (outputs, processes) = parties.infer(&workload.model, &inputs)?;
+    let n = args.iterations;
+    let slowest = |i: usize| {
+        let spans = processes.iter().filter_map(|p| p.report.work.get(i));
+        spans.map(|span| span.seconds).fold(0.0, f64::max)
+    };
+    // In every inference two of the three count its rounds.
+    let rounds = processes.iter().map(|p| p.report.rounds).sum::<u64>() / (2 * n);
+    let totals = explained.totals;
+    let online = Row {
+        wall_s: median((0..inputs.len()).map(slowest).collect()),
+        declared_bytes: (totals.dealt + totals.server_sends + totals.client_sends) as u64,
+        rounds,
+        ..sums(name, args, plan, Phase::Online, &processes, n)
+    };
+    parties.close()?;
+    judged(vec![online], workload, expected, &outputs)
 }
 
 /// What this machine is expected to take.
@@ -193,7 +230,7 @@ fn sums(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, processes: &[Pr
         })
     };
     let rounds = processes.iter().map(|p| p.report.rounds).max().unwrap_or(0);
-    let parties = [DEALER, SERVER, CLIENT].into_iter().filter_map(party).collect();
+    let parties = [DEALER, SERVER, CLIENT].into_iter().chain(three::PARTIES).filter_map(party).collect();
     let wire_bytes = processes.iter().map(|p| p.report.wire_bytes_sent).sum::<u64>().div_ceil(n);
     Row { rounds, wire_bytes, ..blank(name, args, plan, phase, parties) }
 }

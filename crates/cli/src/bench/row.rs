@@ -106,7 +106,7 @@ fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S:
 }
 
 /// Roles with columns of their own.
-const ROLES: [&str; 4] = ["dealer", "server", "client", "p0"];
+const ROLES: [&str; 7] = ["dealer", "server", "client", "p0", "party0", "party1", "party2"];
 const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
 const COLUMNS: [&str; 24] = [
     "exp",

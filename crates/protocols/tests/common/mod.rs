@@ -222,7 +222,6 @@ pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec
     cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
 }
 
-/// What an engine has to keep for a plan, weights, inputs, and who learns the outputs.
 type Law = fn(&Plan, &Weights, &[Vec<i64>], RevealTo);
 
 /// The laws that every engine keeps: bit-equal to the cleartext engine, bytes, frames and rounds as declared; whole, and cut
