@@ -230,42 +230,49 @@ enum Filters<'a> {
     Packed(&'a PackedWeights),
 }
 
-/// Where the taps of [`LANES`] neighbouring outputs lie side by side, so that a vector is copied instead of gathered.
+/// Where the taps of [`LANES`] neighbouring outputs lie side by side or two apart, so that a vector is copied instead of gathered.
 struct Runs<'a> {
     taps: &'a Taps,
     kernel: usize,
     /// Vectors of outputs, the last one perhaps partial.
     vectors: usize,
-    /// `[kernel position][vector]`: first input offset, or [`PADDING`] where the taps are not a run.
-    starts: Vec<u32>,
+    /// `[kernel position][vector]`: first input offset and distance of the taps, or [`PADDING`] where they are no run.
+    starts: Vec<(u32, u8)>,
 }
 
 impl<'a> Runs<'a> {
     fn new(taps: &'a Taps) -> Self {
         let rows = taps.table.chunks_exact(taps.positions.max(1));
         let kernel = rows.len();
-        let is_run = |eight: &[u32; LANES]| {
+        let is_run = |eight: &[u32; LANES], step: u32| {
             let last = eight[LANES - 1];
-            last != PADDING && eight.iter().rev().zip(0..).all(|(&t, back)| t.wrapping_add(back) == last)
+            let back = |&tap: &u32, lanes: u32| tap.wrapping_add(lanes * step) == last;
+            last != PADDING && eight.iter().rev().zip(0..).all(|(tap, lanes)| back(tap, lanes))
         };
         let start = |taps: &[u32]| match taps.try_into() {
-            Ok(eight) if is_run(eight) => eight[0],
-            _ => PADDING,
+            Ok(eight) if is_run(eight, 1) => (eight[0], 1),
+            Ok(eight) if is_run(eight, 2) => (eight[0], 2),
+            _ => (PADDING, 1),
         };
         let starts = rows.flat_map(|row| row.chunks(LANES).map(start)).collect();
         Self { taps, kernel, vectors: taps.positions.div_ceil(LANES), starts }
     }
 
-    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each.
+    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each. Inlined, because only then it is compiled for
+    /// the kernel's instructions.
+    #[inline(always)]
     fn fill(&self, x: &[u64], inputs: usize, k0: usize, j0: usize, width: usize, panel: &mut [u64]) {
         let (mut channel, mut at) = (k0 / self.kernel, k0 % self.kernel);
         for row in panel.chunks_exact_mut(width) {
             let x = &x[channel * inputs..][..inputs];
             let starts = &self.starts[at * self.vectors + j0 / LANES..];
-            for (v, (out, &start)) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts).enumerate() {
-                match x.get(start as usize..).and_then(|x| x.first_chunk()) {
-                    Some(run) => *out = *run,
-                    None => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
+            let vectors = row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts);
+            for (v, (out, &(start, step))) in vectors.enumerate() {
+                let from = x.get(start as usize..).unwrap_or(&[]);
+                match (from.first_chunk(), from.first_chunk::<{ 2 * LANES - 1 }>()) {
+                    (Some(run), _) if step == 1 => *out = *run,
+                    (_, Some(run)) if step == 2 => *out = std::array::from_fn(|i| run[2 * i]),
+                    _ => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
                 }
             }
             at += 1;

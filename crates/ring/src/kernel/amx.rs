@@ -69,13 +69,14 @@ fn permitted() -> bool {
 }
 
 /// Whether tiles are faster than vectors of `rate` multiply-adds a cycle, by an estimate of cycles: tiles are padded, and
-/// both sides have to be split.
+/// both sides have to be split. (Who packed one side has decided already.)
 pub(super) fn pays(ring: Ring, [m, n, k]: [usize; 3], rate: f64) -> bool {
     let limbs = limbs(ring) as f64;
     let padded = |size: usize, step: usize| size.next_multiple_of(step) as f64;
     let tiles = padded(m, SIDE) * padded(n, SIDE) * padded(k, CHUNK);
-    let digits = tiles / 16384.0 * 22.0 * limbs * (limbs + 1.0) / 2.0;
-    let splitting = padded(k, CHUNK) * (1.5 * padded(m, SIDE) + padded(n, SIDE));
+    let digits = tiles / 16384.0 * 30.0 * limbs * (limbs + 1.0) / 2.0;
+    // Filters are read tap by tap.
+    let splitting = padded(k, CHUNK) * (3.6 * padded(m, SIDE) + padded(n, SIDE));
     digits + splitting + 2000.0 < (m * n * k) as f64 / rate
 }
 
@@ -161,7 +162,19 @@ impl Sums {
 
 /// `c += left · right` for rows `first[0]`.. and of them columns `first[1]`.., both multiples of [`SIDE`].
 pub(crate) fn product(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c: &mut [&mut [u64]]) {
-    assert!(runs() && (2..=8).contains(&sizes.limbs) && c.iter().all(|row| row.len() == c[0].len()));
+    assert!(runs());
+    // SAFETY: `runs` was asserted.
+    unsafe { multiply(sizes, left, right, first, c) };
+}
+
+/// All of it compiled for AVX-512: instructions of SSE in between would wait for vectors that have nothing to do with them.
+///
+/// # Safety
+///
+/// The CPU has tiles, AVX-512 F and BW.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c: &mut [&mut [u64]]) {
+    assert!((2..=8).contains(&sizes.limbs) && c.iter().all(|row| row.len() == c[0].len()));
     assert!(first.iter().all(|at| at.is_multiple_of(SIDE)), "whole blocks");
     let first = first.map(|at| at / SIDE);
     let Some(n) = c.first().map(|row| row.len()) else { return };
@@ -204,13 +217,16 @@ pub(crate) fn product(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2]
                                 }
                                 Side::Split(_) => &right_room[(j - group.start) * used..],
                             };
-                            adder.unit(&left[..used], &right[..used], Place { block, at: j * SIDE }, c);
+                            let place = Place { block, at: j * SIDE };
+                            // SAFETY: the caller's, and the tiles are configured.
+                            unsafe { adder.unit(&left[..used], &right[..used], place, c) };
                         }
                     }
                 }
             }
         }
-        adder.finish(c);
+        // SAFETY: as above.
+        unsafe { adder.finish(c) };
     }
 }
 
@@ -239,21 +255,27 @@ struct Adder {
 
 impl Adder {
     /// Products of a block of either side, some chunks deep.
-    fn unit(&mut self, left: &[Digits], right: &[Digits], place: Place, c: &mut [&mut [u64]]) {
+    ///
+    /// # Safety
+    ///
+    /// The CPU has tiles and AVX-512 F; this thread has configured the tiles as [`Configured`] does.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unit(&mut self, left: &[Digits], right: &[Digits], place: Place, c: &mut [&mut [u64]]) {
         let limbs = self.limbs;
-        assert!(runs() && left.len() == right.len() && left.len().is_multiple_of(limbs));
+        assert!(left.len() == right.len() && left.len().is_multiple_of(limbs));
         let passes = tiles::passes(limbs);
         let steps = left.len() / limbs * passes.len();
         let mut step = 0;
         for (i, pass) in passes.iter().enumerate() {
-            // SAFETY: `runs` was asserted, and who made `self` has configured the tiles.
+            // SAFETY: the caller's.
             unsafe { tiles::zero() };
             for (left, right) in left.chunks_exact(limbs).zip(right.chunks_exact(limbs)) {
                 // SAFETY: as above; both have `limbs` tiles, which are those of the pass.
                 unsafe { (pass.run)(left, right) };
                 let rows = SIDE * step / steps..SIDE * (step + 1) / steps;
                 prefetch(place, rows.clone(), c);
-                self.add(rows, c);
+                // SAFETY: the caller's.
+                unsafe { self.add(rows, c) };
                 step += 1;
             }
             let sums = &mut self.sums[self.current].0[i * SUMS..][..SUMS];
@@ -264,18 +286,30 @@ impl Adder {
         self.current ^= 1;
     }
 
-    fn finish(&mut self, c: &mut [&mut [u64]]) {
-        self.add(0..SIDE, c);
+    /// Adds what is left.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn finish(&mut self, c: &mut [&mut [u64]]) {
+        // SAFETY: the caller's.
+        unsafe { self.add(0..SIDE, c) };
         self.pending = None;
     }
 
     /// Adds some rows of the sums before.
-    fn add(&self, rows: Range<usize>, c: &mut [&mut [u64]]) {
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn add(&self, rows: Range<usize>, c: &mut [&mut [u64]]) {
         let Some(Place { block, at }) = self.pending else { return };
         let sums = &self.sums[self.current ^ 1];
         let c = &mut c[block * SIDE..];
         let rows = rows.start.min(c.len())..rows.end.min(c.len());
-        // SAFETY: `runs` was asserted before there were sums.
+        // SAFETY: the caller's.
         unsafe {
             match self.limbs {
                 2 => add_rows::<2>(sums, rows, c, at),
@@ -291,6 +325,7 @@ impl Adder {
 }
 
 /// Brings rows that will be added to into the cache.
+#[inline]
 fn prefetch(Place { block, at }: Place, rows: Range<usize>, c: &[&mut [u64]]) {
     for row in c[block * SIDE..].iter().take(rows.end).skip(rows.start) {
         let from = row[at..].as_ptr();
@@ -327,7 +362,8 @@ const fn parts(limbs: usize) -> [(usize, &'static [usize]); 8] {
 /// # Safety
 ///
 /// The CPU has AVX-512 F.
-#[target_feature(enable = "avx512f")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn add_rows<const LIMBS: usize>(sums: &Sums, rows: Range<usize>, c: &mut [&mut [u64]], at: usize) {
     let zero = _mm512_setzero_si512();
     for r in rows {

@@ -46,6 +46,7 @@ impl Drop for Configured {
 /// # Safety
 ///
 /// The CPU has tiles, and this thread has configured them as [`Configured`] does.
+#[inline]
 pub(super) unsafe fn zero() {
     // SAFETY: the caller's. Tiles are no registers that compiled code uses: they keep their values until the next block.
     unsafe {
@@ -62,6 +63,7 @@ pub(super) unsafe fn zero() {
 /// # Safety
 ///
 /// As for [`zero`].
+#[inline]
 pub(super) unsafe fn store(tiles: usize, sums: &mut [[u32; SIDE * SIDE]]) {
     assert!(sums.len() == SUMS);
     // SAFETY: there is room for six tiles.
