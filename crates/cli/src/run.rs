@@ -1,7 +1,7 @@
 //! `privet run`: all parties on this machine, each a process with only its own files.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use privet::{Event, Plan, Report, output, reference};
 use crate::args::{Engine, RunArgs};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
+use crate::network::Network;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
@@ -19,9 +20,31 @@ use crate::show::{accuracy_line, answer, print, table};
 use crate::watch::Watch;
 
 /// What an engine gives.
-struct Outcome {
-    revealed: Vec<Vec<i64>>,
-    rows: Vec<Row>,
+pub(crate) struct Outcome {
+    pub(crate) revealed: Vec<Vec<i64>>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What all engines are given.
+pub(crate) struct Task<'a> {
+    pub(crate) model: &'a Model,
+    /// Files, as a party of its own gets them.
+    pub(crate) files: &'a [PathBuf],
+    /// The same inputs as integers.
+    pub(crate) integers: &'a [Vec<i64>],
+    pub(crate) network: &'a Network,
+    pub(crate) watch: &'a Watch,
+    pub(crate) terminal: &'a Terminal,
+}
+
+impl Task<'_> {
+    /// One inference. A new engine is an arm here.
+    pub(crate) fn run(&self, engine: Engine) -> anyhow::Result<Outcome> {
+        match engine {
+            Engine::Cleartext => self.watch.computing(|| cleartext(self)),
+            Engine::TwoParty => two_party(self),
+        }
+    }
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -42,11 +65,19 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         output::check_path(path, plan.outputs.len())?;
     }
     // First in the clear: an overflow shows here, with the layer's name, and not at all on masked values.
-    let reference = watch.computing(|| cleartext(&model, &integers, &terminal))?;
+    let task = Task {
+        model: &model,
+        files: &args.input,
+        integers: &integers,
+        network: &args.network,
+        watch: &watch,
+        terminal: &terminal,
+    };
+    let reference = task.run(Engine::Cleartext)?;
     let (outcome, matches_cleartext) = match args.engine {
         Engine::Cleartext => (reference, true),
-        Engine::TwoParty => {
-            let outcome = two_party(&model, args, &watch, &terminal)?;
+        private => {
+            let outcome = task.run(private)?;
             let matches = outcome.revealed == reference.revealed;
             (outcome, matches)
         }
@@ -74,7 +105,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         })?;
     } else {
         let equal = match args.engine {
-            Engine::TwoParty if matches_cleartext => "equal to the cleartext engine, bit for bit; ",
+            private if private != Engine::Cleartext && matches_cleartext => {
+                "equal to the cleartext engine, bit for bit; "
+            }
             _ => "",
         };
         let calibrated =
@@ -97,9 +130,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// The masked engine, in processes of its parties.
-fn two_party(model: &Model, args: &RunArgs, watch: &Watch, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let inputs = args.input.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut parties = Parties::new(model, &args.network, watch, terminal)?;
+fn two_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
+    let Task { model, files, network, watch, terminal, .. } = *task;
+    let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parties = Parties::new(model, network, watch, terminal)?;
     let offline = parties.offline(1)?;
     let (mut outputs, online) = parties.online(&[inputs])?;
     parties.close()?;
@@ -126,10 +160,10 @@ fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
 }
 
 /// The cleartext engine, in this process.
-fn cleartext(model: &Model, inputs: &[Vec<i64>], terminal: &Terminal) -> anyhow::Result<Outcome> {
+fn cleartext(task: &Task<'_>) -> anyhow::Result<Outcome> {
     const ROLE: &str = "cleartext";
-    let observer = |event: &Event| terminal.progress(ROLE, event);
-    let (revealed, report) = reference::cleartext(model, inputs, &observer)?;
-    terminal.clear();
+    let observer = |event: &Event| task.terminal.progress(ROLE, event);
+    let (revealed, report) = reference::cleartext(task.model, task.integers, &observer)?;
+    task.terminal.clear();
     Ok(Outcome { revealed, rows: vec![Row { role: ROLE.to_owned(), offline: None, online: Some(report) }] })
 }

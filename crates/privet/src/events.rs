@@ -61,6 +61,11 @@ pub enum Event {
         /// One sentence.
         text: String,
     },
+    /// How long the instructions of the inference begun last took, for benchmarks.
+    Laps {
+        /// One for each [`Event::Progress`] of that inference.
+        microseconds: Vec<u64>,
+    },
     /// The party is done.
     Report(Report),
 }
@@ -204,6 +209,7 @@ mod tests {
                 total: 2,
                 name: "a\nb".to_owned(),
             },
+            Event::Laps { microseconds: vec![0, 1 << 40] },
             Event::Report(report),
         ];
         for event in events {

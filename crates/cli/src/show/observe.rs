@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use privet::bench::Stopwatches;
 use privet::{Event, Observer, Phase, PlanSummary};
 
 use super::{printable_line, table};
@@ -13,11 +14,22 @@ use super::{printable_line, table};
 /// Characters of a layer's name that fit next to a bar.
 const NAME: usize = 40;
 
-/// Writes every event as one line of JSON to stdout.
-pub(crate) struct JsonLines;
+/// Writes every event as one line of JSON to stdout, and before the report how long instructions took.
+#[derive(Default)]
+pub(crate) struct JsonLines {
+    watches: Stopwatches,
+}
 
 impl Observer for JsonLines {
     fn event(&self, event: &Event) {
+        self.watches.event(event);
+        if let Event::Report(_) = event {
+            let laps = self.watches.take();
+            if !laps.is_empty() {
+                let microseconds = laps.iter().map(|seconds| (seconds * 1e6).round() as u64).collect();
+                self.event(&Event::Laps { microseconds });
+            }
+        }
         // A parent that has gone takes this process with it; until then nobody listens.
         if let Ok(line) = serde_json::to_string(event) {
             let mut out = std::io::stdout().lock();
@@ -84,6 +96,7 @@ impl Observer for Terminal {
             Event::Message { text } => self.say(&printable_line(text)),
             Event::Warning { text } => self.say(&format!("warning: {}", printable_line(text))),
             Event::Plan(plan) => self.say(&describe(plan)),
+            Event::Laps { .. } => {}
             Event::Report(report) => {
                 self.clear();
                 self.say(&table::phase(report));
