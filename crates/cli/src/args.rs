@@ -154,6 +154,11 @@ impl Engine {
         all
     }
 
+    /// The number of the engine of this name, in the order of [`Self::all`], for colours.
+    pub(crate) fn hue(name: &str) -> usize {
+        Self::all().iter().position(|engine| engine.name() == name).unwrap_or(Self::value_variants().len())
+    }
+
     /// Its name on the command line and in results.
     pub(crate) fn name(self) -> &'static str {
         match self {

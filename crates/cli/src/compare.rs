@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::{CompareArgs, Engine};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
-use crate::plot::{Axis, Bar, Chart, Group, Picture};
+use crate::plot::{Axis, Bar, Chart, Group, Picture, Shade};
 use crate::run::{Outcome, Task};
 use crate::show::observe::Terminal;
 use crate::show::{print, table};
@@ -180,6 +180,7 @@ fn charts(rows: &[Row]) -> Vec<Chart> {
             let bars = phases.filter(|(_, cost)| of(cost) > 0.0).map(|(label, cost)| Bar {
                 label: label.to_owned(),
                 parts: vec![of(cost)],
+                shade: Shade { hue: Engine::hue(row.engine), is_light: label == "offline" },
                 note: None,
             });
             Group { label: row.engine.to_owned(), bars: bars.collect() }

@@ -20,7 +20,7 @@ use super::table::{lines, megabytes, seconds};
 use crate::args::{BenchArgs, Engine};
 use crate::exit::{Code, Failure};
 use crate::parties::{CLIENT, Parties, Process};
-use crate::plot::{Axis, Bar, Chart, Group, Picture};
+use crate::plot::{Axis, Bar, Chart, Group, Picture, Shade};
 use crate::show::observe::Terminal;
 use crate::show::{print, table};
 use crate::watch::Watch;
@@ -66,8 +66,9 @@ const COLUMNS: &str = "exp,operation,engine,network,ring,frac_bits,width,element
                        stored_bytes,peak_rss_bytes,matches_cleartext";
 
 const INTRODUCTION: &str = "\
-Wall: the operation with the openings that it needs, the median, and from the fastest to the slowest; bytes and rounds
-are its own as well. CPU: all parties, inputs and outputs included; means. MB = 10^6 bytes.
+Wall: the operation with the openings that it needs, the median, and from the fastest to the
+slowest; bytes and rounds are its own as well. CPU: all parties, inputs and outputs included; offline, CPU seconds that prepare it; means.
+Width: bits compared. MB = 10^6 bytes.
 ";
 
 pub(super) fn bench(args: &BenchArgs, engines: &[Engine]) -> anyhow::Result<()> {
@@ -95,7 +96,8 @@ pub(super) fn bench(args: &BenchArgs, engines: &[Engine]) -> anyhow::Result<()> 
         }
     }
     if args.is_table() {
-        print(INTRODUCTION)?;
+        let bits = rows.first().map_or(0, |row: &Row| row.ring);
+        print(&format!("Ring of {bits} bits. {INTRODUCTION}"))?;
         print(&shown(&rows))?;
     }
     if let Some(picture) = picture {
@@ -340,7 +342,6 @@ fn shown(rows: &[Row]) -> String {
         "operation",
         "engine",
         "elements",
-        "ring",
         "width",
         "wall s",
         "from",
@@ -348,7 +349,7 @@ fn shown(rows: &[Row]) -> String {
         "CPU s",
         "B/elem.",
         "rounds",
-        "offl. CPU",
+        "offline",
         "stored",
         "RSS",
     ]);
@@ -357,7 +358,6 @@ fn shown(rows: &[Row]) -> String {
             row.operation.to_owned(),
             row.engine.to_owned() + if row.matches_cleartext { "" } else { " WRONG" },
             row.elements.to_string(),
-            row.ring.to_string(),
             row.width.map_or_else(|| "-".to_owned(), |width| width.to_string()),
             seconds(row.wall_s),
             seconds(row.wall_min_s),
@@ -375,12 +375,17 @@ fn shown(rows: &[Row]) -> String {
 
 /// Seconds and bytes, a group for each operation.
 fn charts(rows: &[Row]) -> Vec<Chart> {
-    let chart = |title: &str, of: &dyn Fn(&Row) -> Vec<(String, f64)>| {
+    let chart = |title: &str, of: &dyn Fn(&Row) -> Vec<(&'static str, f64)>| {
         let mut groups: Vec<Group> = Vec::new();
         for row in rows {
             let values = of(row).into_iter().filter(|(_, value)| *value > 0.0);
-            let bars: Vec<Bar> =
-                values.map(|(label, value)| Bar { label, parts: vec![value], note: None }).collect();
+            let bar = |(phase, value): (&str, f64)| Bar {
+                label: format!("{} {phase}", row.engine).trim_end().to_owned(),
+                parts: vec![value],
+                shade: Shade { hue: Engine::hue(row.engine), is_light: phase == "offline" },
+                note: None,
+            };
+            let bars: Vec<Bar> = values.map(bar).collect();
             match groups.last_mut() {
                 _ if bars.is_empty() => {}
                 Some(group) if group.label == row.operation => group.bars.extend(bars),
@@ -389,17 +394,15 @@ fn charts(rows: &[Row]) -> Vec<Chart> {
         }
         Chart { title: title.to_owned(), axis: Axis::Log, series: Vec::new(), groups }
     };
-    let both = |row: &Row, online: f64, offline: f64| {
-        vec![(format!("{} online", row.engine), online), (format!("{} offline", row.engine), offline)]
-    };
+    let both = |online: f64, offline: f64| vec![("online", online), ("offline", offline)];
     vec![
-        chart("Wall time of the operation (s)", &|row| vec![(row.engine.to_owned(), row.wall_s)]),
+        chart("Wall time of the operation (s)", &|row| vec![("", row.wall_s)]),
         chart("CPU time of all parties, inputs and outputs included (s)", &|row| {
-            both(row, row.cpu_s, row.offline_cpu_s)
+            both(row.cpu_s, row.offline_cpu_s)
         }),
         chart("Bytes for an element", &|row| {
             let elements = row.elements as f64;
-            both(row, row.bytes_per_element, row.offline_bytes as f64 / elements)
+            both(row.bytes_per_element, row.offline_bytes as f64 / elements)
         }),
     ]
 }

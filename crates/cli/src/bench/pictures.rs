@@ -7,7 +7,7 @@ use super::row::Row;
 use super::suite::{inferences, offline, overhead};
 use super::table::seconds;
 use crate::args::Engine;
-use crate::plot::{Axis, Bar, Chart, Group};
+use crate::plot::{Axis, Bar, Chart, Group, Shade};
 use crate::show::printable_line;
 
 /// Time by kinds of layers, overhead over plain runs, bytes; those of which anything was measured.
@@ -21,7 +21,7 @@ pub(super) fn models(rows: &[Row]) -> Vec<Chart> {
             groups: groups(rows, |row| {
                 let own = row.layers?;
                 let (parts, note) = (own.seconds().to_vec(), Some(format!("{} s", seconds(row.wall_s))));
-                Some(vec![Bar { label: row.engine.to_owned(), parts, note }])
+                Some(vec![Bar { label: row.engine.to_owned(), parts, shade: shade(row, false), note }])
             }),
         },
         Chart {
@@ -30,7 +30,12 @@ pub(super) fn models(rows: &[Row]) -> Vec<Chart> {
             series: Vec::new(),
             groups: groups(rows, |row| {
                 let times = overhead(row, rows, plain)?;
-                Some(vec![Bar { label: row.engine.to_owned(), parts: vec![times], note: None }])
+                Some(vec![Bar {
+                    label: row.engine.to_owned(),
+                    parts: vec![times],
+                    shade: shade(row, false),
+                    note: None,
+                }])
             }),
         },
         Chart {
@@ -42,6 +47,7 @@ pub(super) fn models(rows: &[Row]) -> Vec<Chart> {
                 let sent = phases.filter(|(phase, _)| phase.bytes > 0).map(|(phase, name)| Bar {
                     label: format!("{} {name}", row.engine),
                     parts: vec![phase.bytes as f64 / 1e6],
+                    shade: shade(row, name == "offline"),
                     note: None,
                 });
                 Some(sent.collect())
@@ -49,6 +55,11 @@ pub(super) fn models(rows: &[Row]) -> Vec<Chart> {
         },
     ];
     charts.into_iter().filter(|chart| !chart.groups.is_empty()).collect()
+}
+
+/// The colour of an engine.
+fn shade(row: &Row, is_light: bool) -> Shade {
+    Shade { hue: Engine::hue(row.engine), is_light }
 }
 
 /// A group for each model, with the bars of its engines.

@@ -50,17 +50,7 @@ pub(super) fn offline<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
 pub(super) fn table(rows: &[Row]) -> String {
     let mut costs = Table::new();
     costs.load_style(table::STYLE).set_header([
-        "model",
-        "engine",
-        "wall s",
-        "from",
-        "to",
-        "CPU s",
-        "sent",
-        "rounds",
-        "offl. CPU",
-        "stored",
-        "RSS",
+        "model", "engine", "wall s", "from", "to", "CPU s", "sent", "rounds", "offline", "stored", "RSS",
         "error",
     ]);
     let mut layers = Table::new();

@@ -59,8 +59,9 @@ pub(super) fn introduction(engines: &str, args: &BenchArgs) -> String {
         )
     } else {
         format!(
-            "Float runtime and {engines}: {} inferences of batch 1, {} dropped. Wall: their median, and from the fastest to the\n\
-             slowest; everything else: means. CPU and bytes: all parties together. Error: largest difference to float.",
+            "Float runtime and {engines}: {} inferences of batch 1, {} dropped. Wall: their median, and from the fastest\n\
+             to the slowest; everything else: means. CPU and bytes: all parties together. Error: largest difference to\n\
+             float.",
             args.iterations(),
             args.dropped(),
         )
@@ -91,14 +92,14 @@ struct Figures {
 }
 
 /// The line below that of the online phase of the same system.
-const WITH_OFFLINE: &str = "  with offline";
+const WITH_OFFLINE: &str = "    with offline";
 
 /// What others take for these models, and how many times as much as an inference here.
 pub(super) fn peers(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown
         .load_style(table::STYLE)
-        .set_header(["model", "system", "CPU s", "wall s", "bytes", "rounds", "stored", "source"]);
+        .set_header(["system", "CPU s", "wall s", "bytes", "rounds", "stored", "source"]);
     let mut notes: Vec<&str> = Vec::new();
     for online in rows.iter().filter(|row| row.phase == Phase::Online && row.is_architecture) {
         let same = |row: &&Row| row.model == online.model && row.engine == online.engine;
@@ -108,11 +109,11 @@ pub(super) fn peers(rows: &[Row]) -> String {
             continue;
         }
         let (alone, both) = (ours(online, None), ours(online, offline));
-        let name = [printable_line(&online.model), format!("privet {} online", online.engine)];
+        shown.add_row([printable_line(&online.model)]);
+        let name = format!("  privet {} online", online.engine);
         shown.add_row(line(name, &alone, None, "this run".to_owned()));
         if offline.is_some() {
-            let name = [String::new(), WITH_OFFLINE.to_owned()];
-            shown.add_row(line(name, &both, None, "this run".to_owned()));
+            shown.add_row(line(WITH_OFFLINE.to_owned(), &both, None, "this run".to_owned()));
         }
         // Theirs are of other networks than an emulated one.
         let is_comparable = online.network == Network::LOOPBACK;
@@ -128,11 +129,11 @@ pub(super) fn peers(rows: &[Row]) -> String {
                 source.push_str(&format!(" ({})", number + 1));
             }
             let online_only = peer.offline_cpu_s.is_some();
-            let system = if online_only { format!("{} online", peer.system) } else { peer.system.to_owned() };
+            let system = format!("  {}{}", peer.system, if online_only { " online" } else { "" });
             let compared = Some(if online_only { &alone } else { &both }).filter(|_| online.is_accurate());
-            shown.add_row(line([String::new(), system], &theirs(peer, false), compared, source.clone()));
+            shown.add_row(line(system, &theirs(peer, false), compared, source.clone()));
             if online_only {
-                let name = [String::new(), WITH_OFFLINE.to_owned()];
+                let name = WITH_OFFLINE.to_owned();
                 shown.add_row(line(
                     name,
                     &theirs(peer, true),
@@ -151,7 +152,7 @@ pub(super) fn peers(rows: &[Row]) -> String {
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
          published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\
          Wall times over an emulated network are not compared.\n\n{}\n\n{}",
-        lines(shown, 2),
+        lines(shown, 1),
         notes.join("\n")
     )
 }
@@ -183,17 +184,11 @@ fn theirs(peer: &Peer, with_offline: bool) -> Figures {
 }
 
 /// A line of the table, with ratios to `compared`.
-fn line(
-    [model, system]: [String; 2],
-    own: &Figures,
-    compared: Option<&Figures>,
-    source: String,
-) -> [String; 8] {
+fn line(system: String, own: &Figures, compared: Option<&Figures>, source: String) -> [String; 7] {
     let figure = |of: fn(&Figures) -> Option<f64>, show: fn(f64) -> String| {
         beside(of(own), show, compared.and_then(of).unwrap_or(0.0))
     };
     [
-        model,
         system,
         figure(|f| f.cpu_s, seconds),
         figure(|f| f.wall_s, seconds),

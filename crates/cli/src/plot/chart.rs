@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) axis: Axis,
-    /// What the parts of bars are; bars of one part may go without, and are coloured by their labels then.
+    /// What the parts of bars are, for the legend; bars of one part go without.
     pub(crate) series: Vec<String>,
     pub(crate) groups: Vec<Group>,
 }
@@ -26,8 +26,31 @@ pub(crate) struct Group {
 pub(crate) struct Bar {
     pub(crate) label: String,
     pub(crate) parts: Vec<f64>,
+    /// Its colour, where it has one part.
+    pub(crate) shade: Shade,
     /// What stands behind it, instead of its value.
     pub(crate) note: Option<String>,
+}
+
+/// A colour: the same for the same thing in all charts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shade {
+    /// Index of the colour.
+    pub(crate) hue: usize,
+    /// Whether it is lighter, for a second bar of the same thing.
+    pub(crate) is_light: bool,
+}
+
+impl Shade {
+    fn colour(self) -> RGBColor {
+        let RGBColor(red, green, blue) = COLOURS[self.hue % COLOURS.len()];
+        let lighter = |part: u8| 255 - (255 - part) / 2;
+        if self.is_light {
+            RGBColor(lighter(red), lighter(green), lighter(blue))
+        } else {
+            RGBColor(red, green, blue)
+        }
+    }
 }
 
 /// What lengths mean.
@@ -108,15 +131,11 @@ struct Pen<'a, B: DrawingBackend> {
 impl<B: DrawingBackend> Pen<'_, B> {
     fn chart(&self, chart: &Chart) -> anyhow::Result<()> {
         self.text(&chart.title, MARGIN, 20, 16, HPos::Left)?;
-        let entries = entries(chart);
-        // Labels name bars of one part.
-        if !chart.series.is_empty() {
-            let mut x = LEFT;
-            for (i, entry) in entries.iter().enumerate() {
-                self.bar(x, x + 10, 36, 10, COLOURS[i % COLOURS.len()])?;
-                self.text(entry, x + 14, 41, 12, HPos::Left)?;
-                x += 30 + self.width(entry, 12);
-            }
+        let mut x = LEFT;
+        for (hue, entry) in chart.series.iter().enumerate() {
+            self.bar(x, x + 10, TITLE - 2, 10, Shade { hue, is_light: false }.colour())?;
+            self.text(entry, x + 14, TITLE + 3, 12, HPos::Left)?;
+            x += 30 + self.width(entry, 12);
         }
         let scale = Scale::new(chart);
         let bottom = height(chart) - FOOTER;
@@ -130,7 +149,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
             let middle = y + BAR * group.bars.len() as i32 / 2;
             self.text(&group.label, MARGIN, middle, 12, HPos::Left)?;
             for bar in &group.bars {
-                self.whole_bar(chart, &entries, &scale, bar, y)?;
+                self.whole_bar(chart, &scale, bar, y)?;
                 y += BAR;
             }
             y += GAP;
@@ -138,14 +157,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
         self.line(LEFT, header(chart) - 4, LEFT, bottom, BLACK)
     }
 
-    fn whole_bar(
-        &self,
-        chart: &Chart,
-        entries: &[String],
-        scale: &Scale,
-        bar: &Bar,
-        y: i32,
-    ) -> anyhow::Result<()> {
+    fn whole_bar(&self, chart: &Chart, scale: &Scale, bar: &Bar, y: i32) -> anyhow::Result<()> {
         self.text(&bar.label, LEFT - 6, y + BAR / 2, 11, HPos::Right)?;
         let total: f64 = bar.parts.iter().sum();
         let whole = if matches!(chart.axis, Axis::Share) { total.max(f64::MIN_POSITIVE) } else { 1.0 };
@@ -155,11 +167,9 @@ impl<B: DrawingBackend> Pen<'_, B> {
             sum += part;
             let from = end;
             end = scale.x(sum / whole).max(from);
-            let own =
-                if chart.series.is_empty() { entries.iter().position(|e| *e == bar.label) } else { Some(i) };
-            let colour = COLOURS[own.unwrap_or(0) % COLOURS.len()];
+            let shade = if chart.series.is_empty() { bar.shade } else { Shade { hue: i, is_light: false } };
             if end > from {
-                self.bar(from, end, y + 2, BAR - 4, colour)?;
+                self.bar(from, end, y + 2, BAR - 4, shade.colour())?;
             }
         }
         let note = bar.note.clone().unwrap_or_else(|| shown(total));
@@ -193,20 +203,6 @@ impl<B: DrawingBackend> Pen<'_, B> {
         let path = PathElement::new(vec![at(x0, y0), at(x1, y1)], colour.stroke_width(self.scale as u32));
         self.root.draw(&path).map_err(failed)
     }
-}
-
-/// What the legend names: parts, or else the labels of bars.
-fn entries(chart: &Chart) -> Vec<String> {
-    if !chart.series.is_empty() {
-        return chart.series.clone();
-    }
-    let mut entries: Vec<String> = Vec::new();
-    for bar in chart.groups.iter().flat_map(|g| &g.bars) {
-        if !entries.contains(&bar.label) {
-            entries.push(bar.label.clone());
-        }
-    }
-    entries
 }
 
 /// From values to places.
@@ -280,7 +276,12 @@ mod tests {
 
     #[test]
     fn scales_reach_from_the_smallest_to_the_largest() {
-        let bar = |value: f64| Bar { label: String::new(), parts: vec![value], note: None };
+        let bar = |value: f64| Bar {
+            label: String::new(),
+            parts: vec![value],
+            shade: Shade::default(),
+            note: None,
+        };
         let chart = |axis, values: &[f64]| Chart {
             title: String::new(),
             axis,

@@ -11,7 +11,7 @@ use image::ImageFormat;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-pub(crate) use chart::{Axis, Bar, Chart, Group};
+pub(crate) use chart::{Axis, Bar, Chart, Group, Shade};
 
 use crate::exit::{Code, Failure};
 
@@ -115,8 +115,12 @@ mod tests {
     use super::*;
 
     fn charts() -> Vec<Chart> {
-        let bar =
-            |label: &str, parts: &[f64]| Bar { label: label.to_owned(), parts: parts.to_vec(), note: None };
+        let bar = |label: &str, parts: &[f64]| Bar {
+            label: label.to_owned(),
+            parts: parts.to_vec(),
+            shade: Shade::default(),
+            note: None,
+        };
         let group = |label: &str, bars| Group { label: label.to_owned(), bars };
         let kinds = ["conv", "relu"].map(str::to_owned).to_vec();
         let bars = || vec![bar("a<b", &[0.5, 1.5]), bar("c & d", &[0.25, 0.0])];

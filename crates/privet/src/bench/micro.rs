@@ -49,7 +49,7 @@ impl Micro {
             Self::Compare => "compare",
             Self::MaxPool => "max-pool 2x2",
             Self::MatMul => "matmul",
-            Self::WireMatMul => "matmul of wires",
+            Self::WireMatMul => "matmul wires",
         }
     }
 
