@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
-pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, FloatArgs, KernelPart};
+pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -42,9 +42,9 @@ pub(crate) enum Command {
     /// Write an architecture with random weights as an ONNX file.
     #[command(after_help = EXPORT_HELP)]
     Export(ExportArgs),
-    /// Run an ONNX file in float: what `privet bench` compares with.
+    /// Run a model without privacy: what `privet bench` compares with.
     #[command(hide = true)]
-    FloatRuntime(FloatArgs),
+    Plain(PlainArgs),
     /// Show how many inferences a server or client has material for.
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),

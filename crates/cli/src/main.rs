@@ -8,9 +8,9 @@ mod commands;
 mod compare;
 mod exit;
 mod export;
-mod float;
 mod network;
 mod parties;
+mod plain;
 mod plan;
 mod plot;
 mod run;
@@ -52,7 +52,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::bench(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Export(args) => export::export(&args),
-        Command::FloatRuntime(args) => float::run(&args),
+        Command::Plain(args) => plain::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),

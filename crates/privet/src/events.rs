@@ -61,13 +61,20 @@ pub enum Event {
         /// One sentence.
         text: String,
     },
-    /// How long the instructions of the inference begun last took, for benchmarks.
+    /// How long the instructions of an inference took, for benchmarks.
     Laps {
         /// One for each [`Event::Progress`] of that inference.
         microseconds: Vec<u64>,
     },
     /// The party is done.
     Report(Report),
+}
+
+impl Event {
+    /// [`Event::Laps`] of so many seconds each.
+    pub fn laps(seconds: &[f64]) -> Self {
+        Self::Laps { microseconds: seconds.iter().map(|s| (s * 1e6).round() as u64).collect() }
+    }
 }
 
 /// The public facts about a plan that a user wants to see before trusting it with an input.

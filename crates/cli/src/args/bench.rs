@@ -216,10 +216,22 @@ pub(crate) struct ExportArgs {
     pub(crate) avgpool: bool,
 }
 
+/// What runs a model without privacy, in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// An ONNX file in float.
+    Float,
+    /// The cleartext engine, on a directory made by `privet compile`.
+    Cleartext,
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct FloatArgs {
-    /// ONNX model.
-    #[arg(long, value_name = "FILE")]
+pub(crate) struct PlainArgs {
+    /// What runs it.
+    #[arg(value_enum)]
+    pub(crate) runtime: Runtime,
+    /// ONNX model, or a compiled model's directory.
+    #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
     /// The inputs of all inferences, as JSON.
     #[arg(long, value_name = "FILE")]

@@ -14,6 +14,7 @@ use privet::{Plan, RevealTo};
 use privet_protocols::masked::Schedule;
 
 use super::case::{Case, mean};
+use super::plain;
 use super::row::{Party, Phase, Row, rounded};
 use crate::args::Engine;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
@@ -31,19 +32,17 @@ pub(super) fn measure(engine: Engine, case: &Case<'_>) -> anyhow::Result<Vec<Row
     }
 }
 
+/// A process of its own, as others have them: its memory is not that of calibration.
 fn cleartext(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
-    let expected = &case.expected;
-    let spans: Vec<_> = expected.iter().flat_map(|e| e.report.work.iter()).collect();
-    let cpu_s = mean(case.kept(&spans).iter().map(|s| s.cpu_seconds));
-    let outputs: Vec<_> = expected.iter().map(|e| e.outputs.clone()).collect();
-    let peak_rss_bytes = expected.iter().map(|e| e.report.peak_memory_bytes).max().unwrap_or(0);
-    let kinds = Kind::of_steps(&case.workload.model.plan);
-    let seconds: Vec<f64> = spans.iter().map(|s| s.seconds).collect();
+    let model = &case.workload.model;
+    let (outputs, process) =
+        plain::cleartext(&model.plan, &model.weights, &case.workload.inputs, case.watch, case.terminal)
+            .with_context(|| format!("{}: the cleartext engine failed", case.name))?;
+    let kinds = Kind::of_steps(&model.plan);
+    let seconds: Vec<f64> = process.report.work.iter().map(|w| w.seconds).collect();
     let layers: Vec<KindSeconds> =
-        expected.iter().zip(&seconds).map(|(e, s)| KindSeconds::of(&kinds, &e.laps, *s)).collect();
-    let party =
-        Party { role: "p0", cpu_s, bytes_sent: 0, peak_rss_bytes, startup_wall_s: 0.0, startup_cpu_s: 0.0 };
-    let row = case.blank(Engine::Cleartext.name(), Phase::Online, vec![party]);
+        process.laps.iter().zip(&seconds).map(|(laps, s)| KindSeconds::of(&kinds, laps, *s)).collect();
+    let row = phase(case, Engine::Cleartext, Phase::Online, &[process], 0.0);
     let row = case.timed(Row { network: "none".to_owned(), ..row }, &seconds, &layers);
     case.judged(vec![row], &outputs)
 }
@@ -93,8 +92,12 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     let clients: Vec<&Process> = online.iter().filter(|p| p.party == CLIENT).collect();
     let kinds = Kind::of_schedule(plan, &Schedule::new(plan, RevealTo::Client));
     let seconds: Vec<f64> = clients.iter().flat_map(|p| &p.report.work).map(|w| w.seconds).collect();
-    let layers: Vec<KindSeconds> =
-        clients.iter().zip(&seconds).map(|(p, s)| KindSeconds::of(&kinds, &p.laps, *s)).collect();
+    let layers: Vec<KindSeconds> = clients
+        .iter()
+        .flat_map(|p| &p.laps)
+        .zip(&seconds)
+        .map(|(laps, s)| KindSeconds::of(&kinds, laps, *s))
+        .collect();
     let row = Row {
         predicted_wall_s: prediction.as_ref().map(|p| p.online.seconds),
         declared_bytes: (explained.totals.server_sends + explained.totals.client_sends) as u64,

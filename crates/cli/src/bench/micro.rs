@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use comfy_table::Table;
-use privet::bench::Stopwatches;
 use privet::bench::micro::{Micro, Options, Program};
+use privet::events::Silent;
 use privet::{Plan, RevealTo, model, reference};
 use privet_protocols::masked::{Cost, Instruction, Schedule};
 use serde::Serialize;
 
 use super::case::{mean, median};
 use super::inference::{longest, write_inputs};
+use super::plain;
 use super::row::{microseconds, quoted, rounded};
 use super::table::{lines, megabytes, seconds};
 use crate::args::{BenchArgs, Engine};
@@ -67,8 +68,8 @@ const COLUMNS: &str = "exp,operation,engine,network,ring,frac_bits,width,element
 
 const INTRODUCTION: &str = "\
 Wall: the operation with the openings that it needs, the median, and from the fastest to the
-slowest; bytes and rounds are its own as well. CPU: all parties, inputs and outputs included; offline, CPU seconds that prepare it; means.
-Width: bits compared. MB = 10^6 bytes.
+slowest; bytes and rounds are its own as well. CPU: all parties, inputs and outputs included;
+offline: CPU seconds that prepare it; means. Width: bits compared. MB = 10^6 bytes.
 ";
 
 pub(super) fn bench(args: &BenchArgs, engines: &[Engine]) -> anyhow::Result<()> {
@@ -137,13 +138,8 @@ struct Job<'a> {
     watch: &'a Watch,
     terminal: &'a Terminal,
     program: Program,
-    expected: Vec<Expected>,
-}
-
-struct Expected {
-    outputs: Vec<Vec<i64>>,
-    report: privet::Report,
-    laps: Vec<f64>,
+    /// What each inference has to give.
+    expected: Vec<Vec<Vec<i64>>>,
 }
 
 impl<'a> Job<'a> {
@@ -166,10 +162,7 @@ impl<'a> Job<'a> {
             let mut expected = Vec::with_capacity(program.inputs.len());
             for input in &program.inputs {
                 let integers = model::fixed_inputs(&program.plan, input)?;
-                let watches = Stopwatches::default();
-                let (outputs, report) =
-                    reference::integers(&program.plan, &program.weights, &integers, &watches)?;
-                expected.push(Expected { outputs, report, laps: watches.take() });
+                expected.push(reference::integers(&program.plan, &program.weights, &integers, &Silent)?.0);
             }
             anyhow::Ok((program, expected))
         })?;
@@ -179,23 +172,25 @@ impl<'a> Job<'a> {
     /// A new engine is an arm here.
     fn measure(&self, engine: Engine) -> anyhow::Result<Row> {
         match engine {
-            Engine::Cleartext => Ok(self.cleartext()),
+            Engine::Cleartext => self.cleartext(),
             Engine::TwoParty => self.two_party(),
         }
     }
 
-    fn cleartext(&self) -> Row {
+    fn cleartext(&self) -> anyhow::Result<Row> {
+        let Program { plan, weights, inputs, step, .. } = &self.program;
+        let (outputs, process) = plain::cleartext(plan, weights, inputs, self.watch, self.terminal)?;
         let laps: Vec<f64> =
-            self.expected.iter().map(|e| e.laps.get(self.program.step).copied().unwrap_or(0.0)).collect();
-        let cpu: Vec<f64> =
-            self.expected.iter().flat_map(|e| &e.report.work).map(|w| w.cpu_seconds).collect();
+            process.laps.iter().map(|laps| laps.get(*step).copied().unwrap_or(0.0)).collect();
+        let cpu: Vec<f64> = process.report.work.iter().map(|w| w.cpu_seconds).collect();
         let row = Row {
             network: "none".to_owned(),
             cpu_s: mean(self.kept(&cpu).iter().copied()),
-            peak_rss_bytes: self.expected.iter().map(|e| e.report.peak_memory_bytes).max().unwrap_or(0),
+            peak_rss_bytes: process.report.peak_memory_bytes,
+            matches_cleartext: outputs == self.expected,
             ..self.blank(Engine::Cleartext)
         };
-        self.timed(row, &laps)
+        Ok(self.timed(row, &laps))
     }
 
     fn two_party(&self) -> anyhow::Result<Row> {
@@ -214,8 +209,8 @@ impl<'a> Job<'a> {
         let mut cost = Cost::default();
         own.iter().for_each(|k| cost += schedule.instructions[*k].1);
         let clients: Vec<&Process> = online.iter().filter(|p| p.party == CLIENT).collect();
-        let lap = |p: &&Process| own.iter().map(|k| p.laps.get(*k).copied().unwrap_or(0.0)).sum();
-        let laps: Vec<f64> = clients.iter().map(lap).collect();
+        let lap = |laps: &Vec<f64>| own.iter().map(|k| laps.get(*k).copied().unwrap_or(0.0)).sum();
+        let laps: Vec<f64> = clients.iter().flat_map(|p| &p.laps).map(lap).collect();
         let mut roles: Vec<&str> = online.iter().map(|p| p.party).collect();
         roles.sort_unstable();
         roles.dedup();
@@ -241,8 +236,7 @@ impl<'a> Job<'a> {
                 .map(|p| p.report.peak_memory_bytes)
                 .max()
                 .unwrap_or(0),
-            matches_cleartext: outputs.len() == self.expected.len()
-                && outputs.iter().zip(&self.expected).all(|(o, e)| *o == e.outputs),
+            matches_cleartext: outputs == self.expected,
             ..self.blank(Engine::TwoParty)
         };
         Ok(self.timed(row, &laps))

@@ -1,22 +1,30 @@
-//! The same models without privacy, by a float runtime in a process of its own.
+//! The same models without privacy: by a float runtime, and by the cleartext engine, each in a process of its own.
 
 use std::ffi::OsString;
 
 use anyhow::Context;
+use ndarray::ArrayD;
 use privet::bench::{self, Subject};
-use privet::reference;
+use privet::client::Outputs;
+use privet::{Plan, model, reference};
+use privet_plan::Weights;
 
 use super::case::Case;
 use super::inference;
 use super::row::{Phase, Row};
 use crate::args::Engine;
-use crate::float::{self, Tensor};
-use crate::parties::alone;
+use crate::parties::{Process, alone};
+use crate::plain::{self, Tensor, Tensors};
 use crate::scratch::Scratch;
+use crate::show::observe::Terminal;
+use crate::watch::Watch;
 
 /// Name of the process, and of the engine in rows.
 pub(super) const FLOAT: &str = "float";
+/// The process of the cleartext engine, as rows call it.
+const CLEAR: &str = "p0";
 const MODEL_FILE: &str = "model.onnx";
+const MODEL_DIR: &str = "model";
 const INPUTS_FILE: &str = "inputs.json";
 const OUTPUTS_FILE: &str = "outputs.json";
 
@@ -37,20 +45,11 @@ pub(super) fn measure(case: &Case<'_>) -> anyhow::Result<Row> {
             path(MODEL_FILE)
         }
     };
-    let inputs = case.workload.inputs.iter().map(|own| own.iter().map(Tensor::of).collect()).collect();
-    float::write(&path(INPUTS_FILE), &inputs)?;
-    let words = [
-        OsString::from("float-runtime"),
-        "--model".into(),
-        model.into(),
-        "--inputs".into(),
-        INPUTS_FILE.into(),
-        "--raw".into(),
-        OUTPUTS_FILE.into(),
-    ];
-    let process = alone(FLOAT, home.path(), words.into(), case.watch, case.terminal)
+    write_inputs(&home, &case.workload.inputs)?;
+    let words = words("float", model.into());
+    let process = alone(FLOAT, home.path(), words, case.watch, case.terminal)
         .with_context(|| format!("{}: the float runtime failed", case.name))?;
-    let outputs = float::read(&path(OUTPUTS_FILE))?;
+    let outputs: Tensors = plain::read(&path(OUTPUTS_FILE))?;
     home.close()?;
 
     let mut errors = Vec::with_capacity(outputs.len());
@@ -75,4 +74,32 @@ pub(super) fn measure(case: &Case<'_>) -> anyhow::Result<Row> {
     let mut row = case.timed(row, &seconds, &[]);
     case.erring(&mut row, &errors);
     Ok(row)
+}
+
+/// Runs a plan in the clear on every input. Returns the integers, and what the process said.
+pub(super) fn cleartext(
+    plan: &Plan,
+    weights: &Weights,
+    inputs: &[Vec<ArrayD<f32>>],
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<(Vec<Outputs>, Process)> {
+    let home = Scratch::new()?;
+    model::save(plan, weights, &home.path().join(MODEL_DIR))?;
+    write_inputs(&home, inputs)?;
+    let process = alone(CLEAR, home.path(), words("cleartext", MODEL_DIR.into()), watch, terminal)?;
+    let outputs = plain::read(&home.path().join(OUTPUTS_FILE))?;
+    home.close()?;
+    Ok((outputs, process))
+}
+
+fn write_inputs(home: &Scratch, inputs: &[Vec<ArrayD<f32>>]) -> anyhow::Result<()> {
+    let tensors: Tensors = inputs.iter().map(|own| own.iter().map(Tensor::of).collect()).collect();
+    plain::write(&home.path().join(INPUTS_FILE), &tensors)
+}
+
+/// The command line of such a process.
+fn words(runtime: &str, model: OsString) -> Vec<OsString> {
+    let words = ["plain", runtime, "--inputs", INPUTS_FILE, "--raw", OUTPUTS_FILE, "--model"];
+    words.map(OsString::from).into_iter().chain([model]).collect()
 }

@@ -33,7 +33,7 @@ pub(super) struct Crew<'a> {
     /// Reports of children that have not ended yet.
     reports: HashMap<&'static str, Report>,
     /// How long their instructions took.
-    laps: HashMap<&'static str, Vec<f64>>,
+    laps: HashMap<&'static str, Vec<Vec<f64>>>,
     ended: Vec<Process>,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Crew<'a> {
             Event::Warning { text } => self.terminal.say(&format!("{party}: warning: {text}")),
             Event::Laps { microseconds } => {
                 let seconds = microseconds.into_iter().map(|us| us as f64 / 1e6).collect();
-                self.laps.insert(party, seconds);
+                self.laps.entry(party).or_default().push(seconds);
             }
             Event::Report(report) => {
                 self.reports.insert(party, report);

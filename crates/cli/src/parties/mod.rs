@@ -44,8 +44,8 @@ pub(crate) struct Process {
     pub(crate) party: &'static str,
     /// What it said of itself.
     pub(crate) report: Report,
-    /// Seconds of the instructions of its last inference; empty offline.
-    pub(crate) laps: Vec<f64>,
+    /// Seconds of the instructions, inference by inference; none offline.
+    pub(crate) laps: Vec<Vec<f64>>,
     /// CPU time of the whole process, as the operating system says after its end.
     pub(crate) cpu_seconds: f64,
     /// Wall-clock time from its start until it listened; of a client, until it had connected, and of its end.

@@ -14,7 +14,7 @@ use super::{printable_line, table};
 /// Characters of a layer's name that fit next to a bar.
 const NAME: usize = 40;
 
-/// Writes every event as one line of JSON to stdout, and before the report how long instructions took.
+/// Writes every event as one line of JSON to stdout, and after each inference how long its instructions took.
 #[derive(Default)]
 pub(crate) struct JsonLines {
     watches: Stopwatches,
@@ -22,14 +22,14 @@ pub(crate) struct JsonLines {
 
 impl Observer for JsonLines {
     fn event(&self, event: &Event) {
-        self.watches.event(event);
-        if let Event::Report(_) = event {
+        // An inference has ended when the next one begins, or everything.
+        if matches!(event, Event::Progress { done: 0, .. } | Event::Report(_)) {
             let laps = self.watches.take();
             if !laps.is_empty() {
-                let microseconds = laps.iter().map(|seconds| (seconds * 1e6).round() as u64).collect();
-                self.event(&Event::Laps { microseconds });
+                self.event(&Event::laps(&laps));
             }
         }
+        self.watches.event(event);
         // A parent that has gone takes this process with it; until then nobody listens.
         if let Ok(line) = serde_json::to_string(event) {
             let mut out = std::io::stdout().lock();
