@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use privet::model;
 use privet::{Report, reference};
 use serde::Serialize;
@@ -166,10 +166,7 @@ fn shown(rows: &[Row]) -> String {
             table::bytes(row.peak_memory_bytes),
         ]);
     }
-    for column in shown.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    shown.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table::lines(shown, 2)
 }
 
 /// Seconds, CPU seconds and bytes, of both phases.

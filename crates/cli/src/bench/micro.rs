@@ -17,7 +17,7 @@ use super::case::{mean, median};
 use super::inference::{longest, write_inputs};
 use super::plain;
 use super::row::{microseconds, quoted, rounded};
-use super::table::{lines, megabytes, seconds};
+use super::table::{megabytes, seconds};
 use crate::args::{BenchArgs, Engine};
 use crate::exit::{Code, Failure};
 use crate::parties::{CLIENT, Parties, Process};
@@ -364,7 +364,7 @@ fn shown(rows: &[Row]) -> String {
             megabytes(row.peak_rss_bytes as f64),
         ]);
     }
-    lines(shown, 2)
+    table::lines(shown, 2)
 }
 
 /// Seconds and bytes, a group for each operation.

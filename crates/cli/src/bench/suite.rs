@@ -6,7 +6,7 @@ use privet::bench::Kind;
 
 use super::plain::FLOAT;
 use super::row::{Phase, Row};
-use super::table::{lines, megabytes, ratio, seconds, verdict};
+use super::table::{megabytes, ratio, seconds, verdict};
 use crate::args::Engine;
 use crate::show::{printable_line, table};
 
@@ -81,11 +81,11 @@ pub(super) fn table(rows: &[Row]) -> String {
                 .add_row(name.into_iter().chain(times).chain([over(FLOAT), over(Engine::Cleartext.name())]));
         }
     }
-    let mut text = lines(costs, 2) + "\n";
+    let mut text = table::lines(costs, 2) + "\n";
     if !layers.is_empty() {
         text += &format!(
             "\nSeconds by what layers do, and how many times as long as plain runs:\n{}\n",
-            lines(layers, 2)
+            table::lines(layers, 2)
         );
     }
     text

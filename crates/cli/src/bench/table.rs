@@ -1,12 +1,13 @@
 //! Tables for people: what was measured, and what others take.
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
 use super::peers::{self, Peer};
 use super::row::{Phase, Row};
 use crate::args::{BenchArgs, Experiment};
 use crate::network::Network;
-use crate::show::{printable_line, table};
+use crate::show::printable_line;
+use crate::show::table::{self, lines};
 
 /// Where predictions stand, right of wall times.
 const PREDICTED: usize = 6;
@@ -238,19 +239,6 @@ fn significant(value: f64) -> String {
         _ => 0,
     };
     format!("{value:.decimals$}")
-}
-
-/// A table without trailing blanks, the first `text` columns and the last to the left.
-pub(super) fn lines(mut table: Table, text: usize) -> String {
-    let notes = table.header().and_then(|h| h.cell_iter().position(|cell| cell.content() == "source"));
-    for (i, column) in table.column_iter_mut().enumerate() {
-        // 120 columns are few.
-        column.set_padding((0, 1));
-        if i >= text && Some(i) != notes {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
