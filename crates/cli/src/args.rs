@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
@@ -24,7 +25,7 @@ pub(crate) enum Command {
     /// Run a whole private inference on this machine: dealer, server and client, each its own process.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
-    /// Make identities and configurations for a dealer, a server and clients.
+    /// Make identities and configurations: for a dealer, a server and clients, or for three parties.
     #[command(after_help = SETUP_HELP)]
     Setup(SetupArgs),
     /// Turn an ONNX model into a public plan and private weights.
@@ -57,6 +58,15 @@ pub(crate) enum Command {
     /// Own the input: prepare inferences, then ask.
     #[command(after_help = CLIENT_HELP)]
     Client(ClientArgs),
+    /// Share a model's weights or an inference's inputs among the three parties of a cluster.
+    #[command(after_help = cluster::SHARE_HELP)]
+    Share(ShareArgs),
+    /// Compute on shares, as one of three parties.
+    #[command(after_help = cluster::PARTY_HELP)]
+    Party(PartyArgs),
+    /// Put outputs together from the parties' shares of them.
+    #[command(after_help = cluster::REVEAL_HELP)]
+    Reveal(RevealArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -81,7 +91,10 @@ Example:
   privet setup --out parties --server vendor.example:7101 --dealer dealer.example:7100 --client clinic
   scp -r parties/clinic clinic.example:   # and so on; afterwards delete the copies here
 
-Each directory holds one private key, which never leaves it, and the others' certificates.";
+Each directory holds one private key, which never leaves it, and the others' certificates.
+
+Three parties that compute on shares (see privet party):
+  privet setup --parties 3 --out cluster --host a.example:7200 --host b.example:7200 --host c.example:7200";
 
 const COMPILE_HELP: &str = "\
 Examples:
@@ -137,6 +150,9 @@ pub(crate) enum Engine {
     /// Masked computation between server and client, with an offline dealer.
     #[value(name = "2pc")]
     TwoParty,
+    /// Three parties compute on shares; none knows weights, inputs or outputs.
+    #[value(name = "3pc")]
+    ThreeParty,
     /// The same integers without privacy, in this process.
     Cleartext,
 }
@@ -163,6 +179,7 @@ impl Engine {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TwoParty => "2pc",
+            Self::ThreeParty => "3pc",
             Self::Cleartext => "cleartext",
         }
     }
@@ -244,14 +261,21 @@ pub(crate) struct SetupArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Where clients reach the server.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7101")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7101", conflicts_with = "parties")]
     pub(crate) server: String,
     /// Where server and clients reach the dealer.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7100")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7100", conflicts_with = "parties")]
     pub(crate) dealer: String,
     /// Name of a client; may be repeated.
-    #[arg(long, value_name = "NAME", default_value = "client")]
+    #[arg(long, value_name = "NAME", default_value = "client", conflicts_with = "parties")]
     pub(crate) client: Vec<String>,
+    /// Make a cluster of three parties that compute on shares, instead.
+    #[arg(long, value_name = "3", value_parser = clap::value_parser!(u8).range(3..=3))]
+    pub(crate) parties: Option<u8>,
+    /// Where a party is reached by the two others; three times, in their order.
+    #[arg(long, value_name = "HOST:PORT", requires = "parties",
+          default_values = ["127.0.0.1:7200", "127.0.0.1:7201", "127.0.0.1:7202"])]
+    pub(crate) host: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -320,7 +344,7 @@ pub(crate) struct ProcessArgs {
 }
 
 /// `HOST:PORT`; whether there is such a host shows later.
-fn address(text: &str) -> Result<String, String> {
+pub(crate) fn address(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());

@@ -25,9 +25,17 @@ use crate::show::{answer, print, table};
 use crate::signals;
 
 pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let SetupArgs { out, server, dealer, client } = args;
-    let (server, dealer, clients) = (server.clone(), dealer.clone(), client.clone());
-    let made = privet::setup::setup(&SetupOptions { out: out.clone(), server, dealer, clients })?;
+    let SetupArgs { out, server, dealer, client, parties, host } = args;
+    let made = if parties.is_some() {
+        let count = host.len();
+        let hosts = host.clone().try_into().map_err(|_| {
+            Failure::error(Code::Usage, format!("--host: expected three times, found {count} times"))
+        })?;
+        privet::setup::setup_cluster(out, &hosts)?
+    } else {
+        let (server, dealer, clients) = (server.clone(), dealer.clone(), client.clone());
+        privet::setup::setup(&SetupOptions { out: out.clone(), server, dealer, clients })?
+    };
     for party in made {
         print(&format!("{:8} {} {}", party.role, party.fingerprint, party.dir.display()))?;
     }
@@ -208,7 +216,7 @@ pub(crate) fn print_line(result: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string(result)?)
 }
 
-fn config(path: &Path, role: PartyRole, args: &ProcessArgs) -> anyhow::Result<PartyConfig> {
+pub(crate) fn config(path: &Path, role: PartyRole, args: &ProcessArgs) -> anyhow::Result<PartyConfig> {
     let mut config = PartyConfig::load(path, role)?;
     config.link = args.network.link;
     Ok(config)

@@ -110,8 +110,8 @@ impl Code {
             | Error::Protocol(
                 ProtocolError::Overflow(_) | ProtocolError::Material(_) | ProtocolError::Mismatch(_),
             ) => Self::Input,
+            Error::Randomness(_) | Error::Protocol(ProtocolError::Randomness(_)) => Self::Internal,
             Error::Peer { .. } | Error::Protocol(_) => Self::Peer,
-            Error::Randomness(_) => Self::Internal,
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 mod commands;
 mod compare;
 mod exit;
@@ -57,5 +58,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
         Command::Client(args) => commands::client(&args),
+        Command::Share(args) => cluster::share(&args),
+        Command::Party(args) => cluster::party(&args),
+        Command::Reveal(args) => cluster::reveal(&args),
     }
 }

@@ -1,9 +1,9 @@
 //! `privet plan`: what a model becomes and costs.
 
-use privet::explain::explain;
+use privet::Plan;
+use privet::explain::{Setting, explain};
 use privet::model::{self, Accuracy, PLAN_FILE};
 use privet::predict::{Machine, Prediction, predict};
-use privet::{Plan, RevealTo};
 
 use crate::args::{Engine, LoweringArgs, PlanArgs};
 use crate::commands::{lower, print_line};
@@ -14,15 +14,21 @@ use crate::show::{self, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     // Before a model is compiled, which may take minutes.
-    if let (Engine::Cleartext, Some(network)) = (args.engine, &args.network) {
-        return Err(network.useless_in_the_clear());
+    match (args.engine, &args.network) {
+        (Engine::Cleartext, Some(network)) => return Err(network.useless_in_the_clear()),
+        (Engine::ThreeParty, Some(network)) => {
+            let text = format!("--network {network}: times are predicted for --engine 2pc only");
+            return Err(Failure::error(Code::Usage, text));
+        }
+        _ => {}
     }
     let (plan, calibration) = read(args)?;
-    let reveal_to = match args.engine {
-        Engine::TwoParty => Some(RevealTo::from(args.reveal_to)),
-        Engine::Cleartext => None,
+    let setting = match args.engine {
+        Engine::TwoParty => Setting::TwoParty(args.reveal_to.into()),
+        Engine::ThreeParty => Setting::ThreeParty,
+        Engine::Cleartext => Setting::Cleartext,
     };
-    let explanation = explain(&plan, reveal_to);
+    let explanation = explain(&plan, setting);
     let prediction = predicted(&plan, args)?;
     if args.json {
         let prediction = args.network.as_ref().zip(prediction.as_ref());

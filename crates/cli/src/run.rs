@@ -12,6 +12,7 @@ use crate::args::{Engine, RunArgs};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
 use crate::network::Network;
+use crate::parties::three::{self, ThreeParties};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
@@ -43,6 +44,7 @@ impl Task<'_> {
         match engine {
             Engine::Cleartext => self.watch.computing(|| cleartext(self)),
             Engine::TwoParty => two_party(self),
+            Engine::ThreeParty => three_party(self),
         }
     }
 }
@@ -147,6 +149,21 @@ fn two_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
     };
     let revealed = outputs.pop().context("the client gave no outputs")?;
     Ok(Outcome { revealed, rows: [DEALER, SERVER, CLIENT].map(row).into() })
+}
+
+/// The engine on shares, in processes of its parties.
+fn three_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
+    let Task { model, network, watch, terminal, .. } = *task;
+    let mut parties = ThreeParties::new(&model.plan, &model.weights, network, watch, terminal)?;
+    let (mut outputs, online) = parties.infer(&model.plan, &[task.integers.to_vec()])?;
+    parties.close()?;
+    let row = |party: &&str| Row {
+        role: (*party).to_owned(),
+        offline: None,
+        online: online.iter().find(|p| p.party == *party).map(|p| p.report.clone()),
+    };
+    let revealed = outputs.pop().context("the parties gave no outputs")?;
+    Ok(Outcome { revealed, rows: three::PARTIES.iter().map(row).collect() })
 }
 
 /// `[NAME=]FILE` with an absolute path, because the client works in its own directory.

@@ -14,7 +14,7 @@ use privet_plan::Plan;
 
 use crate::error::Error;
 use crate::events::Observer;
-use crate::explain::explain;
+use crate::explain::{Setting, explain};
 use crate::model::{self, CompileOptions, Model, ModelError};
 use crate::postprocess::Output;
 use crate::reference;
@@ -171,7 +171,7 @@ impl Expected {
 
 /// Smallest and largest width of a plan's comparisons, if it has any.
 pub fn widths(plan: &Plan) -> Option<(u8, u8)> {
-    let rows = explain(plan, None).rows;
+    let rows = explain(plan, Setting::Cleartext).rows;
     let widths = || rows.iter().filter_map(|row| row.width);
     widths().min().zip(widths().max())
 }

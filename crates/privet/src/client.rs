@@ -137,7 +137,7 @@ pub fn offline(
     meter.connection(&channel);
     meter.worked(&stopwatch);
     message(observer, format!("{} inferences are ready", both.len()));
-    let report = meter.report(PartyRole::Client, Phase::Offline, observer);
+    let report = meter.report(PartyRole::Client.name(), Phase::Offline, observer);
     if (both.len() as u64) < options.count {
         return Err(Error::NotReady(format!(
             "only {} of {} inferences are ready: the server does not hold or allow more; its operator runs `privet server \
@@ -242,7 +242,7 @@ pub fn online(
     channel.shutdown()?;
     meter.connection(&channel);
     meter.inference();
-    Ok((outputs, meter.report(PartyRole::Client, Phase::Online, observer)))
+    Ok((outputs, meter.report(PartyRole::Client.name(), Phase::Online, observer)))
 }
 
 /// Offers these bundles, filled up with random names.

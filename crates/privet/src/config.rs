@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! version = 1
-//! role = "client"              # dealer, server or client
+//! role = "client"              # dealer, server, client; or party, one of three, with index = 0, 1 or 2
 //! name = "hospital"
 //! identity = "."               # directory of identity.key and identity.crt
 //! state = "state"              # one-time material and sessions
@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use privet_net::{Deadlines, Emulated, Identity, NetError, PinnedPeer};
 use privet_protocols::masked::RevealTo;
+use privet_protocols::replicated::PARTIES;
 use serde::{Deserialize, Serialize};
 
 /// File name of the configuration in a party's directory.
@@ -49,15 +50,18 @@ pub enum PartyRole {
     Server,
     /// Owns the inputs.
     Client,
+    /// One of three that compute on shares.
+    Party,
 }
 
 impl PartyRole {
-    /// `dealer`, `server` or `client`.
+    /// `dealer`, `server`, `client` or `party`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dealer => "dealer",
             Self::Server => "server",
             Self::Client => "client",
+            Self::Party => "party",
         }
     }
 }
@@ -128,6 +132,8 @@ pub struct PartyConfig {
     pub role: PartyRole,
     /// Its name, for people.
     pub name: String,
+    /// Its number in a cluster of three; `None` for all but its parties.
+    pub index: Option<usize>,
     /// The directory of the configuration.
     pub dir: PathBuf,
     /// Where one-time material is kept.
@@ -154,6 +160,8 @@ pub struct PeerConfig {
     pub role: PartyRole,
     /// Its name, for people.
     pub name: String,
+    /// Its number in a cluster of three.
+    pub index: Option<usize>,
     /// `host:port`, if it listens.
     pub address: Option<String>,
     /// Its certificate.
@@ -198,13 +206,14 @@ impl PartyConfig {
             if peers.iter().any(|p| p.name == *name || p.pinned.fingerprint() == fingerprint) {
                 return Err(invalid(format!("peer {name:?}: two peers share a name or a certificate")));
             }
-            let (role, name, address) = (peer.role, name.clone(), peer.address.clone());
-            peers.push(PeerConfig { role, name, address, pinned });
+            let (role, name, index, address) = (peer.role, name.clone(), peer.index, peer.address.clone());
+            peers.push(PeerConfig { role, name, index, address, pinned });
         }
         let deadlines = file.deadlines.resolve().map_err(&invalid)?;
         let state = dir.join(&file.state);
-        let ConfigFile { role, name, listen, reveal_to, .. } = file;
-        Ok(Self { role, name, dir, state, listen, reveal_to, identity, peers, deadlines, link: None, path })
+        let ConfigFile { role, name, index, listen, reveal_to, .. } = file;
+        let link = None;
+        Ok(Self { role, name, index, dir, state, listen, reveal_to, identity, peers, deadlines, link, path })
     }
 
     /// The only peer with `role`.
@@ -217,6 +226,30 @@ impl PartyConfig {
             [only] => Ok(only),
             _ => Err(ConfigError::Peer { path: self.path.clone(), role, found: found.len() }),
         }
+    }
+
+    /// The number of this party in its cluster, and the configurations of the next and the previous one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] unless this is one of three parties that know each other.
+    pub fn cluster(&self) -> Result<(usize, [&PeerConfig; 2]), ConfigError> {
+        let invalid = |problem: String| ConfigError::Invalid { path: self.path.clone(), problem };
+        let Some(index) = self.index.filter(|&i| i < PARTIES) else {
+            return Err(invalid(
+                "expected index = 0, 1 or 2; make it with privet setup --parties 3".to_owned(),
+            ));
+        };
+        let find = |wanted: usize| {
+            let found: Vec<_> = self.peers(PartyRole::Party).filter(|p| p.index == Some(wanted)).collect();
+            match found[..] {
+                [only] => Ok(only),
+                _ => Err(invalid(format!(
+                    "expected one peer with role = \"party\" and index = {wanted}, found {}",
+                    found.len()
+                ))),
+            }
+        };
+        Ok((index, [find((index + 1) % PARTIES)?, find((index + 2) % PARTIES)?]))
     }
 
     /// All peers with `role`.
@@ -233,6 +266,13 @@ impl PartyConfig {
     }
 }
 
+/// Whether a party may be called so: the name is also a directory's.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -245,6 +285,8 @@ pub(crate) struct ConfigFile {
     pub(crate) version: u32,
     pub(crate) role: PartyRole,
     pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<usize>,
     #[serde(default = "default_identity")]
     pub(crate) identity: PathBuf,
     #[serde(default = "default_state")]
@@ -277,6 +319,8 @@ impl ConfigFile {
 pub(crate) struct PeerFile {
     pub(crate) role: PartyRole,
     pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<String>,
     pub(crate) certificate: PathBuf,
@@ -326,7 +370,7 @@ fn default_reveal_to() -> Vec<RevealTo> {
     vec![RevealTo::Client]
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     let fail = |problem: String| ConfigError::Read { path: path.to_owned(), problem };
     let length = std::fs::metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => fail("no such file; make one with privet setup".to_owned()),

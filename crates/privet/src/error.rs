@@ -74,6 +74,14 @@ pub enum StoreError {
         /// What it says, and what to do.
         problem: String,
     },
+    /// A file of shares is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Share {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
     /// A bundle file is not what it should be.
     #[error("{}: {problem}", path.display())]
     Bundle {

@@ -131,7 +131,7 @@ impl PlanSummary {
 /// What a phase cost one party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// `dealer`, `server` or `client`.
+    /// `dealer`, `server` or `client`; the name of one of three parties; `cleartext`.
     pub role: String,
     /// The phase.
     pub phase: Phase,

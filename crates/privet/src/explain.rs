@@ -10,12 +10,34 @@ use serde::Serialize;
 
 use crate::postprocess;
 
+/// Who would compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// One process, in the clear.
+    Cleartext,
+    /// Server and client, with a dealer beforehand; who learns the outputs.
+    TwoParty(RevealTo),
+    /// Three parties on shares, one of which deals. What is called the server's is the first one's of the two others.
+    ThreeParty,
+}
+
+impl Setting {
+    /// The name of the engine.
+    pub fn engine(self) -> &'static str {
+        match self {
+            Self::Cleartext => "cleartext",
+            Self::TwoParty(_) => "2pc",
+            Self::ThreeParty => "3pc",
+        }
+    }
+}
+
 /// A plan explained.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     /// Name of the model.
     pub model: String,
-    /// `2pc` or `cleartext`.
+    /// `2pc`, `3pc` or `cleartext`.
     pub engine: &'static str,
     /// Hexadecimal digest of the plan.
     pub digest: String,
@@ -85,11 +107,15 @@ pub struct Opened {
     pub to: &'static str,
 }
 
-/// Explains a validated plan: on the masked engine with outputs revealed as `reveal_to` says, or in the clear.
-pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
-    let (rows, totals) = match reveal_to {
-        Some(reveal_to) => masked_rows(plan, reveal_to),
-        None => ((0..plan.steps.len()).map(|i| row(plan, i)).collect(), Cost::default()),
+/// Explains a validated plan.
+pub fn explain(plan: &Plan, setting: Setting) -> Explanation {
+    let (rows, totals) = match setting {
+        Setting::TwoParty(reveal_to) => {
+            let opened = Opened { what: "value", to: name(reveal_to) };
+            masked_rows(plan, &Schedule::new(plan, reveal_to), Some(opened))
+        }
+        Setting::ThreeParty => masked_rows(plan, &Schedule::three_party(plan), None),
+        Setting::Cleartext => ((0..plan.steps.len()).map(|i| row(plan, i)).collect(), Cost::default()),
     };
     let output = |o: &privet_plan::OutputSpec| Output {
         name: o.name.clone(),
@@ -97,7 +123,7 @@ pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
     };
     Explanation {
         model: plan.model.clone(),
-        engine: if reveal_to.is_some() { "2pc" } else { "cleartext" },
+        engine: setting.engine(),
         digest: plan.digest().to_string(),
         ring: plan.ring.bits(),
         frac_bits: plan.frac_bits,
@@ -106,14 +132,16 @@ pub fn explain(plan: &Plan, reveal_to: Option<RevealTo>) -> Explanation {
         outputs: plan.outputs.iter().map(output).collect(),
         rows,
         totals,
-        masked_weights: reveal_to.map_or(0, |_| masked::masked_weights_len(plan)),
+        masked_weights: match setting {
+            Setting::TwoParty(_) => masked::masked_weights_len(plan),
+            Setting::ThreeParty | Setting::Cleartext => 0,
+        },
     }
 }
 
-/// One row per step and output. An opening belongs to the step that needs it; where wires are opened early, for several
+/// One row per step and output, which is `revealed` so. An opening belongs to the step that needs it; where wires are opened early, for several
 /// steps that need what is made of them, to the step that makes them.
-fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
-    let schedule = Schedule::new(plan, reveal_to);
+fn masked_rows(plan: &Plan, schedule: &Schedule, revealed: Option<Opened>) -> (Vec<Row>, Cost) {
     let mut rows: Vec<Row> = Vec::new();
     let mut pending = (Cost::default(), Vec::new());
     for (i, (instruction, cost)) in schedule.instructions.iter().enumerate() {
@@ -121,7 +149,7 @@ fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
             Instruction::Open(wires) => {
                 let openings = schedule.openings(plan, i);
                 match (rows.last_mut(), schedule.instructions.get(i + 1)) {
-                    (Some(made), Some((next, _))) if !needs(plan, next, wires) => {
+                    (Some(made), Some((next @ Instruction::Step(_), _))) if !needs(plan, next, wires) => {
                         charge(made, *cost, openings)
                     }
                     _ => {
@@ -135,8 +163,7 @@ fn masked_rows(plan: &Plan, reveal_to: RevealTo) -> (Vec<Row>, Cost) {
             Instruction::Reveal(o) => {
                 let output = &plan.outputs[*o];
                 let (layer, op) = (output.name.clone(), "reveal");
-                let opened = Some(Opened { what: "value", to: name(reveal_to) });
-                Row { layer, op, width: None, opened, ..row(plan, output.wire.index()) }
+                Row { layer, op, width: None, opened: revealed, ..row(plan, output.wire.index()) }
             }
         };
         let (cost_before, openings_before) = std::mem::take(&mut pending);
@@ -225,7 +252,7 @@ mod tests {
     fn rows_add_up_to_the_schedule() {
         let plan = digits(false);
         for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
-            let explanation = explain(&plan, Some(reveal_to));
+            let explanation = explain(&plan, Setting::TwoParty(reveal_to));
             let expected = Schedule::new(&plan, reveal_to).total();
             assert_eq!(explanation.totals, expected);
             let sum =
@@ -266,7 +293,7 @@ mod tests {
             labels: Vec::new(),
         };
         let plan = privet_graph::compile(&graph, &options).unwrap().plan;
-        let explanation = explain(&plan, Some(RevealTo::Client));
+        let explanation = explain(&plan, Setting::TwoParty(RevealTo::Client));
         let costly: Vec<&Row> = explanation.rows.iter().filter(|r| !r.costs.is_free()).collect();
         assert_eq!(costly.iter().map(|r| r.op).collect::<Vec<_>>(), ["input", "matmul", "relu", "reveal"]);
         let bytes = plan.ring.packed_len(4);
@@ -281,12 +308,12 @@ mod tests {
 
     #[test]
     fn widths_and_head_room_follow_from_ranges() {
-        let full = explain(&digits(false), None);
+        let full = explain(&digits(false), Setting::Cleartext);
         assert!(full.totals.is_free() && full.masked_weights == 0);
         assert!(full.rows.iter().all(|r| r.range_source == "full" && r.head_room.is_none()));
         let relu = full.rows.iter().find(|r| r.op == "relu").unwrap();
         assert_eq!(relu.width, Some(63));
-        let narrow = explain(&digits(true), None);
+        let narrow = explain(&digits(true), Setting::Cleartext);
         let input = &narrow.rows[0];
         assert_eq!((input.op, input.range_source, input.head_room), ("input", "calibrated", Some(2)));
         assert!(narrow.rows.iter().filter_map(|r| r.width).all(|width| u32::from(width) < narrow.ring));

@@ -1,8 +1,9 @@
 //! Private machine learning: the library behind the `privet` command.
 //!
-//! One inference has three parties. The *server* owns a model, the *client* an input, and the *dealer* prepares
-//! one-time material beforehand without seeing either. This crate compiles models ([`model`]), sets parties up
-//! ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`], [`server`], [`client`]), says what a plan costs and opens
+//! Between two companies, the *server* owns a model, the *client* an input, and a *dealer* prepares one-time material
+//! beforehand without seeing either. In a cluster, three *parties* compute on shares of what others own ([`sharing`]). This
+//! crate compiles models ([`model`]), sets parties up ([`setup`], [`config`]), runs them over pinned TLS ([`dealer`],
+//! [`server`], [`client`]; [`party`]), says what a plan costs and opens
 //! ([`explain`]), makes workloads for benchmarks ([`mod@bench`]), and turns files into inputs ([`input`]) and answers into labels
 //! ([`postprocess`]) and files ([`output`]).
 
@@ -22,6 +23,7 @@ pub mod input;
 pub mod model;
 pub mod output;
 pub mod parameters;
+pub mod party;
 pub mod postprocess;
 pub mod predict;
 pub mod reference;
@@ -29,6 +31,7 @@ pub mod resources;
 pub mod server;
 mod session;
 pub mod setup;
+pub mod sharing;
 pub mod status;
 mod store;
 mod supply;

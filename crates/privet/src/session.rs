@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use privet_net::{Channel, Fingerprint, NetError, TlsChannel, TlsListener, Traffic};
+use privet_net::{Channel, Fingerprint, NetError, PinnedPeer, TlsChannel, TlsListener, Traffic};
 use privet_protocols::Progress;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
@@ -90,10 +90,11 @@ impl Meter {
         self.with(|totals| totals.work.push(span));
     }
 
-    pub(crate) fn report(&self, role: PartyRole, phase: Phase, observer: &dyn Observer) -> Report {
+    /// `party` is its role, or among three its name.
+    pub(crate) fn report(&self, party: &str, phase: Phase, observer: &dyn Observer) -> Report {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let report = Report {
-            role: role.name().to_owned(),
+            role: party.to_owned(),
             phase,
             inferences: totals.inferences,
             seconds: self.started.elapsed().as_secs_f64(),
@@ -136,13 +137,23 @@ pub(crate) fn listen(
     roles: &[PartyRole],
     observer: &dyn Observer,
 ) -> Result<TlsListener, Error> {
+    let peers = roles.iter().flat_map(|&role| config.peers(role)).map(|p| p.pinned.clone()).collect();
+    listen_for(config, address, peers, observer)
+}
+
+/// [`listen`], for these peers.
+pub(crate) fn listen_for(
+    config: &PartyConfig,
+    address: Option<&str>,
+    peers: Vec<PinnedPeer>,
+    observer: &dyn Observer,
+) -> Result<TlsListener, Error> {
     let address = address.or(config.listen.as_deref()).ok_or_else(|| {
         let dir = config.dir.display();
         Error::NotReady(format!(
             "{dir}: no address to listen on; add `listen = \"HOST:PORT\"` or pass --listen"
         ))
     })?;
-    let peers = roles.iter().flat_map(|&role| config.peers(role)).map(|p| p.pinned.clone()).collect();
     let listener = TlsListener::bind(address, &config.identity, peers)?;
     let listener = listener.with_deadlines(config.deadlines).with_link(config.link);
     observer.event(&Event::Listening { address: listener.local_addr().to_string() });

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use privet_net::identity::{CERTIFICATE_FILE, KEY_FILE};
 use privet_net::{Fingerprint, Identity, NetError};
 use privet_protocols::masked::RevealTo;
+use privet_protocols::replicated::PARTIES;
 
-use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigFile, DeadlinesFile, PartyRole, PeerFile};
+use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigFile, DeadlinesFile, PartyRole, PeerFile, is_name};
 use crate::files;
+use crate::sharing::{self, CLUSTER_FILE, Cluster};
 
 /// Directory of the peers' certificates in a party's directory.
 const PEERS_DIR: &str = "peers";
@@ -108,6 +110,47 @@ pub fn setup(options: &SetupOptions) -> Result<Vec<NewParty>, SetupError> {
         Member::new(options, PartyRole::Server, "server", Some((&options.server, server_listen))),
     ];
     members.extend(options.clients.iter().map(|name| Member::new(options, PartyRole::Client, name, None)));
+    make(members)
+}
+
+/// Makes the directories of three parties that compute on shares, `party0` to `party2`, and the public description of the
+/// cluster, [`CLUSTER_FILE`], which data owners need. `hosts` are the `host:port` under which they reach each other; where
+/// they listen follows as in [`setup`].
+///
+/// # Errors
+/// As [`setup`].
+pub fn setup_cluster(out: &Path, hosts: &[String; PARTIES]) -> Result<Vec<NewParty>, SetupError> {
+    let member = |(index, address): (usize, &String)| {
+        let name = format!("party{index}");
+        Ok(Member {
+            role: PartyRole::Party,
+            dir: out.join(&name),
+            name,
+            index: Some(index),
+            listen: Some(listen_address("party", address)?),
+            address: Some(address.clone()),
+        })
+    };
+    let members = hosts.iter().enumerate().map(member).collect::<Result<Vec<_>, SetupError>>()?;
+    let path = out.join(CLUSTER_FILE);
+    if path.symlink_metadata().is_ok() {
+        return Err(SetupError::Exists { path });
+    }
+    let made = make(members)?;
+    let describe = |i: usize| sharing::Member {
+        name: made[i].name.clone(),
+        address: hosts[i].clone(),
+        fingerprint: made[i].fingerprint,
+    };
+    let fail = |source| SetupError::Write { path: path.clone(), source };
+    let text =
+        Cluster { parties: [0, 1, 2].map(describe) }.to_text().map_err(|e| fail(io::Error::other(e)))?;
+    files::write(&path, text.as_bytes(), files::PUBLIC).map_err(fail)?;
+    Ok(made)
+}
+
+/// Writes the directories of all members: those of other names and roles are each other's peers.
+fn make(members: Vec<Member>) -> Result<Vec<NewParty>, SetupError> {
     for file in members.iter().flat_map(|m| [CONFIG_FILE, KEY_FILE, CERTIFICATE_FILE].map(|f| m.dir.join(f)))
     {
         if file.symlink_metadata().is_ok() {
@@ -122,12 +165,17 @@ pub fn setup(options: &SetupOptions) -> Result<Vec<NewParty>, SetupError> {
         let peers_dir = member.dir.join(PEERS_DIR);
         private_dir(&peers_dir)?;
         let mut peers = Vec::new();
-        for (peer, identity) in members.iter().zip(&identities).filter(|(p, _)| p.role != member.role) {
+        let is_peer = |p: &Member| match member.role {
+            PartyRole::Party => p.name != member.name,
+            role => p.role != role,
+        };
+        for (peer, identity) in members.iter().zip(&identities).filter(|(p, _)| is_peer(p)) {
             let file = format!("{}.crt", peer.name);
             identity.certificate().write(&peers_dir.join(&file))?;
             peers.push(PeerFile {
                 role: peer.role,
                 name: peer.name.clone(),
+                index: peer.index,
                 address: peer.address.clone(),
                 certificate: Path::new(PEERS_DIR).join(file),
             });
@@ -146,6 +194,7 @@ pub fn setup(options: &SetupOptions) -> Result<Vec<NewParty>, SetupError> {
 struct Member {
     role: PartyRole,
     name: String,
+    index: Option<usize>,
     dir: PathBuf,
     address: Option<String>,
     listen: Option<String>,
@@ -154,7 +203,7 @@ struct Member {
 impl Member {
     fn new(options: &SetupOptions, role: PartyRole, name: &str, address: Option<(&String, String)>) -> Self {
         let (address, listen) = address.map(|(address, listen)| (address.clone(), listen)).unzip();
-        Self { role, name: name.to_owned(), dir: options.out.join(name), address, listen }
+        Self { role, name: name.to_owned(), index: None, dir: options.out.join(name), address, listen }
     }
 }
 
@@ -182,11 +231,8 @@ fn check_names(clients: &[String]) -> Result<(), SetupError> {
         return Err(SetupError::NoClient);
     }
     for (i, name) in clients.iter().enumerate() {
-        let well_formed = (1..=64).contains(&name.len())
-            && !name.starts_with('.')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         let is_taken = ["dealer", "server"].contains(&name.as_str()) || clients[..i].contains(name);
-        if !well_formed || is_taken {
+        if !is_name(name) || is_taken {
             return Err(SetupError::Name { found: name.clone() });
         }
     }
@@ -202,6 +248,7 @@ fn write_config(member: &Member, peers: Vec<PeerFile>) -> Result<(), SetupError>
         version: CONFIG_VERSION,
         role: member.role,
         name: member.name.clone(),
+        index: member.index,
         identity: ".".into(),
         state: "state".into(),
         listen: member.listen.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Party -> dealer: `Hello(DealerHello)`, plan if asked for, then requests; the dealer offers bundle halves one by one and
 //! waits for each to be stored. Client -> server: `Hello(ClientHello)`, then either the offline exchange (plan, masked
-//! weights, agreement on bundles) or one inference.
+//! weights, agreement on bundles) or one inference. Among three parties: `Hello(PartyHello)` both ways, then inferences.
 
 use privet_net::handshake::{self, Hello, recv_hello, send_hello};
 use privet_net::{Channel, Fingerprint, Frame, FrameKind, NetError};
@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::sharing::SharingId;
 use crate::store::{BundleId, EpochId};
 
 /// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
@@ -50,6 +51,8 @@ pub(crate) mod refusal {
     pub(crate) const REVEAL: u16 = 0x106;
     /// One side's state is an old copy.
     pub(crate) const ROLLBACK: u16 = 0x109;
+    /// Shares of other weights or inputs.
+    pub(crate) const SHARES: u16 = 0x10A;
     /// The message makes no sense.
     pub(crate) const MALFORMED: u16 = 0x107;
     /// This party cannot serve now.
@@ -133,6 +136,20 @@ pub(crate) enum ClientHello {
         offer: Offer,
         reveal_to: RevealTo,
     },
+}
+
+/// What one of three parties says first, to both others.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PartyHello {
+    /// Its number in the cluster.
+    pub(crate) index: u8,
+    pub(crate) plan: Digest,
+    /// The weights it has a share of.
+    pub(crate) weights: SharingId,
+    /// The inputs it has shares of, in the order of the inferences.
+    pub(crate) inputs: Vec<SharingId>,
+    /// Its part of the session's name.
+    pub(crate) nonce: [u8; 16],
 }
 
 /// Unused bundles the client holds, in order of preference, and after them names of none.

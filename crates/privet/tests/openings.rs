@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use privet::RevealTo;
-use privet::explain::{Content, Opening, explain};
+use privet::explain::{Content, Opening, Setting, explain};
 use privet::model::{CompileOptions, Model, compile};
 use privet_net::memory::MemoryChannel;
 use privet_net::{Channel, Frame, NetError, Peer, Traffic};
@@ -71,7 +71,7 @@ fn frames(model: &Model, reveal_to: RevealTo) -> [Vec<Seen>; 2] {
 
 /// Compares what is listed with what is seen; the sums of revealed frames have to be the outputs, and no masked one may be.
 fn check(model: &Model, reveal_to: RevealTo) {
-    let rows = explain(&model.plan, Some(reveal_to)).rows;
+    let rows = explain(&model.plan, Setting::TwoParty(reveal_to)).rows;
     let openings: Vec<&Opening> = rows.iter().flat_map(|r| &r.openings).collect();
     let seen = frames(model, reveal_to);
     for (role, peer, seen) in [(Role::Server, Role::Client, &seen[0]), (Role::Client, Role::Server, &seen[1])]

@@ -45,6 +45,9 @@ pub enum ProtocolError {
         /// Bytes found.
         found: usize,
     },
+    /// The operating system has no entropy to give.
+    #[error("no randomness from the operating system: {0}")]
+    Randomness(String),
     /// Inputs, weights or material do not belong to the plan.
     #[error("{0}")]
     Mismatch(String),

@@ -1,8 +1,9 @@
 //! Engines that execute plans.
 //!
 //! [`cleartext`] is the specification: the plan as a program on integers, trapping on overflow. [`masked`] computes
-//! exactly the same on masked values between two parties, with one-time material from a dealer. Everything here works
-//! on plans and channels; files, configuration and sessions live above.
+//! exactly the same on masked values between two parties, with one-time material from a dealer; [`replicated`] does so
+//! among three parties that hold shares of everything. Everything here works on plans and channels; files, configuration and
+//! sessions live above.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ mod error;
 mod inputs;
 mod linear;
 pub mod masked;
+pub mod replicated;
 
 pub use error::{Overflow, ProtocolError};
 

@@ -24,7 +24,7 @@ Examples:
   privet bench --exp kernels --kernels gemm,gates --json
 
 Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two
-inputs other than the measured ones. Dealer, server and client are processes of their own, connected
+inputs other than the measured ones. Parties are processes of their own, connected
 by TLS over 127.0.0.1; --network makes these connections as slow as others. Three phases are
 measured: setup, the one-time sharing of plan and weights; offline, the material of an inference;
 online, the inference, from the client's hello to the result. CPU seconds and bytes are sums over
@@ -34,7 +34,7 @@ pub(super) const COMPARE_HELP: &str = "\
 Examples:
   privet compare --model assets/digits/digits.onnx --input assets/digits/7.png \\
       --preprocess assets/digits/preprocess.toml
-  privet compare --model m.onnx --input x.npy --engines cleartext,2pc --plot engines.png
+  privet compare --model m.onnx --input x.npy --engines cleartext,2pc,3pc --plot engines.png
   privet compare --model m.onnx --input x.npy --network wan --json
 
 Every engine runs as `privet run --engine` runs it. All of them have to give the same integers.";

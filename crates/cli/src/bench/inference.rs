@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::bench::{Kind, KindSeconds};
-use privet::explain::explain;
+use privet::explain::{Setting, explain};
+use privet::model::fixed_inputs;
 use privet::output::{self, Values};
 use privet::predict::{Machine, Prediction, predict};
 use privet::{Plan, RevealTo};
@@ -17,6 +18,7 @@ use super::case::{Case, mean};
 use super::plain;
 use super::row::{Party, Phase, Row, rounded};
 use crate::args::Engine;
+use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 
 /// Most bytes of one-time material that lie on the disk at a time.
@@ -26,10 +28,13 @@ const MAX_STORED: usize = 4_000_000_000;
 pub(super) fn measure(engine: Engine, case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     match engine {
         Engine::Cleartext => cleartext(case),
-        Engine::TwoParty => {
-            two_party(case).with_context(|| format!("{}: the private inferences failed", case.name))
-        }
+        Engine::TwoParty => two_party(case).with_context(|| failed(case)),
+        Engine::ThreeParty => three_party(case).with_context(|| failed(case)),
     }
+}
+
+fn failed(case: &Case<'_>) -> String {
+    format!("{}: the private inferences failed", case.name)
 }
 
 /// A process of its own, as others have them: its memory is not that of calibration.
@@ -52,7 +57,7 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     const ENGINE: Engine = Engine::TwoParty;
     let plan = &case.workload.model.plan;
     let args = case.args;
-    let explained = explain(plan, Some(RevealTo::Client));
+    let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
     let prediction = if args.predict { Some(predicted(case)?) } else { None };
     let mut parties = Parties::new(&case.workload.model, &args.network, case.watch, case.terminal)?;
 
@@ -106,6 +111,42 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     };
     let online = case.timed(row, &seconds, &layers);
     case.judged(vec![setup, offline, online], &outputs)
+}
+
+/// The weights are shared in this process: that has no row.
+fn three_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    const ENGINE: Engine = Engine::ThreeParty;
+    let model = &case.workload.model;
+    let plan = &model.plan;
+    let totals = explain(plan, Setting::ThreeParty).totals;
+    let inputs = case.workload.inputs.iter().map(|input| Ok(fixed_inputs(plan, input)?));
+    let inputs: Vec<_> = inputs.collect::<anyhow::Result<_>>()?;
+    let mut parties = ThreeParties::new(plan, &model.weights, &case.args.network, case.watch, case.terminal)?;
+    let (outputs, processes) = parties.infer(plan, &inputs)?;
+    parties.close()?;
+
+    let kinds = Kind::of_schedule(plan, &Schedule::three_party(plan));
+    let (mut seconds, mut layers) = (Vec::new(), Vec::new());
+    for i in 0..inputs.len() {
+        let (slowest, laps) = slowest(&processes, i);
+        seconds.push(slowest);
+        layers.push(KindSeconds::of(&kinds, laps, slowest));
+    }
+    // In every inference two of the three count its rounds.
+    let rounds = processes.iter().map(|p| p.report.rounds).sum::<u64>() / (2 * inputs.len() as u64);
+    let row = Row {
+        declared_bytes: (totals.dealt + totals.server_sends + totals.client_sends) as u64,
+        rounds,
+        ..phase(case, ENGINE, Phase::Online, &processes, 0.0)
+    };
+    case.judged(vec![case.timed(row, &seconds, &layers)], &outputs)
+}
+
+/// Seconds and laps of the party that was slowest in the inference of this number.
+pub(super) fn slowest(processes: &[Process], inference: usize) -> (f64, &[f64]) {
+    let of = |p: &Process| p.report.work.get(inference).map_or(0.0, |span| span.seconds);
+    let slowest = processes.iter().max_by(|a, b| of(a).total_cmp(&of(b)));
+    slowest.map_or((0.0, &[]), |p| (of(p), p.laps.get(inference).map_or(&[], Vec::as_slice)))
 }
 
 /// What this machine is expected to take.

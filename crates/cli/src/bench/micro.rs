@@ -14,12 +14,13 @@ use privet_protocols::masked::{Cost, Instruction, Schedule};
 use serde::Serialize;
 
 use super::case::{mean, median};
-use super::inference::{longest, write_inputs};
+use super::inference::{longest, slowest, write_inputs};
 use super::plain;
 use super::row::{microseconds, quoted, rounded};
 use super::table::{megabytes, seconds};
 use crate::args::{BenchArgs, Engine};
 use crate::exit::{Code, Failure};
+use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, Parties, Process};
 use crate::plot::{Axis, Bar, Chart, Group, Picture, Shade};
 use crate::show::observe::Terminal;
@@ -174,6 +175,7 @@ impl<'a> Job<'a> {
         match engine {
             Engine::Cleartext => self.cleartext(),
             Engine::TwoParty => self.two_party(),
+            Engine::ThreeParty => self.three_party(),
         }
     }
 
@@ -203,14 +205,51 @@ impl<'a> Job<'a> {
         let offline = parties.offline(n as u64)?;
         let (outputs, online) = parties.online(&files)?;
         parties.close()?;
-
+        let prepared: f64 = offline.iter().flat_map(|p| &p.report.work).map(|w| w.cpu_seconds).sum();
+        let memory = offline.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0);
         let schedule = Schedule::new(plan, RevealTo::Client);
-        let own = own_instructions(plan, &schedule, self.program.step);
+        let laps: Vec<&[f64]> =
+            online.iter().filter(|p| p.party == CLIENT).flat_map(|p| &p.laps).map(Vec::as_slice).collect();
+        let (row, cost) = self.private(Engine::TwoParty, &schedule, &laps, &online, &outputs);
+        Ok(Row {
+            offline_wall_s: longest(&offline) / n as f64,
+            offline_cpu_s: prepared / n as f64,
+            offline_bytes: cost.dealt as u64,
+            stored_bytes: (cost.server_stores + cost.client_stores) as u64,
+            peak_rss_bytes: row.peak_rss_bytes.max(memory),
+            ..row
+        })
+    }
+
+    fn three_party(&self) -> anyhow::Result<Row> {
+        let Program { plan, weights, inputs, .. } = &self.program;
+        let inputs = inputs.iter().map(|input| Ok(model::fixed_inputs(plan, input)?));
+        let inputs: Vec<_> = inputs.collect::<anyhow::Result<_>>()?;
+        let mut parties = ThreeParties::new(plan, weights, &self.args.network, self.watch, self.terminal)?;
+        let (outputs, processes) = parties.infer(plan, &inputs)?;
+        parties.close()?;
+        let laps: Vec<&[f64]> = (0..inputs.len()).map(|i| slowest(&processes, i).1).collect();
+        let schedule = Schedule::three_party(plan);
+        let (row, cost) = self.private(Engine::ThreeParty, &schedule, &laps, &processes, &outputs);
+        // What the dealer sends comes during the inference.
+        let bytes = row.bytes + cost.dealt as u64;
+        Ok(Row { bytes, bytes_per_element: self.per_element(bytes), ..row })
+    }
+
+    /// What private engines have in common: the operation's own instructions online, of which it returns the cost.
+    fn private(
+        &self,
+        engine: Engine,
+        schedule: &Schedule,
+        laps: &[&[f64]],
+        online: &[Process],
+        outputs: &[Vec<Vec<i64>>],
+    ) -> (Row, Cost) {
+        let own = own_instructions(&self.program.plan, schedule, self.program.step);
         let mut cost = Cost::default();
         own.iter().for_each(|k| cost += schedule.instructions[*k].1);
-        let clients: Vec<&Process> = online.iter().filter(|p| p.party == CLIENT).collect();
-        let lap = |laps: &Vec<f64>| own.iter().map(|k| laps.get(*k).copied().unwrap_or(0.0)).sum();
-        let laps: Vec<f64> = clients.iter().flat_map(|p| &p.laps).map(lap).collect();
+        let lap = |laps: &&[f64]| own.iter().map(|k| laps.get(*k).copied().unwrap_or(0.0)).sum();
+        let laps: Vec<f64> = laps.iter().map(lap).collect();
         let mut roles: Vec<&str> = online.iter().map(|p| p.party).collect();
         roles.sort_unstable();
         roles.dedup();
@@ -219,27 +258,21 @@ impl<'a> Job<'a> {
             let spans: Vec<f64> = own.flat_map(|p| &p.report.work).map(|w| w.cpu_seconds).collect();
             mean(self.kept(&spans).iter().copied())
         };
-        let prepared: f64 = offline.iter().flat_map(|p| &p.report.work).map(|w| w.cpu_seconds).sum();
         let bytes = (cost.server_sends + cost.client_sends) as u64;
         let row = Row {
             cpu_s: roles.into_iter().map(spent).sum(),
-            offline_wall_s: longest(&offline) / n as f64,
-            offline_cpu_s: prepared / n as f64,
             bytes,
-            bytes_per_element: rounded(bytes as f64 / self.program.elements as f64),
-            offline_bytes: cost.dealt as u64,
+            bytes_per_element: self.per_element(bytes),
             rounds: cost.rounds,
-            stored_bytes: (cost.server_stores + cost.client_stores) as u64,
-            peak_rss_bytes: offline
-                .iter()
-                .chain(&online)
-                .map(|p| p.report.peak_memory_bytes)
-                .max()
-                .unwrap_or(0),
+            peak_rss_bytes: online.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0),
             matches_cleartext: outputs == self.expected,
-            ..self.blank(Engine::TwoParty)
+            ..self.blank(engine)
         };
-        Ok(self.timed(row, &laps))
+        (self.timed(row, &laps), cost)
+    }
+
+    fn per_element(&self, bytes: u64) -> f64 {
+        rounded(bytes as f64 / self.program.elements as f64)
     }
 
     /// A row without what was measured.

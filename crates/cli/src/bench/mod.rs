@@ -88,10 +88,15 @@ fn models(args: &BenchArgs, runs: &Runs) -> anyhow::Result<()> {
     }
     if !runs.engines.iter().any(|engine| engine.is_private()) {
         args.network.refuse_in_the_clear()?;
-        if args.predict {
-            let text = "--predict: the engine cleartext sends nothing; leave it out, or use --engine 2pc";
-            return Err(Failure::error(Code::Usage, text));
-        }
+    }
+    if let (true, false, [engine, ..]) =
+        (args.predict, runs.engines.contains(&Engine::TwoParty), &runs.engines[..])
+    {
+        let text = format!(
+            "--predict: the engine {} is not predicted; leave it out, or use --engine 2pc",
+            engine.name()
+        );
+        return Err(Failure::error(Code::Usage, text));
     }
     let picture = args.plot.as_deref().map(Picture::new).transpose()?;
     let subjects = if args.models.is_empty() { subjects(&suite::models())? } else { subjects(&args.models)? };

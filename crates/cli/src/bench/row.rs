@@ -149,7 +149,7 @@ pub(super) fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -
 }
 
 /// Roles with columns of their own.
-const ROLES: [&str; 7] = ["dealer", "server", "client", "p0", "p1", "p2", "float"];
+const ROLES: [&str; 8] = ["dealer", "server", "client", "p0", "party0", "party1", "party2", "float"];
 const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
 const COLUMNS: [&str; 33] = [
     "exp",

@@ -45,16 +45,18 @@ impl<'a> Crew<'a> {
         Self { home, network, watch, terminal, children, sender, events, addresses, reports, laps, ended }
     }
 
+    /// Starts `privet COMMAND` as `party`, in its directory.
     pub(super) fn spawn(
         &mut self,
         party: &'static str,
+        command: &str,
         args: &[&str],
         more: &[OsString],
     ) -> anyhow::Result<()> {
         let parent = std::process::id().to_string();
         let network = self.network.to_string();
         let network = if self.network.link.is_some() { vec!["--network", &network] } else { Vec::new() };
-        let own = [party, "--config", CONFIG_FILE, "--events", "--exit-with-parent", &parent];
+        let own = [command, "--config", CONFIG_FILE, "--events", "--exit-with-parent", &parent];
         let args =
             own.iter().chain(&network).chain(args).map(OsString::from).chain(more.iter().cloned()).collect();
         self.start(party, &self.home.join(party), args)

@@ -1,8 +1,9 @@
 //! Dealer, server and client on this machine, each a process with only its own files: first offline, then, without the
-//! dealer, online.
+//! dealer, online. [`three`] has the three parties that compute on shares.
 
 mod child;
 mod crew;
+pub(crate) mod three;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -88,15 +89,17 @@ impl<'a> Parties<'a> {
     pub(crate) fn offline(&mut self, count: u64) -> anyhow::Result<Vec<Process>> {
         let crew = &mut self.crew;
         let count = count.to_string();
-        crew.spawn(DEALER, &["--listen", ANYWHERE], &[])?;
+        crew.spawn(DEALER, DEALER, &["--listen", ANYWHERE], &[])?;
         let dealer = crew.address(DEALER)?;
         crew.spawn(
+            SERVER,
             SERVER,
             &["--model", MODEL_DIR, "--listen", ANYWHERE, "--dealer", &dealer, "offline", "--count", &count],
             &["--sessions", "1"].map(OsString::from),
         )?;
         let server = crew.address(SERVER)?;
-        crew.spawn(CLIENT, &["--server", &server, "--dealer", &dealer, "offline", "--count", &count], &[])?;
+        let args = ["--server", &server, "--dealer", &dealer, "offline", "--count", &count];
+        crew.spawn(CLIENT, CLIENT, &args, &[])?;
         crew.wait_for(&[SERVER, CLIENT])?;
         // Only now does nobody need the dealer any more.
         crew.terminate(DEALER)?;
@@ -114,6 +117,7 @@ impl<'a> Parties<'a> {
         let sessions = inferences.len().to_string();
         crew.spawn(
             SERVER,
+            SERVER,
             &["--model", MODEL_DIR, "--listen", ANYWHERE, "online", "--sessions", &sessions],
             &[],
         )?;
@@ -123,7 +127,8 @@ impl<'a> Parties<'a> {
         for inputs in inferences {
             let inputs: Vec<OsString> =
                 inputs.iter().flat_map(|input| ["--input".into(), input.clone()]).collect();
-            crew.spawn(CLIENT, &["--server", &server, "online", "--raw", RAW_FILE], &inputs)?;
+            let args = ["--server", &server, "online", "--raw", RAW_FILE];
+            crew.spawn(CLIENT, CLIENT, &args, &inputs)?;
             crew.wait_for(&[CLIENT])?;
             outputs.push(take(&raw)?);
         }

@@ -34,7 +34,13 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
         grouped(plan.parameters as u64),
         grouped(plan.multiply_accumulates)
     ));
-    if !is_clear {
+    if plan.engine == "3pc" {
+        text.push_str(&format!(
+            "\nOf the three parties one deals, in turns: it sends the first of the two others {} during an inference, and these \
+             two exchange the rest.",
+            bytes(plan.totals.dealt)
+        ));
+    } else if !is_clear {
         let Cost { dealt, server_stores, client_stores, .. } = plan.totals;
         text.push_str(&format!(
             "\nOne-time material of an inference: {} dealt to the server; {} stored by the server, {} by the client.\n\
@@ -86,7 +92,10 @@ pub(crate) fn describe_prediction(network: &Network, prediction: &Prediction) ->
 fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {
     let mut header = vec!["", "layer", "op", "shape", "f", "range", "room", "width"];
     if !is_clear {
-        header.extend(["rounds", "to client", "to server", "stored", "opened"]);
+        header.extend(match plan.engine {
+            "3pc" => ["rounds", "1st sends", "2nd sends", "dealt", "opened"],
+            _ => ["rounds", "to client", "to server", "stored", "opened"],
+        });
     }
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header(header);
@@ -103,7 +112,7 @@ fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {
             number(row.width),
         ];
         if !is_clear {
-            cells.extend(costs(&row.costs));
+            cells.extend(costs(plan, &row.costs));
             cells.push(row.opened.map_or_else(String::new, |o| format!("{}, {}", o.what, o.to)));
         }
         shown.add_row(cells);
@@ -111,7 +120,7 @@ fn steps(plan: &Explanation, rows: &[&Row], is_clear: bool) -> String {
     if !is_clear {
         let mut cells: Vec<String> = ["", "total"].map(str::to_owned).into();
         cells.resize(8, String::new());
-        cells.extend(costs(&plan.totals));
+        cells.extend(costs(plan, &plan.totals));
         shown.add_row(cells);
     }
     for (i, column) in shown.column_iter_mut().enumerate() {
@@ -130,15 +139,15 @@ fn source(row: &Row) -> &'static str {
     }
 }
 
-/// Rounds, what each side sends, and what both store.
-fn costs(costs: &Cost) -> [String; 4] {
+/// Rounds, what each side sends, and what both store, or are sent by the dealer meanwhile.
+fn costs(plan: &Explanation, costs: &Cost) -> [String; 4] {
     let shown = |n: usize| if n == 0 { String::new() } else { bytes(n) };
     let rounds = if costs.rounds == 0 { String::new() } else { costs.rounds.to_string() };
     [
         rounds,
         shown(costs.server_sends),
         shown(costs.client_sends),
-        shown(costs.server_stores + costs.client_stores),
+        shown(if plan.engine == "3pc" { costs.dealt } else { costs.server_stores + costs.client_stores }),
     ]
 }
 

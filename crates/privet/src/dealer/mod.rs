@@ -58,7 +58,7 @@ pub fn serve(config: PartyConfig, options: &DealerOptions, observer: &dyn Observ
         dealer.session(channel, peer)
     })?;
     meter.worked(&stopwatch);
-    Ok(meter.report(PartyRole::Dealer, Phase::Offline, observer))
+    Ok(meter.report(PartyRole::Dealer.name(), Phase::Offline, observer))
 }
 
 struct Dealer<'a> {

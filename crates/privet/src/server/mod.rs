@@ -75,7 +75,7 @@ pub fn offline(
         stocking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(served)
     })?;
     meter.worked(&stopwatch);
-    Ok(meter.report(PartyRole::Server, Phase::Offline, observer))
+    Ok(meter.report(PartyRole::Server.name(), Phase::Offline, observer))
 }
 
 /// Answers clients until told to stop (or `options.sessions` inferences are done).
@@ -96,7 +96,7 @@ pub fn online(
         session::message(observer, format!("material for {held} inferences with {}", client.name));
     }
     session::serve(&config, &listener, &options.stop, &meter, observer, |c, p| server.session(c, p))?;
-    Ok(meter.report(PartyRole::Server, Phase::Online, observer))
+    Ok(meter.report(PartyRole::Server.name(), Phase::Online, observer))
 }
 
 /// A mask of one client's copy of the weights. Bound to the digest of the weights: other weights get another mask, or the

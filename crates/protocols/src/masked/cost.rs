@@ -58,7 +58,8 @@ impl Opening {
     }
 }
 
-/// Declared cost of one instruction: payload bytes, without frame headers.
+/// Declared cost of one instruction: payload bytes, without frame headers. Among three parties, the first of those that
+/// open wires to each other has the server's place, the second one the client's, and what is dealt is sent meanwhile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// Online rounds.

@@ -1,8 +1,8 @@
 //! The two ends of one gate's correlation: what the dealer shares ([`Dealing`]) and what a party draws, receives and
 //! opens ([`Party`]). Both consume the pseudorandom streams in the same order.
 //!
-//! "Dealing" w gives the client a pseudorandom share and the server the difference, so only the server is sent
-//! something. "Masking" draws λ = λ_server + λ_client (or ⊕ for bits), each half from its owner's seed.
+//! "Dealing" w gives the second party a pseudorandom share and the first the difference, so only the first is sent
+//! something. "Masking" draws λ = λ_first + λ_second (or ⊕ for bits), each half from its owner's seed.
 
 use std::ops::Range;
 
@@ -10,13 +10,21 @@ use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
 
-use super::Role;
 use super::lanes::{Link, turn};
 use crate::ProtocolError;
 
 /// Elements that are dealt, or read and computed with, at a time: few enough for what is dealt for them to stay in the
 /// cache. Pieces end at a byte whatever the width, and at a block of their stream.
 pub(super) const PIECE: usize = 1024;
+
+/// The two parties that open wires to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// Adds public terms, and is sent what was dealt.
+    First,
+    /// Draws its shares of what was dealt from its seed.
+    Second,
+}
 
 /// One lane of one instruction: what has its own streams and its own part of the material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,21 +58,21 @@ enum Use {
 /// The dealer's side of one lane.
 pub(super) struct Dealing<'a> {
     ring: Ring,
-    server_masks: Stream<'a>,
-    client_masks: Stream<'a>,
-    client_dealt: Stream<'a>,
-    /// What the server is sent.
+    first_masks: Stream<'a>,
+    second_masks: Stream<'a>,
+    second_dealt: Stream<'a>,
+    /// What the first party is sent.
     chunk: Vec<u8>,
 }
 
 impl<'a> Dealing<'a> {
-    /// Adds to `chunk`, what the server is sent for the earlier lanes of the instruction.
-    pub(super) fn new(ring: Ring, server: &'a Prg, client: &'a Prg, lane: Lane, chunk: Vec<u8>) -> Self {
+    /// Adds to `chunk`, what the first party is sent for the earlier lanes of the instruction.
+    pub(super) fn new(ring: Ring, first: &'a Prg, second: &'a Prg, lane: Lane, chunk: Vec<u8>) -> Self {
         Self {
             ring,
-            server_masks: lane.stream(server, Use::Mask),
-            client_masks: lane.stream(client, Use::Mask),
-            client_dealt: lane.stream(client, Use::Dealt),
+            first_masks: lane.stream(first, Use::Mask),
+            second_masks: lane.stream(second, Use::Mask),
+            second_dealt: lane.stream(second, Use::Dealt),
             chunk,
         }
     }
@@ -80,22 +88,22 @@ impl<'a> Dealing<'a> {
     /// Masks of a wire that both parties open.
     pub(super) fn mask_ring(&mut self, elements: usize) -> Vec<u64> {
         let mask = self.ring.mask();
-        let mut lambda = self.server_masks.words(elements, mask);
-        let client = self.client_masks.words(elements, mask);
-        lambda.iter_mut().zip(client).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
+        let mut lambda = self.first_masks.words(elements, mask);
+        let second = self.second_masks.words(elements, mask);
+        lambda.iter_mut().zip(second).for_each(|(a, b)| *a = a.wrapping_add(b) & mask);
         lambda
     }
 
-    /// Masks of the client's input: the server's half is zero.
+    /// Masks of an input of the second party: the first one's half is zero.
     pub(super) fn mask_input(&mut self, elements: usize) -> Vec<u64> {
-        self.client_masks.words(elements, self.ring.mask())
+        self.second_masks.words(elements, self.ring.mask())
     }
 
     /// Masks of one bit plane.
     pub(super) fn mask_plane(&mut self, elements: usize) -> Vec<u64> {
-        let mut lambda = self.server_masks.words(words(elements), u64::MAX);
-        let client = self.client_masks.words(words(elements), u64::MAX);
-        lambda.iter_mut().zip(client).for_each(|(a, b)| *a ^= b);
+        let mut lambda = self.first_masks.words(words(elements), u64::MAX);
+        let second = self.second_masks.words(words(elements), u64::MAX);
+        lambda.iter_mut().zip(second).for_each(|(a, b)| *a ^= b);
         clear_tail(&mut lambda, elements);
         lambda
     }
@@ -108,31 +116,31 @@ impl<'a> Dealing<'a> {
     /// Shares `value(0)`, `value(1)`, .. modulo 2^`bits`.
     pub(super) fn deal_each(&mut self, elements: usize, bits: u32, value: impl Fn(usize) -> u64) {
         self.chunk.reserve(privet_ring::packed_len(bits, elements));
-        let mut client = self.client_dealt.take(elements);
+        let mut second = self.second_dealt.take(elements);
         let mut piece = [0; PIECE];
         for start in (0..elements).step_by(PIECE) {
             let share = &mut piece[..PIECE.min(elements - start)];
-            client.fill(share, u64::MAX);
+            second.fill(share, u64::MAX);
             share.iter_mut().zip(start..).for_each(|(s, i)| *s = value(i).wrapping_sub(*s));
             pack::pack(share, bits, &mut self.chunk);
         }
     }
 
-    /// Shares bit planes of `elements` bits each. Returns the client's share.
+    /// Shares bit planes of `elements` bits each. Returns the second party's share.
     pub(super) fn deal_planes(&mut self, values: &[u64], elements: usize) -> Vec<u64> {
-        let client = self.client_dealt.words(values.len(), u64::MAX);
-        let mut share: Vec<u64> = client.iter().zip(values).map(|(c, v)| c ^ v).collect();
+        let second = self.second_dealt.words(values.len(), u64::MAX);
+        let mut share: Vec<u64> = second.iter().zip(values).map(|(c, v)| c ^ v).collect();
         clear_tail(&mut share, elements);
         planes::pack(&share, elements, &mut self.chunk);
-        client
+        second
     }
 }
 
 /// Where a party's dealt shares come from.
 enum Dealt<'a> {
-    /// The server reads what the dealer sent.
+    /// The first party reads what the dealer sent.
     Chunk { bytes: &'a [u8], at: usize },
-    /// The client expands its seed.
+    /// The second party expands its seed.
     Stream(Stream<'a>),
 }
 
@@ -194,7 +202,7 @@ impl PlaneShares<'_> {
 /// A party's side of one lane, online.
 pub(super) struct Party<'a> {
     ring: Ring,
-    role: Role,
+    half: Half,
     masks: Stream<'a>,
     dealt: Dealt<'a>,
     link: &'a dyn Link,
@@ -211,22 +219,22 @@ struct Audited<'a> {
 }
 
 impl<'a> Party<'a> {
-    /// `chunk` is the server's stored material of this lane; the client's is ignored.
+    /// `chunk` is the first party's material of this lane; the second one's is ignored.
     pub(super) fn new(
         ring: Ring,
-        role: Role,
+        half: Half,
         prg: &'a Prg,
         lane: Lane,
         chunk: &'a [u8],
         link: &'a dyn Link,
     ) -> Self {
-        let dealt = match role {
-            Role::Server => Dealt::Chunk { bytes: chunk, at: 0 },
-            Role::Client => Dealt::Stream(lane.stream(prg, Use::Dealt)),
+        let dealt = match half {
+            Half::First => Dealt::Chunk { bytes: chunk, at: 0 },
+            Half::Second => Dealt::Stream(lane.stream(prg, Use::Dealt)),
         };
         Self {
             ring,
-            role,
+            half,
             masks: lane.stream(prg, Use::Mask),
             dealt,
             link,
@@ -242,7 +250,7 @@ impl<'a> Party<'a> {
 
     /// Whether this party adds public terms.
     pub(super) fn is_first(&self) -> bool {
-        self.role == Role::Server
+        self.half == Half::First
     }
 
     /// Own half of the masks of a wire.
@@ -414,13 +422,13 @@ impl<'a> Party<'a> {
     }
 }
 
-/// Own half of the masks of a wire that is opened or the client's input.
-pub(super) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
+/// Own half of the masks of a wire that is opened or an input of its own.
+pub(crate) fn own_masks(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
     Lane::only(instruction).stream(prg, Use::Mask).words(elements, ring.mask())
 }
 
-/// The client's shares of one dealt ring vector that opens its instruction's stream.
-pub(super) fn client_dealt(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
+/// The second party's shares of one dealt ring vector that opens its instruction's stream.
+pub(super) fn second_dealt(prg: &Prg, instruction: usize, elements: usize, ring: Ring) -> Vec<u64> {
     Lane::only(instruction).stream(prg, Use::Dealt).words(elements, ring.mask())
 }
 

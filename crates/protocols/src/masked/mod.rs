@@ -19,9 +19,11 @@
 pub mod audit;
 mod bundle;
 mod compare;
+pub(crate) mod correlate;
 mod cost;
 mod deal;
-mod gate;
+pub(crate) mod evaluator;
+pub(crate) mod gate;
 mod lanes;
 mod maxpool;
 mod node;
@@ -34,11 +36,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod walk;
+pub(crate) mod walk;
 
 use privet_plan::{Plan, Weights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
+
+use gate::Half;
 
 pub use bundle::Bundle;
 pub use cost::{Content, Cost, Opening};
@@ -58,6 +62,15 @@ pub enum Role {
     Server,
     /// Owns the inputs.
     Client,
+}
+
+impl From<Role> for Half {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Server => Self::First,
+            Role::Client => Self::Second,
+        }
+    }
 }
 
 /// Who learns the outputs.

@@ -7,7 +7,7 @@ use privet_plan::{Plan, Step, Weights};
 use privet_ring::pack;
 use privet_ring::prg::{Prg, Seed};
 
-use super::gate::{client_dealt, own_masks};
+use super::gate::{own_masks, second_dealt};
 use super::schedule::Schedule;
 use super::walk::{Walker, split, walk};
 use super::{MaskedWeights, Role, Sink, Source};
@@ -114,7 +114,7 @@ impl Walker for Preparer<'_> {
         let elements = step.shape.iter().product();
         let mut share = match self.role {
             Role::Server => pack::unpack(&self.dealt(k)?, ring.bits(), elements)?,
-            Role::Client => client_dealt(&self.prg, k, elements, ring),
+            Role::Client => second_dealt(&self.prg, k, elements, ring),
         };
         let factor = linear::factor(&step.op).expect("a product has a factor");
         let m_w = self.masked[factor.index()].as_deref().expect("factors are masked");

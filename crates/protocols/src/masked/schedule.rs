@@ -37,6 +37,15 @@ pub enum Instruction {
     Reveal(usize),
 }
 
+/// Who the parties are, as far as instructions and costs depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    /// Server and client, with material that a dealer made before.
+    TwoParty(RevealTo),
+    /// Two parties with a third that deals to them meanwhile. Inputs and outputs are shared among the three.
+    ThreeParty,
+}
+
 /// The instructions of a plan with their costs.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -44,6 +53,7 @@ pub struct Schedule {
     pub instructions: Vec<(Instruction, Cost)>,
     /// Who learns the outputs.
     pub reveal_to: RevealTo,
+    setting: Setting,
     /// Elements of a lane, about.
     lane: usize,
 }
@@ -57,6 +67,22 @@ impl Schedule {
     /// [`Schedule::new`] with lanes of about `lane` elements, for tests: all parties of a session have to cut alike.
     #[doc(hidden)]
     pub fn with_lanes(plan: &Plan, reveal_to: RevealTo, lane: usize) -> Self {
+        Self::of(plan, Setting::TwoParty(reveal_to), lane)
+    }
+
+    /// The schedule of a validated plan among three parties, see [`replicated`](crate::replicated): inputs come shared, and
+    /// all outputs are opened under fresh masks at the end, in one round.
+    pub fn three_party(plan: &Plan) -> Self {
+        Self::three_party_with_lanes(plan, LANE)
+    }
+
+    /// [`Schedule::three_party`] with lanes of about `lane` elements, for tests.
+    #[doc(hidden)]
+    pub fn three_party_with_lanes(plan: &Plan, lane: usize) -> Self {
+        Self::of(plan, Setting::ThreeParty, lane)
+    }
+
+    fn of(plan: &Plan, setting: Setting, lane: usize) -> Self {
         let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         let mut instructions = Vec::new();
@@ -83,12 +109,20 @@ impl Schedule {
                 forms[i] = Form::Masked;
             }
         }
+        let reveal_to = match setting {
+            Setting::TwoParty(reveal_to) => reveal_to,
+            Setting::ThreeParty => {
+                let wires: BTreeSet<WireId> = plan.outputs.iter().map(|o| o.wire).collect();
+                instructions.push(Instruction::Open(wires.into_iter().collect()));
+                RevealTo::Both
+            }
+        };
         instructions.extend((0..plan.outputs.len()).map(Instruction::Reveal));
         let with_cost = |i: Instruction| {
-            let cost = cost(plan, &i, reveal_to, lane);
+            let cost = cost(plan, &i, setting, lane);
             (i, cost)
         };
-        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to, lane }
+        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to, setting, lane }
     }
 
     /// Sum over all instructions.
@@ -100,7 +134,7 @@ impl Schedule {
 
     /// All that the parties send online, frame by frame: the openings of the instruction of this index, in order.
     pub fn openings(&self, plan: &Plan, index: usize) -> Vec<Opening> {
-        opened(plan, &self.instructions[index].0, self.reveal_to, self.lane).openings
+        opened(plan, &self.instructions[index].0, self.setting, self.lane).openings
     }
 
     /// The lanes of a gate with so many elements in its first operand.
@@ -167,18 +201,22 @@ pub fn masked_operands(op: &Op) -> usize {
     }
 }
 
-fn cost(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo, lane: usize) -> Cost {
-    match instruction {
+fn cost(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize) -> Cost {
+    let cost = match instruction {
         Instruction::Step(i) if linear::factor(&plan.steps[*i].op).is_some() => {
             let bytes = plan.ring.packed_len(plan.len(WireId(*i as u32)));
             Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() }
         }
-        _ => (&opened(plan, instruction, reveal_to, lane)).into(),
+        _ => (&opened(plan, instruction, setting, lane)).into(),
+    };
+    match setting {
+        Setting::TwoParty(_) => cost,
+        Setting::ThreeParty => Cost { server_stores: 0, client_stores: 0, ..cost },
     }
 }
 
 /// What an instruction opens, and what is dealt for it unless it is a product with a private tensor.
-fn opened(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo, lane: usize) -> GateCost {
+fn opened(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize) -> GateCost {
     let ring = plan.ring;
     let index = match instruction {
         Instruction::Step(index) => *index,
@@ -188,12 +226,18 @@ fn opened(plan: &Plan, instruction: &Instruction, reveal_to: RevealTo, lane: usi
             return GateCost::round(lanes::cut(elements, 1, lane).into_iter().map(piece).collect());
         }
         Instruction::Reveal(i) => {
-            return GateCost::round(vec![Opening::value(ring, plan.len(plan.outputs[*i].wire), reveal_to)]);
+            return match setting {
+                Setting::TwoParty(to) => {
+                    GateCost::round(vec![Opening::value(ring, plan.len(plan.outputs[*i].wire), to)])
+                }
+                Setting::ThreeParty => GateCost::default(),
+            };
         }
     };
     let step = &plan.steps[index];
     let elements = step.shape.iter().product();
     match &step.op {
+        Op::Input { .. } if setting == Setting::ThreeParty => GateCost::default(),
         Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
         Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), ring.packed_len(elements)),
         _ => GateStep::of(plan, index)

@@ -25,9 +25,9 @@ pub(super) struct Sign {
 
 /// A masked wire, as a party holds it.
 #[derive(Clone, Copy)]
-pub(super) struct Masked<'a> {
-    pub(super) m: &'a [u64],
-    pub(super) lambda: &'a [u64],
+pub(crate) struct Masked<'a> {
+    pub(crate) m: &'a [u64],
+    pub(crate) lambda: &'a [u64],
 }
 
 impl<'a> Masked<'a> {

@@ -5,10 +5,9 @@ use std::time::Duration;
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
 
-use super::Role;
 use super::compare::Gate;
 use super::cost::{Cost, GateCost};
-use super::gate::{Dealing, Lane, PIECE, PLANE_PIECE, Party};
+use super::gate::{Dealing, Half, Lane, PIECE, PLANE_PIECE, Party};
 use super::lanes::{Shared, alone};
 use super::sign::{Masked, Sign};
 use super::table::Table;
@@ -41,16 +40,16 @@ fn run(
     let lambda_client: Vec<u64> =
         lambda.iter().zip(&lambda_server).map(|(l, s)| ring.reduce(l.wrapping_sub(*s))).collect();
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(20));
-    let run = |role, prg, chunk, own: &[u64], channel| {
+    let run = |half, prg, chunk, own: &[u64], channel| {
         let link = Shared::new(channel);
-        let mut party = Party::new(ring, role, prg, Lane::only(3), chunk, &link);
+        let mut party = Party::new(ring, half, prg, Lane::only(3), chunk, &link);
         let y = evaluate(Masked { m: &m, lambda: own }, &mut party).unwrap();
         party.finish().unwrap();
         y
     };
     let (y_server, y_client) = std::thread::scope(|scope| {
-        let handle = scope.spawn(|| run(Role::Client, &client, &[], &lambda_client, &mut b));
-        (run(Role::Server, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
+        let handle = scope.spawn(|| run(Half::Second, &client, &[], &lambda_client, &mut b));
+        (run(Half::First, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
     });
     let traffic = privet_net::Channel::traffic(&a);
     let declared = Cost::from(&cost);

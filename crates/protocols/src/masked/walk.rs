@@ -6,7 +6,7 @@ use super::schedule::{Instruction, Schedule};
 use crate::{Progress, ProtocolError, linear};
 
 /// What a walker does at each instruction; `k` numbers instructions and separates pseudorandom streams.
-pub(super) trait Walker {
+pub(crate) trait Walker {
     /// A wire as this walker holds it. Empty by default, which is what wires nobody reads any more become.
     type Wire: Default;
 
@@ -44,7 +44,7 @@ pub(super) fn split(mut all: Vec<u64>, lens: &[usize]) -> Vec<Vec<u64>> {
 }
 
 /// Drives `walker` through all instructions, dropping wires after their last use.
-pub(super) fn walk<W: Walker>(
+pub(crate) fn walk<W: Walker>(
     plan: &Plan,
     schedule: &Schedule,
     walker: &mut W,

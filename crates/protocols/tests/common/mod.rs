@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 pub mod samples;
+pub mod three_party;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -221,8 +222,19 @@ pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec
     cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
 }
 
-/// Runs both engines; checks results, who learns them, bytes, frames and rounds; whole, and cut into the smallest lanes.
+type Law = fn(&Plan, &Weights, &[Vec<i64>], RevealTo);
+
+/// The laws that every engine keeps: bit-equal to the cleartext engine, bytes, frames and rounds as declared; whole, and cut
+/// into the smallest lanes.
+const LAWS: [Law; 2] = [two_party_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
+
+/// Runs all engines; `reveal_to` is for those where a party learns the outputs.
 pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
+    LAWS.iter().for_each(|law| law(plan, weights, inputs, reveal_to));
+}
+
+/// Checks results, who learns them, bytes, frames and rounds of `2pc`.
+fn two_party_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
     let expected = reference(plan, weights, inputs);
     let ring = plan.ring.bits();
     for schedule in [Schedule::new(plan, reveal_to), Schedule::with_lanes(plan, reveal_to, 1)] {
@@ -254,4 +266,9 @@ pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: Revea
 /// Payload bytes without frame headers.
 pub fn payload(traffic: Traffic) -> usize {
     traffic.bytes_sent as usize - traffic.frames_sent as usize * HEADER_BYTES
+}
+
+/// Frames that each of two parties sends that open these.
+pub fn frames(openings: &[masked::Opening]) -> u64 {
+    openings.iter().filter(|o| o.to == RevealTo::Both).count() as u64
 }

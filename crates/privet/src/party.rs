@@ -1,0 +1,273 @@
+//! One of three parties that compute on shares: none knows weights, inputs or outputs.
+//!
+//! The three connect to each other, every pair over a connection of its own that the third cannot read, compare what they
+//! have been given shares of, and run one inference after the other. They take turns as dealer.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use privet_net::{Channel, Deadlines, Fingerprint, NetError, TlsChannel, TlsConnector, TlsListener};
+use privet_plan::Plan;
+use privet_protocols::masked::Schedule;
+use privet_protocols::replicated::{self, Links, Position};
+
+use crate::config::{PartyConfig, PeerConfig};
+use crate::error::{Error, StoreError};
+use crate::events::{Event, Observer, Phase, PlanSummary, Report};
+use crate::files;
+use crate::model::{self, PLAN_FILE};
+use crate::session::{self, Meter, Steps, Stopwatch, message};
+use crate::sharing::{self, ShareFile, ShareKind, WEIGHTS_SHARE_FILE};
+use crate::store::fresh_seed;
+use crate::wire::{self, PartyHello, refusal};
+
+/// How a party runs.
+#[derive(Debug, Clone, Default)]
+pub struct PartyOptions {
+    /// Listen here instead of on the configured address.
+    pub listen: Option<String>,
+    /// Addresses of other parties by name, instead of the configured ones.
+    pub peers: Vec<(String, String)>,
+    /// The directory of `plan.privet` and `weights.share`.
+    pub model: PathBuf,
+    /// This party's shares of inputs; one inference for each.
+    pub inputs: Vec<PathBuf>,
+    /// Where its shares of the outputs go: `NAME.result.share` for `NAME.share`.
+    pub out: PathBuf,
+}
+
+/// Runs the inferences of `options`. The two others have to be given the shares of the same inputs, in the same order.
+///
+/// # Errors
+/// Shares that do not belong to this party, the plan or each other's, and failures of peers and connections.
+pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer) -> Result<Report, Error> {
+    let meter = Meter::start();
+    let (index, [next, previous]) = config.cluster()?;
+    let plan = model::load_plan(&options.model.join(PLAN_FILE))?;
+    observer.event(&Event::Plan(PlanSummary::of(&plan)));
+    let own = Own { plan: &plan, index, fingerprint: config.identity.fingerprint() };
+    let weights = own.read(&options.model.join(WEIGHTS_SHARE_FILE), ShareKind::Weights)?;
+    let inputs = options.inputs.iter().map(|path| own.read(path, ShareKind::Inputs));
+    let inputs: Vec<ShareFile> = inputs.collect::<Result<_, _>>()?;
+    let results = options.inputs.iter().map(|path| result_path(&options.out, path));
+    let results: Vec<PathBuf> = results.collect::<Result<_, _>>()?;
+    for (n, path) in results.iter().enumerate() {
+        if results[..n].contains(path) || path.symlink_metadata().is_ok() {
+            let problem = "would be overwritten: give every input a name of its own, or another directory for the results".to_owned();
+            return Err(StoreError::Share { path: path.clone(), problem }.into());
+        }
+    }
+    files::private_dir(&options.out).map_err(StoreError::io(&options.out))?;
+
+    let [mut next, mut previous] = connect(&config, options, index, [next, previous], observer)?;
+    let hello = PartyHello {
+        index: index as u8,
+        plan: plan.digest(),
+        weights: weights.sharing,
+        inputs: inputs.iter().map(|file| file.sharing).collect(),
+        nonce: *fresh_seed()?.expose(),
+    };
+    let session = agree(&hello, [&mut next, &mut previous])?;
+    let schedule = Schedule::three_party(&plan);
+    for (n, (input, result)) in inputs.iter().zip(&results).enumerate() {
+        let inference = n as u64;
+        let stopwatch = Stopwatch::start();
+        // Who deals first is as random as the session's name.
+        let position = Position::of(index, inference + u64::from(session[0]));
+        let links = Links { next: &mut next, previous: &mut previous };
+        let mut steps = Steps { observer, phase: Phase::Online, inference };
+        let (weights_of, inputs_of) = (&weights.shares, &input.shares);
+        let outputs =
+            replicated::infer(&plan, &schedule, position, weights_of, inputs_of, links, &mut steps)?;
+        meter.worked(&stopwatch);
+        meter.inference();
+        let id = sharing::outputs_of(weights.sharing, input.sharing, session, inference);
+        sharing::write_outputs(result, &plan, id, index, &outputs)?;
+        message(observer, format!("{}: this party's share, as {}", result.display(), position.name()));
+    }
+    // Each side of a shutdown waits for the other: 0-1 first, then 1-2, then 2-0, or all would wait in a circle.
+    let in_order = if index == 0 { [next, previous] } else { [previous, next] };
+    for mut channel in in_order {
+        channel.shutdown()?;
+        meter.connection(&channel);
+    }
+    Ok(meter.report(&config.name, Phase::Online, observer))
+}
+
+/// What files have to belong to.
+struct Own<'a> {
+    plan: &'a Plan,
+    index: usize,
+    fingerprint: Fingerprint,
+}
+
+impl Own<'_> {
+    fn read(&self, path: &Path, kind: ShareKind) -> Result<ShareFile, Error> {
+        let file = ShareFile::read(path, self.plan, kind)?;
+        let problem = |problem: String| StoreError::Share { path: path.to_owned(), problem }.into();
+        if file.party != self.index {
+            let (found, expected) = (file.party, self.index);
+            return Err(problem(format!(
+                "party {found}'s share, this is party {expected}: give it to party {found} only"
+            )));
+        }
+        if file.recipient.is_some_and(|recipient| recipient != self.fingerprint) {
+            let text = "shared for another cluster: its party has another certificate; share it again with --to this cluster's cluster.toml";
+            return Err(problem(text.to_owned()));
+        }
+        Ok(file)
+    }
+}
+
+fn result_path(out: &Path, input: &Path) -> Result<PathBuf, Error> {
+    let stem = input.file_stem().ok_or_else(|| {
+        let problem = "not the name of a file".to_owned();
+        StoreError::Share { path: input.to_owned(), problem }
+    })?;
+    let mut name = stem.to_owned();
+    name.push(".result.share");
+    Ok(out.join(name))
+}
+
+/// Connects to the next and the previous party: to those of lower numbers, and accepts those of higher ones.
+fn connect(
+    config: &PartyConfig,
+    options: &PartyOptions,
+    index: usize,
+    peers: [&PeerConfig; 2],
+    observer: &dyn Observer,
+) -> Result<[TlsChannel; 2], Error> {
+    let is_lower = |peer: &PeerConfig| peer.index.is_some_and(|i| i < index);
+    // Operators start the three one after the other.
+    let Deadlines { connect, wait, .. } = config.deadlines;
+    let deadlines = Deadlines { connect: connect.max(wait), ..config.deadlines };
+    let higher: Vec<&PeerConfig> = peers.into_iter().filter(|peer| !is_lower(peer)).collect();
+    let listener = match &higher[..] {
+        [] => None,
+        higher => {
+            let pinned = higher.iter().map(|peer| peer.pinned.clone()).collect();
+            Some(session::listen_for(config, options.listen.as_deref(), pinned, observer)?)
+        }
+    };
+    let mut channels: [Option<TlsChannel>; 2] = [None, None];
+    for (channel, peer) in channels.iter_mut().zip(peers).filter(|(_, peer)| is_lower(peer)) {
+        let given = options.peers.iter().find(|(name, _)| *name == peer.name).map(|(_, address)| address);
+        let address = given.or(peer.address.as_ref()).ok_or_else(|| {
+            let (dir, name) = (config.dir.display(), &peer.name);
+            Error::NotReady(format!(
+                "{dir}: {name} has no address; add `address = \"HOST:PORT\"` to its [[peers]]"
+            ))
+        })?;
+        *channel = Some(TlsConnector::connect_unless(
+            address,
+            &config.identity,
+            &peer.pinned,
+            deadlines,
+            config.link,
+            &|| false,
+        )?);
+    }
+    if let Some(listener) = listener {
+        accept(&listener, deadlines, peers, &mut channels, observer)?;
+    }
+    let [Some(next), Some(previous)] = channels else { unreachable!("each was connected or accepted") };
+    Ok([next, previous])
+}
+
+/// Accepts the parties whose channels are missing. Strangers are turned away.
+fn accept(
+    listener: &TlsListener,
+    deadlines: Deadlines,
+    peers: [&PeerConfig; 2],
+    channels: &mut [Option<TlsChannel>; 2],
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let (started, stop) = (Instant::now(), AtomicBool::new(false));
+    while channels.iter().any(Option::is_none) {
+        let left = deadlines.connect.saturating_sub(started.elapsed());
+        let missing = || {
+            let names =
+                peers.iter().zip(&*channels).filter(|(_, c)| c.is_none()).map(|(p, _)| p.name.as_str());
+            names.collect::<Vec<_>>().join(" and ")
+        };
+        let stream = listener.accept_tcp(Some(left), &stop).map_err(|e| match e {
+            NetError::Timeout { what, waited } => {
+                NetError::Timeout { what: format!("{what}, of {}", missing()), waited }
+            }
+            other => other,
+        })?;
+        match listener.handshake(stream) {
+            Ok(channel) => {
+                let fingerprint = channel.peer().fingerprint;
+                let place = peers.iter().position(|p| p.pinned.fingerprint() == fingerprint);
+                match place.map(|place| &mut channels[place]) {
+                    Some(slot) if slot.is_none() => *slot = Some(channel),
+                    _ => {
+                        let text =
+                            format!("{}: connected twice; the second connection is closed", channel.peer());
+                        observer.event(&Event::Warning { text });
+                    }
+                }
+            }
+            Err(e) => observer.event(&Event::Warning { text: e.to_string() }),
+        }
+    }
+    Ok(())
+}
+
+/// Compares what the parties were given. Returns the name of this session, which all three have a part in.
+fn agree(own: &PartyHello, channels: [&mut TlsChannel; 2]) -> Result<[u8; 16], Error> {
+    let mut session = own.nonce;
+    let expected = [(own.index + 1) % 3, (own.index + 2) % 3];
+    let [next, previous] = channels;
+    let mut channels = [(next, expected[0]), (previous, expected[1])];
+    for (channel, _) in &mut channels {
+        wire::greet(&mut **channel, own)?;
+    }
+    for (channel, expected) in channels {
+        let theirs: PartyHello = wire::greeted(channel)?;
+        if let Some((code, reason)) = own.refuses(&theirs, expected) {
+            return Err(wire::refuse(channel, code, &reason));
+        }
+        session.iter_mut().zip(theirs.nonce).for_each(|(s, n)| *s ^= n);
+    }
+    Ok(session)
+}
+
+impl PartyHello {
+    /// Why this party does not compute with the sender of another hello, if so.
+    fn refuses(&self, theirs: &PartyHello, expected: u8) -> Option<(u16, String)> {
+        if theirs.index != expected {
+            let found = theirs.index;
+            return Some((
+                refusal::ROLE,
+                format!("this is party {expected} by its certificate, but it says {found}"),
+            ));
+        }
+        if theirs.plan != self.plan {
+            let (own, theirs) = (self.plan.short(), theirs.plan.short());
+            return Some((
+                refusal::PLAN,
+                format!("party {} has plan {own}, party {expected} {theirs}", self.index),
+            ));
+        }
+        if theirs.weights != self.weights {
+            let text = format!("parties {} and {expected} have shares of different weights", self.index);
+            return Some((refusal::SHARES, text));
+        }
+        if theirs.inputs.len() != self.inputs.len() {
+            let (own, theirs) = (self.inputs.len(), theirs.inputs.len());
+            let text =
+                format!("party {} has shares of {own} inputs, party {expected} of {theirs}", self.index);
+            return Some((refusal::SHARES, text));
+        }
+        let differs = self.inputs.iter().zip(&theirs.inputs).position(|(a, b)| a != b)?;
+        let text = format!(
+            "parties {} and {expected} have shares of different inputs: number {} of --input; give all parties the same, in the same order",
+            self.index,
+            differs + 1
+        );
+        Some((refusal::SHARES, text))
+    }
+}
