@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ const SOON: Duration = Duration::from_micros(20);
 
 /// The receiving end of a connection. There is one, and who holds it reads: the caller that waits for a frame, or the reader.
 pub(super) struct Intake {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     assembler: Assembler,
     buffer: Vec<u8>,
 }
@@ -40,7 +41,7 @@ pub(super) struct Received {
 }
 
 impl Intake {
-    pub(super) fn new(socket: TcpStream, session: &Session) -> Intake {
+    pub(super) fn new(socket: Arc<TcpStream>, session: &Session) -> Intake {
         Intake { socket, assembler: Assembler::new(session.peer.to_string()), buffer: vec![0; READ] }
     }
 
@@ -50,8 +51,8 @@ impl Intake {
         self.received(0, decrypted)
     }
 
-    /// Reads once, and waits for it, at most for `patience` if there is one.
-    pub(super) fn read(&mut self, session: &Session, patience: Option<Duration>) -> Received {
+    /// Reads once, and waits for it, at most for `patience`.
+    pub(super) fn read(&mut self, session: &Session, patience: Duration) -> Received {
         let (bytes, decrypted) = match self.receive(patience) {
             Ok(None) => (0, (false, Ok(()))),
             Ok(Some(0)) => (0, (false, Err(self.cut(session.closed(BROKEN_OFF))))),
@@ -77,20 +78,20 @@ impl Intake {
     }
 
     /// The number of bytes that have arrived, 0 at their end; none if `patience` was over first, or a signal came.
-    fn receive(&mut self, patience: Option<Duration>) -> nix::Result<Option<usize>> {
+    fn receive(&mut self, patience: Duration) -> nix::Result<Option<usize>> {
         let start = Instant::now();
         let mut slept = false;
         loop {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EAGAIN) if slept => return Ok(None),
-                Err(Errno::EAGAIN) if patience.is_some() && start.elapsed() < SOON => thread::yield_now(),
+                Err(Errno::EAGAIN) if slept || patience.is_zero() => return Ok(None),
+                Err(Errno::EAGAIN) if start.elapsed() < SOON => thread::yield_now(),
                 Err(Errno::EAGAIN) => {
                     slept = true;
-                    let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-                    match poll(&mut sockets, timeout(patience)) {
-                        Ok(0) | Err(Errno::EINTR) => return Ok(None),
-                        other => other?,
-                    };
+                    // Rounded up to whole milliseconds: a wait of no time would be none.
+                    let timeout = PollTimeout::try_from(patience.saturating_add(Duration::from_millis(1)));
+                    if !readable(&self.socket, timeout.unwrap_or(PollTimeout::MAX))? {
+                        return Ok(None);
+                    }
                 }
                 Err(Errno::EINTR) => return Ok(None),
                 other => return other.map(Some),
@@ -99,9 +100,26 @@ impl Intake {
     }
 }
 
-/// In whole milliseconds, rounded up: a wait of no time would be none.
-fn timeout(patience: Option<Duration>) -> PollTimeout {
-    patience.map_or(PollTimeout::NONE, |time| {
-        PollTimeout::try_from(time.saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX)
-    })
+/// For who waits until there is something to read, without reading it.
+pub(super) struct Arrivals(Arc<TcpStream>);
+
+impl Arrivals {
+    pub(super) fn new(socket: Arc<TcpStream>) -> Arrivals {
+        Arrivals(socket)
+    }
+
+    /// Returns when bytes have arrived or the connection has ended, and now and then without.
+    pub(super) fn wait(&self) {
+        // What is wrong with the socket shows when it is read.
+        let _ = readable(&self.0, PollTimeout::NONE);
+    }
+}
+
+/// Whether there is something to read, the end included, before the time is over.
+fn readable(socket: &TcpStream, timeout: PollTimeout) -> nix::Result<bool> {
+    match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(e) => Err(e),
+    }
 }

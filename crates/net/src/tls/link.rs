@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
-use super::intake::Intake;
+use super::intake::{Arrivals, Intake};
 use super::outlet::Outlet;
 use super::pump;
 use super::session::Session;
@@ -23,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// One end of a TLS connection.
 pub struct TlsChannel {
     shared: Arc<Shared>,
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     threads: Vec<JoinHandle<()>>,
     traffic: Traffic,
     next_sent: u32,
@@ -47,15 +47,16 @@ pub(super) fn start(
         detail: e.to_string(),
     };
     socket.set_write_timeout(Some(at_least_a_moment(wait))).map_err(fail)?;
-    let (reading, writing) = (socket.try_clone().map_err(fail)?, socket.try_clone().map_err(fail)?);
+    let socket = Arc::new(socket);
+    let arrivals = Arrivals::new(socket.clone());
     let shared = Arc::new(Shared::new(Session::new(connection, peer), wait, counted, link));
-    let mut intake = Intake::new(reading, &shared.session);
+    let mut intake = Intake::new(socket.clone(), &shared.session);
     let received = intake.take(&shared.session, &unread);
     shared.publish(&mut intake, received);
     {
         let mut state = shared.lock();
         state.intake = Some(intake);
-        state.outlet = Some(Outlet::new(writing, shared.line()));
+        state.outlet = Some(Outlet::new(socket.clone(), shared.line()));
         state.leave_to_caller();
     }
     let mut channel = TlsChannel {
@@ -69,7 +70,7 @@ pub(super) fn start(
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(fail)
     };
     let reader = shared.clone();
-    channel.threads.push(spawn("privet-read", Box::new(move || pump::read(&reader)))?);
+    channel.threads.push(spawn("privet-read", Box::new(move || pump::read(&reader, &arrivals)))?);
     channel.threads.push(spawn("privet-write", Box::new(move || pump::write(&shared)))?);
     Ok(channel)
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use nix::sys::socket::{MsgFlags, send};
 
@@ -19,7 +20,7 @@ const AT_ONCE: MsgFlags = MsgFlags::MSG_DONTWAIT;
 /// The sending end of a connection. There is one, and who holds it encrypts and writes, so that records leave in the order of
 /// their encryption: the caller with a small frame, or the writer.
 pub(super) struct Outlet {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     /// What the connection is made as slow as.
     pub(super) line: Option<Line>,
     /// Encrypted, and from `written` on to be written.
@@ -30,7 +31,7 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    pub(super) fn new(socket: TcpStream, line: Option<Line>) -> Outlet {
+    pub(super) fn new(socket: Arc<TcpStream>, line: Option<Line>) -> Outlet {
         Outlet { socket, line, records: Vec::new(), written: 0, frames: 0 }
     }
 
@@ -65,7 +66,7 @@ impl Outlet {
 
     /// Writes some of the next `most` bytes of records, and waits until the socket takes them.
     pub(super) fn write(&mut self, most: usize) -> io::Result<usize> {
-        let count = self.socket.write(&self.records[self.written..][..most])?;
+        let count = (&*self.socket).write(&self.records[self.written..][..most])?;
         self.written += count;
         Ok(count)
     }

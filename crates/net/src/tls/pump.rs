@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use super::intake::Arrivals;
 use super::outlet::Outlet;
 use super::session::BROKEN_OFF;
 use super::shared::{Outbound, Shared, State};
@@ -16,8 +17,9 @@ use crate::frame::HEADER_BYTES;
 /// direction in.
 const CHUNK: usize = 256 << 10;
 
-/// The reader, until the connection ends.
-pub(super) fn read(shared: &Shared) {
+/// The reader, until the connection ends. It waits for bytes without the intake, so that a caller that comes meanwhile need
+/// not wait for the reader.
+pub(super) fn read(shared: &Shared, arrivals: &Arrivals) {
     let mut state = shared.lock();
     while !state.abandoned && state.ended.is_none() {
         let left =
@@ -29,24 +31,21 @@ pub(super) fn read(shared: &Shared) {
             state.reader_parked = false;
         } else if !left.is_zero() {
             state = shared.wanted.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        } else if let Some(mut intake) = state.intake.take() {
-            // A caller that comes now waits for us. Once it has a frame, the socket is left to it.
-            loop {
+        } else {
+            drop(state);
+            arrivals.wait();
+            state = shared.lock();
+            if let Some(mut intake) = state.intake_for_reader() {
                 drop(state);
-                let received = intake.read(&shared.session, None);
-                if shared.publish(&mut intake, received) {
+                let received = intake.read(&shared.session, Duration::ZERO);
+                shared.publish(&mut intake, received);
+                state = shared.lock();
+                state.intake = Some(intake);
+                if state.wanted.is_some() {
+                    // For its frame, or to read on itself.
                     shared.arrived.notify_one();
                 }
-                state = shared.lock();
-                let is_served = state.wanted.is_some() && !state.frames.is_empty();
-                if is_served {
-                    state.leave_to_caller();
-                }
-                if is_served || !state.has_room() || state.abandoned || state.ended.is_some() {
-                    break;
-                }
             }
-            state.intake = Some(intake);
         }
     }
 }

@@ -24,9 +24,9 @@ const MIN_PROGRESS: u64 = 64 << 10;
 /// Larger ones are encrypted while the caller computes.
 const SMALL: usize = 32 << 10;
 
-/// How long the reader leaves the socket to a caller that has just received: parties that answer each other at once do
-/// without the reader. A peer's bytes wait that long in the system's buffers while the caller computes.
-const LEFT_TO_CALLER: Duration = Duration::from_millis(2);
+/// How long the reader leaves the socket to a caller that has just received: while parties answer each other at once, no bytes
+/// wake it. A peer's bytes wait that long in the system's buffers while the caller computes.
+const LEFT_TO_CALLER: Duration = Duration::from_millis(5);
 
 /// A frame waiting for the writer.
 pub(super) struct Outbound {
@@ -106,6 +106,12 @@ impl State {
     /// Keeps the reader from the socket for a moment.
     pub(super) fn leave_to_caller(&mut self) {
         self.read_from = Some(Instant::now() + LEFT_TO_CALLER);
+    }
+
+    /// For the reader, which has seen that bytes arrived.
+    pub(super) fn intake_for_reader(&mut self) -> Option<Intake> {
+        let may_read = self.has_room() && self.read_from.is_none_or(|from| from <= Instant::now());
+        self.intake.take_if(|_| may_read)
     }
 
     /// What to write a frame with at once, if it is small and its turn.
@@ -197,12 +203,10 @@ impl Shared {
         NetError::Timeout { what, waited: self.lock().wait }
     }
 
-    /// Hands on what was received. Whether a caller that waits wants to know.
-    pub(super) fn publish(&self, intake: &mut Intake, received: Received) -> bool {
+    /// Hands on what was received.
+    pub(super) fn publish(&self, intake: &mut Intake, received: Received) {
         let mut refusal = None;
         let mut state = self.lock();
-        let announced = |partial: Option<(usize, usize)>| partial.map(|(announced, _)| announced);
-        let news = !received.frames.is_empty() || announced(received.partial) != announced(state.partial);
         for frame in received.frames {
             refusal = refusal.or_else(|| self.refusal(&frame));
             if refusal.is_none() && !state.closing {
@@ -225,7 +229,6 @@ impl Shared {
             (None, Some(end)) => self.end(end),
             (None, None) => {}
         }
-        news
     }
 
     /// Gives the outlet back after a write, and leaves to the writer what there is left to do.
@@ -272,7 +275,7 @@ impl Shared {
                 return self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             };
             drop(state);
-            let received = intake.read(&self.session, Some(left));
+            let received = intake.read(&self.session, left);
             self.publish(&mut intake, received);
             state = self.lock();
             state.intake = Some(intake);
