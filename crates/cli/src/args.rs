@@ -5,6 +5,7 @@ mod bench;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use privet::Plan;
 
 use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
@@ -150,6 +151,8 @@ pub(crate) enum Engine {
     /// Masked computation between server and client, with an offline dealer.
     #[value(name = "2pc")]
     TwoParty,
+    /// The same, with keys of function secret sharing for comparisons: fewer rounds, more material.
+    Fss,
     /// Three parties compute on shares; none knows weights, inputs or outputs.
     #[value(name = "3pc")]
     ThreeParty,
@@ -161,6 +164,11 @@ impl Engine {
     /// Whether it protects anything, and with that whether anything is sent.
     pub(crate) fn is_private(self) -> bool {
         self != Self::Cleartext
+    }
+
+    /// The program as this engine runs it.
+    pub(crate) fn program(self, plan: &Plan) -> Plan {
+        if self == Self::Fss { plan.with_fss() } else { plan.clone() }
     }
 
     /// All engines, those without privacy first.
@@ -179,6 +187,7 @@ impl Engine {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TwoParty => "2pc",
+            Self::Fss => "fss",
             Self::ThreeParty => "3pc",
             Self::Cleartext => "cleartext",
         }
@@ -286,6 +295,9 @@ pub(crate) struct CompileArgs {
     /// Directory for the public plan.privet and the private weights.safetensors.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
+    /// What will compute: for fss the plan asks for its keys, all others take the same plan.
+    #[arg(long, value_enum, default_value = "2pc")]
+    pub(crate) engine: Engine,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// One line of JSON on stdout; everything else goes to stderr.

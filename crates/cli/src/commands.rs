@@ -44,10 +44,11 @@ pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
 
 pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
     let terminal = Terminal::new();
-    let model = {
+    let mut model = {
         let _spinner = terminal.spinner("compiling");
         lower(&args.model, &args.lowering)?
     };
+    model.plan = args.engine.program(&model.plan);
     model.save(&args.output)?;
     let summary = PlanSummary::of(&model.plan);
     if args.json {

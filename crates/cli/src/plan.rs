@@ -24,7 +24,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     }
     let (plan, calibration) = read(args)?;
     let setting = match args.engine {
-        Engine::TwoParty => Setting::TwoParty(args.reveal_to.into()),
+        Engine::TwoParty | Engine::Fss => Setting::TwoParty(args.reveal_to.into()),
         Engine::ThreeParty => Setting::ThreeParty,
         Engine::Cleartext => Setting::Cleartext,
     };
@@ -59,7 +59,7 @@ fn read(args: &PlanArgs) -> anyhow::Result<(Plan, Option<Accuracy>)> {
     if !is_plan {
         let _spinner = Terminal::new().spinner("compiling");
         let model = lower(path, &args.lowering)?;
-        return Ok((model.plan, model.accuracy));
+        return Ok((args.engine.program(&model.plan), model.accuracy));
     }
     if args.lowering != LoweringArgs::default() {
         let text = format!(
@@ -68,5 +68,11 @@ fn read(args: &PlanArgs) -> anyhow::Result<(Plan, Option<Accuracy>)> {
         );
         return Err(Failure::error(Code::Usage, text));
     }
-    Ok((model::load_plan(&file)?, None))
+    let plan = model::load_plan(&file)?;
+    if args.engine == Engine::Fss && plan.fss.is_empty() {
+        let text =
+            format!("{} is compiled already, without keys: use privet compile --engine fss", path.display());
+        return Err(Failure::error(Code::Usage, text));
+    }
+    Ok((plan, None))
 }

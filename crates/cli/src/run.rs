@@ -43,7 +43,7 @@ impl Task<'_> {
     pub(crate) fn run(&self, engine: Engine) -> anyhow::Result<Outcome> {
         match engine {
             Engine::Cleartext => self.watch.computing(|| cleartext(self)),
-            Engine::TwoParty => two_party(self),
+            Engine::TwoParty | Engine::Fss => two_party(self, engine),
             Engine::ThreeParty => three_party(self),
         }
     }
@@ -132,10 +132,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// The masked engine, in processes of its parties.
-fn two_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
+fn two_party(task: &Task<'_>, engine: Engine) -> anyhow::Result<Outcome> {
     let Task { model, files, network, watch, terminal, .. } = *task;
     let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut parties = Parties::new(model, network, watch, terminal)?;
+    let plan = engine.program(&model.plan);
+    let mut parties = Parties::new(&plan, &model.weights, network, watch, terminal)?;
     let offline = parties.offline(1)?;
     let (mut outputs, online) = parties.online(&[inputs])?;
     parties.close()?;

@@ -184,6 +184,13 @@ impl Plan {
         self.shape(wire).iter().product()
     }
 
+    /// The same program with keys of function secret sharing for all comparisons.
+    #[must_use]
+    pub fn with_fss(&self) -> Plan {
+        let compares = (0..self.steps.len()).filter(|&i| self.steps[i].op.compares());
+        Plan { fss: compares.map(|i| WireId(i as u32)).collect(), ..self.clone() }
+    }
+
     /// Whether a step's comparisons take keys of function secret sharing.
     pub fn uses_fss(&self, step: usize) -> bool {
         self.fss.binary_search(&WireId(step as u32)).is_ok()

@@ -22,10 +22,11 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// The name of the engine.
-    pub fn engine(self) -> &'static str {
+    /// The name of the engine for a plan.
+    pub fn engine(self, plan: &Plan) -> &'static str {
         match self {
             Self::Cleartext => "cleartext",
+            Self::TwoParty(_) if !plan.fss.is_empty() => "fss",
             Self::TwoParty(_) => "2pc",
             Self::ThreeParty => "3pc",
         }
@@ -37,7 +38,7 @@ impl Setting {
 pub struct Explanation {
     /// Name of the model.
     pub model: String,
-    /// `2pc`, `3pc` or `cleartext`.
+    /// `2pc`, `fss`, `3pc` or `cleartext`.
     pub engine: &'static str,
     /// Hexadecimal digest of the plan.
     pub digest: String,
@@ -123,7 +124,7 @@ pub fn explain(plan: &Plan, setting: Setting) -> Explanation {
     };
     Explanation {
         model: plan.model.clone(),
-        engine: setting.engine(),
+        engine: setting.engine(plan),
         digest: plan.digest().to_string(),
         ring: plan.ring.bits(),
         frac_bits: plan.frac_bits,

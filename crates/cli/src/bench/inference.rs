@@ -28,7 +28,7 @@ const MAX_STORED: usize = 4_000_000_000;
 pub(super) fn measure(engine: Engine, case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     match engine {
         Engine::Cleartext => cleartext(case),
-        Engine::TwoParty => two_party(case).with_context(|| failed(case)),
+        Engine::TwoParty | Engine::Fss => two_party(case, engine).with_context(|| failed(case)),
         Engine::ThreeParty => three_party(case).with_context(|| failed(case)),
     }
 }
@@ -53,13 +53,13 @@ fn cleartext(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Dealer, server and client, each a process.
-fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
-    const ENGINE: Engine = Engine::TwoParty;
-    let plan = &case.workload.model.plan;
+fn two_party(case: &Case<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
+    let model = &case.workload.model;
+    let plan = &engine.program(&model.plan);
     let args = case.args;
     let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
     let prediction = if args.predict { Some(predicted(case)?) } else { None };
-    let mut parties = Parties::new(&case.workload.model, &args.network, case.watch, case.terminal)?;
+    let mut parties = Parties::new(plan, &model.weights, &args.network, case.watch, case.terminal)?;
 
     let setup = parties.offline(0)?;
     let stored: u64 = [DEALER, SERVER, CLIENT].iter().map(|p| stored(&parties.dir(p).join("state"))).sum();
@@ -68,7 +68,7 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
         dropped: 0,
         declared_bytes: explained.masked_weights as u64,
         stored_bytes: stored,
-        ..phase(case, ENGINE, Phase::Setup, &setup, longest(&setup))
+        ..phase(case, engine, Phase::Setup, &setup, longest(&setup))
     };
 
     let files = write_inputs(plan, &case.workload.inputs, &parties.dir(CLIENT))?;
@@ -88,10 +88,10 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     let n = case.iterations() as u64;
     let offline = Row {
         predicted_wall_s: prediction.as_ref().map(|p| p.offline_of(n).seconds),
-        declared_bytes: explained.totals.dealt as u64,
+        declared_bytes: (explained.totals.dealt + explained.totals.dealt_client) as u64,
         stored_bytes: offline.iter().map(|p| p.report.bytes_stored).sum::<u64>().div_ceil(n),
         dropped: 0,
-        ..phase(case, ENGINE, Phase::Offline, &offline, offline_s / n as f64)
+        ..phase(case, engine, Phase::Offline, &offline, offline_s / n as f64)
     };
 
     let clients: Vec<&Process> = online.iter().filter(|p| p.party == CLIENT).collect();
@@ -107,7 +107,7 @@ fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
         predicted_wall_s: prediction.as_ref().map(|p| p.online.seconds),
         declared_bytes: (explained.totals.server_sends + explained.totals.client_sends) as u64,
         rounds: clients.iter().map(|p| p.report.rounds).max().unwrap_or(0),
-        ..phase(case, ENGINE, Phase::Online, &online, 0.0)
+        ..phase(case, engine, Phase::Online, &online, 0.0)
     };
     let online = case.timed(row, &seconds, &layers);
     case.judged(vec![setup, offline, online], &outputs)

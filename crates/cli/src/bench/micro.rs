@@ -174,7 +174,7 @@ impl<'a> Job<'a> {
     fn measure(&self, engine: Engine) -> anyhow::Result<Row> {
         match engine {
             Engine::Cleartext => self.cleartext(),
-            Engine::TwoParty => self.two_party(),
+            Engine::TwoParty | Engine::Fss => self.two_party(engine),
             Engine::ThreeParty => self.three_party(),
         }
     }
@@ -195,9 +195,10 @@ impl<'a> Job<'a> {
         Ok(self.timed(row, &laps))
     }
 
-    fn two_party(&self) -> anyhow::Result<Row> {
-        let Program { plan, weights, inputs, .. } = &self.program;
-        let mut parties = Parties::of_plan(plan, weights, &self.args.network, self.watch, self.terminal)?;
+    fn two_party(&self, engine: Engine) -> anyhow::Result<Row> {
+        let Program { weights, inputs, .. } = &self.program;
+        let plan = &engine.program(&self.program.plan);
+        let mut parties = Parties::new(plan, weights, &self.args.network, self.watch, self.terminal)?;
         // The sharing of weights comes once.
         parties.offline(0)?;
         let files = write_inputs(plan, inputs, &parties.dir(CLIENT))?;
@@ -210,11 +211,11 @@ impl<'a> Job<'a> {
         let schedule = Schedule::new(plan, RevealTo::Client);
         let laps: Vec<&[f64]> =
             online.iter().filter(|p| p.party == CLIENT).flat_map(|p| &p.laps).map(Vec::as_slice).collect();
-        let (row, cost) = self.private(Engine::TwoParty, &schedule, &laps, &online, &outputs);
+        let (row, cost) = self.private(engine, &schedule, &laps, &online, &outputs);
         Ok(Row {
             offline_wall_s: longest(&offline) / n as f64,
             offline_cpu_s: prepared / n as f64,
-            offline_bytes: cost.dealt as u64,
+            offline_bytes: (cost.dealt + cost.dealt_client) as u64,
             stored_bytes: (cost.server_stores + cost.client_stores) as u64,
             peak_rss_bytes: row.peak_rss_bytes.max(memory),
             ..row

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use privet::client::Outputs;
 use privet::config::CONFIG_FILE;
-use privet::model::{self, Model};
+use privet::model;
 use privet::setup::{SetupOptions, setup};
 use privet::{Plan, Report};
 use privet_plan::Weights;
@@ -56,16 +56,6 @@ pub(crate) struct Process {
 impl<'a> Parties<'a> {
     /// Sets the parties up, their connections as slow as `network`, and gives the server its model.
     pub(crate) fn new(
-        model: &Model,
-        network: &'a Network,
-        watch: &'a Watch,
-        terminal: &'a Terminal,
-    ) -> anyhow::Result<Self> {
-        Self::of_plan(&model.plan, &model.weights, network, watch, terminal)
-    }
-
-    /// [`Self::new`] for a program without a model in float.
-    pub(crate) fn of_plan(
         plan: &Plan,
         weights: &Weights,
         network: &'a Network,

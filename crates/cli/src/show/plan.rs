@@ -41,9 +41,13 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
             bytes(plan.totals.dealt)
         ));
     } else if !is_clear {
-        let Cost { dealt, server_stores, client_stores, .. } = plan.totals;
+        let Cost { dealt, dealt_client, server_stores, client_stores, .. } = plan.totals;
+        let keys = match dealt_client {
+            0 => String::new(),
+            keys => format!(" and {} to the client", bytes(keys)),
+        };
         text.push_str(&format!(
-            "\nOne-time material of an inference: {} dealt to the server; {} stored by the server, {} by the client.\n\
+            "\nOne-time material of an inference: {} dealt to the server{keys}; {} stored by the server, {} by the client.\n\
              Masked weights, once for each client: {}.",
             bytes(dealt),
             bytes(server_stores),

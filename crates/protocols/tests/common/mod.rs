@@ -276,15 +276,9 @@ fn two_party_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to:
 
 /// `2pc` with keys of function secret sharing wherever there is a comparison.
 fn fss_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
-    two_party_law(&with_keys(plan), weights, inputs, reveal_to);
-}
-
-/// The plan with keys of function secret sharing for all its comparisons.
-pub fn with_keys(plan: &Plan) -> Plan {
-    let fss = (0..plan.steps.len()).filter(|&i| plan.steps[i].op.compares()).map(|i| WireId(i as u32));
-    let plan = Plan { fss: fss.collect(), ..plan.clone() };
+    let plan = plan.with_fss();
     plan.validate().unwrap();
-    plan
+    two_party_law(&plan, weights, inputs, reveal_to);
 }
 
 /// Payload bytes without frame headers.
