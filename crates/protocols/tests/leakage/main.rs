@@ -244,7 +244,7 @@ fn outputs_made_of_the_input() {
 fn shares_serve_in_every_position() {
     let parties = &["party 0", "party 1", "party 2"];
     let in_turns = Engine { parties, run: three_party::run_in_turns, ..ENGINES[1] };
-    let sample = find("open, add, trunc of a leaf");
+    let sample = find("scale");
     on(&[in_turns], |engine| views_by_schedule_are_uniform(engine, &sample, WHOLE));
 }
 
