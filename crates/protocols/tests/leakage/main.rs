@@ -27,7 +27,7 @@ use network::{network, secrets};
 use privet_plan::Plan;
 use privet_protocols::masked::{Content, RevealTo, Schedule};
 use statistics::{Family, constant_sum};
-use view::{Field, View};
+use view::{View, half_bytes, rows};
 
 /// An engine whose parties' views are tested.
 struct Engine {
@@ -90,6 +90,9 @@ fn on_every_engine(test: impl Fn(&Engine)) {
 #[track_caller]
 fn on(engines: &[Engine], test: impl Fn(&Engine)) {
     let wanted = std::env::var(WANTED).ok();
+    for name in wanted.iter().flat_map(|names| names.split(", ")) {
+        assert!(ENGINES.iter().any(|engine| engine.name == name), "{WANTED}: there is no engine {name}");
+    }
     let is_wanted = |e: &&Engine| wanted.as_ref().is_none_or(|names| names.split(", ").any(|n| n == e.name));
     let fails = |engine: &&Engine| catch_unwind(AssertUnwindSafe(|| test(engine))).is_err();
     let failing: Vec<&str> =
@@ -381,38 +384,4 @@ fn masks_are_drawn_from_the_documented_streams() {
         let masked = part(&server, "opening 0 of instruction 3")[i] & 3;
         assert_eq!((opened ^ masks) >> i & 1, u64::from(masked < lambda), "element {i}");
     }
-}
-
-/// The bits of all runs' views that add something, one row for each position; and where each comes from.
-fn rows(views: &[View]) -> (Vec<Vec<u64>>, Vec<String>) {
-    let added = |view: &'_ View| -> Vec<(u64, u32)> {
-        let fields = view.fields.iter().filter(|field| field.adds);
-        fields.flat_map(|field| field.values.iter().map(|&value| (value, field.width))).collect()
-    };
-    let mut rows = vec![vec![0; views.len().div_ceil(64)]; views[0].bits()];
-    for (run, view) in views.iter().enumerate() {
-        let bits =
-            added(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
-        rows.iter_mut().zip(bits).for_each(|(row, bit)| row[run / 64] |= bit << (run % 64));
-    }
-    let mut names = Vec::with_capacity(rows.len());
-    for field in views[0].fields.iter().filter(|field| field.adds) {
-        for i in 0..field.values.len() {
-            names.extend((0..field.width).map(|bit| format!("bit {bit} of value {i} of {}", field.name)));
-        }
-    }
-    (rows, names)
-}
-
-/// Counts of every half byte of a field's values over all runs; the topmost one of a value may overlap with the one below.
-fn half_bytes(views: &[View], field: usize) -> Vec<[u64; 16]> {
-    let Field { width, values, .. } = &views[0].fields[field];
-    let lows: Vec<u32> = (0..width.div_ceil(4)).map(|i| (4 * i).min(width - 4)).collect();
-    let mut counts = vec![[0; 16]; values.len() * lows.len()];
-    for view in views {
-        for (counts, value) in counts.chunks_mut(lows.len()).zip(&view.fields[field].values) {
-            counts.iter_mut().zip(&lows).for_each(|(counts, low)| counts[(value >> low) as usize & 15] += 1);
-        }
-    }
-    counts
 }
