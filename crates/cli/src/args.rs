@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
+use crate::launch::{self, LaunchArgs};
 use crate::network::Network;
 
 /// Runs machine-learning models on data and weights that stay private.
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     /// Put outputs together from the parties' shares of them.
     #[command(after_help = cluster::REVEAL_HELP)]
     Reveal(RevealArgs),
+    /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
+    #[command(after_help = launch::LAUNCH_HELP)]
+    Launch(LaunchArgs),
 }
 
 const RUN_HELP: &str = "\

@@ -7,6 +7,7 @@ mod bench;
 mod cluster;
 mod commands;
 mod exit;
+mod launch;
 mod network;
 mod parties;
 mod plan;
@@ -54,5 +55,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Share(args) => cluster::share(&args),
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
+        Command::Launch(args) => launch::launch(&args),
     }
 }
