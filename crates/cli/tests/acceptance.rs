@@ -38,11 +38,20 @@ fn is_the_samoyed(stdout: &str) -> Value {
 
 #[test]
 fn one_command() {
+    one_command_with("2pc", &["offline", "online"]);
+}
+
+#[test]
+fn one_command_among_three_parties() {
+    one_command_with("3pc", &["online"]);
+}
+
+fn one_command_with(engine: &str, phases: &[&str]) {
     let Some(data) = data("one_command") else { return };
     let home = tempfile::tempdir().unwrap();
     let mut run = privet(home.path());
     run.arg("run").arg("--model").arg(data.join("models/squeezenet1.1/squeezenet1.1_fp32.onnx"));
-    run.arg("--input").arg(data.join("images/dog.jpg")).arg("--json");
+    run.arg("--input").arg(data.join("images/dog.jpg")).args(["--json", "--engine", engine]);
     lowering(&mut run, &data);
     let (code, stdout, stderr) = output(&mut run);
     assert_eq!(code, Some(0), "{stderr}");
@@ -50,7 +59,7 @@ fn one_command() {
     assert_eq!(result["matches_cleartext"], true);
     assert!(result["max_abs_error_vs_float"].as_f64().unwrap() < 0.5);
     assert_eq!(result["outputs"]["logits"]["shape"], serde_json::json!([1, 1000]));
-    for phase in ["offline", "online"] {
+    for phase in phases {
         assert!(result[phase]["bytes_sent"].as_u64().unwrap() > 10 << 20, "{phase}");
     }
 }

@@ -7,8 +7,8 @@ mod common;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use common::{digits, finish, run_digits, signal};
@@ -42,8 +42,9 @@ fn look(pid: i32) -> Option<Seen> {
     let read = |file: &str| fs::read(proc.join(file)).ok().map(|b| String::from_utf8_lossy(&b).into_owned());
     let arguments: Vec<String> = read("cmdline")?.split_terminator('\0').map(str::to_owned).collect();
     // Between fork and exec it is still a copy of its parent, for a moment of exec a mixture.
-    let is_party =
-        ["dealer", "server", "client"].iter().any(|role| arguments.get(1).is_some_and(|a| a == role));
+    let is_party = ["dealer", "server", "client", "party"]
+        .iter()
+        .any(|role| arguments.get(1).is_some_and(|a| a == role));
     if !is_party || !arguments.iter().any(|a| a == "--exit-with-parent") {
         return None;
     }
@@ -59,8 +60,8 @@ fn look(pid: i32) -> Option<Seen> {
 
 /// Runs the digits model and looks at its processes all the time. Also checks that no dealer lives beside an online
 /// party.
-fn watch(home: &Path, picture: &str) -> Vec<Seen> {
-    let mut run = run_digits(home, picture).spawn().unwrap();
+fn watch(mut run: Command) -> Vec<Seen> {
+    let mut run = run.spawn().unwrap();
     let mut seen: BTreeMap<i32, Seen> = BTreeMap::new();
     while run.try_wait().unwrap().is_none() {
         let now = children(run.id());
@@ -113,7 +114,7 @@ fn each_process_gets_only_its_own_files() {
         if run >= 3 && parties == expected && opened.len() == 3 {
             break;
         }
-        let seen = watch(&home, "6.png");
+        let seen = watch(run_digits(&home, "6.png"));
         let party = |s: &Seen| (s.arguments[1].clone(), s.arguments.iter().any(|a| a == "online"));
         parties.extend(seen.iter().map(party));
         for process in &seen {
@@ -144,6 +145,38 @@ fn each_process_gets_only_its_own_files() {
     // Not vacuous: every process was seen, every party with files of its own.
     assert_eq!(parties, expected);
     assert_eq!(opened.len(), 3, "{opened:?}");
+}
+
+/// Of three parties none sees model, weights, input or another's share.
+#[test]
+fn each_of_three_parties_gets_only_its_own_shares() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().canonicalize().unwrap();
+    let names = ["party0", "party1", "party2"];
+    let (mut parties, mut opened) = (BTreeSet::new(), BTreeSet::new());
+    for run in 0..20 {
+        if run >= 3 && parties.len() == 3 && opened.len() == 3 {
+            break;
+        }
+        let mut command = run_digits(&home, "6.png");
+        command.args(["--engine", "3pc"]);
+        for process in watch(command) {
+            assert_eq!(process.environment, "", "nothing is inherited");
+            let own = &process.directory;
+            let name = names.into_iter().find(|name| own.ends_with(name)).expect("a party's directory");
+            parties.insert(name);
+            for argument in &process.arguments[1..] {
+                assert!(!argument.starts_with('/') && !argument.contains(".."), "{name}: {argument}");
+            }
+            for file in process.files.iter().filter(|file| file.starts_with(own.parent().unwrap())) {
+                assert!(file.starts_with(own), "{name} opened {}", file.display());
+                opened.insert(name);
+            }
+            let foreign = [digits("digits.onnx"), digits("6.png")];
+            assert!(foreign.iter().all(|file| !process.files.contains(file)), "{name}: {:?}", process.files);
+        }
+    }
+    assert_eq!((parties.len(), opened.len()), (3, 3), "every process was seen, with files of its own");
 }
 
 #[test]

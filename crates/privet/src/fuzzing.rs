@@ -25,11 +25,13 @@ use crate::config::ConfigFile;
 use crate::events::PlanSummary;
 use crate::explain::{Setting, explain};
 use crate::input::{self, MAX_UNPACKED_BYTES};
+use crate::model::LoadedModel;
 use crate::parameters;
+use crate::sharing::{self, Cluster, Member, ShareFile, ShareKind, SharingId};
 use crate::store::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Purpose};
 use crate::wire::{
     BundleOffer, Choice, ClientHello, ClientMessage, DealerHello, DealerRequest, DealerWelcome, EpochGrant,
-    OFFERED, Offer, OfferReply, ServerHello, ServerMessage, Take,
+    OFFERED, Offer, OfferReply, PartyHello, ServerHello, ServerMessage, Take,
 };
 
 /// One kind of bytes.
@@ -73,6 +75,7 @@ pub const TARGETS: &[Target] = &[
     // A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
     Target { per_byte: 8256 * 8, ..target("picture", picture) },
     target("plan", plan),
+    target("share", share),
     target("toml", toml),
     target("weights", weights),
 ];
@@ -116,7 +119,7 @@ fn toml(bytes: &[u8]) -> bool {
     let _ = input::labels::parse(Path::new("labels.txt"), bytes.to_vec());
     let preprocess = input::preset::parse("preprocess.toml", bytes).is_ok();
     let Ok(text) = std::str::from_utf8(bytes) else { return preprocess };
-    preprocess | ConfigFile::parse(text).is_ok() | net::certificate(text)
+    preprocess | ConfigFile::parse(text).is_ok() | Cluster::parse(text).is_ok() | net::certificate(text)
 }
 
 /// A `.npy` array.
@@ -236,6 +239,20 @@ fn purpose(plan: &Plan) -> Purpose {
     Purpose { peer, plan: plan.digest(), epoch }
 }
 
+/// A share of the weights of [`example`], as it is and with its checksum made right.
+fn share(bytes: &[u8]) -> bool {
+    let read = |bytes: &[u8]| reads_share(bytes).unwrap_or(false);
+    let mended =
+        bytes.split_last_chunk::<4>().map(|(rest, _)| [rest, &crc32fast::hash(rest).to_le_bytes()].concat());
+    read(bytes) | mended.is_some_and(|bytes| read(&bytes))
+}
+
+fn reads_share(bytes: &[u8]) -> std::io::Result<bool> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(bytes)?;
+    Ok(ShareFile::read(file.path(), &example().0, ShareKind::Weights).is_ok())
+}
+
 /// A peer's stream after TLS.
 fn frames(bytes: &[u8]) -> bool {
     net::frames(bytes)
@@ -264,6 +281,7 @@ fn messages(bytes: &[u8]) -> bool {
         9 => read::<ServerMessage>(body),
         10 => read::<Offer>(body),
         11 => read::<Choice>(body),
+        12 => own(body).is_some_and(|b| read::<PartyHello>(&b)),
         _ => false,
     }
 }
@@ -283,6 +301,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let body = file[18..file.len() - 32].to_vec();
             vec![file, body]
         }
+        "share" => share_seeds(),
         "weights" => {
             let plan = &example().0;
             let values = plan.params.iter().map(|p| (0..p.shape.iter().product::<usize>() as i64).collect());
@@ -367,6 +386,22 @@ fn bundle_seed() -> Option<Vec<u8>> {
     std::fs::read(&path).ok()
 }
 
+/// Of a party that has one component as a seed and the other as elements, and of one that has two seeds.
+fn share_seeds() -> Vec<Vec<u8>> {
+    let plan = &example().0;
+    let party = |i: u8| Member {
+        name: format!("party{i}"),
+        address: "h:1".to_owned(),
+        fingerprint: Fingerprint::of(&[i]),
+    };
+    let weights = plan.params.iter().map(|p| vec![1; p.shape.iter().product()]).collect();
+    let model = LoadedModel { plan: plan.clone(), weights: Weights::new(weights) };
+    let Ok(dir) = tempfile::tempdir() else { return Vec::new() };
+    let cluster = Cluster { parties: [0, 1, 2].map(party) };
+    let written = sharing::share_weights(&model, &cluster, dir.path()).unwrap_or_default();
+    written.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
 fn message_seeds() -> Vec<Vec<u8>> {
     let (bundle, epoch, digest) = (BundleId([4; 16]), EpochId([5; 16]), Digest([6; 32]));
     let seed = || Seed::from_bytes([7; 16]);
@@ -383,6 +418,9 @@ fn message_seeds() -> Vec<Vec<u8>> {
     };
     let dealer =
         DealerHello { role: Role::Server, plan: digest, partner: Fingerprint::of(b"p"), epoch: Some(epoch) };
+    let sharing = SharingId([9; 16]);
+    let party =
+        PartyHello { index: 1, plan: digest, weights: sharing, inputs: vec![sharing; 3], nonce: [10; 16] };
     vec![
         hello(0, encode(&dealer)),
         hello(1, encode(&ClientHello::Offline { session: Some(7), epoch: Some(EpochId([5; 16])) })),
@@ -401,6 +439,7 @@ fn message_seeds() -> Vec<Vec<u8>> {
         message(10, &offer()),
         message(11, &Choice { gone: bundles(), take: Some(Take { bundle, session: 9 }) }),
         message(11, &Choice { gone: bundles(), take: None }),
+        hello(12, encode(&party)),
     ]
 }
 

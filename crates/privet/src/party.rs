@@ -52,6 +52,12 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
     let inputs: Vec<ShareFile> = inputs.collect::<Result<_, _>>()?;
     let results = options.inputs.iter().map(|path| result_path(&options.out, path));
     let results: Vec<PathBuf> = results.collect::<Result<_, _>>()?;
+    for (n, path) in results.iter().enumerate() {
+        if results[..n].contains(path) || path.symlink_metadata().is_ok() {
+            let problem = "would be overwritten: give every input a name of its own, or another directory for the results".to_owned();
+            return Err(StoreError::Share { path: path.clone(), problem }.into());
+        }
+    }
     files::private_dir(&options.out).map_err(StoreError::io(&options.out))?;
 
     let [mut next, mut previous] = connect(&config, options, index, [next, previous], observer)?;

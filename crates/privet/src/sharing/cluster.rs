@@ -59,7 +59,8 @@ impl Cluster {
         Self::parse(&text).map_err(|problem| ConfigError::Invalid { path, problem })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the text of a file; the error says what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let file: ClusterFile = toml::from_str(text).map_err(|e| e.to_string())?;
         if file.version != VERSION {
             return Err(format!("version {}, this build reads version {VERSION}", file.version));

@@ -170,6 +170,14 @@ impl ShareFile {
             return Err(problem(format!("a share of party {party}, expected 0, 1 or 2")));
         }
         let sizes = sizes(plan, kind);
+        let listed = header.components.iter().filter(|seed| seed.is_none()).count();
+        let elements: usize = sizes.iter().map(|&n| plan.ring.packed_len(n)).sum();
+        let expected = (start.len() + length + listed * elements + 4) as u64;
+        // Before anything is reserved that the file does not have.
+        let found = input.inner.get_ref().metadata().map_err(unreadable)?.len();
+        if found != expected {
+            return Err(problem(format!("expected {expected} bytes, found {found}")));
+        }
         let mut component = |seed: &Option<Seed>| -> Result<Vec<Vec<u64>>, StoreError> {
             let tensors = sizes.iter().enumerate();
             let tensor = |(tensor, &elements): (usize, &usize)| match seed {
@@ -189,9 +197,6 @@ impl ShareFile {
         input.inner.read_exact(&mut checksum).map_err(unreadable)?;
         if u32::from_le_bytes(checksum) != expected {
             return Err(problem("damaged: the checksum does not match".to_owned()));
-        }
-        if input.inner.read(&mut [0]).map_err(unreadable)? != 0 {
-            return Err(problem("longer than it should be".to_owned()));
         }
         let shares = own.into_iter().zip(next).map(|(own, next)| Share { own, next }).collect();
         Ok(Self { sharing: header.sharing, party, recipient: header.recipient, shares })

@@ -56,6 +56,11 @@ fn weights() {
 }
 
 #[test]
+fn shares() {
+    check("share", 10_000);
+}
+
+#[test]
 fn bundles() {
     check("bundle", 6_000);
 }

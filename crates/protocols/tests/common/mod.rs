@@ -222,10 +222,11 @@ pub fn reference(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Vec<Vec
     cleartext::run(plan, weights, inputs, &mut Silent).unwrap()
 }
 
+type Law = fn(&Plan, &Weights, &[Vec<i64>], RevealTo);
+
 /// The laws that every engine keeps: bit-equal to the cleartext engine, bytes, frames and rounds as declared; whole, and cut
 /// into the smallest lanes.
-const LAWS: [fn(&Plan, &Weights, &[Vec<i64>], RevealTo); 2] =
-    [two_party_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
+const LAWS: [Law; 2] = [two_party_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
 
 /// Runs all engines; `reveal_to` is for those where a party learns the outputs.
 pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
