@@ -75,10 +75,11 @@ impl Commands {
         );
         // In order: the command, in the background, with no stdin; one who reads stdin to its end and then ends everything in
         // this shell's process group, gently first; and this shell, which waits for the command and passes its status on. If
-        // the reader has ended by itself, nobody waits for the status.
+        // the reader has ended by itself, nobody waits for the status; nor for what a shell says of a command that was
+        // killed, which must not end it.
         let lost = if target.keep { "" } else { "rm -rf -- \"$PWD\"; " };
         let run = format!(
-            "umask 077; cd -- {dir} && exec 3<&0 || exit; {command} </dev/null 3<&- & c=$!; trap \"\" TERM; \
+            "umask 077; cd -- {dir} && exec 3<&0 || exit; {command} </dev/null 3<&- & c=$!; trap \"\" TERM PIPE; \
              ( while read -r _ <&3; do :; done; kill -s TERM -- -$$ || kill -s TERM $c; \
              ( sleep {GRACE_SECONDS}; kill -s KILL $c ) & exit 0 ) >/dev/null 2>&1 & w=$!; \
              wait $c; s=$?; exec >/dev/null 2>&1; kill -s KILL $w; \
