@@ -73,16 +73,17 @@ impl Commands {
              mkdir {RESULTS_DIR} && tar -xof - || {{ s=$?; rm -rf -- \"$PWD\"; exit $s; }}; \
              command -v {program} >/dev/null || {{ rm -rf -- \"$PWD\"; exit {NOT_FOUND}; }}"
         );
-        // In order: the command, in the background, with no stdin; one who reads stdin to its end and then ends everything in
-        // this shell's process group, gently first; and this shell, which waits for the command and passes its status on. If
-        // the reader has ended by itself, nobody waits for the status; nor for what a shell says of a command that was
-        // killed, which must not end it.
+        // In order: the command, in the background, without stdin; a reader, which reads stdin to its end and then ends all in
+        // this shell's process group, gently first; and this shell, which waits for the command, takes the reader away, and
+        // passes the status on. USR1 ends a reader that reads, and does nothing to one that has begun to end the rest: then
+        // nobody waits for the status, and the directory goes. What a shell says of a killed command may have nobody to read
+        // it, which must not end this one (PIPE).
         let lost = if target.keep { "" } else { "rm -rf -- \"$PWD\"; " };
         let run = format!(
             "umask 077; cd -- {dir} && exec 3<&0 || exit; {command} </dev/null 3<&- & c=$!; trap \"\" TERM PIPE; \
-             ( while read -r _ <&3; do :; done; kill -s TERM -- -$$ || kill -s TERM $c; \
+             ( while read -r _ <&3; do :; done; trap \"\" USR1; kill -s TERM -- -$$ || kill -s TERM $c; \
              ( sleep {GRACE_SECONDS}; kill -s KILL $c ) & exit 0 ) >/dev/null 2>&1 & w=$!; \
-             wait $c; s=$?; exec >/dev/null 2>&1; kill -s KILL $w; \
+             wait $c; s=$?; exec >/dev/null 2>&1; kill -s USR1 $w; \
              if wait $w; then {lost}kill -s KILL -- -$$; fi; kill -s TERM -- -$$; exit $s"
         );
         let mut pack: Words = ["tar", "-chf", "-"].map(OsString::from).into();

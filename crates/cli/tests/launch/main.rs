@@ -187,7 +187,7 @@ fn what_is_missing_is_named_before_anything_runs() {
     for dir in ["~/x", "../x", "x/..", "/", ".", ""] {
         refused(2, &["--dir", dir], "--dir");
     }
-    refused(2, &["--ssh", "-x"], "expected a user's name");
+    refused(2, &["--ssh=-x"], "expected a user's name");
     refused(2, &["--input", "x", "--", "true"], "cannot be used with");
     fs::remove_file(site.at("cluster/party1/privet.toml")).unwrap();
     refused(3, &HOSTS, "cluster/party1/privet.toml: not found");

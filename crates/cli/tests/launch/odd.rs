@@ -94,9 +94,9 @@ fn dry_run_shows_the_commands_and_runs_none() {
     assert_eq!(
         inner(lines[4]),
         "umask 077; cd -- 'w k/1' && exec 3<&0 || exit; id \"it's\" </dev/null 3<&- & c=$!; trap \"\" TERM PIPE; \
-         ( while read -r _ <&3; do :; done; kill -s TERM -- -$$ || kill -s TERM $c; \
+         ( while read -r _ <&3; do :; done; trap \"\" USR1; kill -s TERM -- -$$ || kill -s TERM $c; \
          ( sleep 3; kill -s KILL $c ) & exit 0 ) >/dev/null 2>&1 & w=$!; \
-         wait $c; s=$?; exec >/dev/null 2>&1; kill -s KILL $w; \
+         wait $c; s=$?; exec >/dev/null 2>&1; kill -s USR1 $w; \
          if wait $w; then rm -rf -- \"$PWD\"; kill -s KILL -- -$$; fi; kill -s TERM -- -$$; exit $s"
     );
     assert_eq!(inner(lines[7]), "cd -- 'w k/1'/results && tar -cf - .");
