@@ -77,8 +77,13 @@ fn cluster(args: &LaunchArgs) -> anyhow::Result<Cluster> {
     let example = ["a.example", "b.example", "c.example"].map(str::to_owned);
     let given: Vec<String> = args.hosts.iter().map(|host| host.name.clone()).collect();
     let hosts = <[String; 3]>::try_from(given).unwrap_or(example);
-    let hosts = hosts.map(|host| if host.contains(':') { format!("[{host}]") } else { host });
-    let hosts = hosts.map(|host| format!(" --host {host}:7200")).concat();
+    // On one host they need ports of their own.
+    let is_one = hosts.iter().all(|host| *host == hosts[0]);
+    let option = |(i, host): (usize, &String)| {
+        let port = if is_one { 7200 + i } else { 7200 };
+        if host.contains(':') { format!(" --host [{host}]:{port}") } else { format!(" --host {host}:{port}") }
+    };
+    let hosts: String = hosts.iter().enumerate().map(option).collect();
     let out = args.cluster.display();
     Err(missing(format!(
         "{}: not found; make a cluster with: privet setup --parties 3 --out {out}{hosts}",

@@ -11,9 +11,8 @@ mod job;
 mod local;
 mod summary;
 
-use std::collections::BTreeMap;
 use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -159,6 +158,16 @@ fn dry_run(commands: &[Commands], keep: bool) -> anyhow::Result<()> {
 }
 
 fn crew(args: &LaunchArgs, local: Local, commands: Vec<Commands>) -> anyhow::Result<Crew> {
+    let old = local.parties.iter().map(|(name, _)| args.out.join(name));
+    if let Some(dir) =
+        old.into_iter().find(|dir| dir.read_dir().is_ok_and(|mut files| files.next().is_some()))
+    {
+        let text = format!(
+            "{}: holds results already, and nothing is overwritten; choose another --out, or remove it",
+            dir.display()
+        );
+        return Err(Failure::error(Code::Input, text));
+    }
     private_dir(&args.out)?;
     let parties = local.parties;
     let is_taken = |host: &Host| parties.iter().filter(|(_, other)| other == host).count() > 1;
@@ -204,25 +213,22 @@ fn work(crew: &mut Crew, watch: &Watch) -> anyhow::Result<()> {
     }
     note("fetching results");
     crew.members.iter().try_for_each(|member| private_dir(&member.results))?;
-    let before: Vec<Files> = crew.members.iter().map(|member| files(&member.results)).collect();
     let fetches = jobs(crew, |host, c| Job::receive(host, &c.fetch, &c.unpack, &sender))?;
     let (ended, verdict) = crew.wait("fetching results", fetches, check)?;
     for (host, _) in ended.into_iter().filter(|(_, ended)| ended.is_well()) {
         let member = &mut crew.members[host];
-        let is_new = |(path, changed): &(PathBuf, _)| before[host].get(path) != Some(changed);
-        member.fetched = files(&member.results).into_iter().filter(is_new).map(|(path, _)| path).collect();
+        member.fetched = files(&member.results);
     }
     verdict
 }
 
-/// Files by name, and when they were changed: a directory for results may hold older ones.
-type Files = BTreeMap<PathBuf, (i64, i64)>;
-
-fn files(dir: &Path) -> Files {
+/// The files in a directory, by name; what lies deeper is there as well, but not listed.
+fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = dir.read_dir().into_iter().flatten().flatten();
-    let entries = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
-    let files = entries.filter(|(_, metadata)| metadata.is_file());
-    files.map(|(path, metadata)| (path, (metadata.ctime(), metadata.ctime_nsec()))).collect()
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    files.sort();
+    files
 }
 
 /// A job on every host.

@@ -92,7 +92,11 @@ pub(super) fn verdict(members: &[Member]) -> anyhow::Result<()> {
     let order = [Code::Input, Code::Usage, Code::Internal, Code::Peer];
     let codes: Vec<Code> = failures.iter().map(|(_, (code, _))| *code).collect();
     let code = order.into_iter().find(|code| codes.contains(code)).unwrap_or(codes[0]);
-    let lines = failures.iter().map(|(m, (_, text))| format!("\n{} ({}): {text}", m.party, m.label));
+    let line = |(member, (_, text)): &(&Member, &(Code, String))| {
+        let Member { party, label, log, .. } = member;
+        format!("\n{party} ({label}): {text}\n  its log: {}", log.display())
+    };
+    let lines = failures.iter().map(line);
     let what = if failures.len() == 1 { "a host failed" } else { "hosts failed" };
     Err(Failure::error(code, format!("{what}{}", lines.collect::<String>())))
 }

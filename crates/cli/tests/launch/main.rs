@@ -55,13 +55,13 @@ fn whole_run(site: &Site, args: &[&str], dir: &str) {
 fn three_parties_over_ssh() {
     let site = Site::new();
     whole_run(&site, &HOSTS, "hosts");
-    // Again, one of the inputs, for people; what is there is replaced and nothing else is reported.
-    let (code, stdout, stderr) = output(site.launch(&["--input", "8", "--privet", PRIVET]).args(HOSTS));
+    let again = ["--input", "8", "--privet", PRIVET];
+    let (code, _, stderr) = output(site.launch(&again).args(HOSTS));
+    assert!(code == Some(3) && stderr.contains("results/party0: holds results already"), "{stderr}");
+    // One of the inputs, for people.
+    let (code, stdout, stderr) = output(site.launch(&again).args(HOSTS).args(["--out", "new"]));
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(
-        stdout.contains("results/party2/8.result.share") && !stdout.contains("3.result.share"),
-        "{stdout}"
-    );
+    assert!(stdout.contains("new/party2/8.result.share") && !stdout.contains("3.result.share"), "{stdout}");
     assert!(stderr.contains("\nb: listening on 127.0.0.1:"), "{stderr}");
 }
 
@@ -73,7 +73,7 @@ fn a_host_that_fails_ends_the_others() {
     assert_eq!(code, Some(3), "{stderr}");
     // Without --hosts, those of cluster.toml: one, for all three.
     assert!(stderr.contains("127.0.0.1/party1: no luck\n"), "{stderr}");
-    assert!(stderr.contains("party1 (127.0.0.1/party1): running: exit code 3: no luck"), "{stderr}");
+    assert!(stderr.contains("party1 (127.0.0.1/party1): running: exit code 3: no luck\n  its log: results/party1.log"), "{stderr}");
     let expected = [json!(["stopped", null]), json!(["failed", 3]), json!(["stopped", null])];
     assert_eq!(json!(states(&stdout, &["state", "exit"])), json!(expected));
     assert_eq!(site.read("results/party1.log"), "no luck\n");
