@@ -73,7 +73,12 @@ fn a_host_that_fails_ends_the_others() {
     assert_eq!(code, Some(3), "{stderr}");
     // Without --hosts, those of cluster.toml: one, for all three.
     assert!(stderr.contains("127.0.0.1/party1: no luck\n"), "{stderr}");
-    assert!(stderr.contains("party1 (127.0.0.1/party1): running: exit code 3: no luck\n  its log: results/party1.log"), "{stderr}");
+    assert!(
+        stderr.contains(
+            "party1 (127.0.0.1/party1): running: exit code 3: no luck\n  its log: results/party1.log"
+        ),
+        "{stderr}"
+    );
     let expected = [json!(["stopped", null]), json!(["failed", 3]), json!(["stopped", null])];
     assert_eq!(json!(states(&stdout, &["state", "exit"])), json!(expected));
     assert_eq!(site.read("results/party1.log"), "no luck\n");
@@ -132,7 +137,7 @@ fn interruption_ends_everything() {
 /// `kill -9` of launch, with nobody left to clear up but the hosts themselves.
 fn killed(site: &Site, args: &[&str], dir: &str) {
     let stubborn = "[ {index} = 1 ] && trap '' TERM; echo up; sleep 1000 & sleep 1000; sleep 1000";
-    let launch = site.start(site.launch(args).args(["--", "sh", "-c", stubborn]), 3);
+    let launch = site.start(site.launch(args).args(["--out", "killed", "--", "sh", "-c", stubborn]), 3);
     assert!(site.processes(dir).len() >= 9, "{:?}", site.processes(dir));
     signal(&launch, Signal::SIGKILL);
     let status = launch.wait_with_output().unwrap().status;

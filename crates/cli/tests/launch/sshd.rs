@@ -111,6 +111,7 @@ fn three_parties_over_a_real_sshd() {
     whole_run(&site, &args, "hosts");
     killed(&site, &args, "hosts");
     // Only ssh dies: its party's end is a failure, and the others' end.
+    let args = [&args[..], &["--out", "more"]].concat();
     let script = "echo up; exec sleep 1000";
     let launch = site.start(site.launch(&args).args(["--", "sh", "-c", script]), 3);
     let children = format!("/proc/{0}/task/{0}/children", launch.id());
