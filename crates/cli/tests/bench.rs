@@ -214,7 +214,9 @@ fn kernels_are_measured_next_to_their_peak() {
         for (isa, kernel) in kernels {
             let own: Vec<_> = shapes.iter().filter(|r| r["isa"] == isa).collect();
             assert_eq!(own.is_empty(), bits == 16, "{isa} at {bits} bits");
-            for row in own {
+            // Another kernel may be faster for a shape; then it runs instead.
+            let replaced = |row: &Value| row["skipped"].as_str().is_some_and(|why| why.starts_with("takes "));
+            for row in own.into_iter().filter(|row| !replaced(row)) {
                 assert_eq!(
                     row["skipped"].as_str(),
                     kernel.err().map(|why| why.to_string()).as_deref(),
@@ -275,8 +277,8 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (&[], 2, "--models"),
         (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
-        (&["--models", "lenet", "--engine", "3pc"], 2, "possible values: 2pc, cleartext"),
-        (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference, kernels"),
+        (&["--models", "lenet", "--engine", "4pc"], 2, "possible values: 2pc, 3pc, cleartext"),
+        (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference, inference_all"),
         (&["--models", "lenet", "--iterations", "0"], 2, "0 is not in 1..=1000"),
         (&["--models", "lenet", "--json", "--csv"], 2, "cannot be used with"),
         (&["--models", "lenet", "--ring", "20", "--frac-bits", "16"], 2, "takes 1 to 8 fractional bits"),
@@ -290,7 +292,7 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (&["--models", "lenet", "--kernels", "gemm"], 2, "--kernels belongs to --exp kernels"),
         (&["--exp", "kernels", "--models", "lenet"], 2, "leave out --models, or take --exp inference"),
         (&["--exp", "kernels", "--predict"], 2, "leave out --predict"),
-        (&["--exp", "kernels", "--engine", "cleartext"], 2, "leave out --engine cleartext"),
+        (&["--exp", "kernels", "--engine", "cleartext"], 2, "leave out --engine"),
         (&["--models", "lenet", "--predict", "--engine", "cleartext"], 2, "--predict: the engine cleartext"),
         (
             &["--exp", "kernels", "--kernels", "gem"],
