@@ -85,7 +85,7 @@ impl Member {
                 format!("{what}: ssh failed{said}; this has to work without a question: {}", check()),
             ),
             (Some(NOT_FOUND), _) => (Code::Input, format!("{what}: {not_found}")),
-            (Some(0), Some(tar)) => (Code::Internal, format!("{what}: tar on this machine: {tar}{said}")),
+            (Some(0), Some(tar)) => (Code::Input, format!("{what}: tar on this machine: {tar}{said}")),
             (Some(code), None) => (Code::from_status(Some(code)), format!("{what}: exit code {code}{said}")),
             (Some(code), Some(_)) => (Code::Input, format!("{what}: exit code {code}{said}")),
             (None, _) => (Code::Internal, format!("{what}: ssh was killed: {}", ended.ssh)),

@@ -30,7 +30,8 @@ use local::Local;
 
 pub(crate) const LAUNCH_HELP: &str = "\
 Examples:
-  privet setup --parties 3 --out cluster --host a.example:7200 --host b.example:7200 --host c.example:7200
+  privet setup --parties 3 --out cluster \\
+      --host a.example:7200 --host b.example:7200 --host c.example:7200
   privet share --model model --to cluster/cluster.toml --out shares
   privet share --model model/plan.privet --to cluster/cluster.toml --out shares x.jpg
   privet launch --hosts a.example,b.example,c.example --ssh me
@@ -40,16 +41,18 @@ Examples:
   privet launch --input x --privet /opt/privet/bin/privet --json
   privet launch -- sh -c 'uname -a > results/{name}.txt; nproc'
 
-On each host a new directory is made; NAME in it, party0 and so on, gets the party's configuration, private key
-and shares, and COMMAND runs there: without one, privet party on every shared input. In COMMAND, {index} is the
-party's number, {name} its name, {host} its host, {dir} the directory. Files that it leaves in results are fetched
-into --out, where each party's log is as well. Then the directory is removed.
+On each host a new directory is made; party0 in it, or whichever it is, gets the party's
+configuration, private key and shares, and COMMAND runs there: without one, privet party on every
+shared input. In COMMAND, {index} is the party's number, {name} its name, {host} its host, {dir} the
+directory. Files that it leaves in results are fetched into --out, where each party's log is as
+well. Then the directory is removed.
 
-Ctrl-C, a host that fails, and the deadline end all parties; so does kill -9, or the loss of the connection. ssh
-asks nobody for anything: keys of hosts have to be known, and logins to work without a password.
+Ctrl-C, a host that fails, and the deadline end all parties; so does kill -9, or the loss of the
+connection. ssh asks nobody for anything: keys of hosts have to be known, and logins to work without
+a password.
 
-Whoever launches holds all three keys, and so everything that the parties are to keep from each other: it is for
-clusters of one owner, and for measurements.";
+Whoever launches holds all three keys, and so everything that the parties are to keep from each
+other: it is for clusters of one owner, and for measurements.";
 
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArgs {

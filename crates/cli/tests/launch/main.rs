@@ -96,6 +96,14 @@ fn a_host_that_fails_ends_the_others() {
     site.assert_nothing_is_left("hosts");
 
     site.share(&[3]);
+    // A file that cannot be read here.
+    std::os::unix::fs::symlink("nowhere", site.at("shares/party1/x.txt")).unwrap();
+    let (code, stdout, stderr) = launch("a,b,c", &STAY);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("party1 (b): copying: tar on this machine: exit status"), "{stderr}");
+    assert_eq!(json!(states(&stdout, &["state"])), json!([["not run"], ["failed"], ["not run"]]));
+    site.assert_nothing_is_left("hosts");
+    fs::remove_file(site.at("shares/party1/x.txt")).unwrap();
     let (code, _, stderr) = launch("a,b,c", &["--privet", "/no/such/privet"]);
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("/no/such/privet: not found on the PATH") && stderr.contains("--privet PATH"));
@@ -125,8 +133,7 @@ fn interruption_ends_everything() {
         assert!(files(&site.at("hosts")).iter().any(|file| file.ends_with("party0/identity.key")));
         signal(&launch, signal_);
         assert_eq!(finish(launch).0, Some(130), "{}", site.read("stderr"));
-        // When launch has ended, all has.
-        assert_eq!((site.processes("hosts"), files(&site.at("hosts"))), (vec![], vec![]));
+        site.assert_nothing_is_left("hosts");
         assert_eq!(
             json!(states(&site.read("stdout"), &["state"])),
             json!([["stopped"], ["stopped"], ["stopped"]])
@@ -153,7 +160,7 @@ fn killing_launch_ends_everything() {
 #[test]
 fn a_deadline_and_what_is_kept() {
     let site = Site::new();
-    let args = ["--keep", "--dir", "here/{index}", "--deadline", "2"];
+    let args = ["--keep", "--dir", "here/{index}", "--deadline", "4"];
     let (code, _, stderr) = output(site.launch(&args).args(HOSTS).args(STAY));
     assert_eq!(code, Some(5), "{stderr}");
     assert!(stderr.contains("a: here/0 is kept, with the party's private key"), "{stderr}");
