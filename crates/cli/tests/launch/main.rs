@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
-use common::{finish, output, signal};
+use common::{output, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use site::{Site, files, soon, states};
@@ -128,11 +128,12 @@ fn interruption_ends_everything() {
     let stubborn = "[ {index} = 2 ] && trap '' TERM; echo up; sleep 1000 & sleep 1000; sleep 1000";
     for (signal_, command) in [(Signal::SIGINT, &STAY[..]), (Signal::SIGTERM, &["--", "sh", "-c", stubborn])]
     {
-        let launch = site.start(site.launch(&["--json"]).args(HOSTS).args(command), 3);
-        assert!(site.processes("hosts").len() >= 6, "{:?}", site.processes("hosts"));
+        let mut launch = site.start(site.launch(&["--json"]).args(HOSTS).args(command), 3);
+        // On each host a shell and one that reads stdin, and of the command two processes at least.
+        assert!(soon(|| site.processes("hosts").len() >= 12), "{:?}", site.processes("hosts"));
         assert!(files(&site.at("hosts")).iter().any(|file| file.ends_with("party0/identity.key")));
-        signal(&launch, signal_);
-        assert_eq!(finish(launch).0, Some(130), "{}", site.read("stderr"));
+        signal(launch.child(), signal_);
+        assert_eq!(launch.finish(), Some(130), "{}", site.read("stderr"));
         site.assert_nothing_is_left("hosts");
         assert_eq!(
             json!(states(&site.read("stdout"), &["state"])),
@@ -144,11 +145,10 @@ fn interruption_ends_everything() {
 /// `kill -9` of launch, with nobody left to clear up but the hosts themselves.
 fn killed(site: &Site, args: &[&str], dir: &str) {
     let stubborn = "[ {index} = 1 ] && trap '' TERM; echo up; sleep 1000 & sleep 1000; sleep 1000";
-    let launch = site.start(site.launch(args).args(["--out", "killed", "--", "sh", "-c", stubborn]), 3);
-    assert!(site.processes(dir).len() >= 9, "{:?}", site.processes(dir));
-    signal(&launch, Signal::SIGKILL);
-    let status = launch.wait_with_output().unwrap().status;
-    assert_eq!(status.signal(), Some(9));
+    let mut launch = site.start(site.launch(args).args(["--out", "killed", "--", "sh", "-c", stubborn]), 3);
+    assert!(soon(|| site.processes(dir).len() >= 15), "{:?}", site.processes(dir));
+    signal(launch.child(), Signal::SIGKILL);
+    assert_eq!(launch.child().wait().unwrap().signal(), Some(9));
     site.assert_nothing_is_left(dir);
 }
 

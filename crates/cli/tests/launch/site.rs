@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{digits, lowering, output, privet};
+use crate::common::{digits, finish, lowering, output, privet};
 
 /// How long anything may take that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,16 +98,17 @@ impl Site {
     }
 
     /// Starts a launch whose output goes to the files `stdout` and `stderr`, and waits until `count` commands have said "up".
-    pub(crate) fn start(&self, launch: &mut Command, count: usize) -> Child {
+    pub(crate) fn start(&self, launch: &mut Command, count: usize) -> Running {
         let file = |name: &str| Stdio::from(fs::File::create(self.at(name)).unwrap());
-        let mut child = launch.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
-        let mut wait = || {
-            let ended = child.try_wait().unwrap();
+        let child = launch.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
+        let mut running = Running(Some(child));
+        let wait = || {
+            let ended = running.child().try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}: {}", self.read("stderr"));
             self.read("stderr").matches(": up").count() == count
         };
-        assert!(soon(&mut wait), "not up: {}", self.read("stderr"));
-        child
+        assert!(soon(wait), "not up: {}", self.read("stderr"));
+        running
     }
 
     pub(crate) fn read(&self, path: &str) -> String {
@@ -132,6 +133,29 @@ impl Site {
     pub(crate) fn assert_nothing_is_left(&self, dir: &str) {
         let left = || self.processes(dir).is_empty() && files(&self.at(dir)).is_empty();
         assert!(soon(left), "{:?}, {:?}", self.processes(dir), files(&self.at(dir)));
+    }
+}
+
+/// A launch that runs. Dropping it, as a failing test does, kills it.
+pub(crate) struct Running(Option<Child>);
+
+impl Running {
+    pub(crate) fn child(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Option<i32> {
+        finish(self.0.take().unwrap()).0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

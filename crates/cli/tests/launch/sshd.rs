@@ -113,13 +113,12 @@ fn three_parties_over_a_real_sshd() {
     // Only ssh dies: its party's end is a failure, and the others' end.
     let args = [&args[..], &["--out", "more"]].concat();
     let script = "echo up; exec sleep 1000";
-    let launch = site.start(site.launch(&args).args(["--", "sh", "-c", script]), 3);
-    let children = format!("/proc/{0}/task/{0}/children", launch.id());
+    let mut launch = site.start(site.launch(&args).args(["--", "sh", "-c", script]), 3);
+    let children = format!("/proc/{0}/task/{0}/children", launch.child().id());
     let children = fs::read_to_string(children).unwrap();
     let first = children.split_whitespace().next().unwrap();
     run(Command::new("kill").args(["-9", first])).unwrap();
-    let (code, _, _) = crate::common::finish(launch);
-    assert_eq!(code, Some(1), "{}", site.read("stderr"));
+    assert_eq!(launch.finish(), Some(1), "{}", site.read("stderr"));
     assert!(site.read("stderr").contains("ssh was killed"), "{}", site.read("stderr"));
     site.assert_nothing_is_left("hosts");
     // A login that is refused, and a host whose key is unknown.
