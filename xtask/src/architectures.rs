@@ -22,7 +22,7 @@ use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::fixed;
 use serde::Serialize;
 
-use crate::engine::{self, Private};
+use crate::engine::{Engine, Private};
 
 /// Architectures whose originals overflow.
 const OVERFLOWING: [&str; 6] =
@@ -84,8 +84,8 @@ pub struct Architecture {
     pub error: f64,
     /// Seconds of the cleartext engine.
     pub cleartext_seconds: f64,
-    /// The private engine, bit-equal to the cleartext one.
-    pub private: Private,
+    /// The private engines, bit-equal to the cleartext one.
+    pub private: Vec<Private>,
     /// Peak memory of this process, which plays all parties, in bytes.
     pub peak_bytes: Option<u64>,
 }
@@ -121,7 +121,13 @@ pub fn originals(data: Option<PathBuf>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// The first thing that does not hold: something is not supported or not refused, engines differ, an error is too large.
-pub fn run(size: Size, only: Option<&str>, python: &Path, data: Option<PathBuf>) -> Result<Report> {
+pub fn run(
+    size: Size,
+    engines: &[Engine],
+    only: Option<&str>,
+    python: &Path,
+    data: Option<PathBuf>,
+) -> Result<Report> {
     let light = originals(data)?;
     let made = crate::root().join("target/architectures").join(size.name());
     let names = match only {
@@ -129,14 +135,14 @@ pub fn run(size: Size, only: Option<&str>, python: &Path, data: Option<PathBuf>)
         None => names(&light)?,
     };
     ensure!(!names.is_empty(), "no light_*.onnx in {}", light.display());
-    let bar = crate::progress(names.len() as u64 * 4);
+    let bar = crate::progress((names.len() * (3 + engines.len())) as u64);
     let mut architectures = Vec::new();
     for name in names {
         let say = |what: &str| bar.set_message(format!("{name}: {what}"));
         say("making seeded weights");
         make(python, &light, &made, size, &name)?;
         bar.inc(1);
-        let checked = check(&name, &light, &made, &|what| {
+        let checked = check(&name, engines, &light, &made, &|what| {
             say(what);
             bar.inc(1);
         });
@@ -172,7 +178,13 @@ fn make(python: &Path, light: &Path, out: &Path, size: Size, name: &str) -> Resu
     bail!("scripts/architectures.py failed: {}", String::from_utf8_lossy(&output.stderr))
 }
 
-fn check(name: &str, light: &Path, made: &Path, step: &dyn Fn(&str)) -> Result<Architecture> {
+fn check(
+    name: &str,
+    engines: &[Engine],
+    light: &Path,
+    made: &Path,
+    step: &dyn Fn(&str),
+) -> Result<Architecture> {
     step("the original");
     let original = original(name, light).context("the original with constant weights")?;
 
@@ -195,11 +207,16 @@ fn check(name: &str, light: &Path, made: &Path, step: &dyn Fn(&str)) -> Result<A
     let error = logit_error(&model.plan, &clear, &logits)?;
     ensure!(error <= TOLERANCE, "the cleartext engine is off by {error}, {TOLERANCE} allowed");
 
-    step("2pc");
     let Model { plan, weights, float, .. } = model;
     drop(float);
-    let private = engine::two_party(&plan, &weights, &fixed)?;
-    ensure!(private.outputs == clear, "the private engine differs from the cleartext one");
+    let mut private = Vec::new();
+    for engine in engines {
+        step(engine.name());
+        if let Some(ran) = engine.run(&plan, &weights, &fixed)? {
+            ensure!(ran.outputs == clear, "{} differs from the cleartext engine", engine.name());
+            private.push(ran);
+        }
+    }
     Ok(Architecture {
         name: name.to_owned(),
         original,
@@ -301,16 +318,15 @@ impl Report {
     /// For people: a table in Markdown, as docs/architectures.md has it.
     pub fn text(&self) -> String {
         let mut lines = vec![
-            "| model | parameters | steps | ring, f | float error | error | cleartext s | offline s | online s | online MB \
-             | rounds | material MB (server, client) | peak GB | original |"
+            "| model | parameters | steps | ring, f | float error | error | cleartext s | engine | offline s | online s \
+             | online MB | rounds | material MB (server, client) | peak GB | original |"
                 .to_owned(),
-            "|-|-|-|-|-|-|-|-|-|-|-|-|-|-|".to_owned(),
+            "|-|-|-|-|-|-|-|-|-|-|-|-|-|-|-|".to_owned(),
         ];
         let mega = |bytes: f64| format!("{:.1}", bytes / 1e6);
-        lines.extend(self.architectures.iter().map(|a| {
-            let p = &a.private;
+        let line = |a: &Architecture, p: &Private| {
             format!(
-                "| {} | {} | {} | {}, {} | {:.1e} | {:.1e} | {:.1} | {:.1} | {:.1} | {} | {} | {}, {} | {} | {} |",
+                "| {} | {} | {} | {}, {} | {:.1e} | {:.1e} | {:.1} | {} | {:.1} | {:.1} | {} | {} | {}, {} | {} | {} |",
                 a.name,
                 a.parameters,
                 a.steps,
@@ -319,6 +335,7 @@ impl Report {
                 a.float_error,
                 a.error,
                 a.cleartext_seconds,
+                p.engine.name(),
                 p.offline_seconds,
                 p.online_seconds,
                 mega(p.online_bytes as f64),
@@ -328,7 +345,8 @@ impl Report {
                 a.peak_bytes.map_or("?".to_owned(), |b| format!("{:.1}", b as f64 / 1e9)),
                 a.original
             )
-        }));
+        };
+        lines.extend(self.architectures.iter().flat_map(|a| a.private.iter().map(move |p| line(a, p))));
         lines.join("\n") + "\n"
     }
 }

@@ -29,10 +29,11 @@ enum Command {
     /// taken off the list.
     #[command(after_help = "Examples:
   cargo xtask conformance
+  cargo xtask conformance --engine 3pc
   cargo xtask conformance --engine cleartext --filter maxpool --verbose
   cargo xtask conformance --data target/conformance --json")]
     Conformance {
-        /// The engine; 2pc also runs cleartext, and compares bit for bit.
+        /// The engine; private ones also run cleartext, and compare bit for bit.
         #[arg(long, value_enum, default_value = "2pc")]
         engine: Engine,
         /// Directory with onnx_node and the like. Default: ../shared/data/conformance, or what fetch-conformance fetched.
@@ -60,14 +61,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Runs nine image classifiers of the ONNX model zoo, with seeded weights, on both engines.
+    /// Runs nine image classifiers of the ONNX model zoo, with seeded weights, on the cleartext engine and private ones.
     ///
     /// The originals have constant weights: where their values overflow they have to be refused by name of the layer, else to
-    /// give the suite's output. With seeded weights, scaled to unit variance of every layer's output, both engines have to
+    /// give the suite's output. With seeded weights, scaled to unit variance of every layer's output, engines have to
     /// agree bit for bit and stay close to ONNX Runtime. scripts/architectures.py makes those models; it needs Python 3 with
     /// numpy, onnx and onnxruntime.
     #[command(after_help = "Examples:
   cargo xtask architectures --reduced
+  cargo xtask architectures --reduced --engine 2pc --engine 3pc
   cargo xtask architectures --full --only squeezenet --json
   cargo xtask architectures --full --python target/venv/bin/python")]
     Architectures {
@@ -77,6 +79,9 @@ enum Command {
         /// Smaller pictures and a quarter of the channels (the default).
         #[arg(long)]
         reduced: bool,
+        /// The private engine; several may be given.
+        #[arg(long, value_enum, default_value = "2pc")]
+        engine: Vec<Engine>,
         /// Only this architecture.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
@@ -170,10 +175,11 @@ fn run(command: Command) -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Architectures { full, reduced: _, only, python, data, json } => {
+        Command::Architectures { full, reduced: _, engine, only, python, data, json } => {
             let size = if full { Size::Full } else { Size::Reduced };
             let report = architectures::run(
                 size,
+                &engine,
                 only.as_deref(),
                 &python.unwrap_or_else(architectures::python),
                 data,

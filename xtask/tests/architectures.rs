@@ -1,6 +1,7 @@
 //! `cargo xtask architectures --reduced`.
 
 use xtask::architectures::{self, Size};
+use xtask::engine::Engine;
 
 #[test]
 fn nine_architectures_run_at_a_reduced_size() {
@@ -13,7 +14,9 @@ fn nine_architectures_run_at_a_reduced_size() {
         eprintln!("SKIPPED: {} has no numpy, onnx or onnxruntime", python.display());
         return;
     }
-    let report = architectures::run(Size::Reduced, None, &python, None).unwrap();
+    let report =
+        architectures::run(Size::Reduced, &[Engine::TwoParty, Engine::ThreeParty], None, &python, None)
+            .unwrap();
     eprintln!("{}", report.text());
     assert_eq!(report.architectures.len(), 9);
     let refused = report.architectures.iter().filter(|a| a.original.starts_with("refused")).count();

@@ -1,4 +1,4 @@
-//! `cargo xtask conformance --engine 2pc`, with a number of cases that may only grow.
+//! `cargo xtask conformance` with every private engine, and a number of cases that may only grow.
 
 use xtask::conformance::{self, Mode, Options};
 use xtask::engine::Engine;
@@ -16,16 +16,18 @@ fn every_case_in_scope_passes_or_is_a_listed_exception() {
         eprintln!("SKIPPED: no cases in ../shared/data; `cargo xtask fetch-conformance` downloads them");
         return;
     };
-    let report =
-        conformance::run(&Options { engine: Engine::TwoParty, data, filter: String::new() }).unwrap();
-    eprintln!("{}", report.text(false));
-    assert!(report.holds(), "unexpected: {:?}, pass now: {:?}", report.unexpected, report.obsolete);
-    for (found, least) in [
-        (report.passed(), PASSED),
-        (report.passed_as(Mode::Inputs), WITH_INPUTS),
-        (report.passed_as(Mode::Weights), WITH_WEIGHTS),
-    ] {
-        assert!(found >= least, "only {found} cases pass, expected at least {least}");
+    for engine in [Engine::TwoParty, Engine::ThreeParty] {
+        let options = Options { engine, data: data.clone(), filter: String::new() };
+        let report = conformance::run(&options).unwrap();
+        eprintln!("{}", report.text(false));
+        assert!(report.holds(), "unexpected: {:?}, pass now: {:?}", report.unexpected, report.obsolete);
+        for (found, least) in [
+            (report.passed(), PASSED),
+            (report.passed_as(Mode::Inputs), WITH_INPUTS),
+            (report.passed_as(Mode::Weights), WITH_WEIGHTS),
+        ] {
+            assert!(found >= least, "{}: only {found} cases pass, expected at least {least}", engine.name());
+        }
     }
 }
 

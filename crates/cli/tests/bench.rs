@@ -214,7 +214,9 @@ fn kernels_are_measured_next_to_their_peak() {
         for (isa, kernel) in kernels {
             let own: Vec<_> = shapes.iter().filter(|r| r["isa"] == isa).collect();
             assert_eq!(own.is_empty(), bits == 16, "{isa} at {bits} bits");
-            for row in own {
+            // Another kernel may be faster for a shape; then it runs instead.
+            let replaced = |row: &Value| row["skipped"].as_str().is_some_and(|why| why.starts_with("takes "));
+            for row in own.into_iter().filter(|row| !replaced(row)) {
                 assert_eq!(
                     row["skipped"].as_str(),
                     kernel.err().map(|why| why.to_string()).as_deref(),

@@ -114,9 +114,9 @@ fn a_killed_party_ends_the_others_at_once() {
     // Many inferences, so that it dies in one.
     let inputs: Vec<String> = (0..200).map(|n| format!("shares/copy-{n}.share")).collect();
     for party in PARTIES.map(|party| home.join(party)) {
-        inputs
-            .iter()
-            .for_each(|copy| drop(fs::copy(party.join("shares/3.share"), party.join(copy)).unwrap()));
+        for copy in &inputs {
+            fs::copy(party.join("shares/3.share"), party.join(copy)).unwrap();
+        }
     }
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     for victim in 0..3 {

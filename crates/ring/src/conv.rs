@@ -1,9 +1,15 @@
 //! Convolution over `u64` lanes, modulo 2^l, for any number of spatial axes.
 
 use crate::direct::Rows;
-use crate::gemm::{gemm_with, on_threads};
+use crate::gemm::gemm_with;
 use crate::geometry::Window;
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::amx::{self, Room, Side, Sizes, image};
 use crate::kernel::{Kernel, LANES};
+use crate::packed::{PackedWeights, WeightShape};
+#[cfg(target_arch = "x86_64")]
+use crate::threads::divide;
+use crate::threads::on_threads;
 
 /// Most output channels of a group that is convolved without a matrix product.
 const DIRECT: usize = 2;
@@ -83,31 +89,119 @@ impl Conv<'_> {
     /// The convolution of `x` by `w`, zero-padded, row-major, modulo the 2^l that `kernel` was chosen for; bits above l
     /// are garbage.
     pub fn apply(&self, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
-        let (inputs, outputs) = (self.input.iter().product::<usize>(), self.output.iter().product::<usize>());
+        self.convolve(kernel, x, Filters::Elements(w))
+    }
+
+    /// The same by filters of [`weight_shape`](Self::weight_shape) that were packed for `kernel`: for many products by the same
+    /// ones.
+    pub fn apply_packed(&self, kernel: Kernel, x: &[u64], w: &PackedWeights) -> Vec<u64> {
+        assert_eq!(w.shape(), self.weight_shape(), "shape of the filters");
+        let kernel = w.kernel(kernel);
+        self.convolve(kernel, x, w.elements().map_or(Filters::Packed(w), Filters::Elements))
+    }
+
+    /// What [`apply`](Self::apply) takes in place of `kernel` for these sizes.
+    pub fn kernel(&self, kernel: Kernel) -> Kernel {
+        let [group_out, outputs, depth] = self.sizes();
+        let is_direct = group_out <= DIRECT && Rows::new(self.window, self.input, self.output).is_some();
+        if is_direct { kernel.of_loops() } else { kernel.for_shape([group_out, outputs, depth]) }
+    }
+
+    /// Of the product of a group: output channels, positions, depth.
+    fn sizes(&self) -> [usize; 3] {
         let (group_in, group_out) = (self.in_channels / self.groups, self.out_channels / self.groups);
-        let depth = group_in * self.window.kernel_len();
-        assert!(x.len() == self.batch * self.in_channels * inputs && w.len() == self.out_channels * depth);
+        [group_out, self.output.iter().product(), group_in * self.window.kernel_len()]
+    }
+
+    /// What the filters are to be packed as.
+    pub fn weight_shape(&self) -> WeightShape {
+        WeightShape::Filters {
+            out_channels: self.out_channels,
+            channels: self.in_channels / self.groups,
+            taps: self.window.kernel_len(),
+            groups: self.groups,
+        }
+    }
+
+    fn convolve(&self, kernel: Kernel, x: &[u64], w: Filters) -> Vec<u64> {
+        let inputs = self.input.iter().product::<usize>();
+        let group_in = self.in_channels / self.groups;
+        let sizes @ [group_out, outputs, depth] = self.sizes();
+        assert!(x.len() == self.batch * self.in_channels * inputs);
         let mut z = vec![0; self.batch * self.out_channels * outputs];
         if z.is_empty() || depth == 0 {
             return z;
         }
+        let w = match w {
+            #[cfg(not(target_arch = "x86_64"))]
+            Filters::Packed(_) => unreachable!("without tiles there are elements"),
+            #[cfg(target_arch = "x86_64")]
+            Filters::Packed(_) => {
+                self.tiled(kernel, sizes, x, &w, &mut z);
+                return z;
+            }
+            Filters::Elements(w) => w,
+        };
+        assert!(w.len() == self.out_channels * depth);
         if group_out <= DIRECT
             && let Some(rows) = Rows::new(self.window, self.input, self.output)
         {
             self.direct(kernel, &rows, x, w, &mut z);
             return z;
         }
+        let kernel = kernel.for_shape(sizes);
+        #[cfg(target_arch = "x86_64")]
+        if kernel.tiles().is_some() {
+            self.tiled(kernel, sizes, x, &Filters::Elements(w), &mut z);
+            return z;
+        }
         let taps = Taps::new(self.window, self.input, self.output);
         let runs = Runs::new(&taps);
-        let kernel = kernel.for_shape([group_out, outputs, depth]);
         let groups = x.chunks_exact(group_in * inputs).zip(z.chunks_exact_mut(group_out * outputs));
         for ((x, z), w) in groups.zip(w.chunks_exact(group_out * depth).cycle()) {
             // Kernels times gathered columns; the columns are gathered straight into the product's panels.
-            gemm_with(kernel, [group_out, outputs, depth], w, z, &|k0, j0, _, width, panel| {
+            gemm_with(kernel, sizes, w, z, &|k0, j0, _, width, panel| {
                 runs.fill(x, inputs, k0, j0, width, panel);
             });
         }
         z
+    }
+
+    /// In tiles of digits, which the image is split into once.
+    #[cfg(target_arch = "x86_64")]
+    fn tiled(&self, kernel: Kernel, sizes: [usize; 3], x: &[u64], w: &Filters, z: &mut [u64]) {
+        let ring = kernel.tiles().expect("a kernel that multiplies tiles");
+        let [group_out, outputs, depth_len] = sizes;
+        let inputs = self.input.iter().product::<usize>();
+        let group_in = self.in_channels / self.groups;
+        let taps = Taps::new(self.window, self.input, self.output);
+        let reads = image::Reads::new(&taps.table, outputs, inputs);
+        let depth = image::Depth::new(group_in, self.window.kernel_len());
+        let product = Sizes { limbs: amx::limbs(ring), chunks: depth.chunks(), together: depth.together() };
+        let groups = x.chunks_exact(group_in * inputs).zip(z.chunks_exact_mut(group_out * outputs));
+        for ((x, z), group) in groups.zip((0..self.groups).cycle()) {
+            let split_filters = |blocks, chunks, room: Room| {
+                let Filters::Elements(w) = w else { unreachable!("packed filters lie in tiles") };
+                let w = &w[group * group_out * depth_len..][..group_out * depth_len];
+                depth.split_filters(w, blocks, chunks, room);
+            };
+            let left = match w {
+                Filters::Packed(w) => Side::Ready(w.filters(group).expect("in tiles")),
+                Filters::Elements(_) => Side::Split(&split_filters),
+            };
+            let multiply = |right: &Side, z| {
+                divide(kernel, sizes, z, &|first, c| amx::product(product, &left, right, first, c));
+            };
+            if reads.are_in_place() {
+                // The image is a matrix, of which every element is split once anyway.
+                let split = |blocks, chunks, room: Room| amx::split::right(x, inputs, blocks, chunks, room);
+                multiply(&Side::Split(&split), z);
+            } else {
+                let image = image::Image::new(kernel, ring, x, inputs);
+                let split = |blocks, chunks, room: Room| image.tiles(&depth, &reads, blocks, chunks, room);
+                multiply(&Side::Split(&split), z);
+            }
+        }
     }
 
     /// Groups of few outputs, divided over threads.
@@ -129,42 +223,56 @@ impl Conv<'_> {
     }
 }
 
-/// Where the taps of [`LANES`] neighbouring outputs lie side by side, so that a vector is copied instead of gathered.
+/// Filters as elements, or in tiles.
+enum Filters<'a> {
+    Elements(&'a [u64]),
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    Packed(&'a PackedWeights),
+}
+
+/// Where the taps of [`LANES`] neighbouring outputs lie side by side or two apart, so that a vector is copied instead of gathered.
 struct Runs<'a> {
     taps: &'a Taps,
     kernel: usize,
     /// Vectors of outputs, the last one perhaps partial.
     vectors: usize,
-    /// `[kernel position][vector]`: first input offset, or [`PADDING`] where the taps are not a run.
-    starts: Vec<u32>,
+    /// `[kernel position][vector]`: first input offset and distance of the taps, or [`PADDING`] where they are no run.
+    starts: Vec<(u32, u8)>,
 }
 
 impl<'a> Runs<'a> {
     fn new(taps: &'a Taps) -> Self {
         let rows = taps.table.chunks_exact(taps.positions.max(1));
         let kernel = rows.len();
-        let is_run = |eight: &[u32; LANES]| {
+        let is_run = |eight: &[u32; LANES], step: u32| {
             let last = eight[LANES - 1];
-            last != PADDING && eight.iter().rev().zip(0..).all(|(&t, back)| t.wrapping_add(back) == last)
+            let back = |&tap: &u32, lanes: u32| tap.wrapping_add(lanes * step) == last;
+            last != PADDING && eight.iter().rev().zip(0..).all(|(tap, lanes)| back(tap, lanes))
         };
         let start = |taps: &[u32]| match taps.try_into() {
-            Ok(eight) if is_run(eight) => eight[0],
-            _ => PADDING,
+            Ok(eight) if is_run(eight, 1) => (eight[0], 1),
+            Ok(eight) if is_run(eight, 2) => (eight[0], 2),
+            _ => (PADDING, 1),
         };
         let starts = rows.flat_map(|row| row.chunks(LANES).map(start)).collect();
         Self { taps, kernel, vectors: taps.positions.div_ceil(LANES), starts }
     }
 
-    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each.
+    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each. Inlined, because only then it is compiled for
+    /// the kernel's instructions.
+    #[inline(always)]
     fn fill(&self, x: &[u64], inputs: usize, k0: usize, j0: usize, width: usize, panel: &mut [u64]) {
         let (mut channel, mut at) = (k0 / self.kernel, k0 % self.kernel);
         for row in panel.chunks_exact_mut(width) {
             let x = &x[channel * inputs..][..inputs];
             let starts = &self.starts[at * self.vectors + j0 / LANES..];
-            for (v, (out, &start)) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts).enumerate() {
-                match x.get(start as usize..).and_then(|x| x.first_chunk()) {
-                    Some(run) => *out = *run,
-                    None => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
+            let vectors = row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts);
+            for (v, (out, &(start, step))) in vectors.enumerate() {
+                let from = x.get(start as usize..).unwrap_or(&[]);
+                match (from.first_chunk(), from.first_chunk::<{ 2 * LANES - 1 }>()) {
+                    (Some(run), _) if step == 1 => *out = *run,
+                    (_, Some(run)) if step == 2 => *out = std::array::from_fn(|i| run[2 * i]),
+                    _ => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
                 }
             }
             at += 1;
@@ -246,6 +354,13 @@ mod tests {
             (2, 64, 1, 1, [1, 1], [2, 2], [1, 1], [0, 0], [0, 0], [5, 5]),
             (1, 3, 1, 1, [2, 2], [5, 4], [1, 1], [5, 9], [3, 2], [3, 2]),
             (1, 32, 40, 2, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [17, 19]),
+            // Images split into digits: whole and broken groups of channels, taps that are runs, near and far.
+            (1, 64, 32, 1, [3, 3], [1, 1], [1, 1], [1, 1], [1, 1], [14, 14]),
+            (1, 70, 48, 1, [3, 3], [1, 1], [1, 1], [1, 1], [1, 1], [7, 7]),
+            (1, 24, 40, 1, [3, 3], [2, 2], [1, 1], [1, 1], [1, 1], [33, 29]),
+            (2, 96, 64, 2, [1, 1], [2, 2], [1, 1], [0, 0], [0, 0], [15, 24]),
+            (1, 16, 36, 1, [2, 2], [5, 3], [3, 2], [2, 0], [0, 3], [64, 16]),
+            (1, 3, 64, 1, [7, 7], [2, 2], [1, 1], [3, 3], [3, 3], [40, 34]),
         ];
         for (batch, in_channels, out_channels, groups, kernel, stride, dilation, begin, end, input) in cases {
             let window = Window {
@@ -269,14 +384,18 @@ mod tests {
             let x = prg.stream(1).words(batch * in_channels * input[0] * input[1], u64::MAX);
             let w = prg.stream(2).words(out_channels * in_channels / groups * window.kernel_len(), u64::MAX);
             let expected = naive(&conv, &x, &w);
-            for bits in [16, 32, 48, 52, 53, 64] {
+            for bits in [16, 24, 32, 40, 48, 52, 53, 64] {
                 let ring = Ring::new(bits).unwrap();
                 for (kernel, threads) in Kernel::available(ring).into_iter().zip((1..4).cycle()) {
-                    let mut z = conv.apply(kernel.with_threads(NonZero::new(threads).unwrap()), &x, &w);
+                    let packed = PackedWeights::new(kernel, conv.weight_shape(), &w);
+                    assert!(packed.bytes() <= size_of_val(&w[..]));
+                    let kernel = kernel.with_threads(NonZero::new(threads).unwrap());
                     let mut expected = expected.clone();
-                    ring.reduce_all(&mut z);
                     ring.reduce_all(&mut expected);
-                    assert_eq!(z, expected, "{kernel:?}, {bits} bits, {window:?}");
+                    for mut z in [conv.apply(kernel, &x, &w), conv.apply_packed(kernel, &x, &packed)] {
+                        ring.reduce_all(&mut z);
+                        assert_eq!(z, expected, "{kernel:?}, {bits} bits, {window:?}");
+                    }
                 }
             }
         }

@@ -3,29 +3,39 @@
 //! Blocked: the right side is packed in panels as wide as a register tile, of which a block stays in the second-level
 //! cache; the left side is read where it lies, a tile's rows side by side. The tile's loop is [`Kernel`]'s.
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::kernel::{Kernel, LANES, MR, Tile};
+use crate::packed::PackedWeights;
+use crate::threads::divide;
 
 /// Depth of a block.
 const KC: usize = 256;
 /// Columns packed at a time, whole panels of every kernel: a KC x NC block (under 1 MiB) stays in the second-level cache.
 const NC: usize = 480;
-/// What the sides of parts are multiples of: whole tiles of all kernels.
-const SHARE: usize = 48;
-
 /// `c += a · b` with `a` of m x k, `b` of k x n and `c` of m x n, all row-major, modulo the 2^l that `kernel` was
 /// chosen for; bits above l are garbage.
 pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "matrix sizes");
     let kernel = kernel.for_shape([m, n, k]);
     if m <= kernel.few_rows() {
-        return divide(kernel, [m, n, k], a, c, &|a, first, c| few_rows(kernel, n, k, a, &b[first..], c));
+        return divide(kernel, [m, n, k], c, &|[i, j], c| few_rows(kernel, n, k, &a[i * k..], &b[j..], c));
     }
     from_matrix(kernel, [m, n, k], a, b, c);
 }
 
+/// `c += a · b` with `a` of m rows and `b` packed: for many products by the same matrix.
+pub fn gemm_packed(kernel: Kernel, m: usize, a: &[u64], b: &PackedWeights, c: &mut [u64]) {
+    let [k, n] = b.matrix();
+    assert!(a.len() == m * k && c.len() == m * n, "matrix sizes");
+    match b.elements() {
+        Some(elements) => gemm(b.kernel(kernel).for_shape([m, n, k]), m, n, k, a, elements, c),
+        None => b.tiled_product(kernel, m, a, c),
+    }
+}
+
 fn from_matrix(kernel: Kernel, [m, n, k]: [usize; 3], a: &[u64], b: &[u64], c: &mut [u64]) {
+    if kernel.tiled_product([m, n, k], a, b, c) {
+        return;
+    }
     gemm_with(kernel, [m, n, k], a, c, &|k0, j0, columns, width, panel| {
         for (p, out) in panel.chunks_exact_mut(width).enumerate() {
             let row = &b[(k0 + p) * n + j0..][..columns];
@@ -39,10 +49,9 @@ fn from_matrix(kernel: Kernel, [m, n, k]: [usize; 3], a: &[u64], b: &[u64], c: &
     });
 }
 
-/// Like [`gemm`] with `[m, n, k]`, but `b` is produced panel by panel: `fill(k0, j0, columns, width, panel)` writes
-/// b[k0 + p, j0 + j] to `panel[p * width + j]` for all p < panel.len() / width and j < columns; j0 is a multiple of
-/// [`LANES`], what it writes behind `columns` is ignored. The shape may decide on another kernel before:
-/// [`Kernel::for_shape`].
+/// Like [`gemm`] with `[m, n, k]` and a kernel of vectors, but `b` is produced panel by panel: `fill(k0, j0, columns, width,
+/// panel)` writes b[k0 + p, j0 + j] to `panel[p * width + j]` for all p < panel.len() / width and j < columns; j0 is a multiple
+/// of [`LANES`], what it writes behind `columns` is ignored.
 pub(crate) fn gemm_with(
     kernel: Kernel,
     [m, n, k]: [usize; 3],
@@ -50,67 +59,7 @@ pub(crate) fn gemm_with(
     c: &mut [u64],
     fill: &(impl Fn(usize, usize, usize, usize, &mut [u64]) + Sync),
 ) {
-    divide(kernel, [m, n, k], a, c, &|a, first, c| {
-        if !kernel.product(k, a, first, c, fill) {
-            blocked(kernel, k, a, first, c, fill);
-        }
-    });
-}
-
-/// Some rows of the left side and of some columns of the result.
-struct Part<'a> {
-    a: &'a [u64],
-    first: usize,
-    c: Vec<&'a mut [u64]>,
-}
-
-/// Gives parts of `c += a · b` to as many threads as the product is worth: `run(a, first, c)` has some rows of `a` and columns
-/// `first..` of the same rows of `c`. The longer side is divided, since every part packs the whole of the other one.
-fn divide(
-    kernel: Kernel,
-    [m, n, k]: [usize; 3],
-    a: &[u64],
-    c: &mut [u64],
-    run: &(impl Fn(&[u64], usize, &mut [&mut [u64]]) + Sync),
-) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    let threads = kernel.threads_for(m * n * k);
-    let shares = |size: usize| size.div_ceil(threads).next_multiple_of(SHARE);
-    let (rows, columns) = if m > n { (shares(m), n) } else { (m, shares(n)) };
-    let mut parts: Vec<Part> = Vec::new();
-    for (a, c) in a.chunks(rows * k).zip(c.chunks_mut(rows * n)) {
-        let start = parts.len();
-        parts.extend((0..n).step_by(columns).map(|first| Part { a, first, c: Vec::new() }));
-        for row in c.chunks_exact_mut(n) {
-            parts[start..].iter_mut().zip(row.chunks_mut(columns)).for_each(|(part, row)| part.c.push(row));
-        }
-    }
-    on_threads(parts.len(), parts.into_iter(), &|mut part| run(part.a, part.first, &mut part.c));
-}
-
-/// Runs `run` for all parts, on up to `threads` threads: this one, and as many others as the system gives.
-pub(crate) fn on_threads<T: Send>(
-    threads: usize,
-    parts: impl Iterator<Item = T> + Send,
-    run: &(impl Fn(T) + Sync),
-) {
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        while let Some(part) = next() {
-            run(part);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
+    divide(kernel, [m, n, k], c, &|[i, j], c| blocked(kernel, k, &a[i * k..], j, c, fill));
 }
 
 /// `c += a · b` for columns `first..` of b, with vectors.
@@ -200,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::Ring;
+    use crate::packed::WeightShape;
     use crate::prg::{Prg, Seed};
 
     fn naive(m: usize, n: usize, k: usize, a: &[u64], b: &[u64]) -> Vec<u64> {
@@ -217,7 +167,7 @@ mod tests {
     /// Widths at the ends of what kernels and their digits cover.
     const WIDTHS: [u32; 12] = [16, 17, 24, 32, 33, 40, 48, 49, 52, 53, 57, 64];
 
-    /// Every kernel of this CPU in turn, as chosen and where its own loops pack, added to what was there, in all rings that it
+    /// Every kernel of this CPU in turn, as chosen, where its own loops pack and by packed weights, added to what was there, in all rings that it
     /// serves.
     fn check(m: usize, n: usize, k: usize, a: &[u64], b: &[u64]) {
         let product = naive(m, n, k, a, b);
@@ -229,12 +179,14 @@ mod tests {
                 continue;
             }
             done.push(kernel);
-            for forced in [false, true] {
+            let packed = PackedWeights::new(kernel, WeightShape::Matrix { k, n }, b);
+            assert!(packed.bytes() <= size_of_val(b));
+            for form in 0..3 {
                 let mut c = vec![u64::MAX - 4; m * n];
-                if forced {
-                    from_matrix(kernel, [m, n, k], a, b, &mut c);
-                } else {
-                    gemm(kernel, m, n, k, a, b, &mut c);
+                match form {
+                    0 => gemm(kernel, m, n, k, a, b, &mut c),
+                    1 => from_matrix(kernel, [m, n, k], a, b, &mut c),
+                    _ => gemm_packed(kernel, m, a, &packed, &mut c),
                 }
                 for ring in
                     available.iter().filter(|(_, kernels)| kernels.contains(&kernel)).map(|(ring, _)| ring)
@@ -296,6 +248,12 @@ mod tests {
                         &mut c,
                     );
                     ring.reduce_all(&mut c);
+                    let packed = PackedWeights::new(kernel, WeightShape::Matrix { k, n }, &b);
+                    let mut by_packed = vec![0; m * n];
+                    let threaded = kernel.with_threads(NonZero::new(threads).expect("positive"));
+                    gemm_packed(threaded, m, &a, &packed, &mut by_packed);
+                    ring.reduce_all(&mut by_packed);
+                    assert!(c == by_packed, "packed, {threads} threads, {m} x {n} x {k}, {bits} bits");
                     assert!(c == expected, "{threads} threads, {m} x {n} x {k}, {bits} bits");
                 }
             }

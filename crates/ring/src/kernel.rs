@@ -7,7 +7,7 @@
 //! Elsewhere there are loops for AVX2, and plain Rust for the target's baseline, which the compiler makes vectors of (NEON on ARM).
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(feature = "force")]
 mod force;
 mod portable;
@@ -17,6 +17,8 @@ mod x86;
 use std::num::NonZero;
 
 use crate::Ring;
+#[cfg(target_arch = "x86_64")]
+use crate::threads::divide;
 
 /// Rows of a full register tile.
 pub(crate) const MR: usize = 8;
@@ -157,6 +159,17 @@ impl Kernel {
         self.threads.min(multiply_adds / THREAD_WORK).max(1)
     }
 
+    /// Threads for as many equal parts.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn threads_up_to(self, parts: usize) -> usize {
+        self.threads.min(parts).max(1)
+    }
+
+    /// Whether both compute alike, on however many threads.
+    pub(crate) fn is_like(self, other: Self) -> bool {
+        self.isa == other.isa
+    }
+
     /// Name for reports.
     pub fn name(self) -> &'static str {
         match self.isa {
@@ -172,9 +185,9 @@ impl Kernel {
         }
     }
 
-    /// What computes products of a shape: tiles of digits, or the vectors that are best.
+    /// What computes products of a shape [m, n, k]: tiles of digits, or the vectors that are best.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-    pub(crate) fn for_shape(self, shape: [usize; 3]) -> Self {
+    pub fn for_shape(self, shape: [usize; 3]) -> Self {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(ring) => {
@@ -190,21 +203,28 @@ impl Kernel {
         }
     }
 
-    /// The whole product `c += a · b` of columns from `first` on where this kernel has loops of its own; otherwise nothing
-    /// happens. Parameters are those of [`gemm_with`](crate::gemm::gemm_with).
+    /// The ring whose digits this kernel multiplies in tiles, if it does.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn tiles(self) -> Option<Ring> {
+        match self.isa {
+            Isa::Amx(ring) => Some(ring),
+            _ => None,
+        }
+    }
+
+    /// `c += a · b` for matrices where this kernel has loops of its own; otherwise nothing happens, and false is returned.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-    pub(crate) fn product(
-        self,
-        k: usize,
-        a: &[u64],
-        first: usize,
-        c: &mut [&mut [u64]],
-        fill: &impl Fn(usize, usize, usize, usize, &mut [u64]),
-    ) -> bool {
+    pub(crate) fn tiled_product(self, [m, n, k]: [usize; 3], a: &[u64], b: &[u64], c: &mut [u64]) -> bool {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(ring) => {
-                self.run(|| amx::product(ring, k, a, first, c, fill));
+                use amx::Room;
+                let sizes =
+                    amx::Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK), together: 1 };
+                let split_left = |blocks, chunks, room: Room| amx::split::left(a, k, blocks, chunks, room);
+                let split_right = |blocks, chunks, room: Room| amx::split::right(b, n, blocks, chunks, room);
+                let (left, right) = (amx::Side::Split(&split_left), amx::Side::Split(&split_right));
+                divide(self, [m, n, k], c, &|first, c| amx::product(sizes, &left, &right, first, c));
                 true
             }
             _ => false,
@@ -217,6 +237,15 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma => 3 * LANES,
             _ => 2 * LANES,
+        }
+    }
+
+    /// What plain loops are compiled for.
+    pub(crate) fn of_loops(self) -> Self {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma | Isa::Amx(_) => Self { isa: Isa::Avx512, ..self },
+            _ => self,
         }
     }
 

@@ -11,10 +11,12 @@ pub mod gemm;
 pub mod geometry;
 mod kernel;
 pub mod pack;
+pub mod packed;
 pub mod peak;
 pub mod planes;
 pub mod prg;
 mod ring;
+mod threads;
 
 pub use kernel::{Kernel, Unavailable};
 pub use ring::{Ring, RingError, packed_len};

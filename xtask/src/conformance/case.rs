@@ -1,4 +1,4 @@
-//! One case: float evaluation, an independent oracle, the cleartext engine and the private one, in up to two modes.
+//! One case: float evaluation, an independent oracle, the cleartext engine and a private one, in up to two modes.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use privet_ring::Ring;
 use prost::Message;
 
 use super::{FLOAT_TOLERANCE, FRAC_BITS, Mode, RING, TOLERANCE, Verdict, oracle, scope};
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 
 /// Runs the case in `directory`.
 pub(super) fn run(directory: &Path, engine: Engine) -> Verdict {
@@ -167,8 +167,7 @@ impl TestSet {
             let same = clear.iter().zip(&independent).all(|(&a, &b)| a as f64 / scale == b);
             anyhow::ensure!(same && clear.len() == independent.len(), "cleartext differs from the oracle");
         }
-        if engine == Engine::TwoParty {
-            let private = engine::two_party(plan, weights, &fixed).context("private engine")?;
+        if let Some(private) = engine.run(plan, weights, &fixed).context("private engine")? {
             anyhow::ensure!(private.outputs == clear, "the private engine differs from the cleartext one");
         }
         Ok(worst)

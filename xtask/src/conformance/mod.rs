@@ -1,4 +1,4 @@
-//! The cases of the ONNX backend suite, in float, by an independent oracle, and on both engines.
+//! The cases of the ONNX backend suite, in float, by an independent oracle, and on the cleartext engine and a private one.
 //!
 //! A case runs in up to two modes: all float inputs are the client's, and all but the first are the model owner's weights.
 //! Shapes, indices, axes, bounds and fill values are bound as constants. It passes if every mode that compiles passes and at
@@ -259,8 +259,8 @@ impl Report {
             lines.push(format!("{:4} passed with {mode}", self.passed_as(mode)));
         }
         let engine = match self.engine {
-            Engine::Cleartext => "cleartext engine equal to the oracle",
-            Engine::TwoParty => "2pc equal to cleartext, cleartext equal to the oracle",
+            Engine::Cleartext => "cleartext engine equal to the oracle".to_owned(),
+            private => format!("{} equal to cleartext, cleartext equal to the oracle", private.name()),
         };
         lines.push(format!(
             "{RING}-bit ring, {FRAC_BITS} fractional bits: {engine}, bit for bit; at most {worst:.1e} off, \

@@ -3,8 +3,8 @@
 //! A copy of the workspace, `target/mutants`, contains them all (`schemata.rs`); it is built once, with the profile and into
 //! the directory of this program, so that dependencies are not built again. The copy's crates have a version of their own: cargo
 //! knows a crate by its name, version and place in the workspace, and would take the mutants for the originals. The tests run once without a mutant and
-//! have to pass, then for each mutant those that have to fail. A test that fails because of a wrong result does not count:
-//! a mutant keeps all results right.
+//! have to pass, then for each mutant those that have to fail, with every engine that the mutant names. A test that fails because of
+//! a wrong result does not count: a mutant keeps all results right.
 
 mod schemata;
 
@@ -17,6 +17,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use self::schemata::{Mutant, VARIABLE};
+
+/// Tells the leakage tests which engines to test.
+const ENGINES: &str = "PRIVET_LEAKAGE_ENGINES";
 
 /// What became of the mutants.
 #[derive(Serialize)]
@@ -82,34 +85,46 @@ pub fn run(only: &str) -> Result<Report> {
     let mut tests: Vec<&str> = chosen.iter().flat_map(|m| &m.tests).map(String::as_str).collect();
     tests.sort_unstable();
     tests.dedup();
-    for test in tests {
+    side_by_side(&tests, |test| {
         let (passes, output) = execute(&program, None, test)?;
         ensure!(passes, "without any mutant, the test {test} fails:\n{output}");
-    }
+        Ok(())
+    })?;
     Ok(Report { mutants: side_by_side(&chosen, |mutant| judge(&program, mutant))? })
 }
 
 fn judge(program: &Path, mutant: &Mutant) -> Result<Outcome> {
     let mut survived = Vec::new();
     for test in &mutant.tests {
-        let (passes, output) = execute(program, Some(&mutant.name), test)?;
+        let (passes, output) = execute(program, Some(mutant), test)?;
+        let failing = output.lines().filter_map(|line| line.strip_prefix("fails with ")).next_back();
+        let failing: Vec<&str> = failing.into_iter().flat_map(|engines| engines.split(", ")).collect();
         if passes {
             survived.push(format!("{test} passes"));
-        } else if output.contains("the result is wrong")
-            || !output.contains("panicked at crates/protocols/tests/leakage/")
-        {
+        } else if output.contains("the result is wrong") || !is_noticed(&output) {
             survived.push(format!("{test} fails for another reason than a leak:\n{output}"));
+        } else if let Some(engine) = mutant.engines.iter().find(|engine| !failing.contains(&engine.as_str()))
+        {
+            survived.push(format!("{test} passes with {engine}"));
         }
     }
     Ok(Outcome { name: mutant.name.clone(), why: mutant.why.clone(), survived })
 }
 
-/// Runs one test of the program. Returns whether it passes, and what it says.
-fn execute(program: &Path, mutant: Option<&str>, test: &str) -> Result<(bool, String)> {
+/// Whether the tests have panicked, and nothing else has.
+fn is_noticed(output: &str) -> bool {
+    let mut places =
+        output.match_indices("panicked at ").map(|(at, found)| &output[at + found.len()..]).peekable();
+    places.peek().is_some() && places.all(|place| place.starts_with("crates/protocols/tests/leakage/"))
+}
+
+/// Runs one test of the program, with the engines that the mutant names. Returns whether it passes, and what it says.
+fn execute(program: &Path, mutant: Option<&Mutant>, test: &str) -> Result<(bool, String)> {
     let mut command = Command::new(program);
-    command.args([test, "--exact", "--nocapture"]).env_remove(VARIABLE).stdin(Stdio::null());
-    if let Some(name) = mutant {
-        command.env(VARIABLE, name);
+    command.args([test, "--exact", "--nocapture"]).stdin(Stdio::null());
+    command.env_remove(VARIABLE).env_remove(ENGINES);
+    if let Some(mutant) = mutant {
+        command.env(VARIABLE, &mutant.name).env(ENGINES, mutant.engines.join(", "));
     }
     let output = command.output().with_context(|| program.display().to_string())?;
     let text =

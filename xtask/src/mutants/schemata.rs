@@ -36,8 +36,11 @@ pub(super) struct Mutant {
     pub(super) name: String,
     /// What leaks.
     pub(super) why: String,
-    /// All of these have to fail.
+    /// All of these have to fail,
     pub(super) tests: Vec<String>,
+    /// with all of these engines.
+    #[serde(default = "engines")]
+    pub(super) engines: Vec<String>,
     edits: Vec<Edit>,
 }
 
@@ -49,6 +52,10 @@ struct Edit {
     within: Option<String>,
     find: String,
     replace: String,
+}
+
+fn engines() -> Vec<String> {
+    ["2pc", "3pc"].map(str::to_owned).into()
 }
 
 /// The committed list.

@@ -1,6 +1,6 @@
 //! The dealer of one inference: knows λ of every wire, never m; sends to the first party, receives from nobody.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use privet_net::{Channel, Frame};
 use privet_plan::{Plan, Step, WireId};
@@ -30,7 +30,7 @@ pub(super) fn deal(
     let seeds = [seed(first)?, seed(second)?];
     let correlator = Correlator::new(plan, schedule, seeds);
     let mut dealer =
-        Dealer { correlator, weights, inputs, first, masks: HashMap::new(), outputs: Vec::new() };
+        Dealer { correlator, weights, inputs, first, masks: BTreeMap::new(), outputs: Vec::new() };
     walk(plan, schedule, &mut dealer, progress)?;
     dealer.first.flush()?;
     Ok(dealer.outputs)
@@ -42,7 +42,7 @@ struct Dealer<'a> {
     inputs: &'a [Share],
     first: &'a mut dyn Channel,
     /// Shares of the outputs' wires.
-    masks: HashMap<WireId, Share>,
+    masks: BTreeMap<WireId, Share>,
     outputs: Vec<Share>,
 }
 

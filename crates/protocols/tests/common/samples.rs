@@ -1,4 +1,4 @@
-//! One small plan for every kind of message that server and client exchange.
+//! One small plan for every kind of message that parties exchange.
 //!
 //! Numbers of elements are multiples of 8, so that no byte is padded. Rings and shifts are chosen so that every shape of
 //! the comparison tree is met: a single leaf, leaves under a root, and an inner level; a split that is a single leaf, one that
@@ -82,6 +82,16 @@ pub fn samples() -> Vec<Sample> {
             let window = window(&[1, 3], &[1, 1], &[1, 1], &[0, 0], &[0, 0]);
             b.step(Op::MaxPool { window, width: 0 }, &[x], &[1, 16, 1, 1], 8)
         }),
+        // The input itself, what is linear in it, and the same product twice.
+        sample("outputs made of the input", 16, &[8], |b, x| {
+            b.output(x);
+            let y = b.step(Op::Combine { coefficients: vec![3], constant: 5 }, &[x], &[8], 8);
+            b.output(y);
+            let factor = b.param(&[8], 2, 7);
+            let z = b.step(Op::Scale { factor }, &[x], &[8], 10);
+            b.output(z);
+            b.step(Op::Scale { factor }, &[x], &[8], 10)
+        }),
         sample("a chain", 16, &[8], |b, x| {
             let factor = b.param(&[8], 2, 7);
             let y = b.step(Op::Scale { factor }, &[x], &[8], 10);
@@ -96,7 +106,7 @@ pub fn samples() -> Vec<Sample> {
     ]
 }
 
-/// A plan of one input with 8 fractional bits and one output.
+/// A plan of one input with 8 fractional bits and one output, if `build` adds no others.
 fn sample(
     name: &'static str,
     ring: u32,

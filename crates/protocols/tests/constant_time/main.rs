@@ -7,8 +7,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod path;
-mod recording;
+mod tape;
+mod three_party;
 mod timing;
+mod two_party;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,14 +20,11 @@ use common::samples::samples;
 /// Name of the only test.
 const TEST: &str = "the_path_through_the_program_does_not_depend_on_secrets";
 
-/// Samples whose paths the test compares: together they use every gate. All are compared with `--all`.
-const TESTED: [&str; 5] = ["a chain", "max pool", "choice", "table", "conv, open, relu"];
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [path::CHILD, sample, file] => path::child(sample, Path::new(file)),
+        [path::CHILD, engine, sample, file] => path::child(engine, sample, Path::new(file)),
         ["--measure", ref rest @ ..] => {
             return measure(rest.first().and_then(|n| n.parse().ok()).unwrap_or(100_000));
         }
@@ -44,8 +43,11 @@ fn main() -> ExitCode {
 fn compare(all: bool) {
     let directory = std::env::temp_dir().join(format!("privet-path-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    for sample in samples().iter().filter(|s| all || TESTED.contains(&s.name)) {
-        println!("{:50} {:>9} instructions, one path", sample.name, path::check(sample, &directory));
+    for engine in &path::ENGINES {
+        for sample in samples().iter().filter(|s| all || engine.tested.contains(&s.name)) {
+            let instructions = path::check(engine, sample, &directory);
+            println!("{}, {:50} {instructions:>9} instructions, one path", engine.name, sample.name);
+        }
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -1,6 +1,6 @@
 //! The path through the program, instruction by instruction, does not depend on secrets.
 //!
-//! Dealer, preparation and both parties of an inference run in a process of their own under valgrind's tool `lackey`,
+//! All parties of an inference, and its preparation, run in a process of their own under valgrind's tool `lackey`,
 //! which writes down the address of every instruction and of every memory access. Recordings of other inputs, weights and
 //! seeds have to give the same addresses throughout. This is deterministic and finds every branch and every
 //! index that depends on a secret, in the kernels that valgrind's processor has (AVX2, not AVX-512).
@@ -13,13 +13,61 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use privet_plan::Plan;
 use privet_protocols::masked::{RevealTo, Role, Schedule};
+use privet_protocols::replicated::PARTIES;
 
-use crate::common::samples::{Sample, samples};
-use crate::recording::Recording;
+use crate::common::samples::{Sample, Secrets, samples};
+use crate::{three_party, two_party};
 
 /// The first argument of the process that is looked at.
 pub(crate) const CHILD: &str = "--on-the-path";
+
+/// An engine whose paths are compared.
+pub(crate) struct Engine {
+    pub(crate) name: &'static str,
+    /// Samples that the test compares: together they use all that is the engine's own.
+    pub(crate) tested: &'static [&'static str],
+    /// One inference on record.
+    record: fn(&Plan, &Secrets) -> Vec<u8>,
+    /// Dealer, preparation and parties once more, one after the other.
+    replay: fn(&Plan, &[u8]),
+}
+
+pub(crate) const ENGINES: [Engine; 2] = [
+    Engine {
+        name: "2pc",
+        tested: &["a chain", "max pool", "choice", "table", "conv, open, relu"],
+        record: |plan, secrets| {
+            let schedule = Schedule::new(plan, RevealTo::Client);
+            two_party::Recording::new(plan, &schedule, secrets).to_bytes()
+        },
+        replay: |plan, bytes| {
+            let schedule = Schedule::new(plan, RevealTo::Client);
+            let recording = two_party::Recording::from_bytes(plan, &schedule, bytes);
+            for (role, half) in
+                [Role::Server, Role::Client].into_iter().zip(recording.halves(plan, &schedule))
+            {
+                recording.replay(plan, &schedule, role, half, &mut recording.tape(role));
+            }
+        },
+    },
+    // Gates are those of 2pc.
+    Engine {
+        name: "3pc",
+        tested: &["a chain", "conv, open, relu"],
+        record: |plan, secrets| {
+            three_party::Recording::new(plan, &Schedule::three_party(plan), secrets).to_bytes()
+        },
+        replay: |plan, bytes| {
+            let schedule = Schedule::three_party(plan);
+            let recording = three_party::Recording::from_bytes(plan, &schedule, bytes);
+            for party in 0..PARTIES {
+                recording.replay(plan, &schedule, party, &mut recording.tapes(party));
+            }
+        },
+    },
+];
 
 /// Accesses between two marks.
 const MARK: u64 = 1 << 12;
@@ -67,34 +115,34 @@ pub(crate) fn is_possible() -> bool {
 }
 
 /// Compares the paths of one sample's secrets. Returns the number of instructions; panics where paths differ.
-pub(crate) fn check(sample: &Sample, directory: &Path) -> u64 {
-    let schedule = Schedule::new(&sample.plan, RevealTo::Client);
+pub(crate) fn check(engine: &Engine, sample: &Sample, directory: &Path) -> u64 {
     let file = directory.join("recording");
+    let name = format!("{}, {}", engine.name, sample.name);
     let traces: Vec<[Trace; 2]> = sample
         .secrets
         .iter()
         .map(|secrets| {
-            std::fs::write(&file, Recording::new(&sample.plan, &schedule, secrets).to_bytes()).unwrap();
-            trace(sample.name, &file)
+            std::fs::write(&file, (engine.record)(&sample.plan, secrets)).unwrap();
+            trace(engine, sample.name, &file)
         })
         .collect();
     let [[instructions, data], [other_instructions, other_data]] = &traces[..] else { unreachable!() };
     if let Some(difference) = instructions.parts_from(other_instructions) {
-        panic!("{}: a branch depends on a secret: {difference}", sample.name);
+        panic!("{name}: a branch depends on a secret: {difference}");
     }
     if let Some(difference) = data.parts_from(other_data)
         && sample.name != "table"
     {
-        panic!("{}: an index depends on a secret: {difference}", sample.name);
+        panic!("{name}: an index depends on a secret: {difference}");
     }
     instructions.count
 }
 
 /// Instructions and accesses to data of one run.
-fn trace(sample: &str, file: &Path) -> [Trace; 2] {
+fn trace(engine: &Engine, sample: &str, file: &Path) -> [Trace; 2] {
     let mut command = Command::new("valgrind");
     command.args(["--tool=lackey", "--trace-mem=yes", "--basic-counts=no"]);
-    command.arg(std::env::current_exe().unwrap()).args([CHILD, sample]).arg(file);
+    command.arg(std::env::current_exe().unwrap()).args([CHILD, engine.name, sample]).arg(file);
     command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::with_capacity(1 << 20, child.stderr.take().unwrap());
@@ -123,15 +171,12 @@ fn trace(sample: &str, file: &Path) -> [Trace; 2] {
     [instructions, data]
 }
 
-/// What the child does: dealer, preparation, and each party online.
-pub(crate) fn child(sample: &str, file: &Path) {
+/// What the child does: all parties, from a recording.
+pub(crate) fn child(engine: &str, sample: &str, file: &Path) {
+    let engine = ENGINES.iter().find(|e| e.name == engine).unwrap();
     let Sample { plan, .. } = samples().into_iter().find(|s| s.name == sample).unwrap();
-    let schedule = Schedule::new(&plan, RevealTo::Client);
     let bytes = std::fs::read(file).unwrap();
     let beacon = std::hint::black_box(&BEACON);
     (0..BEGIN).for_each(|i| beacon.store(i, Ordering::Relaxed));
-    let recording = Recording::from_bytes(&plan, &schedule, &bytes);
-    for (role, half) in [Role::Server, Role::Client].into_iter().zip(recording.halves(&plan, &schedule)) {
-        recording.replay(&plan, &schedule, role, half, &mut recording.tape(role));
-    }
+    (engine.replay)(&plan, &bytes);
 }

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use privet_plan::Weights;
 use privet_protocols::masked::{RevealTo, Role, Schedule};
+use privet_protocols::replicated::{PARTIES, Position};
 use privet_ring::conv::Conv;
 use privet_ring::geometry::Window;
 use privet_ring::prg::{Prg, Seed};
 use privet_ring::{Kernel, Ring, gemm, pack, planes};
 
 use crate::common::samples::{Sample, Secrets, samples};
-use crate::recording::Recording;
+use crate::{three_party, two_party};
 
 /// Above this, time depends on the secret.
 pub(crate) const BOUND: f64 = 10.0;
@@ -38,6 +39,9 @@ pub(crate) fn run(measurements: usize, mut report: impl FnMut(&Finding)) {
     for sample in samples() {
         for role in [Role::Server, Role::Client] {
             report(&online(&sample, role, measurements));
+        }
+        for party in 0..PARTIES {
+            report(&in_position(&sample, party, measurements));
         }
     }
 }
@@ -122,33 +126,43 @@ impl Class {
     }
 }
 
-/// One party's online phase, from recordings.
+/// Secrets of a class that fit a sample.
+fn secrets(sample: &Sample, class: Class) -> Secrets {
+    let [_, other] = &sample.secrets;
+    // Random secrets are no larger than the sample's, so that nothing overflows.
+    let draw = |values: &[i64]| -> Vec<i64> {
+        let words = class.words(values.len(), u64::MAX).into_iter();
+        words
+            .zip(values)
+            .map(|(w, v)| (w % (v.unsigned_abs() + 1)) as i64 * if w >> 63 == 1 { -1 } else { 1 })
+            .collect()
+    };
+    let draw_all = |tensors: &[Vec<i64>]| tensors.iter().map(|t| draw(t)).collect::<Vec<_>>();
+    Secrets { weights: Weights::new(draw_all(&other.weights.tensors)), inputs: draw_all(&other.inputs) }
+}
+
+/// One party's online phase of `2pc`, from recordings.
 fn online(sample: &Sample, role: Role, measurements: usize) -> Finding {
     let (plan, schedule) = (&sample.plan, Schedule::new(&sample.plan, RevealTo::Client));
-    let [_, other] = &sample.secrets;
-    let recording = |class: Class| {
-        // Random secrets are no larger than the sample's, so that nothing overflows.
-        let draw = |values: &[i64]| -> Vec<i64> {
-            let words = class.words(values.len(), u64::MAX).into_iter();
-            words
-                .zip(values)
-                .map(|(w, v)| (w % (v.unsigned_abs() + 1)) as i64 * if w >> 63 == 1 { -1 } else { 1 })
-                .collect()
-        };
-        let draw_all = |tensors: &[Vec<i64>]| tensors.iter().map(|t| draw(t)).collect::<Vec<_>>();
-        let secrets = Secrets {
-            weights: Weights::new(draw_all(&other.weights.tensors)),
-            inputs: draw_all(&other.inputs),
-        };
-        Recording::new(plan, &schedule, &secrets)
-    };
+    let recording = |class| two_party::Recording::new(plan, &schedule, &secrets(sample, class));
     let name = format!("{}, {}", sample.name, if role == Role::Server { "server" } else { "client" });
-    let fresh = |recording: &Recording| {
+    let fresh = |recording: &two_party::Recording| {
         let [server, client] = recording.halves(plan, &schedule);
         (if role == Role::Server { server } else { client }, recording.tape(role))
     };
     measure_with(name, measurements, recording, fresh, |recording, (half, mut tape)| {
         recording.replay(plan, &schedule, role, half, &mut tape);
+    })
+}
+
+/// One party of `3pc`, from recordings.
+fn in_position(sample: &Sample, party: usize, measurements: usize) -> Finding {
+    let (plan, schedule) = (&sample.plan, Schedule::three_party(&sample.plan));
+    let recording = |class| three_party::Recording::new(plan, &schedule, &secrets(sample, class));
+    let name = format!("{}, 3pc, {}", sample.name, Position::of(party, 0).name());
+    let fresh = |recording: &three_party::Recording| recording.tapes(party);
+    measure_with(name, measurements, recording, fresh, |recording, mut tapes| {
+        recording.replay(plan, &schedule, party, &mut tapes);
     })
 }
 

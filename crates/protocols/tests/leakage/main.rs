@@ -1,28 +1,70 @@
 //! What a party sees says nothing about what it does not own.
 //!
-//! For every kind of message a small plan ([`common::samples`]) runs some thousand times with fresh seeds, on zeros and on
-//! other inputs and weights. All that a party gets to see ([`view`]) has to be jointly uniform: no sum modulo 2 of any of its
-//! bits is constant (which finds every missing, halved, shortened or repeated mask of bits and of the lowest bits of ring
-//! elements), every half byte is uniform, and so is what remains of opened values without the party's own masks; and
-//! both choices of secrets give the same distribution. A larger network is run once for each of several secrets, and its
-//! frames are tested one by one.
+//! For every kind of message a small plan ([`common::samples`]) runs some thousand times on every engine of [`ENGINES`] with
+//! fresh seeds, on zeros and on other inputs and weights. All that a party gets to see ([`view`]) has to be jointly uniform: no
+//! sum modulo 2 of any of its bits is constant (which finds every missing, halved, shortened or repeated mask of bits and of the
+//! lowest bits of ring elements), every half byte is uniform, and so is what remains of opened values without the party's own
+//! masks; and both choices of secrets give the same distribution. A larger network is run once for each of several secrets, and
+//! its frames are tested one by one.
 //!
-//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs, that of the network once
-//! in 10^10 (chi-square, corrected for the number of statistics); all together less than once in 10^8 runs. The dealer
-//! is given nothing but the plan and seeds of its own, by the signature of `masked::deal`.
+//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine, that of the
+//! network once in 10^10 (chi-square, corrected for the number of statistics); all together less than once in 10^8 runs. The
+//! dealer of `2pc` is given nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds
+//! shares, and what is sent to it is nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod network;
 mod statistics;
+mod three_party;
+mod two_party;
 mod view;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use common::samples::{Sample, Secrets, samples};
-use common::{Builder, uniform, window};
-use privet_plan::{Op, Plan, Weights};
+use network::{network, secrets};
+use privet_plan::Plan;
 use privet_protocols::masked::{Content, RevealTo, Schedule};
-use privet_ring::prg::{Prg, Seed};
 use statistics::{Family, constant_sum};
-use view::{View, run};
+use view::{Field, View};
+
+/// An engine whose parties' views are tested.
+struct Engine {
+    name: &'static str,
+    /// Whose views [`Self::run`] gives.
+    parties: &'static [&'static str],
+    /// With lanes of about so many elements.
+    schedule: fn(&Plan, usize) -> Schedule,
+    /// One inference with fresh material and shares.
+    run: fn(&Plan, &Schedule, &Secrets) -> Vec<View>,
+    /// Whether outputs are revealed in an inference; otherwise they stay shared.
+    reveals: bool,
+}
+
+/// All that have secrets to keep.
+const ENGINES: [Engine; 2] = [
+    Engine {
+        name: "2pc",
+        parties: &["server", "client"],
+        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        run: two_party::run,
+        reveals: true,
+    },
+    Engine {
+        name: "3pc",
+        parties: &["dealer", "first", "second"],
+        schedule: Schedule::three_party_with_lanes,
+        run: three_party::run,
+        reveals: false,
+    },
+];
+
+/// Lanes that nothing here is cut into.
+const WHOLE: usize = 1 << 16;
+
+/// Names the environment variable with the engines to test, for the runner of mutants; all, if it is not set.
+const WANTED: &str = "PRIVET_LEAKAGE_ENGINES";
 
 /// How often a test of a correct build fails.
 const FALSE_ALARMS: f64 = 1e-10;
@@ -30,54 +72,70 @@ const FALSE_ALARMS: f64 = 1e-10;
 /// Runs beyond the number of bits in a view: a constant sum appears by chance with a probability of 2^-63.
 const SPARE_RUNS: usize = 64;
 
+/// Tests every engine.
+#[track_caller]
+fn on_every_engine(test: impl Fn(&Engine)) {
+    on(&ENGINES, test);
+}
+
+/// Tests some engines, or variants of one. The runner of mutants reads in the last line which ones fail.
+#[track_caller]
+fn on(engines: &[Engine], test: impl Fn(&Engine)) {
+    let wanted = std::env::var(WANTED).ok();
+    let is_wanted = |e: &&Engine| wanted.as_ref().is_none_or(|names| names.split(", ").any(|n| n == e.name));
+    let fails = |engine: &&Engine| catch_unwind(AssertUnwindSafe(|| test(engine))).is_err();
+    let failing: Vec<&str> =
+        engines.iter().filter(is_wanted).filter(fails).map(|engine| engine.name).collect();
+    assert!(failing.is_empty(), "fails with {}", failing.join(", "));
+}
+
 fn find(name: &str) -> Sample {
     samples().into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no sample {name}"))
 }
 
-/// Tests both parties' views of a sample.
+/// Tests all parties' views of a sample.
 #[track_caller]
 fn views_are_uniform(name: &str) {
     let sample = find(name);
-    let schedule = Schedule::new(&sample.plan, RevealTo::Client);
-    views_by_schedule_are_uniform(sample, &schedule);
+    on_every_engine(|engine| views_by_schedule_are_uniform(engine, &sample, WHOLE));
 }
 
 #[track_caller]
-fn views_by_schedule_are_uniform(sample: Sample, schedule: &Schedule) {
+fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) {
     let Sample { name, plan, secrets } = sample;
-    let bits =
-        |view: &View| view.fields.iter().filter(|f| f.adds).map(|f| f.values.len() * f.width as usize).sum();
-    let most: usize = run(&plan, schedule, &secrets[0]).iter().map(bits).max().unwrap();
-    let runs = (most + SPARE_RUNS).max(1024);
+    let schedule = (engine.schedule)(plan, lane);
+    let run = |secrets: &Secrets| (engine.run)(plan, &schedule, secrets);
+    let bits = run(&secrets[0]).iter().map(View::bits).max().unwrap();
+    let runs = (bits + SPARE_RUNS).max(1024);
     // Party, secrets, run.
-    let mut views: [[Vec<View>; 2]; 2] = Default::default();
+    let mut views: Vec<[Vec<View>; 2]> = engine.parties.iter().map(|_| Default::default()).collect();
     for (choice, secrets) in secrets.iter().enumerate() {
         for _ in 0..runs {
-            for (party, view) in run(&plan, schedule, secrets).into_iter().enumerate() {
+            for (party, view) in run(secrets).into_iter().enumerate() {
                 views[party][choice].push(view);
             }
         }
     }
     let mut family = Family::new(FALSE_ALARMS);
-    for (party, choices) in ["server", "client"].iter().zip(&views) {
+    for (party, choices) in engine.parties.iter().zip(&views) {
+        let name = format!("{}, {name}, {party}", engine.name);
         for choice in choices {
-            let (rows, names) = rows(choice);
-            if let Some(sum) = constant_sum(&rows, runs) {
+            let (rows, names) = rows(&choice[..choice[0].bits() + SPARE_RUNS]);
+            if let Some(sum) = constant_sum(&rows, choice[0].bits() + SPARE_RUNS) {
                 let named: Vec<&String> = sum.iter().map(|&i| &names[i]).take(8).collect();
-                panic!("{name}: {party}: a constant sum of {} bits: {named:#?}", sum.len());
+                panic!("{name}: a constant sum of {} bits: {named:#?}", sum.len());
             }
         }
         for (f, field) in choices[0][0].fields.iter().enumerate() {
-            for i in 0..field.values.len() {
-                let [zeros, others] = [0, 1].map(|choice| half_bytes(&choices[choice], f, i));
-                for ((low, a), (_, b)) in zeros.zip(others) {
-                    let name = |what| {
-                        format!("{name}: {party}: {what} of value {i} from bit {low} of {}", field.name)
-                    };
-                    family.uniform(|| name("zeros"), &a);
-                    family.uniform(|| name("others"), &b);
-                    family.equal(|| name("difference"), &a, &b);
-                }
+            let [zeros, others] = [0, 1].map(|choice| half_bytes(&choices[choice], f));
+            for (at, (a, b)) in zeros.iter().zip(&others).enumerate() {
+                let digits = field.width.div_ceil(4) as usize;
+                let (value, digit) = (at / digits, at % digits);
+                let name =
+                    |what| format!("{name}: {what} of half byte {digit} of value {value} of {}", field.name);
+                family.uniform(|| name("zeros"), a);
+                family.uniform(|| name("others"), b);
+                family.equal(|| name("difference"), a, b);
             }
         }
     }
@@ -162,15 +220,32 @@ fn max_pool() {
 #[test]
 fn max_pool_in_lanes() {
     let sample = find("wide max pool");
-    let schedule = Schedule::with_lanes(&sample.plan, RevealTo::Client, 8 * 3);
-    let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&sample.plan, k));
-    assert_eq!(lanes.map(|o| o.lane).max(), Some(1), "two lanes");
-    views_by_schedule_are_uniform(sample, &schedule);
+    on_every_engine(|engine| {
+        let schedule = (engine.schedule)(&sample.plan, 8 * 3);
+        let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&sample.plan, k));
+        assert_eq!(lanes.map(|o| o.lane).max(), Some(1), "two lanes");
+        views_by_schedule_are_uniform(engine, &sample, 8 * 3);
+    });
 }
 
 #[test]
 fn a_chain() {
     views_are_uniform("a chain");
+}
+
+#[test]
+fn outputs_made_of_the_input() {
+    views_are_uniform("outputs made of the input");
+}
+
+/// What the parties of `3pc` hold and see in three inferences, in which each deals once, with the same shares of weights and
+/// inputs.
+#[test]
+fn shares_serve_in_every_position() {
+    let parties = &["party 0", "party 1", "party 2"];
+    let in_turns = Engine { parties, run: three_party::run_in_turns, ..ENGINES[1] };
+    let sample = find("open, add, trunc of a leaf");
+    on(&[in_turns], |engine| views_by_schedule_are_uniform(engine, &sample, WHOLE));
 }
 
 #[test]
@@ -186,88 +261,28 @@ fn every_sample_is_tested() {
     }
 }
 
-/// Every kind of message, with element counts that fill whole bytes.
-fn network() -> (Plan, Weights) {
-    let mut b = Builder::new(64, 12);
-    let x = b.input(&[1, 2, 16, 16]);
-    let squared = b.step(Op::Multiply, &[x, x], &[1, 2, 16, 16], 24);
-    let x = b.step(Op::Trunc { shift: 12 }, &[squared], &[1, 2, 16, 16], 12);
-    let weight = b.param(&[8, 2, 3, 3], 12, 1 << 9);
-    let same = window(&[3, 3], &[1, 1], &[1, 1], &[1, 1], &[1, 1]);
-    let y = b.step(Op::Conv { weight, bias: None, groups: 1, window: same }, &[x], &[1, 8, 16, 16], 24);
-    let pool = Op::MaxPool { window: window(&[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]), width: 0 };
-    let y = b.step(pool, &[y], &[1, 8, 8, 8], 24);
-    let y = b.step(Op::Relu { shift: 12, width: 0 }, &[y], &[1, 8, 8, 8], 12);
-    let square = b.step(Op::Multiply, &[y, y], &[1, 8, 8, 8], 24);
-    let square = b.step(Op::Trunc { shift: 14 }, &[square], &[1, 8, 8, 8], 10);
-    let centred = b.step(Op::Combine { coefficients: vec![1], constant: -99 }, &[square], &[1, 8, 8, 8], 10);
-    let sign = b.step(Op::NonNegative { width: 0 }, &[centred], &[1, 8, 8, 8], 0);
-    let index = b.step(Op::Combine { coefficients: vec![14], constant: 1 }, &[sign], &[1, 8, 8, 8], 0);
-    let entries = (0..16).map(|i| i * 321 - 999).collect();
-    let looked_up = b.step(Op::Table { entries }, &[index], &[1, 8, 8, 8], 12);
-    let relu = b.step(Op::Select { width: 0 }, &[centred, centred], &[1, 8, 8, 8], 10);
-    let relu = b.step(Op::Combine { coefficients: vec![4], constant: 0 }, &[relu], &[1, 8, 8, 8], 12);
-    let pair = b.step(Op::Concat { axis: 0 }, &[relu, looked_up], &[2, 8, 8, 8], 12);
-    let pair = b.step(Op::Reshape, &[pair], &[2, 1, 8, 8, 8], 12);
-    let chosen = b.step(Op::Select { width: 0 }, &[centred, pair], &[2, 1, 8, 8, 8], 12);
-    let slice = Op::Slice { starts: vec![1, 0, 0, 0, 0], steps: vec![1; 5] };
-    let chosen = b.step(slice, &[chosen], &[1, 1, 8, 8, 8], 12);
-    let chosen = b.step(Op::Reshape, &[chosen], &[1, 8, 8, 8], 12);
-    let product = b.step(Op::BatchMatMul, &[y, chosen], &[1, 8, 8, 8], 24);
-    let y = b.step(Op::Trunc { shift: 12 }, &[product], &[1, 8, 8, 8], 12);
-    let y = b.step(Op::Reshape, &[y], &[1, 512], 12);
-    let weight = b.param(&[512, 8], 12, 1 << 9);
-    let y = b.step(Op::MatMul { weight, bias: None }, &[y], &[1, 8], 24);
-    let y = b.step(Op::Trunc { shift: 12 }, &[y], &[1, 8], 12);
-    b.output(y);
-    b.finish()
-}
-
-/// Zeros, ones and random values; nearly no weights, and random ones.
-fn secrets(plan: &Plan, weights: Weights) -> [Secrets; 3] {
-    let elements = plan.inputs[0].shape.iter().product();
-    let prg = Prg::new(&Seed::from_bytes([8; 16]));
-    let mut zero = Weights::new(weights.tensors.iter().map(|t| vec![0; t.len()]).collect());
-    zero.tensors[0][0] = 1;
-    let same = || Weights::new(weights.tensors.clone());
-    [
-        (same(), uniform(&prg, 0, elements, 1 << 12)),
-        (same(), vec![0; elements]),
-        (zero, vec![1 << 12; elements]),
-    ]
-    .map(|(weights, x)| Secrets { weights, inputs: vec![x] })
-}
-
 #[test]
 fn every_frame_of_a_network_is_uniform_and_of_equal_size_for_any_input_and_weights() {
     let (plan, weights) = network();
-    let schedule = Schedule::new(&plan, RevealTo::Client);
-    let runs = secrets(&plan, weights).map(|secrets| run(&plan, &schedule, &secrets));
-    let mut family = Family::new(FALSE_ALARMS);
-    for party in 0..2 {
-        let sizes = |run: &[View; 2]| -> Vec<(String, usize)> {
-            run[party].fields.iter().map(|f| (f.name.clone(), f.values.len())).collect()
-        };
-        assert!(runs.iter().all(|r| sizes(r) == sizes(&runs[0])));
-        for (i, run) in runs.iter().enumerate() {
-            for field in &run[party].fields {
-                let bytes = field.bytes();
-                let name = || format!("run {i}, party {party}: {}", field.name);
-                // At least five samples a cell; a frame of less than 40 bytes tells nothing by itself.
-                if bytes.len() >= 5 * 256 {
-                    let mut counts = [0; 256];
-                    bytes.iter().for_each(|&b| counts[usize::from(b)] += 1);
-                    family.uniform(name, &counts);
-                } else if bytes.len() >= 40 {
-                    let mut counts = [0; 16];
-                    bytes.iter().flat_map(|&b| [b & 15, b >> 4]).for_each(|b| counts[usize::from(b)] += 1);
-                    family.uniform(name, &counts);
-                }
+    let secrets = secrets(&plan, weights);
+    on_every_engine(|engine| {
+        let schedule = (engine.schedule)(&plan, WHOLE);
+        let runs = secrets.each_ref().map(|secrets| (engine.run)(&plan, &schedule, secrets));
+        let mut family = Family::new(FALSE_ALARMS);
+        for (party, name) in engine.parties.iter().enumerate() {
+            let sizes = |run: &[View]| -> Vec<(String, usize)> {
+                run[party].fields.iter().map(|f| (f.name.clone(), f.values.len())).collect()
+            };
+            assert!(runs.iter().all(|r| sizes(r) == sizes(&runs[0])));
+            for (i, run) in runs.iter().enumerate() {
+                run[party].fields.iter().for_each(|field| {
+                    family.frame(|| format!("run {i}, {name}: {}", field.name), &field.bytes());
+                });
             }
         }
-    }
-    assert!(family.len() > 600, "only {} frames and other parts of a view", family.len());
-    family.check();
+        assert!(family.len() > 600, "only {} frames and other parts of a view", family.len());
+        family.check();
+    });
 }
 
 /// How many bytes agree: nearly none of two independent uniform strings do.
@@ -281,32 +296,45 @@ fn unrelated(what: &str, a: &[u8], b: &[u8]) {
 #[test]
 fn nothing_repeats_when_the_same_inference_runs_twice() {
     let (plan, weights) = network();
-    let schedule = Schedule::new(&plan, RevealTo::Client);
     let [secrets, ..] = secrets(&plan, weights);
-    let (first, second) = (run(&plan, &schedule, &secrets), run(&plan, &schedule, &secrets));
-    for (a, b) in first.iter().zip(&second) {
-        assert!(a.fields.len() > 100, "{} parts of a view", a.fields.len());
-        for (a, b) in a.fields.iter().zip(&b.fields).filter(|(a, _)| a.bytes().len() >= 16) {
-            unrelated(&a.name, &a.bytes(), &b.bytes());
+    on_every_engine(|engine| {
+        let schedule = (engine.schedule)(&plan, WHOLE);
+        let [first, second] = [0, 1].map(|_| (engine.run)(&plan, &schedule, &secrets));
+        let parts: usize = first.iter().map(|view| view.fields.len()).sum();
+        assert!(parts > 200, "{parts} parts of views");
+        for (a, b) in first.iter().zip(&second) {
+            for (a, b) in a.fields.iter().zip(&b.fields).filter(|(a, _)| a.bytes().len() >= 16) {
+                unrelated(&a.name, &a.bytes(), &b.bytes());
+            }
         }
-    }
+    });
 }
 
-/// The frames of every choice of receivers are those that the schedule lists; [`run`] compares them one by one.
+/// The frames of every choice of receivers are those that the schedule lists; [`Engine::run`] compares them one by one.
 #[test]
 fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
-    for Sample { plan, secrets, .. } in samples() {
-        for reveal_to in [RevealTo::Client, RevealTo::Server, RevealTo::Both] {
-            let schedule = Schedule::new(&plan, reveal_to);
-            run(&plan, &schedule, &secrets[1]);
+    let [two_party, three_party] = ENGINES;
+    let to_server = |plan: &Plan, _| Schedule::new(plan, RevealTo::Server);
+    let to_both = |plan: &Plan, _| Schedule::new(plan, RevealTo::Both);
+    let engines = [
+        Engine { schedule: to_server, ..two_party },
+        Engine { schedule: to_both, ..two_party },
+        two_party,
+        three_party,
+    ];
+    on(&engines, |engine| {
+        for Sample { name, plan, secrets } in samples() {
+            let schedule = (engine.schedule)(&plan, WHOLE);
+            (engine.run)(&plan, &schedule, &secrets[1]);
             let openings: Vec<_> =
                 (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&plan, k)).collect();
             let values: Vec<_> = openings.iter().filter(|o| o.what == Content::Value).collect();
-            assert_eq!(values.len(), 1, "nothing but the output is revealed");
-            assert_eq!(values[0].to, reveal_to);
+            let revealed = if engine.reveals { plan.outputs.len() } else { 0 };
+            assert_eq!(values.len(), revealed, "{name}: nothing but outputs is revealed");
+            assert!(values.iter().all(|opening| opening.to == schedule.reveal_to));
             assert_eq!(openings.len() as u64, schedule.total().rounds);
         }
-    }
+    });
 }
 
 /// What the tests take for a party's own masks are its own masks: with both halves off, values remain.
@@ -314,7 +342,7 @@ fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
 fn masks_are_drawn_from_the_documented_streams() {
     let Sample { plan, secrets, .. } = find("open, add, trunc of a leaf");
     let schedule = Schedule::new(&plan, RevealTo::Client);
-    let [server, client] = run(&plan, &schedule, &secrets[1]);
+    let [server, client] = <[View; 2]>::try_from(two_party::run(&plan, &schedule, &secrets[1])).ok().unwrap();
     let part = |view: &View, part: &str| {
         view.fields
             .iter()
@@ -348,31 +376,34 @@ fn masks_are_drawn_from_the_documented_streams() {
 
 /// The bits of all runs' views that add something, one row for each position; and where each comes from.
 fn rows(views: &[View]) -> (Vec<Vec<u64>>, Vec<String>) {
-    let words = views.len().div_ceil(64);
-    let fields = views[0].fields.iter().enumerate().filter(|(_, field)| field.adds);
-    let (mut rows, mut names) = (Vec::new(), Vec::new());
-    for (f, field) in fields {
+    let added = |view: &'_ View| -> Vec<(u64, u32)> {
+        let fields = view.fields.iter().filter(|field| field.adds);
+        fields.flat_map(|field| field.values.iter().map(|&value| (value, field.width))).collect()
+    };
+    let mut rows = vec![vec![0; views.len().div_ceil(64)]; views[0].bits()];
+    for (run, view) in views.iter().enumerate() {
+        let bits =
+            added(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
+        rows.iter_mut().zip(bits).for_each(|(row, bit)| row[run / 64] |= bit << (run % 64));
+    }
+    let mut names = Vec::with_capacity(rows.len());
+    for field in views[0].fields.iter().filter(|field| field.adds) {
         for i in 0..field.values.len() {
-            for bit in 0..field.width {
-                let mut row = vec![0; words];
-                for (run, view) in views.iter().enumerate() {
-                    row[run / 64] |= (view.fields[f].values[i] >> bit & 1) << (run % 64);
-                }
-                rows.push(row);
-                names.push(format!("bit {bit} of value {i} of {}", field.name));
-            }
+            names.extend((0..field.width).map(|bit| format!("bit {bit} of value {i} of {}", field.name)));
         }
     }
     (rows, names)
 }
 
-/// Counts of every half byte of a value over all runs; the topmost one may overlap with the one below.
-fn half_bytes(views: &[View], field: usize, value: usize) -> impl Iterator<Item = (u32, [u64; 16])> + '_ {
-    let width = views[0].fields[field].width;
-    (0..width.div_ceil(4)).map(move |i| {
-        let low = (4 * i).min(width - 4);
-        let mut counts = [0; 16];
-        views.iter().for_each(|v| counts[(v.fields[field].values[value] >> low) as usize & 15] += 1);
-        (low, counts)
-    })
+/// Counts of every half byte of a field's values over all runs; the topmost one of a value may overlap with the one below.
+fn half_bytes(views: &[View], field: usize) -> Vec<[u64; 16]> {
+    let Field { width, values, .. } = &views[0].fields[field];
+    let lows: Vec<u32> = (0..width.div_ceil(4)).map(|i| (4 * i).min(width - 4)).collect();
+    let mut counts = vec![[0; 16]; values.len() * lows.len()];
+    for view in views {
+        for (counts, value) in counts.chunks_mut(lows.len()).zip(&view.fields[field].values) {
+            counts.iter_mut().zip(&lows).for_each(|(counts, low)| counts[(value >> low) as usize & 15] += 1);
+        }
+    }
+    counts
 }

@@ -35,6 +35,19 @@ impl Family {
         self.add(name, a.iter().zip(b).map(term).sum(), a.len());
     }
 
+    /// Whether the bytes of one frame are uniform. At least five samples a cell; less than 40 bytes tell nothing by themselves.
+    pub(crate) fn frame(&mut self, name: impl FnOnce() -> String, bytes: &[u8]) {
+        if bytes.len() >= 5 * 256 {
+            let mut counts = [0; 256];
+            bytes.iter().for_each(|&b| counts[usize::from(b)] += 1);
+            self.uniform(name, &counts);
+        } else if bytes.len() >= 40 {
+            let mut counts = [0; 16];
+            bytes.iter().flat_map(|&b| [b & 15, b >> 4]).for_each(|b| counts[usize::from(b)] += 1);
+            self.uniform(name, &counts);
+        }
+    }
+
     fn add(&mut self, name: impl FnOnce() -> String, statistic: f64, cells: usize) {
         // Names are only needed for what might fail: nothing below the rate of a lone test does.
         let freedom = (cells - 1) as f64;
@@ -81,22 +94,31 @@ fn bound(freedom: f64, probability: f64) -> f64 {
 /// For `positions` independent uniform bits, that some sum of them is constant over `samples` samples has a probability below
 /// 2^(positions + 1 - samples).
 pub(crate) fn constant_sum(rows: &[Vec<u64>], samples: usize) -> Option<Vec<usize>> {
+    // Which rows a sum is made of is only asked where there is one.
+    dependent(rows, samples, false).and_then(|_| dependent(rows, samples, true))
+}
+
+/// [`constant_sum`]; the rows that it is made of only if they are `traced`.
+fn dependent(rows: &[Vec<u64>], samples: usize, traced: bool) -> Option<Vec<usize>> {
     let words = samples.div_ceil(64);
-    let sources = (rows.len() + 1).div_ceil(64);
+    let sources = if traced { (rows.len() + 1).div_ceil(64) } else { 0 };
     // The constant 1 is the first row; each basis row remembers which rows it is the sum of.
     let ones: Vec<u64> = (0..words).map(|w| u64::MAX >> (64 - (samples - 64 * w).min(64))).collect();
     let mut basis: Vec<(usize, Vec<u64>)> = Vec::new();
     for (i, row) in std::iter::once(&ones).chain(rows).enumerate() {
         let mut all = row.clone();
         all.resize(words + sources, 0);
-        all[words + i / 64] |= 1 << (i % 64);
+        if traced {
+            all[words + i / 64] |= 1 << (i % 64);
+        }
         for (pivot, other) in &basis {
             if all[pivot / 64] >> (pivot % 64) & 1 == 1 {
-                all.iter_mut().zip(other).for_each(|(a, b)| *a ^= b);
+                // Before its pivot, a basis row is zero.
+                all[pivot / 64..].iter_mut().zip(&other[pivot / 64..]).for_each(|(a, b)| *a ^= b);
             }
         }
         let Some(word) = all[..words].iter().position(|&w| w != 0) else {
-            let used = |i: &usize| all[words + i / 64] >> (i % 64) & 1 == 1;
+            let used = |i: &usize| traced && all[words + i / 64] >> (i % 64) & 1 == 1;
             return Some((1..=rows.len()).filter(used).map(|i| i - 1).collect());
         };
         basis.push((64 * word + all[word].trailing_zeros() as usize, all));

@@ -1,6 +1,6 @@
 //! What a party sees of one inference, and the channel that records it.
 //!
-//! A view is what the party was dealt, its own masks, and what it received. A received frame alone looks uniform even if a
+//! A view is what the party holds of secrets, what it was dealt, its own masks, and what it received. A received frame alone looks uniform even if a
 //! mask is missing, for it is a share: what counts is the sum of what was sent and received, and that sum without the party's
 //! own half of the mask, which it knows. Own masks are drawn here from the streams that docs/formats.md describes.
 
@@ -10,15 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use privet_net::memory::MemoryChannel;
-use privet_net::{Channel, Frame, NetError, Peer, Traffic};
+use privet_net::{Channel, Frame, FrameKind, NetError, Peer, Traffic};
 use privet_plan::Plan;
-use privet_protocols::masked::{self, Bundle, Content, Online, Opening, Role, Schedule};
-use privet_protocols::{Progress, Silent, cleartext};
+use privet_protocols::Progress;
+use privet_protocols::masked::{Content, Opening, Role, Schedule};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{pack, planes};
 
-use crate::common::samples::Secrets;
-use crate::common::{Chunks, deal, prepared};
+/// The runner of mutants tells a wrong result from a leak by this text.
+pub(crate) const WRONG: &str = "the result is wrong";
+
+/// The kind of the frames by which two parties open wires to each other.
+const OPENING: FrameKind = FrameKind::new(0x200);
 
 /// One party's view of one inference.
 #[derive(Default)]
@@ -34,17 +37,19 @@ pub(crate) struct Field {
     pub(crate) values: Vec<u64>,
     /// Whether it adds to the view; what does not follows from other fields.
     pub(crate) adds: bool,
-    /// An opening in the order of the run, of a frame that both sides send.
-    pub(crate) exchanged: bool,
 }
 
 impl View {
-    fn add(&mut self, name: String, width: u32, values: Vec<u64>, adds: bool) -> &mut Field {
-        self.fields.push(Field { name, width, values, adds, exchanged: false });
-        self.fields.last_mut().unwrap()
+    /// Bits that add to it.
+    pub(crate) fn bits(&self) -> usize {
+        self.fields.iter().filter(|f| f.adds).map(|f| f.values.len() * f.width as usize).sum()
     }
 
-    fn add_bytes(&mut self, name: String, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, name: String, width: u32, values: Vec<u64>, adds: bool) {
+        self.fields.push(Field { name, width, values, adds });
+    }
+
+    pub(crate) fn add_bytes(&mut self, name: String, bytes: &[u8]) {
         self.add(name, 8, bytes.iter().map(|&b| u64::from(b)).collect(), true);
     }
 }
@@ -58,61 +63,30 @@ impl Field {
     }
 }
 
-/// The views of server and client in one inference with fresh material. Checks the result, and every frame against the
-/// schedule's list of openings.
-pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> [View; 2] {
-    let mut views = [View::default(), View::default()];
-    let dealt = deal(plan, &secrets.weights, schedule);
-    for (k, chunk) in &dealt.chunks.0 {
-        views[0].add_bytes(format!("dealt for {k}"), chunk);
-    }
-    views[1].add_bytes("masked weights".to_owned(), &dealt.masked_weights);
-    let seeds = [dealt.server.clone(), dealt.client.clone()];
-    let (server, client) = prepared(plan, &secrets.weights, schedule, dealt);
-    let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
-    let [server, client] = std::thread::scope(|scope| {
-        let client = scope.spawn(|| party(plan, schedule, Online::Client(&secrets.inputs), client, b));
-        [party(plan, schedule, Online::Server(&secrets.weights), server, a), client.join().unwrap()]
-    });
-    // The runner of mutants tells a wrong result from a leak by this text.
-    let expected = cleartext::run(plan, &secrets.weights, &secrets.inputs, &mut Silent).unwrap();
-    let outcomes = [(Role::Server, server), (Role::Client, client)];
-    for ((role, (frames, output)), (seed, view)) in outcomes.iter().zip(seeds.iter().zip(&mut views)) {
-        let learns = schedule.reveal_to.includes(*role).then_some(&expected);
-        assert_eq!(output.as_ref(), learns, "the result is wrong");
-        see(plan, schedule, *role, seed, frames, view);
-    }
-    views
-}
-
-fn party(
-    plan: &Plan,
-    schedule: &Schedule,
-    own: Online,
-    half: Bundle<Chunks>,
-    channel: MemoryChannel,
-) -> (Vec<Seen>, Option<Vec<Vec<i64>>>) {
-    let now = Arc::new(AtomicUsize::new(0));
-    let mut recorder = Recorder { inner: channel, now: Arc::clone(&now), frames: Vec::new() };
-    let output = masked::online(plan, schedule, own, half, &mut recorder, &mut Now(now)).unwrap();
-    (recorder.frames, output)
-}
-
 /// A frame that went over a channel.
-struct Seen {
-    instruction: usize,
-    sent: bool,
-    payload: Vec<u8>,
+pub(crate) struct Seen {
+    /// During which instruction.
+    pub(crate) instruction: usize,
+    pub(crate) sent: bool,
+    pub(crate) kind: FrameKind,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Follows a party's frames through the list of openings, which they have to equal; adds to the view what it learns.
-fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen], view: &mut View) {
+pub(crate) fn see(
+    plan: &Plan,
+    schedule: &Schedule,
+    role: Role,
+    seed: &Seed,
+    frames: &[Seen],
+    view: &mut View,
+) {
     let peer = if role == Role::Server { Role::Client } else { Role::Server };
     let [mut received, mut sent] = [false, true].map(|sent| frames.iter().filter(move |f| f.sent == sent));
     let mut next = |instruction: usize, opening: &Opening, is_sent: bool| {
         let frame = if is_sent { sent.next() } else { received.next() };
         let frame = frame.unwrap_or_else(|| panic!("{instruction}: {opening:?} is missing"));
-        assert_eq!(frame.instruction, instruction, "{role:?}: {opening:?}");
+        assert_eq!((frame.instruction, frame.kind), (instruction, OPENING), "{role:?}: {opening:?}");
         assert_eq!(frame.payload.len(), opening.bytes(), "{role:?}, {instruction}: {opening:?}");
         frame
     };
@@ -154,7 +128,7 @@ fn see(plan: &Plan, schedule: &Schedule, role: Role, seed: &Seed, frames: &[Seen
             view.add(name("without own mask, opening"), width, combine(&opened, &own, true), false);
             view.add(name("received frame"), width, received, false);
             view.add(name("own mask"), width, own, true);
-            view.add(name("opening"), width, opened, true).exchanged = true;
+            view.add(name("opening"), width, opened, true);
         }
     }
     assert!(
@@ -190,7 +164,8 @@ fn own_masks(opening: &Opening, stream: &mut Stream) -> Vec<u64> {
 }
 
 /// Knows which instruction runs.
-struct Now(Arc<AtomicUsize>);
+#[derive(Default)]
+pub(crate) struct Now(pub(crate) Arc<AtomicUsize>);
 
 impl Progress for Now {
     fn step(&mut self, done: usize, _: usize, _: &str) {
@@ -199,16 +174,20 @@ impl Progress for Now {
 }
 
 /// A channel that keeps what goes over it.
-struct Recorder {
+pub(crate) struct Recorder {
     inner: MemoryChannel,
     now: Arc<AtomicUsize>,
-    frames: Vec<Seen>,
+    pub(crate) frames: Vec<Seen>,
 }
 
 impl Recorder {
+    pub(crate) fn new(inner: MemoryChannel, now: Arc<AtomicUsize>) -> Self {
+        Self { inner, now, frames: Vec::new() }
+    }
+
     fn keep(&mut self, sent: bool, frame: &Frame) {
         let instruction = self.now.load(Ordering::Relaxed);
-        self.frames.push(Seen { instruction, sent, payload: frame.payload.clone() });
+        self.frames.push(Seen { instruction, sent, kind: frame.kind, payload: frame.payload.clone() });
     }
 }
 

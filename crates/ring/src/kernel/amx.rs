@@ -5,11 +5,19 @@
 //! adds to 16 x 16 sums of 32 bits: 1024 products of digits a cycle, of which an element takes L (L + 1) / 2. That are 48 products
 //! a cycle at 48 bits and 28 at 64 bits, where vectors have 16 of 52 bits and 4 of 64 bits.
 //!
-//! Both sides are packed digit by digit: the left one as 16 rows of 64 digits, the right one as 16 rows of 16 columns of 4 digits.
+//! Both sides are split digit by digit ([`split`]): the left one into blocks of 16 rows of 64 digits, the right one into blocks of
+//! 16 rows of 16 columns of 4 digits. Sides that lie in tiles already ([`Side::Ready`]) are read where they are.
 
-use std::arch::asm;
+pub(crate) mod image;
+pub(crate) mod split;
+mod tiles;
+
 use std::arch::x86_64::*;
+use std::ops::Range;
 use std::sync::LazyLock;
+
+use tiles::Configured;
+use zeroize::Zeroize;
 
 use super::LANES;
 use crate::Ring;
@@ -17,13 +25,19 @@ use crate::Ring;
 /// Rows and columns of a tile of sums.
 pub(crate) const SIDE: usize = 16;
 /// Depth of a tile of digits.
-const CHUNK: usize = 64;
-/// Depth of a block: eight products of digits for each of 512 stay below 2^32.
-const KC: usize = 512;
-/// Bytes of packed right side that stay in the second-level cache.
-const RIGHT_BYTES: usize = 768 << 10;
-/// Most sums of a pass: there are eight tiles, two hold the operands.
+pub(crate) const CHUNK: usize = 64;
+/// Tiles of the left side that stay in the first-level cache (24 KiB), next to those of the right side that stream by.
+const NEAR: usize = 24;
+/// Blocks of the right side that stream by, from the second-level cache.
+const GROUP: usize = 8;
+/// Tiles of the left side that stay in the second-level cache.
+const FAR: usize = 1024;
+/// Rows on the left for which a block of the right side is split once.
+const ROWS: usize = 512;
+/// Tiles of sums: the CPU has eight tiles, two hold operands.
 const SUMS: usize = 6;
+/// Most passes over the same operands.
+const PASSES: usize = 2;
 
 /// Whether the CPU has tiles and vectors of bytes, and the operating system lets this process use them.
 pub(super) fn runs() -> bool {
@@ -44,7 +58,7 @@ fn permitted() -> bool {
     let mut result = 158_i64;
     // SAFETY: arch_prctl(0x1023, 18) reads and writes no memory; a system call overwrites rax, rcx and r11 only.
     unsafe {
-        asm!("syscall", inlateout("rax") result, in("rdi") 0x1023, in("rsi") 18, out("rcx") _, out("r11") _);
+        std::arch::asm!("syscall", inlateout("rax") result, in("rdi") 0x1023, in("rsi") 18, out("rcx") _, out("r11") _);
     }
     result == 0
 }
@@ -55,353 +69,351 @@ fn permitted() -> bool {
 }
 
 /// Whether tiles are faster than vectors of `rate` multiply-adds a cycle, by an estimate of cycles: tiles are padded, and
-/// both sides have to be packed.
+/// both sides have to be split. (Who packed one side has decided already.)
 pub(super) fn pays(ring: Ring, [m, n, k]: [usize; 3], rate: f64) -> bool {
-    let limbs = ring.bits().div_ceil(8) as f64;
+    let limbs = limbs(ring) as f64;
     let padded = |size: usize, step: usize| size.next_multiple_of(step) as f64;
     let tiles = padded(m, SIDE) * padded(n, SIDE) * padded(k, CHUNK);
-    let digits = tiles / 16384.0 * 22.0 * limbs * (limbs + 1.0) / 2.0;
-    let packing = padded(k, CHUNK) * (padded(m, SIDE) + 1.5 * padded(n, SIDE));
-    let sums = padded(m, SIDE) * padded(n, SIDE) * (k.div_ceil(KC) as f64) * limbs * 0.3;
-    digits + packing + sums + 1000.0 < (m * n * k) as f64 / rate
+    let digits = tiles / 16384.0 * 30.0 * limbs * (limbs + 1.0) / 2.0;
+    // Filters are read tap by tap.
+    let splitting = padded(k, CHUNK) * (3.6 * padded(m, SIDE) + padded(n, SIDE));
+    digits + splitting + 2000.0 < (m * n * k) as f64 / rate
 }
 
-/// Digits of one operand.
+/// Digits of an element.
+pub(crate) fn limbs(ring: Ring) -> usize {
+    ring.bits().div_ceil(8) as usize
+}
+
+/// Digits of one operand of a product of tiles, all of the same weight.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Digits([u8; SIDE * CHUNK]);
+pub(crate) struct Digits([u8; SIDE * CHUNK]);
 
-/// Sums of products of digits.
+impl Digits {
+    const ZERO: Self = Self([0; SIDE * CHUNK]);
+
+    /// Where a row starts.
+    #[inline]
+    fn row(&mut self, row: usize) -> *mut __m512i {
+        self.0[row * CHUNK..][..CHUNK].as_mut_ptr().cast()
+    }
+
+    /// Room for as many tiles.
+    pub(crate) fn room(tiles: usize) -> Vec<Self> {
+        vec![Self::ZERO; tiles]
+    }
+}
+
+impl Zeroize for Digits {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// One side of a product, in blocks of [`SIDE`] rows or columns and chunks of [`CHUNK`] of its depth.
+pub(crate) enum Side<'a> {
+    /// Tiles `[block][chunk][digit]`, of all chunks.
+    Ready(&'a [Digits]),
+    /// Writes the digits of some chunks of some blocks.
+    Split(&'a Split<'a>),
+}
+
+/// Splits chunks of blocks: `split(blocks, chunks, room)`.
+type Split<'a> = dyn Fn(Range<usize>, Range<usize>, Room) + Sync + 'a;
+
+/// Where the digits of some chunks of some blocks belong: one tile for each, chunk after chunk, those of the next block some
+/// tiles further on.
+pub(crate) struct Room<'a> {
+    tiles: &'a mut [Digits],
+    step: usize,
+    limbs: usize,
+}
+
+impl<'a> Room<'a> {
+    pub(crate) fn new(tiles: &'a mut [Digits], step: usize, limbs: usize) -> Self {
+        Self { tiles, step, limbs }
+    }
+
+    /// The tiles of one chunk of one block.
+    fn at(&mut self, block: usize, chunk: usize) -> &mut [Digits] {
+        &mut self.tiles[block * self.step + chunk * self.limbs..][..self.limbs]
+    }
+}
+
+/// Sizes of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Digits of an element.
+    pub(crate) limbs: usize,
+    /// Chunks of the depth.
+    pub(crate) chunks: usize,
+    /// So many are best split together.
+    pub(crate) together: usize,
+}
+
+/// Sums of products of digits: tiles of all passes.
 #[repr(C, align(64))]
-struct Sums([[u32; SIDE * SIDE]; SUMS]);
+struct Sums([[u32; SIDE * SIDE]; SUMS * PASSES]);
 
-/// `c += a · b` modulo 2^l where `a` has `c.len()` rows of k and `fill` gives the columns of b from `first` on, as for
-/// [`gemm_with`](crate::gemm::gemm_with). The CPU has to have the instructions.
-pub(crate) fn product(
-    ring: Ring,
-    k: usize,
-    a: &[u64],
-    first: usize,
-    c: &mut [&mut [u64]],
-    fill: &impl Fn(usize, usize, usize, usize, &mut [u64]),
-) {
-    assert!(runs() && a.len() == c.len() * k && c.iter().all(|row| row.len() == c[0].len()));
+impl Sums {
+    const ZERO: Self = Self([[0; SIDE * SIDE]; SUMS * PASSES]);
+}
+
+/// `c += left · right` for rows `first[0]`.. and of them columns `first[1]`.., both multiples of [`SIDE`].
+pub(crate) fn product(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c: &mut [&mut [u64]]) {
+    assert!(runs());
+    // SAFETY: `runs` was asserted.
+    unsafe { multiply(sizes, left, right, first, c) };
+}
+
+/// All of it compiled for AVX-512: instructions of SSE in between would wait for vectors that have nothing to do with them.
+///
+/// # Safety
+///
+/// The CPU has tiles, AVX-512 F and BW.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c: &mut [&mut [u64]]) {
+    assert!((2..=8).contains(&sizes.limbs) && c.iter().all(|row| row.len() == c[0].len()));
+    assert!(first.iter().all(|at| at.is_multiple_of(SIDE)), "whole blocks");
+    let first = first.map(|at| at / SIDE);
     let Some(n) = c.first().map(|row| row.len()) else { return };
-    let limbs = ring.bits().div_ceil(8) as usize;
-    let chunks = KC.min(k).div_ceil(CHUNK);
-    let nc = (RIGHT_BYTES / (KC * limbs) / SIDE * SIDE).min(n.next_multiple_of(SIDE));
-    let mut left = vec![Digits([0; SIDE * CHUNK]); chunks * limbs];
-    let mut right = vec![Digits([0; SIDE * CHUNK]); nc / SIDE * chunks * limbs];
-    let mut panel = [0; CHUNK * SIDE];
+    let Sizes { limbs, chunks, together } = sizes;
+    let near = NEAR / limbs;
+    let rows = c.len().min(ROWS).div_ceil(SIDE);
+    let far = (FAR / (rows * limbs)).next_multiple_of(together).max(near).min(chunks);
+    let mut left_room = Digits::room(if matches!(left, Side::Split(_)) { rows * far * limbs } else { 0 });
+    let mut right_room = Digits::room(if matches!(right, Side::Split(_)) { GROUP * near * limbs } else { 0 });
+    let mut adder = Adder { limbs, pending: None, sums: Box::new([Sums::ZERO, Sums::ZERO]), current: 0 };
     let _configured = Configured::new();
-    let mut sums = Sums([[0; SIDE * SIDE]; SUMS]);
-    for j0 in (0..n).step_by(nc) {
-        let block = nc.min(n - j0);
-        for k0 in (0..k).step_by(KC) {
-            let depth = KC.min(k - k0);
-            let used = depth.div_ceil(CHUNK) * limbs;
-            for (j, tiles) in (0..block).step_by(SIDE).zip(right.chunks_exact_mut(used)) {
-                let columns = SIDE.min(block - j);
-                let width = columns.next_multiple_of(LANES);
-                for (p, tiles) in (0..depth).step_by(CHUNK).zip(tiles.chunks_exact_mut(limbs)) {
-                    let rows = CHUNK.min(depth - p);
-                    fill(k0 + p, first + j0 + j, columns, width, &mut panel[..rows * width]);
-                    panel[rows * width..].fill(0);
-                    // SAFETY: `runs` was asserted.
-                    unsafe { pack_right(&panel, width, tiles) };
-                }
+    for (i0, c) in c.chunks_mut(ROWS).enumerate() {
+        let first = [first[0] + i0 * ROWS / SIDE, first[1]];
+        for far in (0..chunks).step_by(far).map(|p| p..chunks.min(p + far)) {
+            let blocks = c.len().div_ceil(SIDE);
+            if let Side::Split(split) = left {
+                let room = Room::new(&mut left_room, far.len() * limbs, limbs);
+                split(first[0]..first[0] + blocks, far.clone(), room);
             }
-            for (i, c) in c.chunks_mut(SIDE).enumerate() {
-                for (p, tiles) in (0..depth).step_by(CHUNK).zip(left.chunks_exact_mut(limbs)) {
-                    for r in 0..c.len() {
-                        let row = &a[(i * SIDE + r) * k + k0 + p..][..CHUNK.min(depth - p)];
-                        // SAFETY: `runs` was asserted.
-                        unsafe { pack_left(row, r, tiles) };
+            for group in pieces(&(0..n.div_ceil(SIDE)), GROUP) {
+                for near in pieces(&far, near) {
+                    let used = near.len() * limbs;
+                    if let Side::Split(split) = right {
+                        let room = Room::new(&mut right_room, used, limbs);
+                        split(first[1] + group.start..first[1] + group.end, near.clone(), room);
                     }
-                }
-                for (j, tiles) in (0..block).step_by(SIDE).zip(right.chunks_exact(used)) {
-                    let columns = SIDE.min(block - j);
-                    for pass in passes(limbs) {
-                        // SAFETY: `runs` was asserted.
-                        unsafe {
-                            (pass.run)(&left[..used], tiles, limbs, &mut sums);
-                            add(&sums.0[..pass.sums], pass.first, c, j0 + j, columns);
+                    for block in 0..blocks {
+                        let left = match left {
+                            Side::Ready(tiles) => {
+                                &tiles[((first[0] + block) * chunks + near.start) * limbs..]
+                            }
+                            Side::Split(_) => {
+                                &left_room[(block * far.len() + near.start - far.start) * limbs..]
+                            }
+                        };
+                        for j in group.clone() {
+                            let right = match right {
+                                Side::Ready(tiles) => {
+                                    &tiles[((first[1] + j) * chunks + near.start) * limbs..]
+                                }
+                                Side::Split(_) => &right_room[(j - group.start) * used..],
+                            };
+                            let place = Place { block, at: j * SIDE };
+                            // SAFETY: the caller's, and the tiles are configured.
+                            unsafe { adder.unit(&left[..used], &right[..used], place, c) };
                         }
                     }
                 }
             }
         }
+        // SAFETY: as above.
+        unsafe { adder.finish(c) };
     }
 }
 
-/// One walk over the depth of a block, for the sums of some digits.
-struct Pass {
-    /// Digit of the first sum.
-    first: usize,
-    sums: usize,
-    run: unsafe fn(&[Digits], &[Digits], usize, &mut Sums),
+/// Consecutive parts of a range.
+fn pieces(range: &Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let end = range.end;
+    range.clone().step_by(len).map(move |p| p..end.min(p + len))
 }
 
-/// Few passes that have at least two sums, better three: a tile's products have a latency of three.
-fn passes(limbs: usize) -> &'static [Pass] {
-    const fn pass(first: usize, sums: usize, run: unsafe fn(&[Digits], &[Digits], usize, &mut Sums)) -> Pass {
-        Pass { first, sums, run }
-    }
-    match limbs {
-        2 => const { &[pass(0, 2, below_2)] },
-        3 => const { &[pass(0, 3, below_3)] },
-        4 => const { &[pass(0, 4, below_4)] },
-        5 => const { &[pass(0, 5, below_5)] },
-        6 => const { &[pass(0, 6, below_6)] },
-        7 => const { &[pass(0, 4, below_4), pass(4, 3, from_4_below_7)] },
-        8 => const { &[pass(0, 5, below_5), pass(5, 3, from_5_below_8)] },
-        _ => unreachable!("rings have 16 to 64 bits"),
-    }
+/// Where a tile of sums belongs: a block of rows, and a first column.
+#[derive(Clone, Copy)]
+struct Place {
+    block: usize,
+    at: usize,
 }
 
-/// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct Config([u8; 64]);
-
-static CONFIG: Config = {
-    let mut config = [0; 64];
-    config[0] = 1;
-    let mut tile = 0;
-    while tile < 8 {
-        config[16 + 2 * tile] = CHUNK as u8;
-        config[48 + tile] = SIDE as u8;
-        tile += 1;
-    }
-    Config(config)
-};
-
-/// While it lives, this thread's tiles are configured.
-struct Configured;
-
-impl Configured {
-    fn new() -> Self {
-        assert!(runs());
-        // SAFETY: the CPU has tiles; compiled code knows nothing of them.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly, preserves_flags)) };
-        Self
-    }
+/// Multiplies tiles, and meanwhile adds up what the tiles before gave: products of tiles take their unit sixteen cycles each, in
+/// which vectors have nothing to wait for.
+struct Adder {
+    limbs: usize,
+    /// What the other sums are of.
+    pending: Option<Place>,
+    sums: Box<[Sums; 2]>,
+    current: usize,
 }
 
-impl Drop for Configured {
-    fn drop(&mut self) {
-        // SAFETY: `new` asserted that the CPU has tiles. Without this, the system would go on saving their 8 KiB.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+impl Adder {
+    /// Products of a block of either side, some chunks deep.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has tiles and AVX-512 F; this thread has configured the tiles as [`Configured`] does.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unit(&mut self, left: &[Digits], right: &[Digits], place: Place, c: &mut [&mut [u64]]) {
+        let limbs = self.limbs;
+        assert!(left.len() == right.len() && left.len().is_multiple_of(limbs));
+        let passes = tiles::passes(limbs);
+        let steps = left.len() / limbs * passes.len();
+        let mut step = 0;
+        for (i, pass) in passes.iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { tiles::zero() };
+            for (left, right) in left.chunks_exact(limbs).zip(right.chunks_exact(limbs)) {
+                // SAFETY: as above; both have `limbs` tiles, which are those of the pass.
+                unsafe { (pass.run)(left, right) };
+                let rows = SIDE * step / steps..SIDE * (step + 1) / steps;
+                prefetch(place, rows.clone(), c);
+                // SAFETY: the caller's.
+                unsafe { self.add(rows, c) };
+                step += 1;
+            }
+            let sums = &mut self.sums[self.current].0[i * SUMS..][..SUMS];
+            // SAFETY: as above; there is room for six tiles.
+            unsafe { tiles::store(pass.tiles, sums) };
+        }
+        self.pending = Some(place);
+        self.current ^= 1;
     }
-}
 
-/// A pass: for every digit of the right side (at its offset) those of the left that it is multiplied by, and the sum that this adds to.
-macro_rules! pass {
-    ($name:ident: $($right:literal: $($left:literal > $sum:literal),+;)+) => {
-        /// # Safety
-        ///
-        /// The CPU has tiles, and this thread has configured them as [`Configured`] does. The operands are whole chunks of `limbs` tiles each, which the pass does not exceed.
-        unsafe fn $name(left: &[Digits], right: &[Digits], limbs: usize, sums: &mut Sums) {
-            assert!(!left.is_empty() && left.len() == right.len() && left.len().is_multiple_of(limbs));
-            // SAFETY: `left` and `right` have `chunks` times `limbs` tiles; `sums` has room for six. The
-            // tiles are said to be overwritten.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "tilezero tmm4",
-                    "tilezero tmm5",
-                    "2:",
-                    $(
-                        concat!("tileloadd tmm7, [{right} + {row} + 1024 * ", $right, "]"),
-                        $(
-                            concat!("tileloadd tmm6, [{left} + {row} + 1024 * ", $left, "]"),
-                            concat!("tdpbuud tmm", $sum, ", tmm6, tmm7"),
-                        )+
-                    )+
-                    "add {left}, {step}",
-                    "add {right}, {step}",
-                    "dec {chunks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    "tilestored [{sums} + {row} + 3072], tmm3",
-                    "tilestored [{sums} + {row} + 4096], tmm4",
-                    "tilestored [{sums} + {row} + 5120], tmm5",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right.as_ptr() => _,
-                    chunks = inout(reg) left.len() / limbs => _,
-                    step = in(reg) size_of::<Digits>() * limbs,
-                    row = in(reg) CHUNK,
-                    sums = in(reg) sums,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
+    /// Adds what is left.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn finish(&mut self, c: &mut [&mut [u64]]) {
+        // SAFETY: the caller's.
+        unsafe { self.add(0..SIDE, c) };
+        self.pending = None;
+    }
+
+    /// Adds some rows of the sums before.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn add(&self, rows: Range<usize>, c: &mut [&mut [u64]]) {
+        let Some(Place { block, at }) = self.pending else { return };
+        let sums = &self.sums[self.current ^ 1];
+        let c = &mut c[block * SIDE..];
+        let rows = rows.start.min(c.len())..rows.end.min(c.len());
+        // SAFETY: the caller's.
+        unsafe {
+            match self.limbs {
+                2 => add_rows::<2>(sums, rows, c, at),
+                3 => add_rows::<3>(sums, rows, c, at),
+                4 => add_rows::<4>(sums, rows, c, at),
+                5 => add_rows::<5>(sums, rows, c, at),
+                6 => add_rows::<6>(sums, rows, c, at),
+                7 => add_rows::<7>(sums, rows, c, at),
+                _ => add_rows::<8>(sums, rows, c, at),
             }
         }
-    };
+    }
 }
 
-pass!(below_2: 0: 0 > 0, 1 > 1; 1: 0 > 1;);
-pass!(below_3: 0: 0 > 0, 1 > 1, 2 > 2; 1: 0 > 1, 1 > 2; 2: 0 > 2;);
-pass!(below_4: 0: 0 > 0, 1 > 1, 2 > 2, 3 > 3; 1: 0 > 1, 1 > 2, 2 > 3; 2: 0 > 2, 1 > 3; 3: 0 > 3;);
-pass!(below_5:
-    0: 0 > 0, 1 > 1, 2 > 2, 3 > 3, 4 > 4;
-    1: 0 > 1, 1 > 2, 2 > 3, 3 > 4;
-    2: 0 > 2, 1 > 3, 2 > 4;
-    3: 0 > 3, 1 > 4;
-    4: 0 > 4;
-);
-pass!(below_6:
-    0: 0 > 0, 1 > 1, 2 > 2, 3 > 3, 4 > 4, 5 > 5;
-    1: 0 > 1, 1 > 2, 2 > 3, 3 > 4, 4 > 5;
-    2: 0 > 2, 1 > 3, 2 > 4, 3 > 5;
-    3: 0 > 3, 1 > 4, 2 > 5;
-    4: 0 > 4, 1 > 5;
-    5: 0 > 5;
-);
-pass!(from_4_below_7:
-    0: 4 > 0, 5 > 1, 6 > 2;
-    1: 3 > 0, 4 > 1, 5 > 2;
-    2: 2 > 0, 3 > 1, 4 > 2;
-    3: 1 > 0, 2 > 1, 3 > 2;
-    4: 0 > 0, 1 > 1, 2 > 2;
-    5: 0 > 1, 1 > 2;
-    6: 0 > 2;
-);
-pass!(from_5_below_8:
-    0: 5 > 0, 6 > 1, 7 > 2;
-    1: 4 > 0, 5 > 1, 6 > 2;
-    2: 3 > 0, 4 > 1, 5 > 2;
-    3: 2 > 0, 3 > 1, 4 > 2;
-    4: 1 > 0, 2 > 1, 3 > 2;
-    5: 0 > 0, 1 > 1, 2 > 2;
-    6: 0 > 1, 1 > 2;
-    7: 0 > 2;
-);
+/// Brings rows that will be added to into the cache.
+#[inline]
+fn prefetch(Place { block, at }: Place, rows: Range<usize>, c: &[&mut [u64]]) {
+    for row in c[block * SIDE..].iter().take(rows.end).skip(rows.start) {
+        let from = row[at..].as_ptr();
+        // SAFETY: prefetching reads nothing, wherever it points.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
+            _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(LANES).cast());
+        }
+    }
+}
 
-/// Adds sums of digits, the first of which counts 2^(8 `first`), to columns `at`.. of the result.
+/// Of every sum the tiles that it is spread over, by weight: tiles 0 to 5 are the first pass's, 6 to 11 the second one's. A
+/// product of tiles is ready after three others; where few sums take many products, more tiles than sums keep the unit busy.
+const fn parts(limbs: usize) -> [(usize, &'static [usize]); 8] {
+    const fn none(tile: usize) -> (usize, &'static [usize]) {
+        (tile, &[])
+    }
+    let plain = [none(0), none(1), none(2), none(3), none(4), none(5), none(0), none(0)];
+    let [p0, p1, p2, p3, p4, p5, unused, _] = plain;
+    match limbs {
+        2 => [p0, (1, &[2]), unused, unused, unused, unused, unused, unused],
+        3 => [p0, (1, &[3]), (2, &[4, 5]), unused, unused, unused, unused, unused],
+        4 => [p0, p1, (2, &[4]), (3, &[5]), unused, unused, unused, unused],
+        5 => [p0, p1, p2, p3, (4, &[5]), unused, unused, unused],
+        6 => plain,
+        7 => [p0, p1, p2, p3, (4, &[5]), (6, &[7, 8]), (9, &[10, 11]), unused],
+        8 => [p0, p1, p2, p3, p4, p5, (6, &[7, 8]), (9, &[10, 11])],
+        _ => panic!("rings have 16 to 64 bits"),
+    }
+}
+
+/// Adds rows of sums of digits to the result, in columns `at`.. Sums of weights s and s + 4 are the halves of one lane.
 ///
 /// # Safety
 ///
 /// The CPU has AVX-512 F.
-#[target_feature(enable = "avx512f")]
-unsafe fn add(sums: &[[u32; SIDE * SIDE]], first: usize, c: &mut [&mut [u64]], at: usize, columns: usize) {
-    // `pack_right` interleaves pairs of columns.
-    let order = [_mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13), _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15)];
-    for (r, row) in c.iter_mut().enumerate() {
-        let mut halves = [_mm512_setzero_si512(); 2];
-        for (sum, digit) in sums.iter().zip(first..) {
-            let shift = _mm_cvtsi64_si128(8 * digit as i64);
-            let row: &[u32; SIDE] = sum[r * SIDE..].first_chunk().expect("16 rows");
-            for (h, half) in halves.iter_mut().enumerate() {
-                // SAFETY: a row has two halves of eight sums.
-                let eight = unsafe { _mm256_loadu_si256(row.as_ptr().add(h * LANES).cast()) };
-                *half = _mm512_add_epi64(*half, _mm512_sll_epi64(_mm512_cvtepu32_epi64(eight), shift));
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn add_rows<const LIMBS: usize>(sums: &Sums, rows: Range<usize>, c: &mut [&mut [u64]], at: usize) {
+    let zero = _mm512_setzero_si512();
+    for r in rows {
+        let mut digits = [zero; 8];
+        for (digit, (first, others)) in digits.iter_mut().zip(const { parts(LIMBS) }).take(LIMBS) {
+            // SAFETY: row r of sixteen has sixteen sums.
+            let load = |tile: usize| unsafe { _mm512_load_si512(sums.0[tile].as_ptr().add(r * SIDE).cast()) };
+            *digit = load(first);
+            for &tile in others {
+                *digit = _mm512_add_epi32(*digit, load(tile));
             }
         }
-        let out = &mut row[at..][..columns];
-        for (eight, order) in out.chunks_mut(LANES).zip(order) {
-            let sum = _mm512_permutex2var_epi64(halves[0], order, halves[1]);
+        let [a, b, c0, d, e, f, g, h] = digits;
+        // The right side has its columns in the order that this undoes.
+        let low = [
+            _mm512_unpacklo_epi32(a, e),
+            _mm512_slli_epi64::<8>(_mm512_unpacklo_epi32(b, f)),
+            _mm512_slli_epi64::<16>(_mm512_unpacklo_epi32(c0, g)),
+            _mm512_slli_epi64::<24>(_mm512_unpacklo_epi32(d, h)),
+        ];
+        let high = [
+            _mm512_unpackhi_epi32(a, e),
+            _mm512_slli_epi64::<8>(_mm512_unpackhi_epi32(b, f)),
+            _mm512_slli_epi64::<16>(_mm512_unpackhi_epi32(c0, g)),
+            _mm512_slli_epi64::<24>(_mm512_unpackhi_epi32(d, h)),
+        ];
+        let halves = [
+            _mm512_add_epi64(_mm512_add_epi64(low[0], low[1]), _mm512_add_epi64(low[2], low[3])),
+            _mm512_add_epi64(_mm512_add_epi64(high[0], high[1]), _mm512_add_epi64(high[2], high[3])),
+        ];
+        let out = &mut c[r][at..];
+        if let Some(sixteen) = out.first_chunk_mut::<SIDE>() {
+            let at = sixteen.as_mut_ptr();
+            // SAFETY: sixteen elements.
+            unsafe {
+                let [low, high] = [at.cast(), at.add(LANES).cast()];
+                _mm512_storeu_si512(low, _mm512_add_epi64(_mm512_loadu_si512(low), halves[0]));
+                _mm512_storeu_si512(high, _mm512_add_epi64(_mm512_loadu_si512(high), halves[1]));
+            }
+            continue;
+        }
+        let columns = out.len();
+        for (half, eight) in halves.into_iter().zip(out[..columns].chunks_mut(LANES)) {
             let mask = u8::MAX >> (LANES - eight.len());
             let at = eight.as_mut_ptr().cast();
             // SAFETY: the mask leaves out the lanes behind the slice's end.
             unsafe {
                 let old = _mm512_maskz_loadu_epi64(mask, at);
-                _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sum));
+                _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, half));
             }
-        }
-    }
-}
-
-/// Digits of up to 64 elements of a row of the left side, to row `r` of one tile per digit; the rest is zero.
-///
-/// # Safety
-///
-/// The CPU has AVX-512 F and VBMI.
-#[target_feature(enable = "avx512f,avx512vbmi")]
-unsafe fn pack_left(row: &[u64], r: usize, tiles: &mut [Digits]) {
-    let mut order = [0u8; 64];
-    for (i, at) in order.iter_mut().enumerate() {
-        *at = (i % 8 * 8 + i / 8) as u8;
-    }
-    // SAFETY: 64 bytes.
-    let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
-    // Eight elements a vector, whose digits are brought together: lane i has those of weight i.
-    let mut eights = [_mm512_setzero_si512(); 8];
-    for (eight, values) in eights.iter_mut().zip(row.chunks(LANES)) {
-        let mask = u8::MAX >> (LANES - values.len());
-        // SAFETY: the mask leaves out the lanes behind the slice's end.
-        *eight =
-            _mm512_permutexvar_epi8(order, unsafe { _mm512_maskz_loadu_epi64(mask, values.as_ptr().cast()) });
-    }
-    // Transposed as a matrix of 8 x 8 lanes.
-    let [a, b, c, d, e, f, g, h] = eights;
-    let even = [(a, b), (c, d), (e, f), (g, h)].map(|(x, y)| _mm512_unpacklo_epi64(x, y));
-    let odd = [(a, b), (c, d), (e, f), (g, h)].map(|(x, y)| _mm512_unpackhi_epi64(x, y));
-    let quarters = |[p, q, r, s]: [__m512i; 4]| {
-        let low = [_mm512_shuffle_i64x2::<0x44>(p, q), _mm512_shuffle_i64x2::<0x44>(r, s)];
-        let high = [_mm512_shuffle_i64x2::<0xee>(p, q), _mm512_shuffle_i64x2::<0xee>(r, s)];
-        [
-            _mm512_shuffle_i64x2::<0x88>(low[0], low[1]),
-            _mm512_shuffle_i64x2::<0xdd>(low[0], low[1]),
-            _mm512_shuffle_i64x2::<0x88>(high[0], high[1]),
-            _mm512_shuffle_i64x2::<0xdd>(high[0], high[1]),
-        ]
-    };
-    let (even, odd) = (quarters(even), quarters(odd));
-    for (i, tile) in tiles.iter_mut().enumerate() {
-        let out = &mut tile.0[r * CHUNK..][..CHUNK];
-        // SAFETY: `out` has 64 bytes.
-        unsafe {
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), if i % 2 == 0 { even[i / 2] } else { odd[i / 2] })
-        };
-    }
-}
-
-/// Digits of 64 rows of a panel of 8 or 16 columns, one tile per digit. Columns are permuted: pairs 0, 4, 1, 5, 2, 6, 3, 7.
-///
-/// # Safety
-///
-/// The CPU has AVX-512 F and BW.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn pack_right(panel: &[u64; CHUNK * SIDE], width: usize, tiles: &mut [Digits]) {
-    assert!(tiles.len() <= 8);
-    for (four, rows) in panel[..CHUNK * width].chunks_exact(4 * width).enumerate() {
-        // Of 2 x 4 columns, even and odd ones: digits 0 to 3 and 4 to 7, four bytes each.
-        let mut low = [_mm512_setzero_si512(); 4];
-        let mut high = low;
-        for half in 0..width / LANES {
-            let row: [__m512i; 4] = std::array::from_fn(|r| {
-                let eight = &rows[r * width + half * LANES..][..LANES];
-                // SAFETY: eight elements.
-                unsafe { _mm512_loadu_si512(eight.as_ptr().cast()) }
-            });
-            let even = [_mm512_unpacklo_epi8(row[0], row[1]), _mm512_unpacklo_epi8(row[2], row[3])];
-            let odd = [_mm512_unpackhi_epi8(row[0], row[1]), _mm512_unpackhi_epi8(row[2], row[3])];
-            for (i, pair) in [even, odd].into_iter().enumerate() {
-                low[2 * half + i] = _mm512_unpacklo_epi16(pair[0], pair[1]);
-                high[2 * half + i] = _mm512_unpackhi_epi16(pair[0], pair[1]);
-            }
-        }
-        let transposed = |[p, q, r, s]: [__m512i; 4]| {
-            let first = [_mm512_unpacklo_epi32(p, q), _mm512_unpacklo_epi32(r, s)];
-            let second = [_mm512_unpackhi_epi32(p, q), _mm512_unpackhi_epi32(r, s)];
-            [
-                _mm512_unpacklo_epi64(first[0], first[1]),
-                _mm512_unpackhi_epi64(first[0], first[1]),
-                _mm512_unpacklo_epi64(second[0], second[1]),
-                _mm512_unpackhi_epi64(second[0], second[1]),
-            ]
-        };
-        let digits = [transposed(low), transposed(high)];
-        for (i, tile) in tiles.iter_mut().enumerate() {
-            let out = &mut tile.0[four * CHUNK..][..CHUNK];
-            // SAFETY: `out` has 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), digits[i / 4][i % 4]) };
         }
     }
 }

@@ -5,8 +5,9 @@ use std::num::NonZero;
 use std::thread::available_parallelism;
 
 use privet_ring::conv::Conv;
-use privet_ring::gemm::gemm;
+use privet_ring::gemm::{gemm, gemm_packed};
 use privet_ring::geometry::Window;
+use privet_ring::packed::{PackedWeights, WeightShape};
 use privet_ring::peak::Peak;
 use privet_ring::prg::{Prg, Seed};
 use privet_ring::{Kernel, Ring};
@@ -28,11 +29,27 @@ struct Product {
     shape: String,
     macs: usize,
     has_target: bool,
+    /// What runs in place of a kernel.
+    takes: Box<dyn Fn(Kernel) -> Kernel>,
     /// Makes operands from a seed, and with them what runs it once.
-    make: Box<dyn FnOnce(u64) -> Run>,
+    make: Box<dyn FnOnce(u64) -> Operands>,
 }
 
-type Run = Box<dyn FnMut(Kernel)>;
+/// The operands of a product.
+struct Operands {
+    weights: Vec<u64>,
+    shape: WeightShape,
+    /// By the weights, packed for the kernel or as they are.
+    run: Box<Run>,
+}
+
+type Run = dyn FnMut(Kernel, Factor);
+
+#[derive(Clone, Copy)]
+enum Factor<'a> {
+    Elements(&'a [u64]),
+    Packed(&'a PackedWeights),
+}
 
 pub(super) fn matrices(effort: &Effort) -> Vec<Job> {
     let product = |kernel, [m, n, k]: [usize; 3], has_target| Product {
@@ -41,9 +58,15 @@ pub(super) fn matrices(effort: &Effort) -> Vec<Job> {
         macs: m * n * k,
         has_target,
         make: Box::new(move |seed| {
-            let (a, b, mut c) = (random(seed, m * k), random(seed + 1, k * n), vec![0; m * n]);
-            Box::new(move |kernel| gemm(kernel, m, n, k, black_box(&a), &b, &mut c))
+            let (a, mut c) = (random(seed, m * k), vec![0; m * n]);
+            let run = move |kernel, b: Factor| match b {
+                Factor::Elements(b) => gemm(kernel, m, n, k, black_box(&a), b, &mut c),
+                Factor::Packed(b) => gemm_packed(kernel, m, black_box(&a), b, &mut c),
+            };
+            let weights = random(seed.wrapping_add(1), k * n);
+            Operands { weights, shape: WeightShape::Matrix { k, n }, run: Box::new(run) }
         }),
+        takes: Box::new(move |kernel| kernel.for_shape([m, n, k])),
     };
     let shapes = [("gemm", [512; 3], true), ("gemm", [1024; 3], true), ("gemv", [1, 1000, 2048], false)];
     let all = shapes.into_iter().flat_map(|(kernel, sizes, has_target)| {
@@ -105,13 +128,21 @@ impl Square {
             has_target: !is_depthwise && kernel <= 3,
             make: Box::new(move |seed| {
                 let x = random(seed, c_in * side * side);
-                let w = random(seed + 1, self.weights());
-                Box::new(move |kernel| drop(black_box(self.apply(kernel, black_box(&x), &w))))
+                let run = move |kernel, w: Factor| {
+                    let z = self.with(|conv| match w {
+                        Factor::Elements(w) => conv.apply(kernel, black_box(&x), w),
+                        Factor::Packed(w) => conv.apply_packed(kernel, black_box(&x), w),
+                    });
+                    drop(black_box(z));
+                };
+                let weights = random(seed.wrapping_add(1), self.weights());
+                Operands { weights, shape: self.with(|conv| conv.weight_shape()), run: Box::new(run) }
             }),
+            takes: Box::new(move |kernel| self.with(|conv| conv.kernel(kernel))),
         }
     }
 
-    fn apply(&self, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
+    fn with<T>(self, run: impl FnOnce(&Conv) -> T) -> T {
         let pad = self.kernel / 2;
         let window = Window {
             kernel: vec![self.kernel; 2],
@@ -129,7 +160,7 @@ impl Square {
             input: &[self.side; 2],
             output: &[self.out(); 2],
         };
-        conv.apply(kernel, x, w)
+        run(&conv)
     }
 }
 
@@ -140,13 +171,13 @@ fn job(effort: &Effort, bits: u32, product: Product) -> Job {
     Job::new(label, move |effort| {
         let ring = Ring::new(bits)?;
         let best = Kernel::best(ring).name();
-        let Product { kernel, shape, macs, has_target, make } = product;
+        let Product { kernel, shape, macs, has_target, takes, make } = product;
         let row = |isa| Row { ring: Some(bits), isa: Some(isa), ..Row::new(kernel, &*shape, "GMAC/s") };
         if quick && macs > QUICK {
             let why = "--iterations 1 leaves products of this size out".to_owned();
             return Ok(vec![Row { isa: None, skipped: Some(why), ..row("") }]);
         }
-        let mut run = make(effort.seed);
+        let Operands { weights, shape: weight_shape, mut run } = make(effort.seed);
         let cores = available_parallelism().map_or(1, NonZero::get);
         let mut rows = Vec::new();
         for (isa, kernel) in Kernel::all(ring) {
@@ -157,15 +188,33 @@ fn job(effort: &Effort, bits: u32, product: Product) -> Job {
                     continue;
                 }
             };
-            // All cores only by the kernel that is used.
-            let counts = if isa == best && cores > 1 { vec![1, cores] } else { vec![1] };
-            for threads in counts {
+            // What runs may be another one than what was asked for; it is measured once.
+            let taken = takes(kernel);
+            if rows.iter().any(|row: &Row| row.isa == Some(taken.name()) && row.skipped.is_none()) {
+                let why = format!("takes {} for this shape", taken.name());
+                rows.push(Row { skipped: Some(why), ..row(isa) });
+                continue;
+            }
+            let packed = PackedWeights::new(kernel, weight_shape, &weights);
+            let elements = Factor::Elements(&weights);
+            // Packed where that is another form; all cores only by the kernel that is used.
+            let mut variants = vec![("rate", elements, 1)];
+            if packed.is_transformed() {
+                variants.push(("packed weights", Factor::Packed(&packed), 1));
+            }
+            if isa == best && cores > 1 {
+                variants.push(("rate", elements, cores));
+            }
+            for (quantity, factor, threads) in variants {
                 let kernel = kernel.with_threads(NonZero::new(threads).expect("at least one"));
-                let peak = Peak::macs(kernel, ring);
+                let runs = if quantity == "rate" { taken } else { kernel };
+                let peak = Peak::macs(runs, ring);
                 let mut burst = peak.map(|peak| move || bursts(peak, threads));
                 let reference = burst.as_mut().map(|burst| burst as &mut dyn FnMut() -> f64);
-                let measured = alternate(effort, Clock::of(threads), macs as f64, || run(kernel), reference);
-                let row = Row { threads, peak_of: peak.map(|p| p.instructions()), ..row(isa) };
+                let work = || run(kernel, factor);
+                let measured = alternate(effort, Clock::of(threads), macs as f64, work, reference);
+                let row =
+                    Row { threads, quantity, peak_of: peak.map(|p| p.instructions()), ..row(runs.name()) };
                 let row = row.measured(measured, 1e9);
                 let has_target = has_target && isa == best && threads == 1;
                 let target = row.peak.filter(|_| has_target).map(|peak| TARGET * peak);

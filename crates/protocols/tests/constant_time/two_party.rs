@@ -1,9 +1,8 @@
-//! One inference on record: all that it takes to run dealer and parties again, one after the other on one thread.
+//! An inference of `2pc` on record: all that it takes to run dealer and parties again, one after the other on one thread.
 
 use std::time::Duration;
 
-use privet_net::memory::MemoryChannel;
-use privet_net::{Channel, Frame, FrameKind, NetError, Peer, Traffic};
+use privet_net::Frame;
 use privet_plan::{Plan, Weights};
 use privet_protocols::Silent;
 use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
@@ -11,13 +10,14 @@ use privet_ring::prg::Seed;
 
 use crate::common::samples::Secrets;
 use crate::common::{Chunks, deal_with, prepared};
+use crate::tape::{OPENING, Tape};
 
 /// Seeds, secrets and what each party received.
 pub(crate) struct Recording {
     seeds: [Seed; 3],
     secrets: Secrets,
     /// Of server and client.
-    received: [Vec<Vec<u8>>; 2],
+    received: [Vec<Frame>; 2],
 }
 
 impl Recording {
@@ -31,9 +31,9 @@ impl Recording {
         let [server, client] = halves(plan, schedule, &secrets, &seeds);
         let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
         let run = |own, half: Bundle<Chunks>, channel| {
-            let mut tape = Tape { inner: Inner::Live(Box::new(channel)), received: Vec::new() };
+            let mut tape = Tape::live(channel);
             online(plan, schedule, own, half, &mut tape);
-            tape.received
+            tape.into_frames()
         };
         let received = std::thread::scope(|scope| {
             let client = scope.spawn(|| run(Online::Client(&secrets.inputs), client, b));
@@ -49,8 +49,7 @@ impl Recording {
 
     /// What a party received.
     pub(crate) fn tape(&self, role: Role) -> Tape {
-        let received = self.received[usize::from(role == Role::Client)].clone();
-        Tape { inner: Inner::Played(0), received }
+        Tape::played(&self.received[usize::from(role == Role::Client)])
     }
 
     /// A party's online phase once more; its result is dropped.
@@ -74,7 +73,7 @@ impl Recording {
         let mut bytes: Vec<u8> = self.seeds.iter().flat_map(|s| *s.expose()).collect();
         let values = self.secrets.weights.tensors.iter().chain(&self.secrets.inputs).flatten();
         values.for_each(|v| bytes.extend(v.to_le_bytes()));
-        self.received.iter().flatten().flatten().for_each(|b| bytes.push(*b));
+        self.received.iter().flatten().for_each(|frame| bytes.extend(&frame.payload));
         bytes
     }
 
@@ -96,7 +95,7 @@ impl Recording {
         let openings: Vec<_> = openings.collect();
         let received = [Role::Server, Role::Client].map(|role| {
             let own = openings.iter().filter(|o| o.to.includes(role));
-            own.map(|o| take(o.bytes()).to_vec()).collect()
+            own.map(|o| Frame::new(OPENING, take(o.bytes()).to_vec())).collect()
         });
         Self { seeds, secrets: Secrets { weights: Weights::new(tensors), inputs }, received }
     }
@@ -110,55 +109,4 @@ fn halves(plan: &Plan, schedule: &Schedule, secrets: &Secrets, seeds: &[Seed; 3]
 
 fn online(plan: &Plan, schedule: &Schedule, own: Online, half: Bundle<Chunks>, tape: &mut Tape) {
     masked::online(plan, schedule, own, half, tape, &mut Silent).unwrap();
-}
-
-/// A channel that keeps what it receives, or one that gives it once more and takes what is sent to nobody.
-pub(crate) struct Tape {
-    inner: Inner,
-    received: Vec<Vec<u8>>,
-}
-
-enum Inner {
-    Live(Box<MemoryChannel>),
-    /// The next frame.
-    Played(usize),
-}
-
-/// The kind of all frames of the online phase.
-const OPENING: FrameKind = FrameKind::new(0x200);
-
-impl Channel for Tape {
-    fn send(&mut self, frame: Frame) -> Result<(), NetError> {
-        match &mut self.inner {
-            Inner::Live(channel) => channel.send(frame),
-            Inner::Played(_) => Ok(()),
-        }
-    }
-    fn recv(&mut self, max_len: usize) -> Result<Frame, NetError> {
-        match &mut self.inner {
-            Inner::Live(channel) => {
-                let frame = channel.recv(max_len)?;
-                self.received.push(frame.payload.clone());
-                Ok(frame)
-            }
-            Inner::Played(next) => {
-                *next += 1;
-                Ok(Frame::new(OPENING, std::mem::take(&mut self.received[*next - 1])))
-            }
-        }
-    }
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
-    }
-    fn peer(&self) -> &Peer {
-        unreachable!("no peer is needed")
-    }
-    fn set_deadline(&mut self, _: Duration) {}
-    fn count_round(&mut self) {}
-    fn flush(&mut self) -> Result<(), NetError> {
-        Ok(())
-    }
-    fn shutdown(&mut self) -> Result<(), NetError> {
-        Ok(())
-    }
 }

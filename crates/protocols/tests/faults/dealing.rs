@@ -1,0 +1,89 @@
+//! Dealing and preparing a bundle of `2pc` over a bad network.
+
+use std::time::Duration;
+
+use privet_net::fault::Fault;
+use privet_net::memory::{MemoryChannel, faulty_pair};
+use privet_net::{Channel, Frame, FrameKind};
+use privet_protocols::masked::{self, RevealTo, Role, Schedule, Source};
+use privet_protocols::{ProtocolError, Silent};
+use privet_ring::prg::Seed;
+
+use crate::{AMPLE, Case, SHORT, each};
+
+const CHUNK: FrameKind = FrameKind::new(0x101);
+const STORED: FrameKind = FrameKind::new(0x102);
+
+/// Dealt chunks from a channel.
+struct Dealt<'a>(&'a mut MemoryChannel);
+
+impl Source for Dealt<'_> {
+    fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
+        let bytes = self.0.recv_kind(CHUNK, len)?;
+        if bytes.len() == len {
+            return Ok(bytes);
+        }
+        Err(ProtocolError::Size { what: instruction.to_string(), expected: len, found: bytes.len() })
+    }
+}
+
+/// Dealing and preparing over a bad network: whether dealer and server failed, and what the dealer sent.
+fn deal(case: &Case, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32) {
+    let (Case { plan, weights, .. }, schedule) = (case, &Schedule::with_lanes(&case.plan, RevealTo::Both, 1));
+    let seeds: [Seed; 3] = std::array::from_fn(|_| Seed::random().unwrap());
+    let [server, client, weight_seed] = &seeds;
+    let (mut a, mut b) = faulty_pair(deadline, faults, Vec::new());
+    std::thread::scope(|scope| {
+        let prepared = scope.spawn(move || -> Result<(), ProtocolError> {
+            let masked = masked::mask_weights(plan, weights, weight_seed);
+            let mut stored = |_: usize, _: Vec<u8>| Ok(());
+            let mut dealt = Dealt(&mut b);
+            let own = Some(weights);
+            masked::prepare(
+                plan,
+                schedule,
+                Role::Server,
+                server,
+                &masked,
+                own,
+                &mut dealt,
+                &mut stored,
+                &mut Silent,
+            )?;
+            Ok(b.send(Frame::new(STORED, Vec::new()))?)
+        });
+        let mut sink = |_: usize, bytes: Vec<u8>| Ok(a.send(Frame::new(CHUNK, bytes))?);
+        let dealt = masked::deal(plan, schedule, server, client, weight_seed, &mut sink, &mut Silent);
+        let dealt = dealt.and_then(|()| Ok(a.recv_kind(STORED, 0)?));
+        let sent = a.traffic().frames_sent as u32;
+        drop(a);
+        (dealt.is_err(), prepared.join().expect("no panic").is_err(), sent)
+    })
+}
+
+#[test]
+fn dealing_fails_on_both_sides_at_every_frame() {
+    let case = Case::new();
+    let (_, failed, chunks) = deal(&case, AMPLE, Vec::new());
+    assert!(!failed && chunks > 5, "{chunks} chunks");
+    let faults: [fn(u32) -> Fault; 7] = [
+        Fault::Drop,
+        Fault::Swap,
+        Fault::Cut,
+        Fault::Truncate,
+        Fault::Shorten,
+        Fault::Lengthen,
+        Fault::Relabel,
+    ];
+    each(chunks * faults.len() as u32, |n| {
+        let fault = faults[(n / chunks) as usize](n % chunks);
+        let (dealer, server, _) = deal(&case, SHORT * 4, vec![fault]);
+        assert!(dealer && server, "{fault:?}: dealer {dealer}, server {server}");
+    });
+    each(chunks, |at| {
+        let (dealer, server, _) = deal(&case, AMPLE, vec![Fault::Delay(at, Duration::from_millis(3))]);
+        assert!(!dealer && !server, "delay of chunk {at}");
+        let (dealer, server, _) = deal(&case, AMPLE, vec![Fault::Duplicate(at)]);
+        assert_eq!((dealer, server), (at + 1 < chunks, at + 1 < chunks), "chunk {at} twice");
+    });
+}
