@@ -103,7 +103,7 @@ fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Priv
             let outputs = masked::online(plan, &schedule, own, client, &mut b, &mut Silent);
             (outputs, b.traffic())
         });
-        let own = Online::Server(&ServerWeights::new(weights));
+        let own = Online::Server(&ServerWeights::once(weights));
         let server = masked::online(plan, &schedule, own, server, &mut a, &mut Silent);
         // A server that fails hangs up, so that the client does not wait.
         let traffic = a.traffic();

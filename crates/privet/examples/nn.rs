@@ -82,7 +82,7 @@ fn infer(model: &Model, inputs: &[Vec<i64>]) -> Result<Vec<Vec<i64>>, Box<dyn Er
     let (mut to_client, mut to_server) = memory::pair(Duration::from_secs(60));
     let revealed = thread::scope(|scope| {
         let serving = scope.spawn(|| {
-            let role = Online::Server(&ServerWeights::new(weights));
+            let role = Online::Server(&ServerWeights::once(weights));
             masked::online(plan, &schedule, role, server_half, &mut to_client, &mut Silent).map(drop)
         });
         let role = Online::Client(inputs);

@@ -72,7 +72,7 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
     let schedule = Schedule::three_party(&plan);
     let shared = match inputs.len() {
         1 => SharedWeights::once(&weights.shares),
-        _ => SharedWeights::for_many(&weights.shares),
+        _ => SharedWeights::new(&weights.shares),
     };
     for (n, (input, result)) in inputs.iter().zip(&results).enumerate() {
         let inference = n as u64;

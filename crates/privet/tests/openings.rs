@@ -58,7 +58,7 @@ fn frames(model: &Model, reveal_to: RevealTo) -> [Vec<Seen>; 2] {
     let schedule = Schedule::new(plan, reveal_to);
     let (server, client) = common::offline(plan, weights, &schedule);
     let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
-    let weights = ServerWeights::new(weights);
+    let weights = ServerWeights::once(weights);
     let run = |own, half: Bundle<common::Chunks>, channel| {
         let mut recorder = Recorder(channel, Vec::new());
         masked::online(plan, &schedule, own, half, &mut recorder, &mut Silent).unwrap();

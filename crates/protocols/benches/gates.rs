@@ -101,7 +101,7 @@ fn online(bencher: Bencher, bits: u32) {
                 )
                 .expect("client")
             });
-            let own = Online::Server(&ServerWeights::new(&weights));
+            let own = Online::Server(&ServerWeights::once(&weights));
             masked::online(
                 &plan,
                 &schedule,

@@ -84,7 +84,7 @@ fn sessions(plan: &Plan, weights: &Weights, inputs: &[[Vec<i64>; 1]], expected: 
 fn turns(plan: &Plan, weights: &Weights, inputs: &[[Vec<i64>; 1]], expected: &[Vec<Vec<i64>>]) {
     let schedule = Schedule::three_party(plan);
     let shares = share(&weights.tensors, plan.ring);
-    let parties: [_; PARTIES] = std::array::from_fn(|party| SharedWeights::for_many(&shares[party]));
+    let parties: [_; PARTIES] = std::array::from_fn(|party| SharedWeights::new(&shares[party]));
     for (n, (inputs, expected)) in inputs.iter().zip(expected).enumerate() {
         let inputs = share(inputs, plan.ring);
         let channels = ring_of_channels(Duration::from_secs(60), |_, _| Vec::new());

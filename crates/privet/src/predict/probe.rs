@@ -251,7 +251,7 @@ impl Probe {
                     &mut Laps::default(),
                 )
             });
-            let (own, mut laps) = (Online::Server(&ServerWeights::new(weights)), Laps::default());
+            let (own, mut laps) = (Online::Server(&ServerWeights::once(weights)), Laps::default());
             let bundle = Bundle::new(server.clone(), held);
             let served = masked::online(plan, &schedule, own, bundle, &mut left, &mut laps);
             let asked = asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

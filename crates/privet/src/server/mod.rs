@@ -147,7 +147,10 @@ impl<'a> Server<'a> {
         Ok(Self {
             config,
             model,
-            factors: ServerWeights::new(&model.weights),
+            factors: match options.sessions {
+                Some(1) => ServerWeights::once(&model.weights),
+                _ => ServerWeights::new(&model.weights),
+            },
             plan,
             weights,
             database,

@@ -16,17 +16,21 @@ use crate::inputs::check_inputs;
 use crate::packed::Packed;
 use crate::{Progress, ProtocolError, linear};
 
-/// The server's weights for any number of inferences, also at the same time: each tensor is packed for the kernels when a
-/// product first needs it.
+/// The server's weights.
 pub struct ServerWeights<'a> {
     weights: &'a Weights,
     packed: Packed,
 }
 
 impl<'a> ServerWeights<'a> {
-    /// Nothing is packed yet.
+    /// For any number of inferences, also at the same time: each tensor is packed for the kernels when a product first needs it.
     pub fn new(weights: &'a Weights) -> Self {
         Self { weights, packed: Packed::new(weights.tensors.len()) }
+    }
+
+    /// For one inference: packing would take more than it saves.
+    pub fn once(weights: &'a Weights) -> Self {
+        Self { weights, packed: Packed::never() }
     }
 }
 

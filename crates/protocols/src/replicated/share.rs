@@ -24,7 +24,7 @@ impl Drop for Share {
     }
 }
 
-/// A party's shares of all private tensors, for one inference after the other.
+/// A party's shares of all private tensors.
 pub struct SharedWeights<'a> {
     pub(super) shares: &'a [Share],
     /// Of `own` and `next` of each.
@@ -32,15 +32,15 @@ pub struct SharedWeights<'a> {
 }
 
 impl<'a> SharedWeights<'a> {
-    /// For one inference: nothing is packed.
-    pub fn once(shares: &'a [Share]) -> Self {
-        Self { shares, packed: [Packed::never(), Packed::never()] }
+    /// For any number of inferences: both components of a tensor are packed for the kernels when this party first evaluates a
+    /// product by it. It deals by their sum, which is not kept.
+    pub fn new(shares: &'a [Share]) -> Self {
+        Self { shares, packed: [Packed::new(shares.len()), Packed::new(shares.len())] }
     }
 
-    /// For many: both components of a tensor are packed for the kernels when this party first evaluates a product by it. It
-    /// deals by their sum, which is not kept.
-    pub fn for_many(shares: &'a [Share]) -> Self {
-        Self { shares, packed: [Packed::new(shares.len()), Packed::new(shares.len())] }
+    /// For one inference: packing would take more than it saves.
+    pub fn once(shares: &'a [Share]) -> Self {
+        Self { shares, packed: [Packed::never(), Packed::never()] }
     }
 }
 

@@ -231,7 +231,7 @@ fn evaluate(
         masked::online(
             plan,
             schedule,
-            Online::Server(&ServerWeights::new(weights)),
+            Online::Server(&ServerWeights::once(weights)),
             bundle,
             &mut left,
             &mut Silent,
