@@ -1,12 +1,17 @@
 //! The command line.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
+use crate::launch::{self, LaunchArgs};
 use crate::network::Network;
+use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
+pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -33,6 +38,15 @@ pub(crate) enum Command {
     /// Measure models with random weights: time, CPU, bytes, rounds, memory and accuracy, next to published systems.
     #[command(after_help = BENCH_HELP)]
     Bench(BenchArgs),
+    /// Run one model on one input with several engines, and show what each of them takes.
+    #[command(after_help = COMPARE_HELP)]
+    Compare(CompareArgs),
+    /// Write an architecture with random weights as an ONNX file.
+    #[command(after_help = EXPORT_HELP)]
+    Export(ExportArgs),
+    /// Run a model without privacy: what `privet bench` compares with.
+    #[command(hide = true)]
+    Plain(PlainArgs),
     /// Show how many inferences a server or client has material for.
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
@@ -54,6 +68,9 @@ pub(crate) enum Command {
     /// Put outputs together from the parties' shares of them.
     #[command(after_help = cluster::REVEAL_HELP)]
     Reveal(RevealArgs),
+    /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
+    #[command(after_help = launch::LAUNCH_HELP)]
+    Launch(LaunchArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -111,25 +128,6 @@ from (full width, proved from the range of the input, calibrated); room, bits be
 value that calibration saw and the range; width, that of comparisons; bytes are payload. \"masked\"
 values that are opened are uniformly random, whatever is behind them; a \"value\" is an output.";
 
-const BENCH_HELP: &str = "\
-Examples:
-  privet bench --models lenet,minionn-cifar --iterations 5
-  privet bench --models all --json
-  privet bench --models resnet18 --network lan
-  privet bench --models lenet --network 200mbit:10ms    # or 1gbit:500us:100us, with jitter
-  privet bench --models resnet50 --ring 64              # a forced ring; calibrated widths
-  privet bench --models resnet50 --uncalibrated         # 64 bits, 16 fractional, full widths
-  privet bench --models list
-  privet bench --exp kernels                            # products, comparisons, TLS on this machine
-  privet bench --exp kernels --kernels gemm,gates --json
-
-Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two
-inputs other than the measured ones. Dealer, server and client are processes of their own, connected
-by TLS over 127.0.0.1; --network makes these connections as slow as others. Three phases are
-measured: setup, the one-time sharing of plan and weights; offline, the material of an inference;
-online, the inference, from the client's hello to the result. CPU seconds and bytes are sums over
-all parties. docs/benchmarks.md explains every field.";
-
 const STATUS_HELP: &str = "\
 Example:
   privet status --config parties/clinic
@@ -164,6 +162,24 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
+    /// Whether it protects anything, and with that whether anything is sent.
+    pub(crate) fn is_private(self) -> bool {
+        self != Self::Cleartext
+    }
+
+    /// All engines, those without privacy first.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = Self::value_variants().to_vec();
+        all.sort_by_key(|engine| engine.is_private());
+        all
+    }
+
+    /// The number of the engine of this name, in the order of [`Self::all`], for colours.
+    pub(crate) fn hue(name: &str) -> usize {
+        Self::all().iter().position(|engine| engine.name() == name).unwrap_or(Self::value_variants().len())
+    }
+
+    /// Its name on the command line and in results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TwoParty => "2pc",
@@ -303,79 +319,6 @@ pub(crate) struct PlanArgs {
     /// One line of JSON on stdout, with all steps; everything else goes to stderr.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// A part of the experiment `kernels`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KernelPart {
-    /// Matrix products, by every instruction set in turn.
-    Gemm,
-    /// Convolutions, by every instruction set in turn.
-    Conv,
-    /// The pseudorandom generator.
-    Prg,
-    /// Packing and bit transposition, next to copying.
-    Memory,
-    /// Dealing and evaluating comparisons.
-    Gates,
-    /// The TLS channel over loopback.
-    Tls,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Experiment {
-    /// Private inferences, with setup and offline phase.
-    Inference,
-    /// Products, convolutions, comparisons, randomness, packing and transport, each next to the machine's peak.
-    Kernels,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    /// What to measure.
-    #[arg(long, value_enum, default_value = "inference")]
-    pub(crate) exp: Experiment,
-    /// Architectures or ONNX files; `all` for lenet, minionn-cifar, vgg16-cifar, squeezenet, resnet18 and resnet50, `list` to
-    /// see all names.
-    #[arg(long, value_name = "NAMES|FILES", value_delimiter = ',')]
-    pub(crate) models: Vec<String>,
-    /// Parts of --exp kernels, separated by commas [default: all].
-    #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
-    pub(crate) kernels: Vec<KernelPart>,
-    /// What computes.
-    #[arg(long, value_enum, default_value = "2pc")]
-    pub(crate) engine: Engine,
-    /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
-    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
-    pub(crate) network: Network,
-    /// Predict wall times as well, as `privet plan --network` does.
-    #[arg(long)]
-    pub(crate) predict: bool,
-    /// Inferences of each model, every one with another input; repetitions of each kernel at least.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub(crate) iterations: u64,
-    /// Ring width in bits [default: the smallest that fits the calibrated ranges].
-    #[arg(long, value_name = "16..64", value_parser = clap::value_parser!(u32).range(16..=64))]
-    pub(crate) ring: Option<u32>,
-    /// Fractional bits [default: the fewest that keep the error on the calibration inputs within 0.001].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
-    pub(crate) frac_bits: Option<u32>,
-    /// No calibration: ranges and comparisons have the full width of the ring.
-    #[arg(long)]
-    pub(crate) uncalibrated: bool,
-    /// Decides weights and inputs.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Bound on the whole run.
-    #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) deadline: u64,
-    /// One line of JSON for every model and phase, or every kernel, on stdout; everything else goes to stderr.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Comma-separated values on stdout, a line for every model and phase, or every kernel; everything else goes to stderr.
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) csv: bool,
 }
 
 #[derive(Debug, Args)]

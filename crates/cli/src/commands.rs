@@ -222,9 +222,10 @@ pub(crate) fn config(path: &Path, role: PartyRole, args: &ProcessArgs) -> anyhow
     Ok(config)
 }
 
+/// Tells a parent or a person.
 pub(crate) fn observer(args: &ProcessArgs) -> anyhow::Result<Box<dyn Observer>> {
     if let Some(parent) = args.exit_with_parent {
         signals::exit_with_parent(parent)?;
     }
-    Ok(if args.events { Box::new(JsonLines) } else { Box::new(Terminal::new()) })
+    Ok(if args.events { Box::new(JsonLines::default()) } else { Box::new(Terminal::new()) })
 }

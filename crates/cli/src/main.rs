@@ -6,10 +6,15 @@ mod args;
 mod bench;
 mod cluster;
 mod commands;
+mod compare;
 mod exit;
+mod export;
+mod launch;
 mod network;
 mod parties;
+mod plain;
 mod plan;
+mod plot;
 mod run;
 mod scratch;
 mod show;
@@ -47,6 +52,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Compile(args) => commands::compile(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Plain(args) => plain::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Dealer(args) => commands::dealer(&args),
         Command::Server(args) => commands::server(&args),
@@ -54,5 +62,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Share(args) => cluster::share(&args),
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
+        Command::Launch(args) => launch::launch(&args),
     }
 }

@@ -18,6 +18,11 @@ impl Network {
     /// The name of the network as it is.
     pub(crate) const LOOPBACK: &str = "loopback";
 
+    /// The network as it is.
+    pub(crate) fn loopback() -> Self {
+        Self { name: Self::LOOPBACK.to_owned(), link: None }
+    }
+
     /// Reads `loopback`, `lan`, `wan` or a description of a link.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let link = match text {

@@ -1,7 +1,7 @@
 //! `privet run`: all parties on this machine, each a process with only its own files.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use privet::{Event, Plan, Report, output, reference};
 use crate::args::{Engine, RunArgs};
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
+use crate::network::Network;
 use crate::parties::three::{self, ThreeParties};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 use crate::show::json::{Answer, Offline, Online, Party, RunResult};
@@ -20,9 +21,32 @@ use crate::show::{accuracy_line, answer, print, table};
 use crate::watch::Watch;
 
 /// What an engine gives.
-struct Outcome {
-    revealed: Vec<Vec<i64>>,
-    rows: Vec<Row>,
+pub(crate) struct Outcome {
+    pub(crate) revealed: Vec<Vec<i64>>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What all engines are given.
+pub(crate) struct Task<'a> {
+    pub(crate) model: &'a Model,
+    /// Files, as a party of its own gets them.
+    pub(crate) files: &'a [PathBuf],
+    /// The same inputs as integers.
+    pub(crate) integers: &'a [Vec<i64>],
+    pub(crate) network: &'a Network,
+    pub(crate) watch: &'a Watch,
+    pub(crate) terminal: &'a Terminal,
+}
+
+impl Task<'_> {
+    /// One inference. A new engine is an arm here.
+    pub(crate) fn run(&self, engine: Engine) -> anyhow::Result<Outcome> {
+        match engine {
+            Engine::Cleartext => self.watch.computing(|| cleartext(self)),
+            Engine::TwoParty => two_party(self),
+            Engine::ThreeParty => three_party(self),
+        }
+    }
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -43,14 +67,19 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         output::check_path(path, plan.outputs.len())?;
     }
     // First in the clear: an overflow shows here, with the layer's name, and not at all on masked values.
-    let reference = watch.computing(|| cleartext(&model, &integers, &terminal))?;
+    let task = Task {
+        model: &model,
+        files: &args.input,
+        integers: &integers,
+        network: &args.network,
+        watch: &watch,
+        terminal: &terminal,
+    };
+    let reference = task.run(Engine::Cleartext)?;
     let (outcome, matches_cleartext) = match args.engine {
         Engine::Cleartext => (reference, true),
-        Engine::TwoParty | Engine::ThreeParty => {
-            let outcome = match args.engine {
-                Engine::ThreeParty => three_party(&model, integers, args, &watch, &terminal)?,
-                _ => two_party(&model, args, &watch, &terminal)?,
-            };
+        private => {
+            let outcome = task.run(private)?;
             let matches = outcome.revealed == reference.revealed;
             (outcome, matches)
         }
@@ -78,7 +107,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         })?;
     } else {
         let equal = match args.engine {
-            Engine::TwoParty | Engine::ThreeParty if matches_cleartext => {
+            private if private != Engine::Cleartext && matches_cleartext => {
                 "equal to the cleartext engine, bit for bit; "
             }
             _ => "",
@@ -103,9 +132,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// The masked engine, in processes of its parties.
-fn two_party(model: &Model, args: &RunArgs, watch: &Watch, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let inputs = args.input.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut parties = Parties::new(model, &args.network, watch, terminal)?;
+fn two_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
+    let Task { model, files, network, watch, terminal, .. } = *task;
+    let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parties = Parties::new(model, network, watch, terminal)?;
     let offline = parties.offline(1)?;
     let (mut outputs, online) = parties.online(&[inputs])?;
     parties.close()?;
@@ -122,15 +152,10 @@ fn two_party(model: &Model, args: &RunArgs, watch: &Watch, terminal: &Terminal) 
 }
 
 /// The engine on shares, in processes of its parties.
-fn three_party(
-    model: &Model,
-    inputs: Vec<Vec<i64>>,
-    args: &RunArgs,
-    watch: &Watch,
-    terminal: &Terminal,
-) -> anyhow::Result<Outcome> {
-    let mut parties = ThreeParties::new(model, &args.network, watch, terminal)?;
-    let (mut outputs, online) = parties.infer(model, &[inputs])?;
+fn three_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
+    let Task { model, network, watch, terminal, .. } = *task;
+    let mut parties = ThreeParties::new(&model.plan, &model.weights, network, watch, terminal)?;
+    let (mut outputs, online) = parties.infer(&model.plan, &[task.integers.to_vec()])?;
     parties.close()?;
     let row = |party: &&str| Row {
         role: (*party).to_owned(),
@@ -152,10 +177,10 @@ fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
 }
 
 /// The cleartext engine, in this process.
-fn cleartext(model: &Model, inputs: &[Vec<i64>], terminal: &Terminal) -> anyhow::Result<Outcome> {
+fn cleartext(task: &Task<'_>) -> anyhow::Result<Outcome> {
     const ROLE: &str = "cleartext";
-    let observer = |event: &Event| terminal.progress(ROLE, event);
-    let (revealed, report) = reference::cleartext(model, inputs, &observer)?;
-    terminal.clear();
+    let observer = |event: &Event| task.terminal.progress(ROLE, event);
+    let (revealed, report) = reference::cleartext(task.model, task.integers, &observer)?;
+    task.terminal.clear();
     Ok(Outcome { revealed, rows: vec![Row { role: ROLE.to_owned(), offline: None, online: Some(report) }] })
 }

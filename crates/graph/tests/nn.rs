@@ -18,6 +18,9 @@ fn the_zoo_has_the_published_numbers_of_parameters() {
         ("alexnet", 61_100_840),
         // By hand: (inputs x kernel + 1) x outputs of each layer.
         ("alexnet-cifar", 34_944 + 614_656 + 885_120 + 1_327_488 + 884_992 + 2 * 65_792 + 2570),
+        // The same convolutions, then (1024 or 9216 + 1) x hidden and so on.
+        ("alexnet-imagenet", 3_747_200 + 9217 * 4096 + 4097 * 4096 + 4097 * 1000),
+        ("alexnet-tiny", 3_747_200 + 2 * 1025 * 1024 + 1025 * 200),
         ("lenet", 431_080),
         ("minionn-cifar", 164_954),
         ("mobilenet-v2", 3_504_872),
@@ -29,6 +32,8 @@ fn the_zoo_has_the_published_numbers_of_parameters() {
         ("squeezenet", 1_235_496),
         ("vgg16", 138_357_544),
         ("vgg16-cifar", 14_714_688 + 512 * 256 + 256 + 256 * 256 + 256 + 2570),
+        ("vgg16-imagenet", 14_714_688 + 4609 * 4096 + 4097 * 4096 + 4097 * 1000),
+        ("vgg16-tiny", 14_714_688 + 2 * 513 * 512 + 513 * 200),
     ];
     assert_eq!(
         published.map(|(name, _)| name).to_vec(),
@@ -42,6 +47,27 @@ fn the_zoo_has_the_published_numbers_of_parameters() {
         let trained = shapes.iter().filter(|(name, _)| !name.contains("running_"));
         assert_eq!(trained.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), count, "{name}");
     }
+}
+
+/// Averages have no parameters and keep all shapes; nothing else changes.
+#[test]
+fn averages_take_the_place_of_all_maxima() {
+    for name in ["lenet", "resnet18", "squeezenet", "alexnet-tiny"] {
+        let architecture = zoo::find(name).unwrap();
+        let [channels, height, width] = architecture.input;
+        let input = [1, channels, height, width];
+        let model = (architecture.make)(architecture.classes);
+        let averaged = zoo::average_pooling(model.clone());
+        assert_eq!(averaged.parameters(&input).unwrap(), model.parameters(&input).unwrap(), "{name}");
+        let layers = format!("{averaged:?}");
+        assert!(format!("{model:?}").contains("MaxPool2d") && !layers.contains("MaxPool2d"), "{name}");
+        assert!(layers.contains("AvgPool2d"), "{name}");
+    }
+    let pool = zoo::average_pooling(nn::max_pool2d(2).stride(1).padding(1).into());
+    let built = pool.build("p", &[1, 1, 2, 2], Parameters::random(1)).unwrap();
+    let x = ArrayD::from_shape_vec(IxDyn(&[1, 1, 2, 2]), vec![4.0, 8.0, 12.0, 16.0]).unwrap();
+    let y = FloatModel::new(&built.graph, &[]).unwrap().run(&[x]).unwrap().remove(0);
+    assert_eq!(y.into_raw_vec_and_offset().0, [1.0, 3.0, 2.0, 4.0, 10.0, 6.0, 3.0, 7.0, 4.0]);
 }
 
 #[test]

@@ -67,6 +67,16 @@ pub enum OnnxError {
         /// What the model has.
         found: String,
     },
+    /// A graph's node cannot be written.
+    #[error("node {node:?}: operator {operator} is not written to ONNX files; supported: {supported}")]
+    Export {
+        /// The node.
+        node: String,
+        /// Name of the operator.
+        operator: String,
+        /// What can be written.
+        supported: String,
+    },
     /// An element type is not supported.
     #[error("{what}: element type {found} is not supported; supported: FLOAT, INT32, INT64, BOOL")]
     ElementType {

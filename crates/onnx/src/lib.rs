@@ -1,4 +1,4 @@
-//! Reads ONNX files into a [`privet_graph::Graph`].
+//! Reads ONNX files into a [`privet_graph::Graph`], and writes layers as such files ([`export`]).
 //!
 //! Opsets 7 to 28 of the default domain. Every attribute of every operator is honoured or refused by name, as are
 //! unknown operators, domains and element types. Files are foreign bytes: they never panic, and nothing is allocated
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod export;
 mod import;
 mod node;
 mod ops;
@@ -21,6 +22,7 @@ use privet_graph::{Graph, Tensor};
 use prost::Message;
 
 pub use error::OnnxError;
+pub use export::export;
 
 /// Largest model file: what protobuf allows.
 const MAX_FILE: u64 = 1 << 31;

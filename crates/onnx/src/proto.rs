@@ -7,6 +7,8 @@ use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {
+    #[prost(int64, optional, tag = "1")]
+    pub(crate) ir_version: Option<i64>,
     #[prost(message, optional, tag = "7")]
     pub(crate) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
@@ -25,6 +27,8 @@ pub(crate) struct OperatorSetIdProto {
 pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub(crate) node: Vec<NodeProto>,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
@@ -65,9 +69,10 @@ pub(crate) struct AttributeProto {
     pub(crate) t: Option<Box<TensorProto>>,
     #[prost(message, optional, boxed, tag = "6")]
     pub(crate) g: Option<Box<GraphProto>>,
-    #[prost(float, repeated, tag = "7")]
+    // The schema says which lists are packed; readers take both forms, but not all of them.
+    #[prost(float, repeated, packed = "false", tag = "7")]
     pub(crate) floats: Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(crate) ints: Vec<i64>,
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
@@ -77,7 +82,7 @@ pub(crate) struct AttributeProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub(crate) data_type: i32,

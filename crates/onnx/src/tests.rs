@@ -57,13 +57,14 @@ fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
 fn model(opset: i64, dims: &[i64], node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
     let graph = GraphProto {
         node,
+        name: String::new(),
         initializer,
         input: vec![value("x", dims)],
         output: vec![value("y", &[])],
         sparse_initializer: Vec::new(),
     };
     let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
-    ModelProto { graph: Some(graph), opset_import }
+    ModelProto { ir_version: None, graph: Some(graph), opset_import }
 }
 
 fn read(model: &ModelProto) -> Result<Graph, OnnxError> {

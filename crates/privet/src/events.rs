@@ -61,8 +61,20 @@ pub enum Event {
         /// One sentence.
         text: String,
     },
+    /// How long the instructions of an inference took, for benchmarks.
+    Laps {
+        /// One for each [`Event::Progress`] of that inference.
+        microseconds: Vec<u64>,
+    },
     /// The party is done.
     Report(Report),
+}
+
+impl Event {
+    /// [`Event::Laps`] of so many seconds each.
+    pub fn laps(seconds: &[f64]) -> Self {
+        Self::Laps { microseconds: seconds.iter().map(|s| (s * 1e6).round() as u64).collect() }
+    }
 }
 
 /// The public facts about a plan that a user wants to see before trusting it with an input.
@@ -204,6 +216,7 @@ mod tests {
                 total: 2,
                 name: "a\nb".to_owned(),
             },
+            Event::Laps { microseconds: vec![0, 1 << 40] },
             Event::Report(report),
         ];
         for event in events {

@@ -2,6 +2,7 @@
 //! the model in float.
 
 use ndarray::ArrayD;
+use privet_plan::{Plan, Weights};
 use privet_protocols::{Progress, cleartext as engine};
 
 use crate::error::Error;
@@ -21,8 +22,21 @@ pub fn cleartext(
     inputs: &[Vec<i64>],
     observer: &dyn Observer,
 ) -> Result<(Vec<Vec<i64>>, Report), Error> {
+    integers(&model.plan, &model.weights, inputs, observer)
+}
+
+/// [`cleartext`] of a program that no model in float belongs to.
+///
+/// # Errors
+/// As there.
+pub fn integers(
+    plan: &Plan,
+    weights: &Weights,
+    inputs: &[Vec<i64>],
+    observer: &dyn Observer,
+) -> Result<(Vec<Vec<i64>>, Report), Error> {
     let stopwatch = Stopwatch::start();
-    let outputs = engine::run(&model.plan, &model.weights, inputs, &mut Steps(observer))?;
+    let outputs = engine::run(plan, weights, inputs, &mut Steps(observer))?;
     let work = stopwatch.span();
     let report = Report {
         role: "cleartext".to_owned(),
@@ -66,8 +80,22 @@ pub fn difference(float: &[ArrayD<f32>], outputs: &[Output]) -> f64 {
         Values::Whole(_) => None,
     });
     let differences = pairs.flatten().map(|(&f, &v)| (f64::from(f) - v).abs());
-    differences
-        .fold(0.0, |largest: f64, d| if d.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(d) })
+    differences.fold(0.0, worst)
+}
+
+/// Largest absolute difference between two runs of a model in float; not a number if they differ in shape, or a value is
+/// none.
+pub fn float_difference(left: &[ArrayD<f32>], right: &[ArrayD<f32>]) -> f64 {
+    if left.len() != right.len() || left.iter().zip(right).any(|(l, r)| l.shape() != r.shape()) {
+        return f64::NAN;
+    }
+    let pairs = left.iter().zip(right).flat_map(|(l, r)| l.iter().zip(r));
+    pairs.map(|(&l, &r)| (f64::from(l) - f64::from(r)).abs()).fold(0.0, worst)
+}
+
+/// The larger one; not a number once one is none.
+fn worst(largest: f64, next: f64) -> f64 {
+    if next.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(next) }
 }
 
 struct Steps<'a>(&'a dyn Observer);

@@ -118,7 +118,7 @@ impl Lab {
     /// Runs all three and expects all to fail. Returns what they say.
     fn failures(&self, parties: [Option<(PartyConfig, PartyOptions)>; 3]) -> String {
         let outcomes = self.run(parties).into_iter().flatten();
-        let texts = outcomes.map(|outcome| outcome.err().expect("every party fails").to_string());
+        let texts = outcomes.map(|outcome| outcome.expect_err("every party fails").to_string());
         texts.collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,4 +1,4 @@
-//! `--exp inference`: setup, offline and online phase of private inferences.
+//! Setup, offline and online phase of inferences, engine by engine.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,260 +6,205 @@ use std::path::Path;
 
 use anyhow::Context;
 use ndarray::ArrayD;
-use privet::bench::{self, Expected, Options, Subject, Workload};
+use privet::bench::{Kind, KindSeconds};
 use privet::explain::{Setting, explain};
 use privet::model::fixed_inputs;
 use privet::output::{self, Values};
 use privet::predict::{Machine, Prediction, predict};
-use privet::{Event, Plan, RevealTo};
+use privet::{Plan, RevealTo};
+use privet_protocols::masked::Schedule;
 
-use super::row::{Party, Phase, Row, Widths, rounded};
-use crate::args::{BenchArgs, Engine};
-use crate::commands::{decode, warn_of_tolerance};
-use crate::parties::three::{self, ThreeParties};
+use super::case::{Case, mean};
+use super::plain;
+use super::row::{Party, Phase, Row, rounded};
+use crate::args::Engine;
+use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
-use crate::show::observe::Terminal;
-use crate::watch::Watch;
 
-/// Measures one model; one row for each phase that the engine has.
-pub(super) fn measure(
-    subject: &Subject,
-    args: &BenchArgs,
-    watch: &Watch,
-    terminal: &Terminal,
-) -> anyhow::Result<Vec<Row>> {
-    let name = subject.name();
-    let workload = watch.computing(|| {
-        let what = if args.uncalibrated { "compiling" } else { "calibrating" };
-        let _spinner = terminal.spinner(&format!("{name}: {what}"));
-        Workload::new(
-            subject,
-            &Options {
-                inputs: usize::try_from(args.iterations)?,
-                seed: args.seed,
-                calibrate: !args.uncalibrated,
-                ring: args.ring,
-                frac_bits: args.frac_bits,
-            },
-        )
-        .with_context(|| name.clone())
-    })?;
-    warn_of_tolerance(&workload.model);
-    // First in the clear: an overflow shows here, with the layer's name.
-    let expected = workload
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(i, input)| {
-            let role = format!("cleartext {}/{}", i + 1, args.iterations);
-            let observer = |event: &Event| terminal.progress(&role, event);
-            let expected = watch.computing(|| bench::expect(&workload.model, input, &observer));
-            terminal.clear();
-            expected.with_context(|| name.clone())
-        })
-        .collect::<anyhow::Result<Vec<Expected>>>()?;
-    let mut rows = match args.engine {
-        Engine::Cleartext => vec![cleartext(&name, args, &workload, &expected)?],
-        Engine::ThreeParty => three_party(&name, args, &workload, &expected, watch, terminal)
-            .with_context(|| format!("{name}: the private inferences failed"))?,
-        Engine::TwoParty => two_party(&name, args, &workload, &expected, watch, terminal)
-            .with_context(|| format!("{name}: the private inferences failed"))?,
-    };
-    for row in &mut rows {
-        row.is_architecture = args.engine != Engine::Cleartext && matches!(subject, Subject::Zoo(_));
+/// Most bytes of one-time material that lie on the disk at a time.
+const MAX_STORED: usize = 4_000_000_000;
+
+/// What computes a model: a new engine is a variant of [`Engine`] and an arm here. One row for each phase that it has.
+pub(super) fn measure(engine: Engine, case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    match engine {
+        Engine::Cleartext => cleartext(case),
+        Engine::TwoParty => two_party(case).with_context(|| failed(case)),
+        Engine::ThreeParty => three_party(case).with_context(|| failed(case)),
     }
-    Ok(rows)
 }
 
-fn cleartext(
-    name: &str,
-    args: &BenchArgs,
-    workload: &Workload,
-    expected: &[Expected],
-) -> anyhow::Result<Row> {
-    let spans: Vec<_> = expected.iter().flat_map(|e| e.report.work.iter()).collect();
-    let cpu_s = mean(spans.iter().map(|s| s.cpu_seconds));
-    let outputs: Vec<_> = expected.iter().map(|e| e.outputs.clone()).collect();
-    let peak_rss_bytes = expected.iter().map(|e| e.report.peak_memory_bytes).max().unwrap_or(0);
-    let party =
-        Party { role: "p0", cpu_s, bytes_sent: 0, peak_rss_bytes, startup_wall_s: 0.0, startup_cpu_s: 0.0 };
-    let row = Row {
-        network: "none".to_owned(),
-        wall_s: median(spans.iter().map(|s| s.seconds).collect()),
-        ..blank(name, args, &workload.model.plan, Phase::Online, vec![party])
-    };
-    judged(vec![row], workload, expected, &outputs)?.pop().context("one row")
+fn failed(case: &Case<'_>) -> String {
+    format!("{}: the private inferences failed", case.name)
 }
 
-fn two_party(
-    name: &str,
-    args: &BenchArgs,
-    workload: &Workload,
-    expected: &[Expected],
-    watch: &Watch,
-    terminal: &Terminal,
-) -> anyhow::Result<Vec<Row>> {
-    let plan = &workload.model.plan;
+/// A process of its own, as others have them: its memory is not that of calibration.
+fn cleartext(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    let model = &case.workload.model;
+    let (outputs, process) =
+        plain::cleartext(&model.plan, &model.weights, &case.workload.inputs, case.watch, case.terminal)
+            .with_context(|| format!("{}: the cleartext engine failed", case.name))?;
+    let kinds = Kind::of_steps(&model.plan);
+    let seconds: Vec<f64> = process.report.work.iter().map(|w| w.seconds).collect();
+    let layers: Vec<KindSeconds> =
+        process.laps.iter().zip(&seconds).map(|(laps, s)| KindSeconds::of(&kinds, laps, *s)).collect();
+    let row = phase(case, Engine::Cleartext, Phase::Online, &[process], 0.0);
+    let row = case.timed(Row { network: "none".to_owned(), ..row }, &seconds, &layers);
+    case.judged(vec![row], &outputs)
+}
+
+/// Dealer, server and client, each a process.
+fn two_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    const ENGINE: Engine = Engine::TwoParty;
+    let plan = &case.workload.model.plan;
+    let args = case.args;
     let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
-    let prediction = if args.predict { Some(predicted(plan, args, watch)?) } else { None };
-    let mut parties = Parties::new(&workload.model, &args.network, watch, terminal)?;
-    let n = args.iterations;
+    let prediction = if args.predict { Some(predicted(case)?) } else { None };
+    let mut parties = Parties::new(&case.workload.model, &args.network, case.watch, case.terminal)?;
 
     let setup = parties.offline(0)?;
     let stored: u64 = [DEALER, SERVER, CLIENT].iter().map(|p| stored(&parties.dir(p).join("state"))).sum();
     let setup = Row {
         iterations: 1,
-        wall_s: longest(&setup),
+        dropped: 0,
         declared_bytes: explained.masked_weights as u64,
         stored_bytes: stored,
-        ..sums(name, args, plan, Phase::Setup, &setup, 1)
+        ..phase(case, ENGINE, Phase::Setup, &setup, longest(&setup))
     };
 
-    let offline = parties.offline(n)?;
+    let files = write_inputs(plan, &case.workload.inputs, &parties.dir(CLIENT))?;
+    let each = explained.totals.server_stores + explained.totals.client_stores;
+    let (mut offline, mut offline_s) = (Vec::new(), 0.0);
+    let (mut outputs, mut online) = (Vec::new(), Vec::new());
+    for batch in files.chunks((MAX_STORED / each.max(1)).max(1)) {
+        let prepared = parties.offline(batch.len() as u64)?;
+        offline_s += longest(&prepared);
+        offline.extend(prepared);
+        let (results, processes) = parties.online(batch)?;
+        outputs.extend(results);
+        online.extend(processes);
+    }
+    parties.close()?;
+
+    let n = case.iterations() as u64;
     let offline = Row {
-        wall_s: longest(&offline) / n as f64,
         predicted_wall_s: prediction.as_ref().map(|p| p.offline_of(n).seconds),
         declared_bytes: explained.totals.dealt as u64,
         stored_bytes: offline.iter().map(|p| p.report.bytes_stored).sum::<u64>().div_ceil(n),
-        ..sums(name, args, plan, Phase::Offline, &offline, n)
+        dropped: 0,
+        ..phase(case, ENGINE, Phase::Offline, &offline, offline_s / n as f64)
     };
 
-    let files = write_inputs(plan, &workload.inputs, &parties.dir(CLIENT))?;
-    let (outputs, online) = parties.online(&files)?;
-    let waits = online.iter().filter(|p| p.party == CLIENT);
-    let online = Row {
-        wall_s: median(waits.flat_map(|p| &p.report.work).map(|w| w.seconds).collect()),
+    let clients: Vec<&Process> = online.iter().filter(|p| p.party == CLIENT).collect();
+    let kinds = Kind::of_schedule(plan, &Schedule::new(plan, RevealTo::Client));
+    let seconds: Vec<f64> = clients.iter().flat_map(|p| &p.report.work).map(|w| w.seconds).collect();
+    let layers: Vec<KindSeconds> = clients
+        .iter()
+        .flat_map(|p| &p.laps)
+        .zip(&seconds)
+        .map(|(laps, s)| KindSeconds::of(&kinds, laps, *s))
+        .collect();
+    let row = Row {
         predicted_wall_s: prediction.as_ref().map(|p| p.online.seconds),
         declared_bytes: (explained.totals.server_sends + explained.totals.client_sends) as u64,
-        rounds: online.iter().filter(|p| p.party == CLIENT).map(|p| p.report.rounds).max().unwrap_or(0),
-        ..sums(name, args, plan, Phase::Online, &online, n)
+        rounds: clients.iter().map(|p| p.report.rounds).max().unwrap_or(0),
+        ..phase(case, ENGINE, Phase::Online, &online, 0.0)
     };
-    parties.close()?;
-    judged(vec![setup, offline, online], workload, expected, &outputs)
+    let online = case.timed(row, &seconds, &layers);
+    case.judged(vec![setup, offline, online], &outputs)
 }
 
 /// The weights are shared in this process: that has no row.
-fn three_party(
-    name: &str,
-    args: &BenchArgs,
-    workload: &Workload,
-    expected: &[Expected],
-    watch: &Watch,
-    terminal: &Terminal,
-) -> anyhow::Result<Vec<Row>> {
-    let plan = &workload.model.plan;
-    let explained = explain(plan, Setting::ThreeParty);
-    let mut parties = ThreeParties::new(&workload.model, &args.network, watch, terminal)?;
-    let inputs = workload.inputs.iter().map(|input| Ok(fixed_inputs(plan, input)?));
+fn three_party(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
+    const ENGINE: Engine = Engine::ThreeParty;
+    let model = &case.workload.model;
+    let plan = &model.plan;
+    let totals = explain(plan, Setting::ThreeParty).totals;
+    let inputs = case.workload.inputs.iter().map(|input| Ok(fixed_inputs(plan, input)?));
     let inputs: Vec<_> = inputs.collect::<anyhow::Result<_>>()?;
-    let (outputs, processes) = parties.infer(&workload.model, &inputs)?;
-    let n = args.iterations;
-    let slowest = |i: usize| {
-        let spans = processes.iter().filter_map(|p| p.report.work.get(i));
-        spans.map(|span| span.seconds).fold(0.0, f64::max)
-    };
+    let mut parties = ThreeParties::new(plan, &model.weights, &case.args.network, case.watch, case.terminal)?;
+    let (outputs, processes) = parties.infer(plan, &inputs)?;
+    parties.close()?;
+
+    let kinds = Kind::of_schedule(plan, &Schedule::three_party(plan));
+    let (mut seconds, mut layers) = (Vec::new(), Vec::new());
+    for i in 0..inputs.len() {
+        let (slowest, laps) = slowest(&processes, i);
+        seconds.push(slowest);
+        layers.push(KindSeconds::of(&kinds, laps, slowest));
+    }
     // In every inference two of the three count its rounds.
-    let rounds = processes.iter().map(|p| p.report.rounds).sum::<u64>() / (2 * n);
-    let totals = explained.totals;
-    let online = Row {
-        wall_s: median((0..inputs.len()).map(slowest).collect()),
+    let rounds = processes.iter().map(|p| p.report.rounds).sum::<u64>() / (2 * inputs.len() as u64);
+    let row = Row {
         declared_bytes: (totals.dealt + totals.server_sends + totals.client_sends) as u64,
         rounds,
-        ..sums(name, args, plan, Phase::Online, &processes, n)
+        ..phase(case, ENGINE, Phase::Online, &processes, 0.0)
     };
-    parties.close()?;
-    judged(vec![online], workload, expected, &outputs)
+    case.judged(vec![case.timed(row, &seconds, &layers)], &outputs)
+}
+
+/// Seconds and laps of the party that was slowest in the inference of this number.
+pub(super) fn slowest(processes: &[Process], inference: usize) -> (f64, &[f64]) {
+    let of = |p: &Process| p.report.work.get(inference).map_or(0.0, |span| span.seconds);
+    let slowest = processes.iter().max_by(|a, b| of(a).total_cmp(&of(b)));
+    slowest.map_or((0.0, &[]), |p| (of(p), p.laps.get(inference).map_or(&[], Vec::as_slice)))
 }
 
 /// What this machine is expected to take.
-fn predicted(plan: &Plan, args: &BenchArgs, watch: &Watch) -> anyhow::Result<Prediction> {
-    let machine = watch.computing(|| Machine::calibrate(plan))?;
-    Ok(predict(plan, RevealTo::Client, &machine, args.network.link))
+fn predicted(case: &Case<'_>) -> anyhow::Result<Prediction> {
+    let plan = &case.workload.model.plan;
+    let machine = case.watch.computing(|| Machine::calibrate(plan))?;
+    Ok(predict(plan, RevealTo::Client, &machine, case.args.network.link))
 }
 
-/// A row without what a phase costs as a whole.
-fn blank(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, parties: Vec<Party>) -> Row {
-    Row {
-        exp: "inference",
-        model: name.to_owned(),
-        engine: args.engine.name(),
-        network: args.network.to_string(),
-        phase,
-        iterations: args.iterations,
-        ring: plan.ring.bits(),
-        frac_bits: u32::from(plan.frac_bits),
-        calibrated: !args.uncalibrated,
-        widths: bench::widths(plan).map(|(min, max)| Widths { min, max }),
-        wall_s: 0.0,
-        predicted_wall_s: None,
-        cpu_s: parties.iter().map(|p| p.cpu_s).sum(),
-        bytes: parties.iter().map(|p| p.bytes_sent).sum(),
-        declared_bytes: 0,
-        wire_bytes: 0,
-        rounds: 0,
-        stored_bytes: 0,
-        peak_rss_bytes: parties.iter().map(|p| p.peak_rss_bytes).max().unwrap_or(0),
-        startup_wall_s: parties.iter().map(|p| p.startup_wall_s).fold(0.0, f64::max),
-        startup_cpu_s: parties.iter().map(|p| p.startup_cpu_s).sum(),
-        max_abs_err: 0.0,
-        matches_cleartext: true,
-        parties,
-        relative_err: 0.0,
-        is_architecture: false,
+/// What `processes` spent, each party's share of one inference; of the online phase without the inferences that are
+/// dropped. The wall time of starts is that of one process.
+pub(super) fn phase(
+    case: &Case<'_>,
+    engine: Engine,
+    phase: Phase,
+    processes: &[Process],
+    wall_s: f64,
+) -> Row {
+    let n = if phase == Phase::Setup { 1 } else { case.iterations() as u64 };
+    let mut roles: Vec<&'static str> = Vec::new();
+    for role in [DEALER, SERVER, CLIENT].into_iter().chain(processes.iter().map(|p| p.party)) {
+        if !roles.contains(&role) && processes.iter().any(|p| p.party == role) {
+            roles.push(role);
+        }
     }
-}
-
-/// What `processes` spent on `n` inferences, each party's share of one; the wall time of starts is that of one process.
-fn sums(name: &str, args: &BenchArgs, plan: &Plan, phase: Phase, processes: &[Process], n: u64) -> Row {
     let party = |role: &'static str| {
         let own: Vec<&Process> = processes.iter().filter(|p| p.party == role).collect();
-        if own.is_empty() {
-            return None;
-        }
-        let worked = |p: &Process| p.report.work.iter().map(|w| w.cpu_seconds).sum::<f64>();
-        Some(Party {
+        let spans: Vec<f64> = own.iter().flat_map(|p| &p.report.work).map(|w| w.cpu_seconds).collect();
+        let worked: f64 = spans.iter().sum();
+        let cpu_s = match phase {
+            Phase::Online => mean(case.kept(&spans).iter().copied()),
+            _ => worked / n as f64,
+        };
+        let total: f64 = own.iter().map(|p| p.cpu_seconds).sum();
+        Party {
             role,
             // Rounded here, so that what is shown adds up.
-            cpu_s: rounded(own.iter().map(|p| worked(p)).sum::<f64>() / n as f64),
+            cpu_s: rounded(cpu_s),
             bytes_sent: own.iter().map(|p| p.report.bytes_sent).sum::<u64>().div_ceil(n),
             peak_rss_bytes: own.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0),
             startup_wall_s: mean(own.iter().map(|p| p.startup_seconds)),
-            startup_cpu_s: rounded(
-                own.iter().map(|p| (p.cpu_seconds - worked(p)).max(0.0)).sum::<f64>() / n as f64,
-            ),
-        })
+            startup_cpu_s: rounded((total - worked).max(0.0) / n as f64),
+        }
     };
-    let rounds = processes.iter().map(|p| p.report.rounds).max().unwrap_or(0);
-    let parties = [DEALER, SERVER, CLIENT].into_iter().chain(three::PARTIES).filter_map(party).collect();
+    let parties: Vec<Party> = roles.into_iter().map(party).collect();
     let wire_bytes = processes.iter().map(|p| p.report.wire_bytes_sent).sum::<u64>().div_ceil(n);
-    Row { rounds, wire_bytes, ..blank(name, args, plan, phase, parties) }
-}
-
-/// Adds what the outputs are worth.
-fn judged(
-    mut rows: Vec<Row>,
-    workload: &Workload,
-    expected: &[Expected],
-    outputs: &[Vec<Vec<i64>>],
-) -> anyhow::Result<Vec<Row>> {
-    let matches_cleartext =
-        outputs.len() == expected.len() && outputs.iter().zip(expected).all(|(o, e)| *o == e.outputs);
-    let mut max_abs_err: f64 = 0.0;
-    let largest =
-        expected.iter().flat_map(|e| &e.float).flatten().fold(0.0f64, |most, v| most.max(f64::from(v.abs())));
-    for (outputs, expected) in outputs.iter().zip(expected) {
-        let error = expected.error(&decode(&workload.model.plan, outputs)?);
-        max_abs_err = if error.is_nan() || max_abs_err.is_nan() { f64::NAN } else { max_abs_err.max(error) };
+    Row {
+        wall_s,
+        wall_min_s: wall_s,
+        wall_max_s: wall_s,
+        wire_bytes,
+        rounds: processes.iter().map(|p| p.report.rounds).max().unwrap_or(0),
+        ..case.blank(engine.name(), phase, parties)
     }
-    for row in &mut rows {
-        (row.max_abs_err, row.matches_cleartext) = (max_abs_err, matches_cleartext);
-        row.relative_err = max_abs_err / largest;
-    }
-    Ok(rows)
 }
 
 /// The party that worked longest: the server, which listens until the client is done.
-fn longest(processes: &[Process]) -> f64 {
+pub(super) fn longest(processes: &[Process]) -> f64 {
     let worked = |p: &Process| p.report.work.iter().map(|w| w.seconds).sum::<f64>();
     processes.iter().filter(|p| p.party != DEALER).map(worked).fold(0.0, f64::max)
 }
@@ -278,7 +223,11 @@ fn stored(state: &Path) -> u64 {
 }
 
 /// Every inference's inputs as files of the client: `.npy` for a single one, otherwise `.npz`.
-fn write_inputs(plan: &Plan, inputs: &[Vec<ArrayD<f32>>], dir: &Path) -> anyhow::Result<Vec<Vec<OsString>>> {
+pub(super) fn write_inputs(
+    plan: &Plan,
+    inputs: &[Vec<ArrayD<f32>>],
+    dir: &Path,
+) -> anyhow::Result<Vec<Vec<OsString>>> {
     let extension = if plan.inputs.len() == 1 { "npy" } else { "npz" };
     let write = |(i, arrays): (usize, &Vec<ArrayD<f32>>)| {
         let path = dir.join(format!("input-{i}.{extension}"));
@@ -292,32 +241,4 @@ fn write_inputs(plan: &Plan, inputs: &[Vec<ArrayD<f32>>], dir: &Path) -> anyhow:
         Ok(vec![path.into_os_string()])
     };
     inputs.iter().enumerate().map(write).collect()
-}
-
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let count = values.len().max(1);
-    values.sum::<f64>() / count as f64
-}
-
-/// Of an even number of values the mean of both in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let upper = values.len() / 2;
-    match values.as_slice() {
-        [] => 0.0,
-        values if values.len() % 2 == 1 => values[upper],
-        values => f64::midpoint(values[upper - 1], values[upper]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians_and_means() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!((median(Vec::new()), mean([1.0, 3.0].into_iter())), (0.0, 2.0));
-    }
 }

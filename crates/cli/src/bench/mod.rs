@@ -1,9 +1,14 @@
 //! `privet bench`: the one command for all benchmarks. What each field means is in docs/benchmarks.md.
 
+mod case;
 mod inference;
 mod kernels;
+mod micro;
 mod peers;
+mod pictures;
+mod plain;
 mod row;
+mod suite;
 mod table;
 
 use std::time::Duration;
@@ -12,9 +17,11 @@ use privet::bench::{self, Subject};
 
 use crate::args::{BenchArgs, Engine, Experiment};
 use crate::exit::{Code, Failure};
+use crate::plot::Picture;
 use crate::show::observe::Terminal;
 use crate::show::print;
 use crate::watch::Watch;
+use case::Case;
 use row::Row;
 
 /// What `all` stands for.
@@ -22,16 +29,52 @@ const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     match args.exp {
-        Experiment::Inference => models(args),
+        Experiment::Inference => {
+            models(args, &Runs { engines: engines(args, &[Engine::TwoParty]), float: false })
+        }
+        Experiment::InferenceAll => {
+            models(args, &Runs { engines: engines(args, &Engine::all()), float: true })
+        }
+        Experiment::InferencePlaintext => {
+            if let Some(private) = args.engine.iter().find(|engine| engine.is_private()) {
+                let text = format!(
+                    "--engine {}: inference_plaintext measures without privacy; take --exp inference_all",
+                    private.name()
+                );
+                return Err(Failure::error(Code::Usage, text));
+            }
+            models(args, &Runs { engines: engines(args, &[Engine::Cleartext]), float: true })
+        }
+        Experiment::Micro => micro::bench(args, &engines(args, &Engine::all())),
         Experiment::Kernels => kernels::bench(args),
     }
 }
 
-fn models(args: &BenchArgs) -> anyhow::Result<()> {
-    let missing =
-        args.models.is_empty().then_some("--models says what to measure; `--models list` shows names");
+/// What runs the models.
+struct Runs {
+    engines: Vec<Engine>,
+    /// Whether the float runtime does, too.
+    float: bool,
+}
+
+fn engines(args: &BenchArgs, default: &[Engine]) -> Vec<Engine> {
+    let asked = if args.engine.is_empty() { default } else { &args.engine };
+    let mut engines: Vec<Engine> = Vec::new();
+    for engine in asked {
+        if !engines.contains(engine) {
+            engines.push(*engine);
+        }
+    }
+    engines
+}
+
+fn models(args: &BenchArgs, runs: &Runs) -> anyhow::Result<()> {
+    let is_suite = args.exp != Experiment::Inference;
+    let missing = (args.models.is_empty() && !is_suite)
+        .then_some("--models says what to measure; `--models list` shows names");
     let misplaced = (!args.kernels.is_empty()).then_some("--kernels belongs to --exp kernels");
-    if let Some(text) = missing.or(misplaced) {
+    let elements = args.elements.map(|_| "--elements belongs to --exp micro");
+    if let Some(text) = missing.or(misplaced).or(elements) {
         return Err(Failure::error(Code::Usage, text));
     }
     if args.models.iter().any(|m| m == "list") {
@@ -43,43 +86,81 @@ fn models(args: &BenchArgs) -> anyhow::Result<()> {
         }
         return print(&bench::names().collect::<Vec<_>>().join("\n"));
     }
-    if args.engine == Engine::Cleartext {
+    if !runs.engines.iter().any(|engine| engine.is_private()) {
         args.network.refuse_in_the_clear()?;
-        if args.predict {
-            let text = "--predict: the engine cleartext sends nothing; leave it out, or use --engine 2pc";
-            return Err(Failure::error(Code::Usage, text));
-        }
     }
-    let subjects = subjects(&args.models)?;
+    if let (true, false, [engine, ..]) =
+        (args.predict, runs.engines.contains(&Engine::TwoParty), &runs.engines[..])
+    {
+        let text = format!(
+            "--predict: the engine {} is not predicted; leave it out, or use --engine 2pc",
+            engine.name()
+        );
+        return Err(Failure::error(Code::Usage, text));
+    }
+    let picture = args.plot.as_deref().map(Picture::new).transpose()?;
+    let subjects = if args.models.is_empty() { subjects(&suite::models())? } else { subjects(&args.models)? };
     let terminal = Terminal::new();
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
     if args.csv {
         print(&row::csv_header())?;
     }
-    let is_table = !args.json && !args.csv;
     let mut rows = Vec::new();
     for subject in &subjects {
-        let measured = inference::measure(subject, args, &watch, &terminal)?;
+        let measured = measure(subject, args, runs, &watch, &terminal)?;
         // At once: what is done stays, whatever becomes of the rest.
-        if is_table {
+        if args.is_table() {
             if rows.is_empty() {
-                print(&table::introduction(args.engine.name(), &args.network))?;
+                let names: Vec<&str> = runs.engines.iter().map(|engine| engine.name()).collect();
+                print(&table::introduction(&names.join(", "), args))?;
             }
-            print(&table::rows(&measured))?;
+            print(&if is_suite { suite::table(&measured) } else { table::rows(&measured) })?;
         }
         measured.iter().try_for_each(|row| show(args, row))?;
         rows.extend(measured);
     }
-    if is_table {
+    if args.is_table() && args.exp != Experiment::InferencePlaintext {
         print(&table::peers(&rows))?;
     }
-    if rows.iter().all(|row| row.matches_cleartext) {
+    if let Some(picture) = picture {
+        picture.draw(&pictures::models(&rows))?;
+    }
+    if rows.iter().all(|row| row.matches_cleartext != Some(false)) {
         return Ok(());
     }
     Err(Failure::error(
         Code::Mismatch,
         "a private result differs from the cleartext result: this is a bug, please report it with the model and the seed",
     ))
+}
+
+/// The rows of one model.
+fn measure(
+    subject: &Subject,
+    args: &BenchArgs,
+    runs: &Runs,
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Vec<Row>> {
+    let case = Case::new(subject, args, watch, terminal)?;
+    let mut rows = Vec::new();
+    if runs.float {
+        match (plain::measure(&case), subject) {
+            (Ok(row), _) => rows.push(row),
+            // A file may have what the runtime does not know, and a build no runtime: the engines do not need it.
+            (Err(error), subject)
+                if matches!(subject, Subject::File(_)) || !cfg!(feature = "float-runtime") =>
+            {
+                watch.check()?;
+                terminal.say(&format!("warning: no row for the float runtime: {error:#}"));
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    for engine in &runs.engines {
+        rows.extend(inference::measure(*engine, &case)?);
+    }
+    Ok(rows)
 }
 
 /// Prints a row for programs.
@@ -91,8 +172,8 @@ fn show(args: &BenchArgs, row: &Row) -> anyhow::Result<()> {
     }
 }
 
-fn subjects(names: &[String]) -> anyhow::Result<Vec<Subject>> {
-    let names = names.iter().flat_map(|name| match name.as_str() {
+fn subjects(names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Subject>> {
+    let names = names.iter().flat_map(|name| match name.as_ref() {
         "all" => ALL.to_vec(),
         name => vec![name],
     });

@@ -121,8 +121,8 @@ pub(super) static PEERS: &[Peer] = &[
     paper("resnet50", "MP-SPDZ 3PC", 134.0, None, "replicated ring, one thread; 10 s on 32"),
     paper("resnet101", CRYPTGPU, 17.6, None, "3 V100, LAN"),
     paper("resnet152", CRYPTGPU, 25.8, Some(6560.0), "3 V100, LAN"),
-    paper("alexnet", CRYPTGPU, 1.52, None, "3 V100, LAN"),
-    paper("vgg16", CRYPTGPU, 9.44, Some(2750.0), "3 V100, LAN"),
+    paper("alexnet-imagenet", CRYPTGPU, 1.52, None, "3 V100, LAN"),
+    paper("vgg16-imagenet", CRYPTGPU, 9.44, Some(2750.0), "3 V100, LAN"),
 ];
 
 /// What is known of other systems on a model.

@@ -1,5 +1,6 @@
 //! What is measured of one phase of one model.
 
+use privet::bench::{Kind, KindSeconds};
 use serde::Serialize;
 
 /// One line of `--json`, one line of `--csv`.
@@ -10,14 +11,23 @@ pub(super) struct Row {
     pub(super) engine: &'static str,
     pub(super) network: String,
     pub(super) phase: Phase,
-    /// Inferences that were made and averaged over.
+    /// Inferences that were made.
     pub(super) iterations: u64,
-    pub(super) ring: u32,
-    pub(super) frac_bits: u32,
+    /// How many of them, the first ones, do not count in seconds and CPU seconds.
+    pub(super) dropped: u64,
+    /// Whether averages stand in the place of maxima.
+    pub(super) average_pooling: bool,
+    /// None in float.
+    pub(super) ring: Option<u32>,
+    pub(super) frac_bits: Option<u32>,
     pub(super) calibrated: bool,
     pub(super) widths: Option<Widths>,
     #[serde(serialize_with = "microseconds")]
     pub(super) wall_s: f64,
+    #[serde(serialize_with = "microseconds")]
+    pub(super) wall_min_s: f64,
+    #[serde(serialize_with = "microseconds")]
+    pub(super) wall_max_s: f64,
     /// What `--predict` expected.
     pub(super) predicted_wall_s: Option<f64>,
     #[serde(serialize_with = "microseconds")]
@@ -36,7 +46,11 @@ pub(super) struct Row {
     pub(super) startup_cpu_s: f64,
     /// Not a number shows as null.
     pub(super) max_abs_err: f64,
-    pub(super) matches_cleartext: bool,
+    /// None in float, which has no bits to compare.
+    pub(super) matches_cleartext: Option<bool>,
+    /// Wall-clock seconds of the kinds of layers, where they are known.
+    #[serde(rename = "layer_s")]
+    pub(super) layers: Option<Layers>,
     pub(super) parties: Vec<Party>,
     /// Largest difference to float in relation to the largest value in float.
     #[serde(skip)]
@@ -52,6 +66,35 @@ const ACCURATE: f64 = 0.01;
 impl Row {
     pub(super) fn is_accurate(&self) -> bool {
         self.relative_err <= ACCURATE
+    }
+}
+
+/// Mean wall-clock seconds of an inference by what its layers do; they add up to the mean of the whole.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Layers {
+    #[serde(serialize_with = "microseconds")]
+    conv: f64,
+    #[serde(serialize_with = "microseconds")]
+    linear: f64,
+    #[serde(serialize_with = "microseconds")]
+    relu: f64,
+    #[serde(serialize_with = "microseconds")]
+    pooling: f64,
+    #[serde(serialize_with = "microseconds")]
+    other: f64,
+}
+
+impl From<KindSeconds> for Layers {
+    fn from(seconds: KindSeconds) -> Self {
+        let KindSeconds { conv, linear, relu, pooling, other } = seconds;
+        Self { conv, linear, relu, pooling, other }
+    }
+}
+
+impl Layers {
+    /// In the order of [`Kind::ALL`].
+    pub(super) fn seconds(&self) -> [f64; Kind::ALL.len()] {
+        [self.conv, self.linear, self.relu, self.pooling, self.other]
     }
 }
 
@@ -101,26 +144,30 @@ pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }
 
-fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(rounded(*seconds))
 }
 
 /// Roles with columns of their own.
-const ROLES: [&str; 7] = ["dealer", "server", "client", "p0", "party0", "party1", "party2"];
+const ROLES: [&str; 8] = ["dealer", "server", "client", "p0", "party0", "party1", "party2", "float"];
 const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
-const COLUMNS: [&str; 24] = [
+const COLUMNS: [&str; 33] = [
     "exp",
     "model",
     "engine",
     "network",
     "phase",
     "iterations",
+    "dropped",
+    "average_pooling",
     "ring",
     "frac_bits",
     "calibrated",
     "width_min",
     "width_max",
     "wall_s",
+    "wall_min_s",
+    "wall_max_s",
     "predicted_wall_s",
     "cpu_s",
     "bytes",
@@ -133,6 +180,11 @@ const COLUMNS: [&str; 24] = [
     "startup_cpu_s",
     "max_abs_err",
     "matches_cleartext",
+    "conv_s",
+    "linear_s",
+    "relu_s",
+    "pooling_s",
+    "other_s",
 ];
 
 /// The first line of `--csv`.
@@ -152,12 +204,16 @@ impl Row {
             self.network.clone(),
             self.phase.name().to_owned(),
             self.iterations.to_string(),
-            self.ring.to_string(),
-            self.frac_bits.to_string(),
+            self.dropped.to_string(),
+            self.average_pooling.to_string(),
+            self.ring.map_or_else(String::new, |bits| bits.to_string()),
+            self.frac_bits.map_or_else(String::new, |bits| bits.to_string()),
             self.calibrated.to_string(),
             width(|w| w.min),
             width(|w| w.max),
             rounded(self.wall_s).to_string(),
+            rounded(self.wall_min_s).to_string(),
+            rounded(self.wall_max_s).to_string(),
             self.predicted_wall_s.map_or_else(String::new, |s| rounded(s).to_string()),
             rounded(self.cpu_s).to_string(),
             self.bytes.to_string(),
@@ -169,8 +225,10 @@ impl Row {
             rounded(self.startup_wall_s).to_string(),
             rounded(self.startup_cpu_s).to_string(),
             self.max_abs_err.to_string(),
-            self.matches_cleartext.to_string(),
+            self.matches_cleartext.map_or_else(String::new, |matches| matches.to_string()),
         ];
+        let layer = |i: usize| self.layers.map_or_else(String::new, |l| rounded(l.seconds()[i]).to_string());
+        cells.extend((0..Kind::ALL.len()).map(layer));
         for role in ROLES {
             match self.parties.iter().find(|p| p.role == role) {
                 Some(party) => cells.extend(party.cells()),
@@ -194,7 +252,7 @@ impl Party {
 }
 
 /// A name of a file may hold anything (RFC 4180).
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -223,11 +281,15 @@ mod tests {
             network: "loopback".to_owned(),
             phase: Phase::Online,
             iterations: 1,
-            ring: 40,
-            frac_bits: 12,
+            dropped: 0,
+            average_pooling: false,
+            ring: Some(40),
+            frac_bits: None,
             calibrated: true,
             widths: None,
             wall_s: 0.25,
+            wall_min_s: 0.25,
+            wall_max_s: 0.25,
             predicted_wall_s: None,
             cpu_s: 0.5,
             bytes: 7,
@@ -239,7 +301,8 @@ mod tests {
             startup_wall_s: 0.0,
             startup_cpu_s: 0.0,
             max_abs_err: f64::NAN,
-            matches_cleartext: true,
+            matches_cleartext: Some(true),
+            layers: Some(Layers::from(KindSeconds { relu: 0.125, ..KindSeconds::default() })),
             parties: vec![party],
             relative_err: 0.0,
             is_architecture: false,
@@ -250,6 +313,8 @@ mod tests {
         assert_eq!(unquoted.split(',').count(), csv_header().split(',').count());
         let column = csv_header().split(',').position(|c| c == "client_bytes_sent").unwrap();
         assert_eq!(unquoted.split(',').nth(column), Some("7"));
+        let column = csv_header().split(',').position(|c| c == "relu_s").unwrap();
+        assert_eq!(unquoted.split(',').nth(column), Some("0.125"));
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
     }
 }

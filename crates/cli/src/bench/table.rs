@@ -1,11 +1,13 @@
 //! Tables for people: what was measured, and what others take.
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
 use super::peers::{self, Peer};
 use super::row::{Phase, Row};
+use crate::args::{BenchArgs, Experiment};
 use crate::network::Network;
-use crate::show::{printable_line, table};
+use crate::show::printable_line;
+use crate::show::table::{self, lines};
 
 /// Where predictions stand, right of wall times.
 const PREDICTED: usize = 6;
@@ -15,19 +17,8 @@ pub(super) fn rows(rows: &[Row]) -> String {
     let is_predicted = rows.iter().any(|row| row.predicted_wall_s.is_some());
     let mut shown = Table::new();
     let mut header = vec![
-        "model",
-        "phase",
-        "ring",
-        "f",
-        "widths",
-        "wall s",
-        "CPU s",
-        "bytes",
-        "rounds",
-        "stored",
-        "peak RSS",
-        "error",
-        "start CPU s",
+        "model", "phase", "ring", "f", "widths", "wall s", "CPU s", "bytes", "rounds", "stored", "RSS",
+        "error", "start",
     ];
     if is_predicted {
         header.insert(PREDICTED, "predicted");
@@ -37,8 +28,8 @@ pub(super) fn rows(rows: &[Row]) -> String {
         let mut cells = vec![
             printable_line(&row.model),
             row.phase.name().to_owned(),
-            row.ring.to_string(),
-            row.frac_bits.to_string(),
+            number(row.ring),
+            number(row.frac_bits),
             row.widths.map_or_else(|| "-".to_owned(), |w| format!("{}-{}", w.min, w.max)),
             seconds(row.wall_s),
             seconds(row.cpu_s),
@@ -58,21 +49,37 @@ pub(super) fn rows(rows: &[Row]) -> String {
 }
 
 /// What the columns mean.
-pub(super) fn introduction(engine: &str, network: &Network) -> String {
-    format!(
-        "{}Engine {engine}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
-         together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
-         difference to float. Start: processes, models, state, TLS. MB = 10^6 bytes.\n",
-        network.link.map_or_else(String::new, |_| format!("Over connections as slow as {network}.\n")),
-    )
+pub(super) fn introduction(engines: &str, args: &BenchArgs) -> String {
+    let over = |network: &Network| format!("Over connections as slow as {network}.\n");
+    let over = args.network.link.map_or_else(String::new, |_| over(&args.network));
+    let start = if args.exp == Experiment::Inference {
+        format!(
+            "Engine {engines}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
+             together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
+             difference to float. Start: CPU seconds of processes, models, state, TLS."
+        )
+    } else {
+        format!(
+            "Float runtime and {engines}: {} inferences of batch 1, {} dropped. Wall: their median, and from the fastest\n\
+             to the slowest; everything else: means. CPU and bytes: all parties together. Error: largest difference to\n\
+             float.",
+            args.iterations(),
+            args.dropped(),
+        )
+    };
+    format!("{over}{start} MB = 10^6 bytes.\n")
 }
 
-fn verdict(row: &Row) -> &'static str {
+pub(super) fn verdict(row: &Row) -> &'static str {
     match (row.matches_cleartext, row.is_accurate()) {
-        (false, _) => " WRONG",
-        (true, false) => " INACCURATE",
-        (true, true) => "",
+        (Some(false), _) => " WRONG",
+        (_, false) => " INACCURATE",
+        (_, true) => "",
     }
+}
+
+fn number(value: Option<u32>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// What a system takes for one inference; nothing where it is not known.
@@ -85,22 +92,30 @@ struct Figures {
     stored_bytes: Option<f64>,
 }
 
+/// The line below that of the online phase of the same system.
+const WITH_OFFLINE: &str = "    with offline";
+
 /// What others take for these models, and how many times as much as an inference here.
 pub(super) fn peers(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown
         .load_style(table::STYLE)
-        .set_header(["model", "system", "CPU s", "wall s", "bytes", "rounds", "stored", "source"]);
+        .set_header(["system", "CPU s", "wall s", "bytes", "rounds", "stored", "source"]);
     let mut notes: Vec<&str> = Vec::new();
     for online in rows.iter().filter(|row| row.phase == Phase::Online && row.is_architecture) {
-        let offline = rows.iter().find(|row| row.model == online.model && row.phase == Phase::Offline);
+        let same = |row: &&Row| row.model == online.model && row.engine == online.engine;
+        let offline = rows.iter().filter(same).find(|row| row.phase == Phase::Offline);
         let mut known = peers::on(&online.model).peekable();
-        let (Some(offline), Some(_)) = (offline, known.peek()) else { continue };
-        let (alone, both) = (ours(online, None), ours(online, Some(offline)));
-        let name = [printable_line(&online.model), "privet 2pc online".to_owned()];
+        if known.peek().is_none() {
+            continue;
+        }
+        let (alone, both) = (ours(online, None), ours(online, offline));
+        shown.add_row([printable_line(&online.model)]);
+        let name = format!("  privet {}{}", online.engine, if offline.is_some() { " online" } else { "" });
         shown.add_row(line(name, &alone, None, "this run".to_owned()));
-        let name = [String::new(), "privet 2pc with offline".to_owned()];
-        shown.add_row(line(name, &both, None, "this run".to_owned()));
+        if offline.is_some() {
+            shown.add_row(line(WITH_OFFLINE.to_owned(), &both, None, "this run".to_owned()));
+        }
         // Theirs are of other networks than an emulated one.
         let is_comparable = online.network == Network::LOOPBACK;
         let [alone, both] =
@@ -115,11 +130,11 @@ pub(super) fn peers(rows: &[Row]) -> String {
                 source.push_str(&format!(" ({})", number + 1));
             }
             let online_only = peer.offline_cpu_s.is_some();
-            let system = if online_only { format!("{} online", peer.system) } else { peer.system.to_owned() };
+            let system = format!("  {}{}", peer.system, if online_only { " online" } else { "" });
             let compared = Some(if online_only { &alone } else { &both }).filter(|_| online.is_accurate());
-            shown.add_row(line([String::new(), system], &theirs(peer, false), compared, source.clone()));
+            shown.add_row(line(system, &theirs(peer, false), compared, source.clone()));
             if online_only {
-                let name = [String::new(), format!("{} with offline", peer.system)];
+                let name = WITH_OFFLINE.to_owned();
                 shown.add_row(line(
                     name,
                     &theirs(peer, true),
@@ -138,7 +153,7 @@ pub(super) fn peers(rows: &[Row]) -> String {
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
          published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\
          Wall times over an emulated network are not compared.\n\n{}\n\n{}",
-        lines(shown, 2),
+        lines(shown, 1),
         notes.join("\n")
     )
 }
@@ -170,17 +185,11 @@ fn theirs(peer: &Peer, with_offline: bool) -> Figures {
 }
 
 /// A line of the table, with ratios to `compared`.
-fn line(
-    [model, system]: [String; 2],
-    own: &Figures,
-    compared: Option<&Figures>,
-    source: String,
-) -> [String; 8] {
+fn line(system: String, own: &Figures, compared: Option<&Figures>, source: String) -> [String; 7] {
     let figure = |of: fn(&Figures) -> Option<f64>, show: fn(f64) -> String| {
         beside(of(own), show, compared.and_then(of).unwrap_or(0.0))
     };
     [
-        model,
         system,
         figure(|f| f.cpu_s, seconds),
         figure(|f| f.wall_s, seconds),
@@ -201,7 +210,7 @@ fn beside(theirs: Option<f64>, show: fn(f64) -> String, ours: f64) -> String {
 }
 
 /// Two significant digits are enough.
-fn ratio(value: f64) -> String {
+pub(super) fn ratio(value: f64) -> String {
     let decimals = match value {
         ..0.0995 => 3,
         ..0.995 => 2,
@@ -211,11 +220,11 @@ fn ratio(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn seconds(value: f64) -> String {
+pub(super) fn seconds(value: f64) -> String {
     significant(value)
 }
 
-fn megabytes(bytes: f64) -> String {
+pub(super) fn megabytes(bytes: f64) -> String {
     format!("{} MB", significant(bytes / 1e6))
 }
 
@@ -230,17 +239,6 @@ fn significant(value: f64) -> String {
         _ => 0,
     };
     format!("{value:.decimals$}")
-}
-
-/// A table without trailing blanks, the first `text` columns and the last to the left.
-fn lines(mut table: Table, text: usize) -> String {
-    let notes = table.header().and_then(|h| h.cell_iter().position(|cell| cell.content() == "source"));
-    for (i, column) in table.column_iter_mut().enumerate() {
-        if i >= text && Some(i) != notes {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

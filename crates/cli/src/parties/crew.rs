@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(super) struct Crew<'a> {
     addresses: HashMap<&'static str, String>,
     /// Reports of children that have not ended yet.
     reports: HashMap<&'static str, Report>,
+    /// How long their instructions took.
+    laps: HashMap<&'static str, Vec<Vec<f64>>>,
     ended: Vec<Process>,
 }
 
@@ -39,7 +41,8 @@ impl<'a> Crew<'a> {
     pub(super) fn new(home: PathBuf, network: &'a Network, watch: &'a Watch, terminal: &'a Terminal) -> Self {
         let (sender, events) = channel();
         let (children, addresses, reports, ended) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        Self { home, network, watch, terminal, children, sender, events, addresses, reports, ended }
+        let laps = HashMap::new();
+        Self { home, network, watch, terminal, children, sender, events, addresses, reports, laps, ended }
     }
 
     /// Starts `privet COMMAND` as `party`, in its directory.
@@ -56,8 +59,20 @@ impl<'a> Crew<'a> {
         let own = [command, "--config", CONFIG_FILE, "--events", "--exit-with-parent", &parent];
         let args =
             own.iter().chain(&network).chain(args).map(OsString::from).chain(more.iter().cloned()).collect();
-        self.addresses.remove(party);
-        let child = Child::spawn(party, &self.home.join(party), args, self.sender.clone())?;
+        self.start(party, &self.home.join(party), args)
+    }
+
+    /// Starts this program again with `args`, as a child that tells its events but is no party.
+    pub(super) fn spawn_alone(&mut self, name: &'static str, mut args: Vec<OsString>) -> anyhow::Result<()> {
+        let parent = std::process::id().to_string();
+        args.extend(["--events", "--exit-with-parent", &parent].map(OsString::from));
+        let home = self.home.clone();
+        self.start(name, &home, args)
+    }
+
+    fn start(&mut self, name: &'static str, dir: &Path, args: Vec<OsString>) -> anyhow::Result<()> {
+        self.addresses.remove(name);
+        let child = Child::spawn(name, dir, args, self.sender.clone())?;
         self.children.push(child);
         Ok(())
     }
@@ -132,7 +147,8 @@ impl<'a> Crew<'a> {
         };
         let worked: f64 = report.work.iter().map(|w| w.seconds).sum();
         let startup_seconds = child.listening.unwrap_or_else(|| (end.seconds - worked).max(0.0));
-        self.ended.push(Process { party, report, cpu_seconds: end.cpu_seconds, startup_seconds });
+        let laps = self.laps.remove(party).unwrap_or_default();
+        self.ended.push(Process { party, report, laps, cpu_seconds: end.cpu_seconds, startup_seconds });
         Ok(())
     }
 
@@ -152,6 +168,10 @@ impl<'a> Crew<'a> {
                 self.addresses.insert(party, address);
             }
             Event::Warning { text } => self.terminal.say(&format!("{party}: warning: {text}")),
+            Event::Laps { microseconds } => {
+                let seconds = microseconds.into_iter().map(|us| us as f64 / 1e6).collect();
+                self.laps.entry(party).or_default().push(seconds);
+            }
             Event::Report(report) => {
                 self.reports.insert(party, report);
             }

@@ -9,11 +9,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use privet::Report;
 use privet::client::Outputs;
 use privet::config::CONFIG_FILE;
-use privet::model::Model;
+use privet::model::{self, Model};
 use privet::setup::{SetupOptions, setup};
+use privet::{Plan, Report};
+use privet_plan::Weights;
 
 use crate::network::Network;
 use crate::scratch::Scratch;
@@ -44,6 +45,8 @@ pub(crate) struct Process {
     pub(crate) party: &'static str,
     /// What it said of itself.
     pub(crate) report: Report,
+    /// Seconds of the instructions, inference by inference; none offline.
+    pub(crate) laps: Vec<Vec<f64>>,
     /// CPU time of the whole process, as the operating system says after its end.
     pub(crate) cpu_seconds: f64,
     /// Wall-clock time from its start until it listened; of a client, until it had connected, and of its end.
@@ -58,11 +61,22 @@ impl<'a> Parties<'a> {
         watch: &'a Watch,
         terminal: &'a Terminal,
     ) -> anyhow::Result<Self> {
+        Self::of_plan(&model.plan, &model.weights, network, watch, terminal)
+    }
+
+    /// [`Self::new`] for a program without a model in float.
+    pub(crate) fn of_plan(
+        plan: &Plan,
+        weights: &Weights,
+        network: &'a Network,
+        watch: &'a Watch,
+        terminal: &'a Terminal,
+    ) -> anyhow::Result<Self> {
         let home = Scratch::new()?;
         let (server, dealer) = (ANYWHERE.to_owned(), ANYWHERE.to_owned());
         let clients = vec![CLIENT.to_owned()];
         setup(&SetupOptions { out: home.path().to_owned(), server, dealer, clients })?;
-        model.save(&home.path().join(SERVER).join(MODEL_DIR))?;
+        model::save(plan, weights, &home.path().join(SERVER).join(MODEL_DIR))?;
         Ok(Self { crew: Crew::new(home.path().to_owned(), network, watch, terminal), home })
     }
 
@@ -126,6 +140,21 @@ impl<'a> Parties<'a> {
     pub(crate) fn close(self) -> anyhow::Result<()> {
         self.home.close()
     }
+}
+
+/// Runs this program again with `args` in `dir`, alone, until it has ended well.
+pub(crate) fn alone(
+    name: &'static str,
+    dir: &Path,
+    args: Vec<OsString>,
+    watch: &Watch,
+    terminal: &Terminal,
+) -> anyhow::Result<Process> {
+    let network = Network::loopback();
+    let mut crew = Crew::new(dir.to_owned(), &network, watch, terminal);
+    crew.spawn_alone(name, args)?;
+    crew.wait_for(&[name])?;
+    crew.ended().pop().with_context(|| format!("the {name} left no report"))
 }
 
 /// The revealed integers, which the next inference writes anew.

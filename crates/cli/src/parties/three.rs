@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use privet::Plan;
 use privet::client::Outputs;
-use privet::model::{LoadedModel, Model};
+use privet::model::LoadedModel;
 use privet::setup::setup_cluster;
 use privet::sharing::{self, CLUSTER_FILE, Cluster};
+use privet_plan::Weights;
 
 use super::{ANYWHERE, MODEL_DIR, Process, crew::Crew};
 use crate::network::Network;
@@ -33,7 +35,8 @@ pub(crate) struct ThreeParties<'a> {
 impl<'a> ThreeParties<'a> {
     /// Sets the parties up, their connections as slow as `network`, and gives each its share of the weights.
     pub(crate) fn new(
-        model: &Model,
+        plan: &Plan,
+        weights: &Weights,
         network: &'a Network,
         watch: &'a Watch,
         terminal: &'a Terminal,
@@ -43,7 +46,7 @@ impl<'a> ThreeParties<'a> {
         let cluster = Cluster::load(&home.path().join(CLUSTER_FILE))?;
         let crew = Crew::new(home.path().to_owned(), network, watch, terminal);
         let parties = Self { crew, home, cluster };
-        let shared = LoadedModel { plan: model.plan.clone(), weights: model.weights.clone() };
+        let shared = LoadedModel { plan: plan.clone(), weights: weights.clone() };
         let staging = parties.home.path().join("shares");
         watch.computing(|| sharing::share_weights(&shared, &parties.cluster, &staging))?;
         parties.hand_out(&staging, MODEL_DIR)?;
@@ -66,12 +69,12 @@ impl<'a> ThreeParties<'a> {
     /// One inference after the other, on fixed-point inputs. Returns the outputs of each.
     pub(crate) fn infer(
         &mut self,
-        model: &Model,
+        plan: &Plan,
         inferences: &[Vec<Vec<i64>>],
     ) -> anyhow::Result<(Vec<Outputs>, Vec<Process>)> {
         let staging = self.home.path().join("input-shares");
         for (n, inputs) in inferences.iter().enumerate() {
-            sharing::share_inputs(&model.plan, inputs, &self.cluster, &staging, &n.to_string())?;
+            sharing::share_inputs(plan, inputs, &self.cluster, &staging, &n.to_string())?;
         }
         self.hand_out(&staging, INPUTS_DIR)?;
         let mut args: Vec<String> =
@@ -94,7 +97,7 @@ impl<'a> ThreeParties<'a> {
         let mut outputs = Vec::with_capacity(inferences.len());
         for n in 0..inferences.len() {
             let result = |party| self.dir(party).join(RESULTS_DIR).join(format!("{n}.result.share"));
-            outputs.push(sharing::reveal(&model.plan, &PARTIES.map(result))?);
+            outputs.push(sharing::reveal(plan, &PARTIES.map(result))?);
         }
         Ok((outputs, self.crew.ended()))
     }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use privet::bench::Stopwatches;
 use privet::{Event, Observer, Phase, PlanSummary};
 
 use super::{printable_line, table};
@@ -13,11 +14,22 @@ use super::{printable_line, table};
 /// Characters of a layer's name that fit next to a bar.
 const NAME: usize = 40;
 
-/// Writes every event as one line of JSON to stdout.
-pub(crate) struct JsonLines;
+/// Writes every event as one line of JSON to stdout, and after each inference how long its instructions took.
+#[derive(Default)]
+pub(crate) struct JsonLines {
+    watches: Stopwatches,
+}
 
 impl Observer for JsonLines {
     fn event(&self, event: &Event) {
+        // An inference has ended when the next one begins, or everything.
+        if matches!(event, Event::Progress { done: 0, .. } | Event::Report(_)) {
+            let laps = self.watches.take();
+            if !laps.is_empty() {
+                self.event(&Event::laps(&laps));
+            }
+        }
+        self.watches.event(event);
         // A parent that has gone takes this process with it; until then nobody listens.
         if let Ok(line) = serde_json::to_string(event) {
             let mut out = std::io::stdout().lock();
@@ -84,6 +96,7 @@ impl Observer for Terminal {
             Event::Message { text } => self.say(&printable_line(text)),
             Event::Warning { text } => self.say(&format!("warning: {}", printable_line(text))),
             Event::Plan(plan) => self.say(&describe(plan)),
+            Event::Laps { .. } => {}
             Event::Report(report) => {
                 self.clear();
                 self.say(&table::phase(report));

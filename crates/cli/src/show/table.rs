@@ -51,6 +51,19 @@ pub(crate) fn parties(rows: &[Row]) -> String {
     table.to_string()
 }
 
+/// A table without trailing blanks, narrow, the first `text` columns and sources to the left.
+pub(crate) fn lines(mut table: Table, text: usize) -> String {
+    let notes = table.header().and_then(|h| h.cell_iter().position(|cell| cell.content() == "source"));
+    for (i, column) in table.column_iter_mut().enumerate() {
+        // 120 columns are few.
+        column.set_padding((0, 1));
+        if i >= text && Some(i) != notes {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
 /// One phase of one party, in one line.
 pub(crate) fn phase(report: &Report) -> String {
     format!(

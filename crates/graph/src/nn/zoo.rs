@@ -3,6 +3,10 @@
 //! Inputs are `[N, channels, H, W]`; `classes` is the number of outputs. Parameter counts are tested against the published
 //! ones.
 
+mod average;
+
+pub use average::average_pooling;
+
 use super::{
     Module, Sequence, adaptive_avg_pool2d, avg_pool2d, batch_norm2d, branches, conv2d, dropout, flatten,
     global_avg_pool, linear, max_pool2d, relu, relu6, residual, seq,
@@ -34,6 +38,8 @@ const fn row(
 pub static ARCHITECTURES: &[Architecture] = &[
     row("alexnet", [3, 224, 224], 1000, alexnet),
     row("alexnet-cifar", [3, 32, 32], 10, alexnet_cifar),
+    row("alexnet-imagenet", [3, 224, 224], 1000, alexnet_imagenet),
+    row("alexnet-tiny", [3, 64, 64], 200, alexnet_tiny),
     row("lenet", [1, 28, 28], 10, lenet),
     row("minionn-cifar", [3, 32, 32], 10, minionn_cifar),
     row("mobilenet-v2", [3, 224, 224], 1000, mobilenet_v2),
@@ -45,6 +51,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     row("squeezenet", [3, 224, 224], 1000, squeezenet),
     row("vgg16", [3, 224, 224], 1000, vgg16),
     row("vgg16-cifar", [3, 32, 32], 10, vgg16_cifar),
+    row("vgg16-imagenet", [3, 224, 224], 1000, vgg16_imagenet),
+    row("vgg16-tiny", [3, 64, 64], 200, vgg16_tiny),
 ];
 
 /// The architecture of a name.
@@ -122,6 +130,23 @@ pub fn alexnet(classes: usize) -> Module {
 /// AlexNet for 32 x 32 pictures as MPC papers measure it (Falcon, PETS 2021; CryptGPU), without their two batch
 /// normalisations.
 pub fn alexnet_cifar(classes: usize) -> Module {
+    alexnet_small(seq().add(flatten()), [256, 256], classes)
+}
+
+/// AlexNet for the 64 x 64 pictures of Tiny ImageNet (CryptGPU, S&P 2021; Piranha): averages of 2 x 2 before the hidden
+/// layers.
+pub fn alexnet_tiny(classes: usize) -> Module {
+    alexnet_small(seq().add(avg_pool2d(2)).add(flatten()), [1024, 1024], classes)
+}
+
+/// AlexNet for 224 x 224 pictures as CryptGPU measures it: the convolutions of [`alexnet_cifar`], averages of 4 x 4. That
+/// of torchvision is [`alexnet`].
+pub fn alexnet_imagenet(classes: usize) -> Module {
+    alexnet_small(seq().add(avg_pool2d(4)).add(flatten()), [9216, 4096], classes)
+}
+
+/// AlexNet with the convolutions of Falcon. `flat` joins 256 channels to vectors of `hidden[0]`.
+fn alexnet_small(flat: Sequence, hidden: [usize; 2], classes: usize) -> Module {
     let features = seq()
         .add(conv2d(3, 96, 11).stride(4).padding(9))
         .add(relu())
@@ -135,9 +160,18 @@ pub fn alexnet_cifar(classes: usize) -> Module {
         .add(relu())
         .add(conv2d(384, 256, 3).padding(1))
         .add(relu());
-    let classifier =
-        seq().add(linear(256, 256)).add(relu()).add(linear(256, 256)).add(relu()).add(linear(256, classes));
-    seq().named("features", features).add(flatten()).named("classifier", classifier).into()
+    let classifier = hidden_layers(hidden[0], hidden[1], classes);
+    seq().named("features", features).inline(flat).named("classifier", classifier).into()
+}
+
+/// Two hidden layers of equal width and the outputs.
+fn hidden_layers(from: usize, width: usize, classes: usize) -> Sequence {
+    seq()
+        .add(linear(from, width))
+        .add(relu())
+        .add(linear(width, width))
+        .add(relu())
+        .add(linear(width, classes))
 }
 
 /// Convolutions of VGG-16 (Simonyan and Zisserman, 2015), for any size of picture that is a multiple of 32.
@@ -174,9 +208,25 @@ pub fn vgg16(classes: usize) -> Module {
 
 /// VGG-16 for 32 x 32 pictures as MPC papers measure it: two hidden layers of 256 (Falcon, PETS 2021; CryptGPU).
 pub fn vgg16_cifar(classes: usize) -> Module {
-    let classifier =
-        seq().add(linear(512, 256)).add(relu()).add(linear(256, 256)).add(relu()).add(linear(256, classes));
-    seq().named("features", vgg16_features()).add(flatten()).named("classifier", classifier).into()
+    vgg16_small(seq().add(flatten()), [512, 256], classes)
+}
+
+/// VGG-16 for the 64 x 64 pictures of Tiny ImageNet: averages of 2 x 2, two hidden layers of 512 (CryptGPU, S&P 2021;
+/// Piranha).
+pub fn vgg16_tiny(classes: usize) -> Module {
+    vgg16_small(seq().add(avg_pool2d(2)).add(flatten()), [512, 512], classes)
+}
+
+/// VGG-16 for 224 x 224 pictures as CryptGPU measures it: averages of 2 x 2, so that the first hidden layer has a fifth of
+/// the weights. CryptGPU's program has no ReLU between the last layers; here they have. That of torchvision is [`vgg16`].
+pub fn vgg16_imagenet(classes: usize) -> Module {
+    vgg16_small(seq().add(avg_pool2d(2)).add(flatten()), [4608, 4096], classes)
+}
+
+/// VGG-16 of which `flat` joins 512 channels to vectors of `hidden[0]`.
+fn vgg16_small(flat: Sequence, hidden: [usize; 2], classes: usize) -> Module {
+    let classifier = hidden_layers(hidden[0], hidden[1], classes);
+    seq().named("features", vgg16_features()).inline(flat).named("classifier", classifier).into()
 }
 
 /// SqueezeNet 1.1 (Iandola et al., 2016).

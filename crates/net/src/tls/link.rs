@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
+use super::intake::{Arrivals, Intake};
+use super::outlet::Outlet;
 use super::pump;
+use super::session::Session;
 use super::shared::{Outbound, Shared, weight};
 use crate::channel::{Channel, MAX_QUEUED, Peer, Traffic};
 use crate::emulated::Emulated;
@@ -20,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// One end of a TLS connection.
 pub struct TlsChannel {
     shared: Arc<Shared>,
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     threads: Vec<JoinHandle<()>>,
     traffic: Traffic,
     next_sent: u32,
@@ -30,7 +33,7 @@ pub struct TlsChannel {
 /// `counted` the bytes sent and received so far. What is sent is made as slow as on `link`.
 pub(super) fn start(
     socket: TcpStream,
-    mut connection: Connection,
+    connection: Connection,
     unread: Vec<u8>,
     peer: Peer,
     wait: Duration,
@@ -43,12 +46,19 @@ pub(super) fn start(
         doing: "starting the connection's threads",
         detail: e.to_string(),
     };
-    socket.set_read_timeout(None).map_err(fail)?;
     socket.set_write_timeout(Some(at_least_a_moment(wait))).map_err(fail)?;
-    let (reading, writing) = (socket.try_clone().map_err(fail)?, socket.try_clone().map_err(fail)?);
-    // The writer bounds what it hands to TLS.
-    connection.set_buffer_limit(None);
-    let shared = Arc::new(Shared::new(connection, peer, wait, counted, link));
+    let socket = Arc::new(socket);
+    let arrivals = Arrivals::new(socket.clone());
+    let shared = Arc::new(Shared::new(Session::new(connection, peer), wait, counted, link));
+    let mut intake = Intake::new(socket.clone(), &shared.session);
+    let received = intake.take(&shared.session, &unread);
+    shared.publish(&mut intake, received);
+    {
+        let mut state = shared.lock();
+        state.intake = Some(intake);
+        state.outlet = Some(Outlet::new(socket.clone(), shared.line()));
+        state.leave_to_caller();
+    }
     let mut channel = TlsChannel {
         shared: shared.clone(),
         socket,
@@ -60,14 +70,14 @@ pub(super) fn start(
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(fail)
     };
     let reader = shared.clone();
-    channel.threads.push(spawn("privet-read", Box::new(move || pump::read(reading, &reader, unread)))?);
-    channel.threads.push(spawn("privet-write", Box::new(move || pump::write(writing, &shared)))?);
+    channel.threads.push(spawn("privet-read", Box::new(move || pump::read(&reader, &arrivals)))?);
+    channel.threads.push(spawn("privet-write", Box::new(move || pump::write(&shared)))?);
     Ok(channel)
 }
 
 impl Channel for TlsChannel {
     fn send(&mut self, frame: Frame) -> Result<(), NetError> {
-        let header = Header::of(&frame, self.next_sent, &self.shared.peer.name)?;
+        let header = Header::of(&frame, self.next_sent, &self.shared.session.peer.name)?;
         let shared = self.shared.clone();
         let mut state = shared.wait(&shared.written, "sending to", |state| {
             if let Some(error) = state.send_failed() {
@@ -78,47 +88,52 @@ impl Channel for TlsChannel {
         self.next_sent = self.next_sent.wrapping_add(1);
         self.traffic.count_sent(&frame);
         state.queued += HEADER_BYTES + frame.payload.len();
-        let (header, queued) = (header.encode(), Instant::now());
-        state.queue.push_back(Outbound { header, payload: frame.payload, queued });
+        let outbound = Outbound { header: header.encode(), payload: frame.payload, queued: Instant::now() };
+        let Some(mut outlet) = state.outlet_for(&outbound) else {
+            state.queue.push_back(outbound);
+            drop(state);
+            shared.work.notify_one();
+            return Ok(());
+        };
         drop(state);
-        shared.work.notify_one();
+        // A failure is reported by the next call, as if the writer had met it: the peer may have said why.
+        let outcome = pump::offer(&shared, &mut outlet, &outbound);
+        shared.put_back(outlet, outcome);
         Ok(())
     }
 
     fn recv(&mut self, max_len: usize) -> Result<Frame, NetError> {
         let shared = self.shared.clone();
-        let too_large =
-            |announced| NetError::TooLarge { peer: shared.peer.to_string(), announced, limit: max_len };
-        {
-            let mut state = shared.lock();
-            state.wanted = Some(max_len);
-            shared.wanted.notify_one();
-        }
-        let outcome = shared.wait(&shared.arrived, "receiving from", |state| {
-            match (state.frames.front(), state.partial) {
+        let too_large = |announced| NetError::TooLarge {
+            peer: shared.session.peer.to_string(),
+            announced,
+            limit: max_len,
+        };
+        shared.lock().wanted = Some(max_len);
+        let outcome =
+            shared.wait_reading("receiving from", |state| match (state.frames.front(), state.partial) {
                 (Some(frame), _) if frame.payload.len() > max_len => {
                     Some(Err(too_large(frame.payload.len())))
                 }
                 (Some(_), _) => Some(Ok(())),
                 (None, Some((announced, _))) if announced > max_len => Some(Err(too_large(announced))),
                 (None, _) => state.ended.clone().map(Err),
-            }
-        });
-        let mut state = match outcome {
-            Ok(state) => state,
-            Err(error) => {
-                shared.lock().wanted = None;
-                return Err(error);
-            }
+            });
+        let (mut state, failed) = match outcome {
+            Ok(state) => (state, None),
+            Err(error) => (shared.lock(), Some(error)),
         };
+        let frame = if failed.is_none() { state.frames.pop_front() } else { None };
+        state.buffered -= frame.as_ref().map_or(0, weight);
         state.wanted = None;
-        // The wait above ended well because there is a frame.
-        let Some(frame) = state.frames.pop_front() else {
-            return Err(shared.closed(" (no frame)"));
-        };
-        state.buffered -= weight(&frame);
+        state.leave_to_caller();
+        let reader_waits = state.reader_parked;
         drop(state);
-        shared.wanted.notify_one();
+        if reader_waits {
+            shared.wanted.notify_one();
+        }
+        // The wait ended well because there is a frame.
+        let frame = frame.ok_or_else(|| failed.unwrap_or_else(|| shared.session.closed(" (no frame)")))?;
         self.traffic.count_received(&frame);
         Ok(frame)
     }
@@ -129,7 +144,7 @@ impl Channel for TlsChannel {
     }
 
     fn peer(&self) -> &Peer {
-        &self.shared.peer
+        &self.shared.session.peer
     }
 
     fn set_deadline(&mut self, per_wait: Duration) {
@@ -166,6 +181,7 @@ impl Channel for TlsChannel {
             // Whatever else arrives is of no interest, and must not fill our buffers.
             state.frames.clear();
             state.buffered = 0;
+            state.read_from = None;
             shared.work.notify_one();
             shared.wanted.notify_one();
         }
@@ -174,7 +190,9 @@ impl Channel for TlsChannel {
                 if state.writer_done && state.queued == 0 {
                     return Some(Ok(()));
                 }
-                state.writer_done.then(|| Err(state.send_failed().unwrap_or_else(|| shared.closed(""))))
+                state
+                    .writer_done
+                    .then(|| Err(state.send_failed().unwrap_or_else(|| shared.session.closed(""))))
             })
             .map(drop);
         if finished.is_ok() {

@@ -1,13 +1,25 @@
 //! TCP with TLS 1.3, both sides authenticated by pinned certificates.
 //!
-//! Each connection has a thread that reads and one that writes, so both parties may send large frames at the same time.
+//! A round of a protocol is a small frame each way, and a thread that has to be woken costs more than such a frame. So the
+//! caller does both itself where it can: it encrypts a small frame and writes it without waiting, unless others are queued,
+//! and while it waits for a frame it reads and decrypts. Each connection has two more threads, so that both parties may send
+//! large frames at the same time: one writes what is large, or what the socket does not take at once; one reads while the
+//! caller computes, that is when the caller has not come for a moment, or waits for something else than a frame.
+//!
+//! The two ends of the socket decide who may do what: an intake and an outlet exist once, lie in the state that the threads
+//! share, and are taken out by who reads or writes. Nobody waits for the network with a lock held. Frames keep their order, as the
+//! caller writes itself only when the queue is empty and the outlet has nothing left.
+//!
 //! The protocol is negotiated by ALPN ([`ALPN`]): another version is refused before any frame. Sessions are never
 //! resumed, and no data is accepted before the handshake is complete.
 
 mod config;
 mod greeting;
+mod intake;
 mod link;
+mod outlet;
 mod pump;
+mod session;
 mod shared;
 
 use std::io::ErrorKind;

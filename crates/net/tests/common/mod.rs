@@ -83,6 +83,8 @@ pub fn pair(wait_ms: u64) -> (TlsChannel, TlsChannel) {
 pub enum Harm {
     Cut,
     Flip,
+    /// Nothing but small packets, from the first byte on.
+    Shred,
 }
 
 /// A proxy before `target` that harms byte `at` of what the first client sends.
@@ -100,16 +102,20 @@ pub fn proxy(target: &str, harm: Harm, at: usize) -> SocketAddr {
         });
         let mut passed = 0;
         let mut buffer = [0; 4096];
+        server.set_nodelay(true).unwrap();
         while let Ok(count @ 1..) = client.read(&mut buffer) {
             let mut count = count;
             if (passed..passed + count).contains(&at) {
                 match harm {
                     Harm::Cut => count = at - passed,
                     Harm::Flip => buffer[at - passed] ^= 1,
+                    Harm::Shred => {}
                 }
             }
             passed += count;
-            if server.write_all(&buffer[..count]).is_err() || (matches!(harm, Harm::Cut) && passed == at) {
+            let step = if matches!(harm, Harm::Shred) { 13 } else { count };
+            let sent = buffer[..count].chunks(step.max(1)).try_for_each(|piece| server.write_all(piece));
+            if sent.is_err() || (matches!(harm, Harm::Cut) && passed == at) {
                 break;
             }
         }

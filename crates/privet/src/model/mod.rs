@@ -165,15 +165,23 @@ impl Model {
     /// # Errors
     /// Failures of the system, and a plan that [`load_plan`] would refuse for its length.
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
-        let plan = check_size(&self.plan)?;
-        let encode = |source| ModelError::File { path: dir.join(WEIGHTS_FILE), source };
-        let weights = self.weights.to_bytes(&self.plan).map_err(encode)?;
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        make.map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
-        // While a model is replaced, old weights with a new plan are refused by their digest.
-        write(&dir.join(WEIGHTS_FILE), &weights, files::PRIVATE)?;
-        write(&dir.join(PLAN_FILE), &plan, files::PUBLIC)
+        save(&self.plan, &self.weights, dir)
     }
+}
+
+/// See [`Model::save`]; of a program that no model in float belongs to.
+///
+/// # Errors
+/// As there.
+pub fn save(plan: &Plan, weights: &Weights, dir: &Path) -> Result<(), ModelError> {
+    let bytes = check_size(plan)?;
+    let encode = |source| ModelError::File { path: dir.join(WEIGHTS_FILE), source };
+    let weights = weights.to_bytes(plan).map_err(encode)?;
+    let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    make.map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
+    // While a model is replaced, old weights with a new plan are refused by their digest.
+    write(&dir.join(WEIGHTS_FILE), &weights, files::PRIVATE)?;
+    write(&dir.join(PLAN_FILE), &bytes, files::PUBLIC)
 }
 
 /// A model as the server has it: no float, no ONNX.

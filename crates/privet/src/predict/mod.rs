@@ -206,7 +206,14 @@ mod tests {
     #[test]
     fn networks_add_what_they_are_slow_at() {
         let subject = Subject::find("lenet").unwrap();
-        let options = Options { inputs: 0, seed: 1, calibrate: false, ring: None, frac_bits: None };
+        let options = Options {
+            inputs: 0,
+            seed: 1,
+            calibrate: false,
+            ring: None,
+            frac_bits: None,
+            average_pooling: false,
+        };
         let plan = Workload::new(&subject, &options).unwrap().model.plan;
         let machine = Machine::calibrate(&plan).unwrap();
         let on = |link| predict(&plan, RevealTo::Client, &machine, link);

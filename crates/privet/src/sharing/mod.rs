@@ -87,6 +87,9 @@ fn share(
     Ok(paths)
 }
 
+/// One component of all outputs, and the file that it is from.
+type Known<'a> = (&'a PathBuf, Vec<&'a [u64]>);
+
 /// Puts the outputs together from two or three of the parties' shares of them. With three, what two parties hold alike is
 /// compared.
 ///
@@ -108,7 +111,7 @@ pub fn reveal(plan: &Plan, paths: &[PathBuf]) -> Result<Vec<Vec<i64>>, Error> {
             return problem(format!("{a} and {b} are shares of different outputs"));
         }
     }
-    let mut components: [Option<(&PathBuf, Vec<&[u64]>)>; PARTIES] = Default::default();
+    let mut components: [Option<Known>; PARTIES] = Default::default();
     for (path, file) in &shares {
         let own: Vec<&[u64]> = file.shares.iter().map(|share| &share.own[..]).collect();
         let next: Vec<&[u64]> = file.shares.iter().map(|share| &share.next[..]).collect();

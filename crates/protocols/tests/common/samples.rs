@@ -45,9 +45,9 @@ pub fn samples() -> Vec<Sample> {
             b.step(Op::Trunc { shift: 10 }, &[y], &[4, 2], 0)
         }),
         sample("conv, open, relu", 20, &[1, 2, 2, 2], |b, x| {
-            let (weight, bias) = (b.param(&[8, 2, 2, 2], 2, 7), b.param(&[8], 10, 7));
+            let (weight, bias) = (b.param(&[8, 1, 2, 2], 2, 7), b.param(&[8], 10, 7));
             let kernel = window(&[2, 2], &[1, 1], &[1, 1], &[0, 0], &[0, 0]);
-            let conv = Op::Conv { weight, bias: Some(bias), groups: 1, window: kernel };
+            let conv = Op::Conv { weight, bias: Some(bias), groups: 2, window: kernel };
             let y = b.step(conv, &[x], &[1, 8, 1, 1], 10);
             b.step(Op::Relu { shift: 2, width: 0 }, &[y], &[1, 8, 1, 1], 8)
         }),

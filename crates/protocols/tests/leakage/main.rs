@@ -27,7 +27,7 @@ use network::{network, secrets};
 use privet_plan::Plan;
 use privet_protocols::masked::{Content, RevealTo, Schedule};
 use statistics::{Family, constant_sum};
-use view::{Field, View};
+use view::{View, half_bytes, rows};
 
 /// An engine whose parties' views are tested.
 struct Engine {
@@ -40,6 +40,8 @@ struct Engine {
     run: fn(&Plan, &Schedule, &Secrets) -> Vec<View>,
     /// Whether outputs are revealed in an inference; otherwise they stay shared.
     reveals: bool,
+    /// For how many of the two choices of secrets sums are sought, zeros first. It takes as many runs as a view has bits.
+    sums: usize,
 }
 
 /// All that have secrets to keep.
@@ -50,6 +52,7 @@ const ENGINES: [Engine; 2] = [
         schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
         run: two_party::run,
         reveals: true,
+        sums: 2,
     },
     Engine {
         name: "3pc",
@@ -57,6 +60,8 @@ const ENGINES: [Engine; 2] = [
         schedule: Schedule::three_party_with_lanes,
         run: three_party::run,
         reveals: false,
+        // On zeros what has no mask is constant, and gates are those of 2pc. Views are larger by all shares.
+        sums: 1,
     },
 ];
 
@@ -72,6 +77,9 @@ const FALSE_ALARMS: f64 = 1e-10;
 /// Runs beyond the number of bits in a view: a constant sum appears by chance with a probability of 2^-63.
 const SPARE_RUNS: usize = 64;
 
+/// Runs for chi-square tests.
+const LEAST_RUNS: usize = 1024;
+
 /// Tests every engine.
 #[track_caller]
 fn on_every_engine(test: impl Fn(&Engine)) {
@@ -82,6 +90,9 @@ fn on_every_engine(test: impl Fn(&Engine)) {
 #[track_caller]
 fn on(engines: &[Engine], test: impl Fn(&Engine)) {
     let wanted = std::env::var(WANTED).ok();
+    for name in wanted.iter().flat_map(|names| names.split(", ")) {
+        assert!(ENGINES.iter().any(|engine| engine.name == name), "{WANTED}: there is no engine {name}");
+    }
     let is_wanted = |e: &&Engine| wanted.as_ref().is_none_or(|names| names.split(", ").any(|n| n == e.name));
     let fails = |engine: &&Engine| catch_unwind(AssertUnwindSafe(|| test(engine))).is_err();
     let failing: Vec<&str> =
@@ -106,11 +117,12 @@ fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) 
     let schedule = (engine.schedule)(plan, lane);
     let run = |secrets: &Secrets| (engine.run)(plan, &schedule, secrets);
     let bits = run(&secrets[0]).iter().map(View::bits).max().unwrap();
-    let runs = (bits + SPARE_RUNS).max(1024);
+    let runs =
+        |choice: usize| if choice < engine.sums { (bits + SPARE_RUNS).max(LEAST_RUNS) } else { LEAST_RUNS };
     // Party, secrets, run.
     let mut views: Vec<[Vec<View>; 2]> = engine.parties.iter().map(|_| Default::default()).collect();
     for (choice, secrets) in secrets.iter().enumerate() {
-        for _ in 0..runs {
+        for _ in 0..runs(choice) {
             for (party, view) in run(secrets).into_iter().enumerate() {
                 views[party][choice].push(view);
             }
@@ -119,7 +131,7 @@ fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) 
     let mut family = Family::new(FALSE_ALARMS);
     for (party, choices) in engine.parties.iter().zip(&views) {
         let name = format!("{}, {name}, {party}", engine.name);
-        for choice in choices {
+        for choice in &choices[..engine.sums] {
             let (rows, names) = rows(&choice[..choice[0].bits() + SPARE_RUNS]);
             if let Some(sum) = constant_sum(&rows, choice[0].bits() + SPARE_RUNS) {
                 let named: Vec<&String> = sum.iter().map(|&i| &names[i]).take(8).collect();
@@ -244,7 +256,7 @@ fn outputs_made_of_the_input() {
 fn shares_serve_in_every_position() {
     let parties = &["party 0", "party 1", "party 2"];
     let in_turns = Engine { parties, run: three_party::run_in_turns, ..ENGINES[1] };
-    let sample = find("open, add, trunc of a leaf");
+    let sample = find("scale");
     on(&[in_turns], |engine| views_by_schedule_are_uniform(engine, &sample, WHOLE));
 }
 
@@ -372,38 +384,4 @@ fn masks_are_drawn_from_the_documented_streams() {
         let masked = part(&server, "opening 0 of instruction 3")[i] & 3;
         assert_eq!((opened ^ masks) >> i & 1, u64::from(masked < lambda), "element {i}");
     }
-}
-
-/// The bits of all runs' views that add something, one row for each position; and where each comes from.
-fn rows(views: &[View]) -> (Vec<Vec<u64>>, Vec<String>) {
-    let added = |view: &'_ View| -> Vec<(u64, u32)> {
-        let fields = view.fields.iter().filter(|field| field.adds);
-        fields.flat_map(|field| field.values.iter().map(|&value| (value, field.width))).collect()
-    };
-    let mut rows = vec![vec![0; views.len().div_ceil(64)]; views[0].bits()];
-    for (run, view) in views.iter().enumerate() {
-        let bits =
-            added(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
-        rows.iter_mut().zip(bits).for_each(|(row, bit)| row[run / 64] |= bit << (run % 64));
-    }
-    let mut names = Vec::with_capacity(rows.len());
-    for field in views[0].fields.iter().filter(|field| field.adds) {
-        for i in 0..field.values.len() {
-            names.extend((0..field.width).map(|bit| format!("bit {bit} of value {i} of {}", field.name)));
-        }
-    }
-    (rows, names)
-}
-
-/// Counts of every half byte of a field's values over all runs; the topmost one of a value may overlap with the one below.
-fn half_bytes(views: &[View], field: usize) -> Vec<[u64; 16]> {
-    let Field { width, values, .. } = &views[0].fields[field];
-    let lows: Vec<u32> = (0..width.div_ceil(4)).map(|i| (4 * i).min(width - 4)).collect();
-    let mut counts = vec![[0; 16]; values.len() * lows.len()];
-    for view in views {
-        for (counts, value) in counts.chunks_mut(lows.len()).zip(&view.fields[field].values) {
-            counts.iter_mut().zip(&lows).for_each(|(counts, low)| counts[(value >> low) as usize & 15] += 1);
-        }
-    }
-    counts
 }

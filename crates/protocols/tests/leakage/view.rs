@@ -63,6 +63,40 @@ impl Field {
     }
 }
 
+/// The bits of all runs' views that add something, one row for each position; and where each comes from.
+pub(crate) fn rows(views: &[View]) -> (Vec<Vec<u64>>, Vec<String>) {
+    let added = |view: &'_ View| -> Vec<(u64, u32)> {
+        let fields = view.fields.iter().filter(|field| field.adds);
+        fields.flat_map(|field| field.values.iter().map(|&value| (value, field.width))).collect()
+    };
+    let mut rows = vec![vec![0; views.len().div_ceil(64)]; views[0].bits()];
+    for (run, view) in views.iter().enumerate() {
+        let bits =
+            added(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
+        rows.iter_mut().zip(bits).for_each(|(row, bit)| row[run / 64] |= bit << (run % 64));
+    }
+    let mut names = Vec::with_capacity(rows.len());
+    for field in views[0].fields.iter().filter(|field| field.adds) {
+        for i in 0..field.values.len() {
+            names.extend((0..field.width).map(|bit| format!("bit {bit} of value {i} of {}", field.name)));
+        }
+    }
+    (rows, names)
+}
+
+/// Counts of every half byte of a field's values over all runs; the topmost one of a value may overlap with the one below.
+pub(crate) fn half_bytes(views: &[View], field: usize) -> Vec<[u64; 16]> {
+    let Field { width, values, .. } = &views[0].fields[field];
+    let lows: Vec<u32> = (0..width.div_ceil(4)).map(|i| (4 * i).min(width - 4)).collect();
+    let mut counts = vec![[0; 16]; values.len() * lows.len()];
+    for view in views {
+        for (counts, value) in counts.chunks_mut(lows.len()).zip(&view.fields[field].values) {
+            counts.iter_mut().zip(&lows).for_each(|(counts, low)| counts[(value >> low) as usize & 15] += 1);
+        }
+    }
+    counts
+}
+
 /// A frame that went over a channel.
 pub(crate) struct Seen {
     /// During which instruction.

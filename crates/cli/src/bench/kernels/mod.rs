@@ -42,14 +42,14 @@ impl Job {
 pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     check(args)?;
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
-    let effort = Effort::new(args.iterations, args.seed);
+    let effort = Effort::new(args.iterations(), args.seed);
     let parts = if args.kernels.is_empty() { KernelPart::value_variants() } else { &args.kernels };
     let groups: Vec<Vec<Job>> = parts.iter().map(|part| jobs(*part, &effort)).collect();
     let bar = progress(groups.iter().map(Vec::len).sum())?;
     if args.csv {
         print(row::CSV_HEADER)?;
     }
-    let is_table = !args.json && !args.csv;
+    let is_table = args.is_table();
     if is_table {
         print(row::INTRODUCTION)?;
     }
@@ -91,7 +91,10 @@ fn check(args: &BenchArgs) -> anyhow::Result<()> {
         (args.uncalibrated, "--uncalibrated"),
         (args.network.link.is_some(), "--network"),
         (args.predict, "--predict"),
-        (args.engine == Engine::Cleartext, "--engine cleartext"),
+        (!args.engine.is_empty() && args.engine != [Engine::TwoParty], "--engine"),
+        (args.avgpool, "--avgpool"),
+        (args.elements.is_some(), "--elements"),
+        (args.plot.is_some(), "--plot"),
     ];
     match given.iter().find(|(given, _)| *given) {
         None => Ok(()),
