@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{CHUNK, Digits, Room, SIDE, limbs, pieces, split};
+use super::{CHUNK, Digits, Room, SIDE, limbs, split};
 use crate::Ring;
 use crate::kernel::Kernel;
 use crate::threads::on_threads;
@@ -16,8 +16,6 @@ use crate::threads::on_threads;
 const FOUR: usize = 4;
 /// Words of a chunk.
 const WORDS: usize = CHUNK / FOUR;
-/// Chunks of a filter that are split before the next filter: their digits stay in the first-level cache.
-const RUN: usize = 8;
 /// Words behind the last plane that may be read.
 const SLACK: usize = 2 * SIDE;
 /// Pixels that are worth a thread.
@@ -73,19 +71,17 @@ impl Depth {
         }
         for (i, block) in blocks.enumerate() {
             let filters = &w[w.len().min(block * SIDE * self.len())..];
-            for run in pieces(&chunks, RUN) {
+            for (p, chunk) in chunks.clone().enumerate() {
+                let tiles = room.at(i, p);
                 let mut count = 0;
                 for (row, filter) in filters.chunks_exact(self.len()).take(SIDE).enumerate() {
-                    for p in run.clone() {
-                        let tiles = room.at(i, p - chunks.start);
-                        match self.starts(p) {
-                            Some(starts) => split::left_words(filter, starts, self.taps, row, tiles),
-                            None => split::left_row(&self.gather(filter, p), row, tiles),
-                        }
+                    match self.starts(chunk) {
+                        Some(starts) => split::left_words(filter, starts, self.taps, row, tiles),
+                        None => split::left_row(&self.gather(filter, chunk), row, tiles),
                     }
                     count = row + 1;
                 }
-                run.for_each(|p| split::no_rows_from(count, room.at(i, p - chunks.start)));
+                split::no_rows_from(count, tiles);
             }
         }
     }
