@@ -179,7 +179,7 @@ unsafe fn multiply(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c
     let Sizes { limbs, chunks } = sizes;
     let near = NEAR / limbs;
     let rows = c.len().min(ROWS).div_ceil(SIDE);
-    let far = (FAR / (rows * limbs)).max(near).min(chunks);
+    let far = (FAR / (rows * limbs)).max(1).next_multiple_of(near).min(chunks);
     let mut left_room = Digits::room(if matches!(left, Side::Split(_)) { rows * far * limbs } else { 0 });
     let mut right_room = Digits::room(if matches!(right, Side::Split(_)) { GROUP * near * limbs } else { 0 });
     let mut adder = Adder { limbs, pending: None, sums: Box::new([Sums::ZERO, Sums::ZERO]), current: 0 };
