@@ -10,7 +10,7 @@ use std::time::Instant;
 use privet_net::{Channel, Deadlines, Fingerprint, NetError, TlsChannel, TlsConnector, TlsListener};
 use privet_plan::Plan;
 use privet_protocols::masked::Schedule;
-use privet_protocols::replicated::{self, Links, Position};
+use privet_protocols::replicated::{self, Links, Position, SharedWeights};
 
 use crate::config::{PartyConfig, PeerConfig};
 use crate::error::{Error, StoreError};
@@ -70,6 +70,10 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
     };
     let session = agree(&hello, [&mut next, &mut previous])?;
     let schedule = Schedule::three_party(&plan);
+    let shared = match inputs.len() {
+        1 => SharedWeights::once(&weights.shares),
+        _ => SharedWeights::new(&weights.shares),
+    };
     for (n, (input, result)) in inputs.iter().zip(&results).enumerate() {
         let inference = n as u64;
         let stopwatch = Stopwatch::start();
@@ -77,9 +81,8 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
         let position = Position::of(index, inference + u64::from(session[0]));
         let links = Links { next: &mut next, previous: &mut previous };
         let mut steps = Steps { observer, phase: Phase::Online, inference };
-        let (weights_of, inputs_of) = (&weights.shares, &input.shares);
-        let outputs =
-            replicated::infer(&plan, &schedule, position, weights_of, inputs_of, links, &mut steps)?;
+        let shares = &input.shares;
+        let outputs = replicated::infer(&plan, &schedule, position, &shared, shares, links, &mut steps)?;
         meter.worked(&stopwatch);
         meter.inference();
         let id = sharing::outputs_of(weights.sharing, input.sharing, session, inference);
