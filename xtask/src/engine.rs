@@ -27,6 +27,8 @@ pub enum Engine {
     #[value(name = "2pc")]
     #[serde(rename = "2pc")]
     TwoParty,
+    /// `2pc` with keys of function secret sharing for comparisons.
+    Fss,
     /// Replicated shares among three parties.
     #[value(name = "3pc")]
     #[serde(rename = "3pc")]
@@ -39,6 +41,7 @@ impl Engine {
         match self {
             Self::Cleartext => "cleartext",
             Self::TwoParty => "2pc",
+            Self::Fss => "fss",
             Self::ThreeParty => "3pc",
         }
     }
@@ -50,7 +53,8 @@ impl Engine {
     pub fn run(self, plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Option<Private>> {
         Ok(match self {
             Self::Cleartext => None,
-            Self::TwoParty => Some(two_party(plan, weights, inputs)?),
+            Self::TwoParty => Some(two_party(self, plan, weights, inputs)?),
+            Self::Fss => Some(two_party(self, &plan.with_fss(), weights, inputs)?),
             Self::ThreeParty => Some(three_party(plan, weights, inputs)?),
         })
     }
@@ -77,28 +81,35 @@ pub struct Private {
 }
 
 /// Deals, prepares and runs one inference that the client learns.
-fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Private> {
+fn two_party(engine: Engine, plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Private> {
     let schedule = Schedule::new(plan, RevealTo::Client);
     let start = Instant::now();
     let [server_seed, client_seed, weight_seed] = [Seed::random()?, Seed::random()?, Seed::random()?];
-    let mut dealt = Chunks::default();
-    masked::deal(
-        plan,
-        &schedule,
-        Role::Server,
-        &server_seed,
-        &client_seed,
-        &weight_seed,
-        &mut dealt.sink(),
-        &mut Silent,
-    )?;
-    let m_w = masked::mask_weights(plan, weights, &weight_seed);
-    let (mut server, mut client) = (Chunks::default(), Chunks::default());
-    let prepare = |role, seed, weights, dealt: &mut Chunks, to: &mut Chunks| {
-        masked::prepare(plan, &schedule, role, seed, &m_w, weights, dealt, &mut to.sink(), &mut Silent)
+    let deal = |role| -> Result<Chunks> {
+        let mut dealt = Chunks::default();
+        masked::deal(
+            plan,
+            &schedule,
+            role,
+            &server_seed,
+            &client_seed,
+            &weight_seed,
+            &mut dealt.sink(),
+            &mut Silent,
+        )?;
+        Ok(dealt)
     };
-    prepare(Role::Server, &server_seed, Some(weights), &mut dealt, &mut server)?;
-    prepare(Role::Client, &client_seed, None, &mut Chunks::default(), &mut client)?;
+    let m_w = masked::mask_weights(plan, weights, &weight_seed);
+    let prepare = |role, seed, weights| -> Result<Chunks> {
+        let mut stored = Chunks::default();
+        let mut dealt = deal(role)?;
+        let mut sink = stored.sink();
+        masked::prepare(plan, &schedule, role, seed, &m_w, weights, &mut dealt, &mut sink, &mut Silent)?;
+        drop(sink);
+        Ok(stored)
+    };
+    let server = prepare(Role::Server, &server_seed, Some(weights))?;
+    let client = prepare(Role::Client, &client_seed, None)?;
     drop(m_w);
     let material = [server.len(), client.len()];
     let (server, client) = (Bundle::new(server_seed, server), Bundle::new(client_seed, client));
@@ -123,7 +134,7 @@ fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Priv
     let (nothing, server_traffic) = own;
     ensure!(nothing?.is_none(), "the server learnt the outputs");
     Ok(Private {
-        engine: Engine::TwoParty,
+        engine,
         outputs: outputs?.ok_or_else(|| anyhow!("the client learnt nothing"))?,
         offline_seconds,
         online_seconds: start.elapsed().as_secs_f64(),

@@ -16,7 +16,7 @@ fn every_case_in_scope_passes_or_is_a_listed_exception() {
         eprintln!("SKIPPED: no cases in ../shared/data; `cargo xtask fetch-conformance` downloads them");
         return;
     };
-    for engine in [Engine::TwoParty, Engine::ThreeParty] {
+    for engine in [Engine::TwoParty, Engine::Fss, Engine::ThreeParty] {
         let options = Options { engine, data: data.clone(), filter: String::new() };
         let report = conformance::run(&options).unwrap();
         eprintln!("{}", report.text(false));

@@ -4,6 +4,7 @@
 //! have been given shares of, and run one inference after the other. They take turns as dealer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -191,7 +192,7 @@ fn connect(
         )?);
     }
     if let Some(listener) = listener {
-        accept(&listener, deadlines, peers, &mut channels, observer)?;
+        accept(&Arc::new(listener), deadlines, peers, &mut channels, observer)?;
     }
     let [Some(next), Some(previous)] = channels else { unreachable!("each was connected or accepted") };
     Ok([next, previous])
@@ -200,7 +201,7 @@ fn connect(
 /// Accepts the parties whose channels are missing. Strangers are turned away, and hold nobody up. Whoever connects twice, as
 /// after a restart, is heard on the newer connection.
 fn accept(
-    listener: &TlsListener,
+    listener: &Arc<TlsListener>,
     deadlines: Deadlines,
     peers: [&PeerConfig; 2],
     channels: &mut [Option<TlsChannel>; 2],
@@ -208,43 +209,41 @@ fn accept(
 ) -> Result<(), Error> {
     let (started, stop) = (Instant::now(), AtomicBool::new(false));
     let (sender, finished) = channel();
-    std::thread::scope(|scope| {
-        let mut pending = 0;
-        while channels.iter().any(Option::is_none) {
-            let left = deadlines.connect.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                let missing = peers.iter().zip(&*channels).filter(|(_, c)| c.is_none());
-                let names: Vec<&str> = missing.map(|(peer, _)| peer.name.as_str()).collect();
-                let address = listener.local_addr();
-                let what = format!("waiting for a connection on {address}, of {}", names.join(" and "));
-                return Err(NetError::Timeout { what, waited: started.elapsed() }.into());
+    let mut pending = 0;
+    while channels.iter().any(Option::is_none) {
+        let left = deadlines.connect.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            let missing = peers.iter().zip(&*channels).filter(|(_, c)| c.is_none());
+            let names: Vec<&str> = missing.map(|(peer, _)| peer.name.as_str()).collect();
+            let address = listener.local_addr();
+            let what = format!("waiting for a connection on {address}, of {}", names.join(" and "));
+            return Err(NetError::Timeout { what, waited: started.elapsed() }.into());
+        }
+        match listener.accept_tcp(Some(left.min(POLL)), &stop) {
+            Ok(stream) if pending < MAX_PENDING => {
+                pending += 1;
+                let (listener, sender) = (Arc::clone(listener), sender.clone());
+                // Ends with its deadline; nobody listens to it any more once all are there.
+                std::thread::spawn(move || drop(sender.send(listener.handshake(stream))));
             }
-            match listener.accept_tcp(Some(left.min(POLL)), &stop) {
-                Ok(stream) if pending < MAX_PENDING => {
-                    pending += 1;
-                    let sender = sender.clone();
-                    // Nobody listens any more once all are there.
-                    scope.spawn(move || drop(sender.send(listener.handshake(stream))));
-                }
-                Ok(_) | Err(NetError::Timeout { .. }) => {}
-                Err(e) => return Err(e.into()),
-            }
-            for outcome in finished.try_iter() {
-                pending -= 1;
-                match outcome {
-                    Ok(channel) => {
-                        let fingerprint = channel.peer().fingerprint;
-                        let place = peers.iter().position(|p| p.pinned.fingerprint() == fingerprint);
-                        if let Some(place) = place {
-                            channels[place] = Some(channel);
-                        }
+            Ok(_) | Err(NetError::Timeout { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        for outcome in finished.try_iter() {
+            pending -= 1;
+            match outcome {
+                Ok(channel) => {
+                    let fingerprint = channel.peer().fingerprint;
+                    let place = peers.iter().position(|p| p.pinned.fingerprint() == fingerprint);
+                    if let Some(place) = place {
+                        channels[place] = Some(channel);
                     }
-                    Err(e) => observer.event(&Event::Warning { text: e.to_string() }),
                 }
+                Err(e) => observer.event(&Event::Warning { text: e.to_string() }),
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// Compares what the parties were given. Returns the name of this session, which all three have a part in.

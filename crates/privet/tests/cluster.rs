@@ -284,7 +284,9 @@ fn strangers_that_say_nothing_hold_nobody_up() {
         let (config, options) = (lab.config(0), lab.options(0, &[5]));
         let first = scope.spawn(move || {
             let observer = |event: &Event| {
-                if let (Event::Listening { address }, Some(sender)) = (event, sender.lock().unwrap().take()) {
+                if let Event::Listening { address } = event
+                    && let Some(sender) = sender.lock().unwrap().take()
+                {
                     sender.send(address.clone()).unwrap();
                 }
             };
@@ -300,7 +302,9 @@ fn strangers_that_say_nothing_hold_nobody_up() {
         let sender = Mutex::new(Some(sender));
         let second = scope.spawn(move || {
             let observer = |event: &Event| {
-                if let (Event::Listening { address }, Some(sender)) = (event, sender.lock().unwrap().take()) {
+                if let Event::Listening { address } = event
+                    && let Some(sender) = sender.lock().unwrap().take()
+                {
                     sender.send(address.clone()).unwrap();
                 }
             };

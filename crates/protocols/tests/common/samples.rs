@@ -59,6 +59,8 @@ pub fn samples() -> Vec<Sample> {
         wide("relu without truncation", 16, 0),
         wide("relu split inside the first leaf", 16, 3),
         wide("relu split between leaves", 16, 6),
+        // Where comparisons take keys, two of more than the seven bits of a leaf.
+        wide("relu split above the leaves", 16, 8),
         wide("relu under an inner level", 26, 4),
         wide("relu split at two leaves under an inner level", 26, 7),
         sample("comparison", 16, &[8], |b, x| b.step(Op::NonNegative { width: 0 }, &[x], &[8], 0)),

@@ -26,6 +26,8 @@ pub(crate) const CHILD: &str = "--on-the-path";
 /// An engine whose paths are compared.
 pub(crate) struct Engine {
     pub(crate) name: &'static str,
+    /// The engine's form of a plan.
+    plan: fn(&Plan) -> Plan,
     /// Samples that the test compares: together they use all that is the engine's own.
     pub(crate) tested: &'static [&'static str],
     /// One inference on record.
@@ -34,27 +36,18 @@ pub(crate) struct Engine {
     replay: fn(&Plan, &[u8]),
 }
 
-pub(crate) const ENGINES: [Engine; 2] = [
+pub(crate) const ENGINES: [Engine; 3] = [
     Engine {
         name: "2pc",
+        plan: Plan::clone,
         tested: &["a chain", "max pool", "choice", "table", "conv, open, relu"],
-        record: |plan, secrets| {
-            let schedule = Schedule::new(plan, RevealTo::Client);
-            two_party::Recording::new(plan, &schedule, secrets).to_bytes()
-        },
-        replay: |plan, bytes| {
-            let schedule = Schedule::new(plan, RevealTo::Client);
-            let recording = two_party::Recording::from_bytes(plan, &schedule, bytes);
-            for (role, half) in
-                [Role::Server, Role::Client].into_iter().zip(recording.halves(plan, &schedule))
-            {
-                recording.replay(plan, &schedule, role, half, &mut recording.tape(role));
-            }
-        },
+        record: record_two_party,
+        replay: replay_two_party,
     },
     // Gates are those of 2pc.
     Engine {
         name: "3pc",
+        plan: Plan::clone,
         tested: &["a chain", "conv, open, relu"],
         record: |plan, secrets| {
             three_party::Recording::new(plan, &Schedule::three_party(plan), secrets).to_bytes()
@@ -67,7 +60,27 @@ pub(crate) const ENGINES: [Engine; 2] = [
             }
         },
     },
+    Engine {
+        name: "fss",
+        plan: Plan::with_fss,
+        tested: &["relu split above the leaves", "max pool"],
+        record: record_two_party,
+        replay: replay_two_party,
+    },
 ];
+
+fn record_two_party(plan: &Plan, secrets: &Secrets) -> Vec<u8> {
+    let schedule = Schedule::new(plan, RevealTo::Client);
+    two_party::Recording::new(plan, &schedule, secrets).to_bytes()
+}
+
+fn replay_two_party(plan: &Plan, bytes: &[u8]) {
+    let schedule = Schedule::new(plan, RevealTo::Client);
+    let recording = two_party::Recording::from_bytes(plan, &schedule, bytes);
+    for (role, half) in [Role::Server, Role::Client].into_iter().zip(recording.halves(plan, &schedule)) {
+        recording.replay(plan, &schedule, role, half, &mut recording.tape(role));
+    }
+}
 
 /// Accesses between two marks.
 const MARK: u64 = 1 << 12;
@@ -118,11 +131,12 @@ pub(crate) fn is_possible() -> bool {
 pub(crate) fn check(engine: &Engine, sample: &Sample, directory: &Path) -> u64 {
     let file = directory.join("recording");
     let name = format!("{}, {}", engine.name, sample.name);
+    let plan = (engine.plan)(&sample.plan);
     let traces: Vec<[Trace; 2]> = sample
         .secrets
         .iter()
         .map(|secrets| {
-            std::fs::write(&file, (engine.record)(&sample.plan, secrets)).unwrap();
+            std::fs::write(&file, (engine.record)(&plan, secrets)).unwrap();
             trace(engine, sample.name, &file)
         })
         .collect();
@@ -178,5 +192,5 @@ pub(crate) fn child(engine: &str, sample: &str, file: &Path) {
     let bytes = std::fs::read(file).unwrap();
     let beacon = std::hint::black_box(&BEACON);
     (0..BEGIN).for_each(|i| beacon.store(i, Ordering::Relaxed));
-    (engine.replay)(&plan, &bytes);
+    (engine.replay)(&(engine.plan)(&plan), &bytes);
 }

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use privet_plan::Weights;
+use privet_plan::{Plan, Weights};
 use privet_protocols::masked::{RevealTo, Role, Schedule};
 use privet_protocols::replicated::{PARTIES, Position};
 use privet_ring::conv::Conv;
@@ -38,7 +38,10 @@ pub(crate) fn run(measurements: usize, mut report: impl FnMut(&Finding)) {
     kernels(measurements, &mut report);
     for sample in samples() {
         for role in [Role::Server, Role::Client] {
-            report(&online(&sample, role, measurements));
+            report(&online(&sample, "", Plan::clone, role, measurements));
+            if sample.plan.steps.iter().any(|step| step.op.compares()) {
+                report(&online(&sample, "fss, ", Plan::with_fss, role, measurements));
+            }
         }
         for party in 0..PARTIES {
             report(&in_position(&sample, party, measurements));
@@ -141,11 +144,18 @@ fn secrets(sample: &Sample, class: Class) -> Secrets {
     Secrets { weights: Weights::new(draw_all(&other.weights.tensors)), inputs: draw_all(&other.inputs) }
 }
 
-/// One party's online phase of `2pc`, from recordings.
-fn online(sample: &Sample, role: Role, measurements: usize) -> Finding {
-    let (plan, schedule) = (&sample.plan, Schedule::new(&sample.plan, RevealTo::Client));
+/// One party's online phase of `2pc` or `fss`, from recordings.
+fn online(
+    sample: &Sample,
+    engine: &str,
+    form: fn(&Plan) -> Plan,
+    role: Role,
+    measurements: usize,
+) -> Finding {
+    let plan = &form(&sample.plan);
+    let schedule = Schedule::new(plan, RevealTo::Client);
     let recording = |class| two_party::Recording::new(plan, &schedule, &secrets(sample, class));
-    let name = format!("{}, {}", sample.name, if role == Role::Server { "server" } else { "client" });
+    let name = format!("{}, {engine}{}", sample.name, if role == Role::Server { "server" } else { "client" });
     let fresh = |recording: &two_party::Recording| {
         let [server, client] = recording.halves(plan, &schedule);
         (if role == Role::Server { server } else { client }, recording.tape(role))

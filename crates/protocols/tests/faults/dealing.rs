@@ -1,10 +1,11 @@
-//! Dealing and preparing a bundle of `2pc` over a bad network.
+//! Dealing and preparing both halves of a bundle of `2pc` and `fss` over a bad network.
 
 use std::time::Duration;
 
 use privet_net::fault::Fault;
 use privet_net::memory::{MemoryChannel, faulty_pair};
 use privet_net::{Channel, Frame, FrameKind};
+use privet_plan::Plan;
 use privet_protocols::masked::{self, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
@@ -27,8 +28,8 @@ impl Source for Dealt<'_> {
     }
 }
 
-/// Dealing and preparing over a bad network: whether dealer and server failed, and what the dealer sent.
-fn deal(case: &Case, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32) {
+/// Dealing and preparing a half over a bad network: whether dealer and party failed, and what the dealer sent.
+fn deal(case: &Case, role: Role, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32) {
     let (Case { plan, weights, .. }, schedule) = (case, &Schedule::with_lanes(&case.plan, RevealTo::Both, 1));
     let seeds: [Seed; 3] = std::array::from_fn(|_| Seed::random().unwrap());
     let [server, client, weight_seed] = &seeds;
@@ -38,23 +39,15 @@ fn deal(case: &Case, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32
             let masked = masked::mask_weights(plan, weights, weight_seed);
             let mut stored = |_: usize, _: Vec<u8>| Ok(());
             let mut dealt = Dealt(&mut b);
-            let own = Some(weights);
-            masked::prepare(
-                plan,
-                schedule,
-                Role::Server,
-                server,
-                &masked,
-                own,
-                &mut dealt,
-                &mut stored,
-                &mut Silent,
-            )?;
+            let (seed, own) = match role {
+                Role::Server => (server, Some(weights)),
+                Role::Client => (client, None),
+            };
+            masked::prepare(plan, schedule, role, seed, &masked, own, &mut dealt, &mut stored, &mut Silent)?;
             Ok(b.send(Frame::new(STORED, Vec::new()))?)
         });
         let mut sink = |_: usize, bytes: Vec<u8>| Ok(a.send(Frame::new(CHUNK, bytes))?);
-        let dealt =
-            masked::deal(plan, schedule, Role::Server, server, client, weight_seed, &mut sink, &mut Silent);
+        let dealt = masked::deal(plan, schedule, role, server, client, weight_seed, &mut sink, &mut Silent);
         let dealt = dealt.and_then(|()| Ok(a.recv_kind(STORED, 0)?));
         let sent = a.traffic().frames_sent as u32;
         drop(a);
@@ -64,9 +57,18 @@ fn deal(case: &Case, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32
 
 #[test]
 fn dealing_fails_on_both_sides_at_every_frame() {
-    let case = Case::new();
-    let (_, failed, chunks) = deal(&case, AMPLE, Vec::new());
-    assert!(!failed && chunks > 5, "{chunks} chunks");
+    fails_at_every_frame(&Case::new(), Role::Server);
+}
+
+#[test]
+fn dealing_keys_fails_on_both_sides_at_every_frame() {
+    let case = Case::new().with_plan(Plan::with_fss);
+    [Role::Server, Role::Client].into_iter().for_each(|role| fails_at_every_frame(&case, role));
+}
+
+fn fails_at_every_frame(case: &Case, role: Role) {
+    let (_, failed, chunks) = deal(case, role, AMPLE, Vec::new());
+    assert!(!failed && chunks > 5, "{role:?}: {chunks} chunks");
     let faults: [fn(u32) -> Fault; 7] = [
         Fault::Drop,
         Fault::Swap,
@@ -78,13 +80,13 @@ fn dealing_fails_on_both_sides_at_every_frame() {
     ];
     each(chunks * faults.len() as u32, |n| {
         let fault = faults[(n / chunks) as usize](n % chunks);
-        let (dealer, server, _) = deal(&case, SHORT * 4, vec![fault]);
-        assert!(dealer && server, "{fault:?}: dealer {dealer}, server {server}");
+        let (dealer, party, _) = deal(case, role, SHORT * 4, vec![fault]);
+        assert!(dealer && party, "{role:?}, {fault:?}: dealer {dealer}, party {party}");
     });
     each(chunks, |at| {
-        let (dealer, server, _) = deal(&case, AMPLE, vec![Fault::Delay(at, Duration::from_millis(3))]);
-        assert!(!dealer && !server, "delay of chunk {at}");
-        let (dealer, server, _) = deal(&case, AMPLE, vec![Fault::Duplicate(at)]);
-        assert_eq!((dealer, server), (at + 1 < chunks, at + 1 < chunks), "chunk {at} twice");
+        let (dealer, party, _) = deal(case, role, AMPLE, vec![Fault::Delay(at, Duration::from_millis(3))]);
+        assert!(!dealer && !party, "{role:?}, delay of chunk {at}");
+        let (dealer, party, _) = deal(case, role, AMPLE, vec![Fault::Duplicate(at)]);
+        assert_eq!((dealer, party), (at + 1 < chunks, at + 1 < chunks), "{role:?}, chunk {at} twice");
     });
 }

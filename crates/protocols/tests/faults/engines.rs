@@ -6,6 +6,7 @@ use std::time::Duration;
 use privet_net::Channel;
 use privet_net::fault::Fault;
 use privet_net::memory::{MemoryChannel, faulty_pair};
+use privet_plan::Plan;
 use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule, ServerWeights};
 use privet_protocols::replicated::{PARTIES, Position, join};
 use privet_protocols::{ProtocolError, Silent};
@@ -18,6 +19,8 @@ use crate::common::{Chunks, offline};
 pub(crate) struct Engine {
     pub(crate) name: &'static str,
     pub(crate) parties: &'static [&'static str],
+    /// The engine's form of a plan.
+    pub(crate) plan: fn(&Plan) -> Plan,
     /// Who sends to whom.
     pub(crate) links: &'static [(usize, usize)],
     /// Who never waits for a frame, and so may not notice that others have gone.
@@ -27,10 +30,11 @@ pub(crate) struct Engine {
 }
 
 /// All that have connections.
-pub(crate) const ENGINES: [Engine; 2] = [
+pub(crate) const ENGINES: [Engine; 3] = [
     Engine {
         name: "2pc",
         parties: &["server", "client"],
+        plan: Plan::clone,
         links: &[(0, 1), (1, 0)],
         never_waits: None,
         infer: two_party,
@@ -38,9 +42,18 @@ pub(crate) const ENGINES: [Engine; 2] = [
     Engine {
         name: "3pc",
         parties: &["dealer", "first", "second"],
+        plan: Plan::clone,
         links: &[(0, 1), (0, 2), (1, 2), (2, 1)],
         never_waits: Some(0),
         infer: three_party,
+    },
+    Engine {
+        name: "fss",
+        parties: &["server", "client"],
+        plan: Plan::with_fss,
+        links: &[(0, 1), (1, 0)],
+        never_waits: None,
+        infer: two_party,
     },
 ];
 

@@ -5,15 +5,17 @@
 //! sum modulo 2 of any of its bits is constant (which finds every missing, halved, shortened or repeated mask of bits and of the
 //! lowest bits of ring elements), every half byte is uniform, and so is what remains of opened values without the party's own
 //! masks; and both choices of secrets give the same distribution. A larger network is run once for each of several secrets, and
-//! its frames are tested one by one.
+//! its frames are tested one by one. Keys of function secret sharing are part of what a party is dealt, and are tested together with
+//! its roots ([`keys`]).
 //!
 //! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine, that of the
 //! network once in 10^10 (chi-square, corrected for the number of statistics); all together less than once in 10^8 runs. The
-//! dealer of `2pc` is given nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds
+//! dealer of `2pc` and `fss` is given nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds
 //! shares, and what is sent to it is nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod keys;
 mod network;
 mod statistics;
 mod three_party;
@@ -22,18 +24,25 @@ mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use common::deal;
 use common::samples::{Sample, Secrets, samples};
+use keys::keys;
 use network::{network, secrets};
+use privet_fss::Hash;
 use privet_plan::Plan;
-use privet_protocols::masked::{Content, RevealTo, Schedule};
+use privet_protocols::masked::{Content, Instruction, RevealTo, Role, Schedule};
+use privet_ring::prg::Prg;
 use statistics::{Family, constant_sum};
 use view::{View, half_bytes, rows};
 
 /// An engine whose parties' views are tested.
+#[derive(Clone, Copy)]
 struct Engine {
     name: &'static str,
     /// Whose views [`Self::run`] gives.
     parties: &'static [&'static str],
+    /// The engine's form of a plan.
+    plan: fn(&Plan) -> Plan,
     /// With lanes of about so many elements.
     schedule: fn(&Plan, usize) -> Schedule,
     /// One inference with fresh material and shares.
@@ -42,26 +51,43 @@ struct Engine {
     reveals: bool,
     /// For how many of the two choices of secrets sums are sought, zeros first. It takes as many runs as a view has bits.
     sums: usize,
+    /// Not in views of more bits than this.
+    sums_of: usize,
 }
 
 /// All that have secrets to keep.
-const ENGINES: [Engine; 2] = [
+const ENGINES: [Engine; 3] = [
     Engine {
         name: "2pc",
         parties: &["server", "client"],
+        plan: Plan::clone,
         schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
         run: two_party::run,
         reveals: true,
         sums: 2,
+        sums_of: usize::MAX,
     },
     Engine {
         name: "3pc",
         parties: &["dealer", "first", "second"],
+        plan: Plan::clone,
         schedule: Schedule::three_party_with_lanes,
         run: three_party::run,
         reveals: false,
         // On zeros what has no mask is constant, and gates are those of 2pc. Views are larger by all shares.
         sums: 1,
+        sums_of: usize::MAX,
+    },
+    Engine {
+        name: "fss",
+        parties: &["server", "client"],
+        plan: Plan::with_fss,
+        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        run: two_party::run,
+        reveals: true,
+        // Keys are large; those of up to ten bits are made like those of more.
+        sums: 1,
+        sums_of: 9000,
     },
 ];
 
@@ -114,11 +140,12 @@ fn views_are_uniform(name: &str) {
 #[track_caller]
 fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) {
     let Sample { name, plan, secrets } = sample;
+    let plan = &(engine.plan)(plan);
     let schedule = (engine.schedule)(plan, lane);
     let run = |secrets: &Secrets| (engine.run)(plan, &schedule, secrets);
     let bits = run(&secrets[0]).iter().map(View::bits).max().unwrap();
-    let runs =
-        |choice: usize| if choice < engine.sums { (bits + SPARE_RUNS).max(LEAST_RUNS) } else { LEAST_RUNS };
+    let sums = if bits <= engine.sums_of { engine.sums } else { 0 };
+    let runs = |choice: usize| if choice < sums { (bits + SPARE_RUNS).max(LEAST_RUNS) } else { LEAST_RUNS };
     // Party, secrets, run.
     let mut views: Vec<[Vec<View>; 2]> = engine.parties.iter().map(|_| Default::default()).collect();
     for (choice, secrets) in secrets.iter().enumerate() {
@@ -131,7 +158,7 @@ fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) 
     let mut family = Family::new(FALSE_ALARMS);
     for (party, choices) in engine.parties.iter().zip(&views) {
         let name = format!("{}, {name}, {party}", engine.name);
-        for choice in &choices[..engine.sums] {
+        for choice in &choices[..sums] {
             let (rows, names) = rows(&choice[..choice[0].bits() + SPARE_RUNS]);
             if let Some(sum) = constant_sum(&rows, choice[0].bits() + SPARE_RUNS) {
                 let named: Vec<&String> = sum.iter().map(|&i| &names[i]).take(8).collect();
@@ -210,6 +237,11 @@ fn relu_split_at_two_leaves() {
 }
 
 #[test]
+fn relu_split_above_the_leaves() {
+    views_are_uniform("relu split above the leaves");
+}
+
+#[test]
 fn comparison() {
     views_are_uniform("comparison");
 }
@@ -233,8 +265,9 @@ fn max_pool() {
 fn max_pool_in_lanes() {
     let sample = find("wide max pool");
     on_every_engine(|engine| {
-        let schedule = (engine.schedule)(&sample.plan, 8 * 3);
-        let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&sample.plan, k));
+        let plan = (engine.plan)(&sample.plan);
+        let schedule = (engine.schedule)(&plan, 8 * 3);
+        let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&plan, k));
         assert_eq!(lanes.map(|o| o.lane).max(), Some(1), "two lanes");
         views_by_schedule_are_uniform(engine, &sample, 8 * 3);
     });
@@ -278,6 +311,7 @@ fn every_frame_of_a_network_is_uniform_and_of_equal_size_for_any_input_and_weigh
     let (plan, weights) = network();
     let secrets = secrets(&plan, weights);
     on_every_engine(|engine| {
+        let plan = (engine.plan)(&plan);
         let schedule = (engine.schedule)(&plan, WHOLE);
         let runs = secrets.each_ref().map(|secrets| (engine.run)(&plan, &schedule, secrets));
         let mut family = Family::new(FALSE_ALARMS);
@@ -310,6 +344,7 @@ fn nothing_repeats_when_the_same_inference_runs_twice() {
     let (plan, weights) = network();
     let [secrets, ..] = secrets(&plan, weights);
     on_every_engine(|engine| {
+        let plan = (engine.plan)(&plan);
         let schedule = (engine.schedule)(&plan, WHOLE);
         let [first, second] = [0, 1].map(|_| (engine.run)(&plan, &schedule, &secrets));
         let parts: usize = first.iter().map(|view| view.fields.len()).sum();
@@ -325,7 +360,7 @@ fn nothing_repeats_when_the_same_inference_runs_twice() {
 /// The frames of every choice of receivers are those that the schedule lists; [`Engine::run`] compares them one by one.
 #[test]
 fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
-    let [two_party, three_party] = ENGINES;
+    let [two_party, three_party, fss] = ENGINES;
     let to_server = |plan: &Plan, _| Schedule::new(plan, RevealTo::Server);
     let to_both = |plan: &Plan, _| Schedule::new(plan, RevealTo::Both);
     let engines = [
@@ -333,9 +368,11 @@ fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
         Engine { schedule: to_both, ..two_party },
         two_party,
         three_party,
+        fss,
     ];
     on(&engines, |engine| {
         for Sample { name, plan, secrets } in samples() {
+            let plan = (engine.plan)(&plan);
             let schedule = (engine.schedule)(&plan, WHOLE);
             (engine.run)(&plan, &schedule, &secrets[1]);
             let openings: Vec<_> =
@@ -384,4 +421,40 @@ fn masks_are_drawn_from_the_documented_streams() {
         let masked = part(&server, "opening 0 of instruction 3")[i] & 3;
         assert_eq!((opened ^ masks) >> i & 1, u64::from(masked < lambda), "element {i}");
     }
+}
+
+/// What the tests take for a party's own roots of keys are its own roots: with both, comparisons are right.
+#[test]
+fn roots_are_drawn_from_the_documented_streams() {
+    let Sample { plan, secrets, .. } = find("matmul, open, trunc");
+    let plan = plan.with_fss();
+    on(&[ENGINES[2]], |engine| {
+        let schedule = (engine.schedule)(&plan, WHOLE);
+        let dealt = deal(&plan, &secrets[1].weights, &schedule);
+        let k = (0..schedule.instructions.len())
+            .find(|&k| matches!(&schedule.instructions[k].0, &Instruction::Step(i) if plan.uses_fss(i)))
+            .unwrap();
+        let parties = [
+            (Role::Server, &dealt.server, &dealt.chunks),
+            (Role::Client, &dealt.client, &dealt.client_chunks),
+        ];
+        let [server, client] =
+            parties.map(|(role, seed, chunks)| keys(&plan, &schedule, role, seed, chunks, k));
+        // Both halves of the masks of the wire that is opened before.
+        let halves = [&dealt.server, &dealt.client]
+            .map(|seed| Prg::new(seed).stream((k as u64 - 1) * 2).words(8, u64::MAX));
+        let alpha = |i: usize| halves[0][i].wrapping_add(halves[1][i]) & 1023;
+        let ([server], [client]) = (&server[..], &client[..]) else { panic!("one comparison each") };
+        assert_eq!(server.hash_key.expose(), client.hash_key.expose());
+        assert_eq!((server.comparison.bits(), &server.words), (10, &client.words));
+        for x in 0..1024 {
+            let shares = [server, client].map(|keys| {
+                keys.comparison.evaluate(&Hash::new(&keys.hash_key), &[x; 8], &keys.roots, &keys.words)[0]
+            });
+            for i in 0..8 {
+                let found = (shares[0] ^ shares[1]) >> i & 1;
+                assert_eq!(found, u64::from(x < alpha(i)), "element {i}, compared with {x}");
+            }
+        }
+    });
 }

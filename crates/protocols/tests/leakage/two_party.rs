@@ -1,4 +1,4 @@
-//! The views of server and client in `2pc`, which is what each was dealt and what they see of each other online.
+//! The views of server and client in `2pc` and `fss`, which is what each was dealt and what they see of each other online.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,16 @@ use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, ServerWeigh
 
 use crate::common::samples::Secrets;
 use crate::common::{Chunks, deal, prepared, reference};
+use crate::keys::see_keys;
 use crate::view::{Now, Recorder, Seen, View, WRONG, see};
 
 /// One inference with fresh material. Checks the result, and every frame against the schedule's list of openings.
 pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> Vec<View> {
     let mut views = [View::default(), View::default()];
     let dealt = deal(plan, &secrets.weights, schedule);
-    for (k, chunk) in &dealt.chunks.0 {
-        views[0].add_bytes(format!("dealt for {k}"), chunk);
+    let dealt_chunks = [dealt.chunks.clone(), dealt.client_chunks.clone()];
+    for (view, chunks) in views.iter_mut().zip(&dealt_chunks) {
+        chunks.0.iter().for_each(|(k, chunk)| view.add_bytes(format!("dealt for {k}"), chunk));
     }
     views[1].add_bytes("masked weights".to_owned(), &dealt.masked_weights);
     let seeds = [dealt.server.clone(), dealt.client.clone()];
@@ -31,10 +33,12 @@ pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> Vec<Vi
     });
     let expected = reference(plan, &secrets.weights, &secrets.inputs);
     let outcomes = [(Role::Server, server), (Role::Client, client)];
-    for ((role, (frames, output)), (seed, view)) in outcomes.iter().zip(seeds.iter().zip(&mut views)) {
+    let dealt = seeds.iter().zip(&dealt_chunks);
+    for (((role, (frames, output)), (seed, chunks)), view) in outcomes.iter().zip(dealt).zip(&mut views) {
         let learns = schedule.reveal_to.includes(*role).then_some(&expected);
         assert_eq!(output.as_ref(), learns, "{WRONG}");
         see(plan, schedule, *role, seed, frames, view);
+        see_keys(plan, schedule, *role, seed, chunks, view);
     }
     views.into()
 }

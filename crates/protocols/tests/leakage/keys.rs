@@ -1,0 +1,137 @@
+//! What a party has of comparisons by function secret sharing: its roots, the key of their hash, and the words it was dealt.
+//!
+//! Words are the same for both parties and tested as part of what each was dealt. Here is what a party makes of them with what
+//! it knows: words without the hash of its own root, and sums of the words of two comparisons of one gate, which say something if
+//! the two share a tree. Roots are drawn from the streams that docs/formats.md describes.
+
+use privet_fss::{Comparison, Hash, Side, root};
+use privet_plan::{Op, Plan};
+use privet_protocols::masked::{Instruction, Role, Schedule};
+use privet_ring::prg::{Prg, Seed};
+
+use crate::common::Chunks;
+use crate::view::View;
+
+/// One party's keys of the comparisons of an instruction's elements.
+pub(crate) struct Keys {
+    pub(crate) comparison: Comparison,
+    pub(crate) hash_key: Seed,
+    pub(crate) roots: Vec<u128>,
+    pub(crate) words: Vec<u8>,
+}
+
+impl Keys {
+    /// The first correction words, and whether they are those of an inner level.
+    fn first(&self) -> (Vec<u128>, bool) {
+        let bytes = self.words.len() / self.roots.len();
+        // The leaves come last, level by level.
+        let (len, is_inner) = if self.comparison.bits() > 7 { (16, true) } else { (bytes, false) };
+        let padded = |word: &[u8]| std::array::from_fn(|i| word.get(i).copied().unwrap_or(0));
+        let words = self.words.chunks(len).take(self.roots.len());
+        (words.map(|word| u128::from_le_bytes(padded(word))).collect(), is_inner)
+    }
+}
+
+/// Bits of what a step compares; a max pool, whose keys lie among other material, is left to the tests of what is dealt.
+fn comparisons(op: &Op) -> Vec<u32> {
+    match *op {
+        Op::Trunc { shift } => vec![u32::from(shift)],
+        Op::Relu { shift, width } => {
+            let (low, whole) = (u32::from(shift), u32::from(width) - 1);
+            if low == 0 || low == whole { vec![whole] } else { vec![whole, low] }
+        }
+        Op::NonNegative { width } | Op::Select { width } => vec![u32::from(width) - 1],
+        _ => Vec::new(),
+    }
+}
+
+/// A party's keys of an instruction that is not cut into lanes.
+pub(crate) fn keys(
+    plan: &Plan,
+    schedule: &Schedule,
+    role: Role,
+    seed: &Seed,
+    dealt: &Chunks,
+    k: usize,
+) -> Vec<Keys> {
+    let Instruction::Step(index) = schedule.instructions[k].0 else { return Vec::new() };
+    if !plan.uses_fss(index) {
+        return Vec::new();
+    }
+    let step = &plan.steps[index];
+    let elements = plan.steps[step.inputs[0].index()].shape.iter().product();
+    let prg = Prg::new(seed);
+    let mut drawn = prg.stream(k as u64 * 2 + 1);
+    let mut rest = &dealt.0[&k][..];
+    let mut take = |len: usize| {
+        let (own, others) = rest.split_at(len);
+        rest = others;
+        own.to_vec()
+    };
+    let one = |bits: u32| {
+        let comparison = Comparison::new(bits);
+        let (side, key) = match role {
+            Role::Server => {
+                (Side::First, drawn.words(2, u64::MAX).iter().flat_map(|w| w.to_le_bytes()).collect())
+            }
+            Role::Client => (Side::Second, take(16)),
+        };
+        let hash_key = Seed::from_bytes(key.try_into().unwrap());
+        let roots = root(side, elements, &mut drawn);
+        Keys { comparison, hash_key, roots, words: take(comparison.key_bytes(elements)) }
+    };
+    comparisons(&step.op).into_iter().map(one).collect()
+}
+
+/// Adds to a party's view what it has besides what it was dealt.
+pub(crate) fn see_keys(
+    plan: &Plan,
+    schedule: &Schedule,
+    role: Role,
+    seed: &Seed,
+    dealt: &Chunks,
+    view: &mut View,
+) {
+    for k in 0..schedule.instructions.len() {
+        let keys = keys(plan, schedule, role, seed, dealt, k);
+        for (i, keys) in keys.iter().enumerate() {
+            let name = |what: &str| {
+                format!("{what} of comparison {i} of instruction {k}, {}", schedule.name(plan, k))
+            };
+            if role == Role::Server {
+                view.add_bytes(name("hash key"), keys.hash_key.expose());
+            }
+            // The lowest bit says which party it is.
+            view.add(
+                name("low halves of roots"),
+                63,
+                keys.roots.iter().map(|s| *s as u64 >> 1).collect(),
+                true,
+            );
+            view.add(
+                name("high halves of roots"),
+                64,
+                keys.roots.iter().map(|s| (s >> 64) as u64).collect(),
+                true,
+            );
+            let (words, is_inner) = keys.first();
+            if is_inner {
+                let mut hashes = vec![0; words.len()];
+                Hash::new(&keys.hash_key).blocks(&keys.roots, &mut hashes);
+                follows(view, name("words without own hash"), &words, &hashes);
+            }
+        }
+        if let [a, b] = &keys[..] {
+            let [(a, a_is_inner), (b, b_is_inner)] = [a.first(), b.first()];
+            if a_is_inner && b_is_inner {
+                follows(view, format!("sums of words of both comparisons of instruction {k}"), &a, &b);
+            }
+        }
+    }
+}
+
+/// Sums of what a party has.
+fn follows(view: &mut View, name: String, a: &[u128], b: &[u128]) {
+    let halves = a.iter().zip(b).flat_map(|(a, b)| [(a ^ b) as u64, ((a ^ b) >> 64) as u64]);
+    view.add(name, 64, halves.collect(), false);
+}
