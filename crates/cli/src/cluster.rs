@@ -22,7 +22,8 @@ Examples:
   privet share --model model/plan.privet --to cluster/cluster.toml --out shares x.jpg
   scp -r shares/party0 a.example:     # and so on: each directory to its party, and to nobody else
 
-A share alone is uniformly random. Two parties' shares together are the weights or the input.";
+One call for each inference. A share alone is uniformly random; two parties' shares together are the
+weights or the input. Parties see the name of the shares: --name gives another than the file's.";
 
 pub(crate) const PARTY_HELP: &str = "\
 Example, on each of the three hosts:
@@ -102,6 +103,13 @@ fn named_address(text: &str) -> Result<(String, String), String> {
 
 pub(crate) fn share(args: &ShareArgs) -> anyhow::Result<()> {
     let cluster = Cluster::load(&args.to)?;
+    if args.input.is_empty() && !args.model.is_dir() {
+        let text = format!(
+            "no input is named, so the weights would be shared: --model {} has to be the directory made by privet compile",
+            args.model.display()
+        );
+        return Err(Failure::error(Code::Usage, text));
+    }
     let written = if args.input.is_empty() {
         let model = LoadedModel::load(&args.model)?;
         sharing::share_weights(&model, &cluster, &args.out)?

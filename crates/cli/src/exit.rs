@@ -89,9 +89,12 @@ impl Code {
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
-            Some(SetupError::Address { .. } | SetupError::Name { .. } | SetupError::NoClient) => {
-                Some(Self::Usage)
-            }
+            Some(
+                SetupError::Address { .. }
+                | SetupError::SameAddress { .. }
+                | SetupError::Name { .. }
+                | SetupError::NoClient,
+            ) => Some(Self::Usage),
             Some(_) => Some(Self::Input),
             None => None,
         }

@@ -42,7 +42,10 @@ fn wrong_usage_is_2_with_a_suggestion() {
         (&["ruun"], "similar subcommand exists: 'run'"),
         (&["run", "--model", "m.onnx"], "--input"),
         (&["run", "--model", "m", "--input", "x", "--ring", "65"], "65 is not in 16..=64"),
-        (&["run", "--model", "m", "--input", "x", "--engine", "4pc"], "possible values: 2pc, 3pc, cleartext"),
+        (
+            &["run", "--model", "m", "--input", "x", "--engine", "4pc"],
+            "possible values: 2pc, fss, 3pc, cleartext",
+        ),
         (
             &["client", "online", "--input", "x", "--reveal-to", "all"],
             "possible values: client, server, both",

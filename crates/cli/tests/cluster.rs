@@ -165,6 +165,8 @@ fn mistakes_are_named() {
     };
     let one_host = ["setup", "--parties", "3", "--out", "x", "--host", "a:1"];
     refused(".", &one_host, 2, "--host: expected three times, found 1");
+    let same = ["setup", "--parties", "3", "--out", "x", "--host", "a:1", "--host", "b:1", "--host", "a:1"];
+    refused(".", &same, 2, "address a:1 is given twice");
     refused(".", &["setup", "--parties", "4", "--out", "x"], 2, "4 is not in 3..=3");
     refused(".", &["setup", "--out", "x", "--host", "a:1"], 2, "--parties");
     refused(".", &["setup", "--parties", "3", "--out", "x", "--client", "c"], 2, "cannot be used with");

@@ -219,7 +219,11 @@ fn wrong_usage_says_what_exists() {
     let cases: [(&[&str], i32, &str); 12] = [
         (&["bench", "--exp", "inference_some"], 2, "inference_all, inference_plaintext, micro"),
         (&["bench", "--exp", "inference_all", "--models", "lenet6"], 2, "alexnet-tiny"),
-        (&["bench", "--exp", "inference_all", "--engine", "4pc"], 2, "possible values: 2pc, 3pc, cleartext"),
+        (
+            &["bench", "--exp", "inference_all", "--engine", "4pc"],
+            2,
+            "possible values: 2pc, fss, 3pc, cleartext",
+        ),
         (&["bench", "--exp", "inference_plaintext", "--engine", "2pc"], 2, "take --exp inference_all"),
         (&["bench", "--exp", "inference_plaintext", "--network", "lan"], 2, "cleartext sends nothing"),
         (&["bench", "--exp", "micro", "--models", "lenet"], 2, "leave out --models"),
@@ -227,7 +231,7 @@ fn wrong_usage_says_what_exists() {
         (
             &["compare", "--model", "m", "--input", "x", "--engines", "fss"],
             2,
-            "possible values: 2pc, 3pc, cleartext",
+            "possible values: 2pc, fss, 3pc, cleartext",
         ),
         (&["export", "lenet6", "-o", "x.onnx"], 2, "expected one of alexnet,"),
         (&["bench", "--exp", "kernels", "--plot", "x.svg"], 2, "leave out --plot"),

@@ -102,7 +102,7 @@ fn advice(kind: ErrorKind) -> &'static str {
             "; raise the limit on the size of files (ulimit -f) and run the same command again: what is stored stays usable"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; this party needs its state directory to be readable and writable"
+            "; this user needs to be allowed to read and write there"
         }
         _ => "",
     }

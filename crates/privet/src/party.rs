@@ -51,7 +51,6 @@ pub struct PartyOptions {
 /// # Errors
 /// Shares that do not belong to this party, the plan or each other's, and failures of peers and connections.
 pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer) -> Result<Report, Error> {
-    let meter = Meter::start();
     let (index, [next, previous]) = config.cluster()?;
     let plan = model::load_plan(&options.model.join(PLAN_FILE))?;
     observer.event(&Event::Plan(PlanSummary::of(&plan)));
@@ -83,6 +82,8 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
     };
     // The next party holds component i+1 too, the previous one component i.
     let session = agree([(&hello(1), &mut next), (&hello(0), &mut previous)])?;
+    // Waiting for others to be started is not this party's work.
+    let meter = Meter::start();
     let schedule = Schedule::three_party(&plan);
     let shared = match inputs.len() {
         1 => SharedWeights::once(&weights.shares),
@@ -182,6 +183,7 @@ fn connect(
                 "{dir}: {name} has no address; add `address = \"HOST:PORT\"` to its [[peers]]"
             ))
         })?;
+        message(observer, format!("waiting for {} at {address}", peer.name));
         *channel = Some(TlsConnector::connect_unless(
             address,
             &config.identity,

@@ -59,6 +59,12 @@ pub enum SetupError {
         /// What was given.
         found: String,
     },
+    /// Two parties of a cluster would listen on one address.
+    #[error("address {address} is given twice: every party has its own")]
+    SameAddress {
+        /// What was given.
+        address: String,
+    },
     /// A client's name cannot be a directory's.
     #[error(
         "client name {found:?}: expected 1 to 64 letters, digits, '-', '_' or '.', not starting with '.'; \
@@ -132,6 +138,12 @@ pub fn setup_cluster(out: &Path, hosts: &[String; PARTIES]) -> Result<Vec<NewPar
         })
     };
     let members = hosts.iter().enumerate().map(member).collect::<Result<Vec<_>, SetupError>>()?;
+    for (i, host) in hosts.iter().enumerate() {
+        // Port 0 stands for any free one.
+        if hosts[..i].contains(host) && !host.ends_with(":0") {
+            return Err(SetupError::SameAddress { address: host.clone() });
+        }
+    }
     let path = out.join(CLUSTER_FILE);
     if path.symlink_metadata().is_ok() {
         return Err(SetupError::Exists { path });

@@ -100,6 +100,7 @@ mod tests {
             steps: vec![step(Op::Input { input: 0 }, vec![], operand), step(op, vec![WireId(0)], result)],
             outputs: Vec::new(),
             labels: Vec::new(),
+            fss: Vec::new(),
         }
     }
 

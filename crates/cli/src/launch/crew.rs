@@ -54,7 +54,11 @@ impl Member {
         out: &Path,
     ) -> anyhow::Result<Self> {
         let (log, results) = (out.join(format!("{party}.log")), out.join(&party));
-        let log_file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let log_file = File::options()
+            .append(true)
+            .create(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
         Ok(Self {
             host,
             party,

@@ -130,7 +130,8 @@ struct Pen<'a, B: DrawingBackend> {
 
 impl<B: DrawingBackend> Pen<'_, B> {
     fn chart(&self, chart: &Chart) -> anyhow::Result<()> {
-        self.text(&chart.title, MARGIN, 20, 16, HPos::Left)?;
+        let scale = if matches!(chart.axis, Axis::Log) { ", log scale" } else { "" };
+        self.text(&format!("{}{scale}", chart.title), MARGIN, 20, 16, HPos::Left)?;
         let mut x = LEFT;
         for (hue, entry) in chart.series.iter().enumerate() {
             self.bar(x, x + 10, TITLE - 2, 10, Shade { hue, is_light: false }.colour())?;

@@ -36,8 +36,8 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
     ));
     if plan.engine == "3pc" {
         text.push_str(&format!(
-            "\nOf the three parties one deals, in turns: it sends the first of the two others {} during an inference, and these \
-             two exchange the rest.",
+            "\nOf the three parties one deals, in turns: it sends the first of the two others {} during an\ninference, and \
+             these two exchange the rest.",
             bytes(plan.totals.dealt)
         ));
     } else if !is_clear {
