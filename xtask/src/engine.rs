@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use privet_net::Channel;
 use privet_net::memory::MemoryChannel;
 use privet_plan::{Plan, Weights};
-use privet_protocols::masked::{self, Bundle, Online, RevealTo, Role, Schedule, Source};
-use privet_protocols::replicated::{self, Links, PARTIES, Position, Share};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Role, Schedule, ServerWeights, Source};
+use privet_protocols::replicated::{self, Links, PARTIES, Position, Share, SharedWeights};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
 use serde::Serialize;
@@ -123,7 +123,7 @@ fn two_party(engine: Engine, plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]
             let outputs = masked::online(plan, &schedule, own, client, &mut b, &mut Silent);
             (outputs, b.traffic())
         });
-        let own = Online::Server(weights);
+        let own = Online::Server(&ServerWeights::once(weights));
         let server = masked::online(plan, &schedule, own, server, &mut a, &mut Silent);
         // A server that fails hangs up, so that the client does not wait.
         let traffic = a.traffic();
@@ -161,9 +161,9 @@ fn three_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) -> Result<Pr
             scope.spawn(move || {
                 let links = Links { next: &mut next, previous: &mut previous };
                 let position = Position::of(i, 0);
-                let (weights, inputs) = (&weights[i], &inputs[i]);
+                let (weights, inputs) = (SharedWeights::once(&weights[i]), &inputs[i]);
                 let outputs =
-                    replicated::infer(plan, schedule, position, weights, inputs, links, &mut Silent)?;
+                    replicated::infer(plan, schedule, position, &weights, inputs, links, &mut Silent)?;
                 Ok::<_, ProtocolError>((outputs, [next.traffic(), previous.traffic()]))
             })
         };

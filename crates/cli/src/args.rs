@@ -9,6 +9,7 @@ use privet::Plan;
 
 use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
+use crate::launch::{self, LaunchArgs};
 use crate::network::Network;
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
@@ -68,6 +69,9 @@ pub(crate) enum Command {
     /// Put outputs together from the parties' shares of them.
     #[command(after_help = cluster::REVEAL_HELP)]
     Reveal(RevealArgs),
+    /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
+    #[command(after_help = launch::LAUNCH_HELP)]
+    Launch(LaunchArgs),
 }
 
 const RUN_HELP: &str = "\

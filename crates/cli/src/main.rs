@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod exit;
 mod export;
+mod launch;
 mod network;
 mod parties;
 mod plain;
@@ -61,5 +62,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Share(args) => cluster::share(&args),
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
+        Command::Launch(args) => launch::launch(&args),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! σ(high ‖ low) = (high ⊕ low) ‖ high is a linear orthomorphism. Source: Guo, Katz, Wang, Yu, "Efficient and secure multiparty
 //! computation from fixed-key block ciphers" (S&P 2020), which half-trees (Guo et al., Eurocrypt 2023) are built on. The key is
-//! drawn for every inference, so that precomputation for one says nothing about another.
+//! drawn for every set of keys, so that precomputation for one says nothing about another.
 
 use aes::Aes128;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};

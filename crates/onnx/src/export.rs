@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use privet_graph::{Dim, Graph, Node, Tensor, ValueId, WindowSpec, ops};
+use privet_graph::{Args, Dim, Fact, Graph, Node, Tensor, ValueId, WindowSpec, ops};
 use prost::Message;
 
 use crate::OnnxError;
@@ -39,12 +39,16 @@ pub fn export(graph: &Graph) -> Result<Vec<u8>, OnnxError> {
     let constants = graph.constants.iter().filter(|(value, _)| used.contains(value));
     let initializer = constants.map(|(value, tensor)| write(name(value), tensor)).collect();
     let mut node = Vec::with_capacity(graph.nodes.len());
-    for own in &graph.nodes {
+    // Some runtimes refuse two nodes of one name.
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for (i, own) in graph.nodes.iter().enumerate() {
         let (op_type, attribute) = operator(own)?;
+        let candidates = [own.name.clone(), format!("{}/{op_type}", own.name), format!("{}/{i}", own.name)];
+        let name_of_node = candidates.into_iter().find(|name| taken.insert(name.clone()));
         node.push(NodeProto {
             input: own.inputs.iter().map(|v| v.as_ref().map_or_else(String::new, name)).collect(),
             output: own.outputs.iter().map(name).collect(),
-            name: own.name.clone(),
+            name: name_of_node.unwrap_or_default(),
             op_type: op_type.to_owned(),
             attribute,
             domain: String::new(),
@@ -57,7 +61,8 @@ pub fn export(graph: &Graph) -> Result<Vec<u8>, OnnxError> {
         })?;
         input.push(declaration(&spec.name, Some(dims)));
     }
-    let output = graph.outputs.iter().map(|o| declaration(&o.name, None)).collect();
+    let shapes = shapes(graph);
+    let output = graph.outputs.iter().map(|o| declaration(&o.name, shapes.get(&o.value))).collect();
     let whole =
         GraphProto { node, initializer, input, output, name: graph.name.clone(), ..GraphProto::default() };
     let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET }];
@@ -95,6 +100,29 @@ fn names(graph: &Graph) -> BTreeMap<ValueId, String> {
     let values = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().chain(&n.outputs));
     values.for_each(|value| give(*value, format!("value/{}", value.index())));
     names
+}
+
+/// The shapes of values, as far as they follow from inputs of fixed shapes.
+fn shapes(graph: &Graph) -> BTreeMap<ValueId, Vec<Dim>> {
+    let mut facts: BTreeMap<ValueId, Fact> =
+        graph.constants.iter().map(|(value, tensor)| (*value, Fact::constant(tensor.clone()))).collect();
+    for input in &graph.inputs {
+        let fixed = |dim: &Dim| match dim {
+            Dim::Fixed(size) => Some(*size),
+            Dim::Symbolic(_) => None,
+        };
+        let shape: Option<Vec<usize>> = input.dims.iter().flatten().map(fixed).collect();
+        facts.extend(shape.map(|shape| (input.value, Fact::new(input.dtype, shape))));
+    }
+    for node in &graph.nodes {
+        let operands: Vec<Option<&Fact>> =
+            node.inputs.iter().map(|v| v.and_then(|v| facts.get(&v))).collect();
+        let known = operands.iter().zip(&node.inputs).all(|(fact, input)| fact.is_some() == input.is_some());
+        let results = if known { node.op.facts(Args(&operands)).unwrap_or_default() } else { Vec::new() };
+        facts.extend(node.outputs.iter().copied().zip(results));
+    }
+    let dims = |fact: Fact| fact.shape.into_iter().map(Dim::Fixed).collect();
+    facts.into_iter().map(|(value, fact)| (value, dims(fact))).collect()
 }
 
 /// A node's operator and attributes.
@@ -192,7 +220,7 @@ fn write(name: String, tensor: &Tensor) -> TensorProto {
     TensorProto { name, dims, data_type, raw_data: Some(raw), ..TensorProto::default() }
 }
 
-/// An input or output; the shape of an output follows from the nodes.
+/// An input or output, whose shape may be left out.
 fn declaration(name: &str, dims: Option<&Vec<Dim>>) -> ValueInfoProto {
     let dimension = |dim: &Dim| match dim {
         Dim::Fixed(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
@@ -224,6 +252,11 @@ mod tests {
             .iter()
             .map(|t| (t.name.as_str(), t.dims.iter().product::<i64>() as usize))
             .collect();
+        let nodes: BTreeSet<&str> = decoded.node.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(nodes.len(), decoded.node.len(), "{nodes:?}");
+        let shape = decoded.output[0].r#type.clone().unwrap().tensor_type.unwrap().shape.unwrap();
+        let dims: Vec<_> = shape.dim.iter().map(|d| d.dim_value.unwrap() as usize).collect();
+        assert_eq!(dims, run(&built.graph)[0].shape());
         for (name, parameter) in &built.parameters {
             assert_eq!(written.get(name.as_str()), Some(&parameter.len()), "{name} of {written:?}");
         }
@@ -250,6 +283,11 @@ mod tests {
             .add(nn::linear(7, 5))
             .add(nn::softmax());
         returns(&narrow.into(), &[2, 2, 12, 14]);
+        let blocks = || nn::residual(nn::seq().add(nn::linear(3, 3)).add(nn::relu()));
+        returns(
+            &nn::seq().named("a", nn::seq().inline(blocks()).inline(nn::relu()).inline(nn::relu())).into(),
+            &[2, 3],
+        );
         let lenet = returns(&zoo::lenet(10), &[1, 1, 28, 28]);
         assert_eq!((lenet.inputs[0].name.as_str(), lenet.outputs[0].name.as_str()), ("input", "output"));
     }

@@ -13,7 +13,7 @@ use privet::model::{CompileOptions, Model, fixed_inputs};
 use privet::nn::{self, Parameters};
 use privet::{parameters, postprocess};
 use privet_net::memory;
-use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, Sink, Source};
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, ServerWeights, Sink, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
 
@@ -82,7 +82,7 @@ fn infer(model: &Model, inputs: &[Vec<i64>]) -> Result<Vec<Vec<i64>>, Box<dyn Er
     let (mut to_client, mut to_server) = memory::pair(Duration::from_secs(60));
     let revealed = thread::scope(|scope| {
         let serving = scope.spawn(|| {
-            let role = Online::Server(weights);
+            let role = Online::Server(&ServerWeights::once(weights));
             masked::online(plan, &schedule, role, server_half, &mut to_client, &mut Silent).map(drop)
         });
         let role = Online::Client(inputs);

@@ -420,8 +420,14 @@ fn message_seeds() -> Vec<Vec<u8>> {
     let dealer =
         DealerHello { role: Role::Server, plan: digest, partner: Fingerprint::of(b"p"), epoch: Some(epoch) };
     let sharing = SharingId([9; 16]);
-    let party =
-        PartyHello { index: 1, plan: digest, weights: sharing, inputs: vec![sharing; 3], nonce: [10; 16] };
+    let party = PartyHello {
+        index: 1,
+        plan: digest,
+        weights: sharing,
+        inputs: vec![sharing; 3],
+        common: vec![digest; 4],
+        nonce: [10; 16],
+    };
     vec![
         hello(0, encode(&dealer)),
         hello(1, encode(&ClientHello::Offline { session: Some(7), epoch: Some(EpochId([5; 16])) })),

@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use privet_net::{Channel, Deadlines, Fingerprint, NetError, TlsChannel, TlsConnector, TlsListener};
 use privet_plan::Plan;
 use privet_protocols::masked::Schedule;
-use privet_protocols::replicated::{self, Links, Position};
+use privet_protocols::replicated::{self, Links, Position, SharedWeights};
 
 use crate::config::{PartyConfig, PeerConfig};
 use crate::error::{Error, StoreError};
@@ -21,6 +22,13 @@ use crate::session::{self, Meter, Steps, Stopwatch, message};
 use crate::sharing::{self, ShareFile, ShareKind, WEIGHTS_SHARE_FILE};
 use crate::store::fresh_seed;
 use crate::wire::{self, PartyHello, refusal};
+
+/// How many times longer than for other messages a party waits in the inference after one in which it dealt.
+const PATIENCE: u32 = 10;
+/// Handshakes at a time; whoever connects takes one.
+const MAX_PENDING: usize = 64;
+/// How often a party that waits for others looks at those that are shaking hands.
+const POLL: Duration = Duration::from_millis(50);
 
 /// How a party runs.
 #[derive(Debug, Clone, Default)]
@@ -58,28 +66,42 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
             return Err(StoreError::Share { path: path.clone(), problem }.into());
         }
     }
-    files::private_dir(&options.out).map_err(StoreError::io(&options.out))?;
+    if !options.out.exists() {
+        files::private_dir(&options.out).map_err(StoreError::io(&options.out))?;
+    }
 
     let [mut next, mut previous] = connect(&config, options, index, [next, previous], observer)?;
-    let hello = PartyHello {
+    let nonce = *fresh_seed()?.expose();
+    let hello = |component: usize| PartyHello {
         index: index as u8,
         plan: plan.digest(),
         weights: weights.sharing,
         inputs: inputs.iter().map(|file| file.sharing).collect(),
-        nonce: *fresh_seed()?.expose(),
+        common: std::iter::once(&weights).chain(&inputs).map(|file| file.components[component]).collect(),
+        nonce,
     };
-    let session = agree(&hello, [&mut next, &mut previous])?;
+    // The next party holds component i+1 too, the previous one component i.
+    let session = agree([(&hello(1), &mut next), (&hello(0), &mut previous)])?;
     let schedule = Schedule::three_party(&plan);
+    let shared = match inputs.len() {
+        1 => SharedWeights::once(&weights.shares),
+        _ => SharedWeights::new(&weights.shares),
+    };
     for (n, (input, result)) in inputs.iter().zip(&results).enumerate() {
         let inference = n as u64;
         let stopwatch = Stopwatch::start();
         // Who deals first is as random as the session's name.
-        let position = Position::of(index, inference + u64::from(session[0]));
+        let turn = inference + u64::from(session[0]);
+        let position = Position::of(index, turn);
+        // Who has dealt is done early, and waits for two others to finish before it hears from the next dealer.
+        let has_dealt = n > 0 && Position::of(index, turn + 2) == Position::Dealer;
+        let patience = if has_dealt { PATIENCE } else { 1 } * config.deadlines.wait;
+        next.set_deadline(patience);
+        previous.set_deadline(patience);
         let links = Links { next: &mut next, previous: &mut previous };
         let mut steps = Steps { observer, phase: Phase::Online, inference };
-        let (weights_of, inputs_of) = (&weights.shares, &input.shares);
-        let outputs =
-            replicated::infer(&plan, &schedule, position, weights_of, inputs_of, links, &mut steps)?;
+        let shares = &input.shares;
+        let outputs = replicated::infer(&plan, &schedule, position, &shared, shares, links, &mut steps)?;
         meter.worked(&stopwatch);
         meter.inference();
         let id = sharing::outputs_of(weights.sharing, input.sharing, session, inference);
@@ -175,7 +197,8 @@ fn connect(
     Ok([next, previous])
 }
 
-/// Accepts the parties whose channels are missing. Strangers are turned away.
+/// Accepts the parties whose channels are missing. Strangers are turned away, and hold nobody up. Whoever connects twice, as
+/// after a restart, is heard on the newer connection.
 fn accept(
     listener: &TlsListener,
     deadlines: Deadlines,
@@ -184,48 +207,54 @@ fn accept(
     observer: &dyn Observer,
 ) -> Result<(), Error> {
     let (started, stop) = (Instant::now(), AtomicBool::new(false));
-    while channels.iter().any(Option::is_none) {
-        let left = deadlines.connect.saturating_sub(started.elapsed());
-        let missing = || {
-            let names =
-                peers.iter().zip(&*channels).filter(|(_, c)| c.is_none()).map(|(p, _)| p.name.as_str());
-            names.collect::<Vec<_>>().join(" and ")
-        };
-        let stream = listener.accept_tcp(Some(left), &stop).map_err(|e| match e {
-            NetError::Timeout { what, waited } => {
-                NetError::Timeout { what: format!("{what}, of {}", missing()), waited }
+    let (sender, finished) = channel();
+    std::thread::scope(|scope| {
+        let mut pending = 0;
+        while channels.iter().any(Option::is_none) {
+            let left = deadlines.connect.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                let missing = peers.iter().zip(&*channels).filter(|(_, c)| c.is_none());
+                let names: Vec<&str> = missing.map(|(peer, _)| peer.name.as_str()).collect();
+                let address = listener.local_addr();
+                let what = format!("waiting for a connection on {address}, of {}", names.join(" and "));
+                return Err(NetError::Timeout { what, waited: started.elapsed() }.into());
             }
-            other => other,
-        })?;
-        match listener.handshake(stream) {
-            Ok(channel) => {
-                let fingerprint = channel.peer().fingerprint;
-                let place = peers.iter().position(|p| p.pinned.fingerprint() == fingerprint);
-                match place.map(|place| &mut channels[place]) {
-                    Some(slot) if slot.is_none() => *slot = Some(channel),
-                    _ => {
-                        let text =
-                            format!("{}: connected twice; the second connection is closed", channel.peer());
-                        observer.event(&Event::Warning { text });
+            match listener.accept_tcp(Some(left.min(POLL)), &stop) {
+                Ok(stream) if pending < MAX_PENDING => {
+                    pending += 1;
+                    let sender = sender.clone();
+                    // Nobody listens any more once all are there.
+                    scope.spawn(move || drop(sender.send(listener.handshake(stream))));
+                }
+                Ok(_) | Err(NetError::Timeout { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+            for outcome in finished.try_iter() {
+                pending -= 1;
+                match outcome {
+                    Ok(channel) => {
+                        let fingerprint = channel.peer().fingerprint;
+                        let place = peers.iter().position(|p| p.pinned.fingerprint() == fingerprint);
+                        if let Some(place) = place {
+                            channels[place] = Some(channel);
+                        }
                     }
+                    Err(e) => observer.event(&Event::Warning { text: e.to_string() }),
                 }
             }
-            Err(e) => observer.event(&Event::Warning { text: e.to_string() }),
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Compares what the parties were given. Returns the name of this session, which all three have a part in.
-fn agree(own: &PartyHello, channels: [&mut TlsChannel; 2]) -> Result<[u8; 16], Error> {
+fn agree(channels: [(&PartyHello, &mut TlsChannel); 2]) -> Result<[u8; 16], Error> {
+    let [(own, next), (other, previous)] = channels;
     let mut session = own.nonce;
-    let expected = [(own.index + 1) % 3, (own.index + 2) % 3];
-    let [next, previous] = channels;
-    let mut channels = [(next, expected[0]), (previous, expected[1])];
-    for (channel, _) in &mut channels {
-        wire::greet(&mut **channel, own)?;
-    }
-    for (channel, expected) in channels {
+    wire::greet(&mut *next, own)?;
+    wire::greet(&mut *previous, other)?;
+    for (own, channel, expected) in [(own, next, (own.index + 1) % 3), (other, previous, (own.index + 2) % 3)]
+    {
         let theirs: PartyHello = wire::greeted(channel)?;
         if let Some((code, reason)) = own.refuses(&theirs, expected) {
             return Err(wire::refuse(channel, code, &reason));
@@ -262,11 +291,22 @@ impl PartyHello {
                 format!("party {} has shares of {own} inputs, party {expected} of {theirs}", self.index);
             return Some((refusal::SHARES, text));
         }
-        let differs = self.inputs.iter().zip(&theirs.inputs).position(|(a, b)| a != b)?;
+        if let Some(differs) = self.inputs.iter().zip(&theirs.inputs).position(|(a, b)| a != b) {
+            let text = format!(
+                "parties {} and {expected} have shares of different inputs: number {} of --input; give all parties the same, in the \
+                 same order",
+                self.index,
+                differs + 1
+            );
+            return Some((refusal::SHARES, text));
+        }
+        if self.common == theirs.common {
+            return None;
+        }
         let text = format!(
-            "parties {} and {expected} have shares of different inputs: number {} of --input; give all parties the same, in the same order",
-            self.index,
-            differs + 1
+            "the shares of parties {} and {expected} do not belong together although they have one name: whoever shared the data \
+             gave out different ones, or a file was changed",
+            self.index
         );
         Some((refusal::SHARES, text))
     }

@@ -19,7 +19,7 @@ use crate::store::{BundleId, EpochId};
 
 /// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
 /// included; peers of another version are refused.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 const CONTROL: FrameKind = FrameKind::new(0x100);
 /// One chunk of dealt material.
@@ -98,7 +98,7 @@ pub(crate) enum DealerRequest {
     Done,
 }
 
-/// A bundle half on offer; chunks follow for the server if it takes it. Sent as an option: nothing, if the bundle is
+/// A bundle half on offer; chunks follow if it takes it and any are dealt to it. Sent as an option: nothing, if the bundle is
 /// unknown or was given out before.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BundleOffer {
@@ -148,6 +148,9 @@ pub(crate) struct PartyHello {
     pub(crate) weights: SharingId,
     /// The inputs it has shares of, in the order of the inferences.
     pub(crate) inputs: Vec<SharingId>,
+    /// Digests of what both sides of this connection hold alike: a component of the weights, and of every input. They keep
+    /// an owner from giving the parties shares that do not belong together.
+    pub(crate) common: Vec<Digest>,
     /// Its part of the session's name.
     pub(crate) nonce: [u8; 16],
 }

@@ -251,6 +251,72 @@ fn parties_that_were_given_different_things_say_so() {
     assert!(!lab.result(0, 1).exists() && !lab.result(2, 1).exists(), "nothing was computed");
 }
 
+/// An owner that gives two parties different versions of a component would learn weights from the outputs.
+#[test]
+fn shares_that_do_not_belong_together_are_refused() {
+    let lab = Lab::new();
+    lab.share_digit(3);
+    for (party, component) in [(1, 2), (2, 2)] {
+        let path = lab.options(party, &[3]).inputs[0].clone();
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        let last = bytes.len() - 4;
+        bytes[last - 1] ^= 1;
+        let checksum = crc32fast::hash(&bytes[..last]).to_le_bytes();
+        bytes[last..].copy_from_slice(&checksum);
+        fs::write(&path, bytes).unwrap();
+        let parties = [0, 1, 2].map(|i| Some((lab.config(i), lab.options(i, &[3]))));
+        let text = lab.failures(parties);
+        assert!(text.contains("do not belong together"), "component {component} of party {party}: {text}");
+        fs::write(&path, whole).unwrap();
+    }
+    lab.classify(&[3]);
+}
+
+/// Idle connections of strangers cost the parties nothing.
+#[test]
+fn strangers_that_say_nothing_hold_nobody_up() {
+    let lab = Lab::new();
+    lab.share_digit(5);
+    let (sender, receiver) = channel();
+    let sender = Mutex::new(Some(sender));
+    std::thread::scope(|scope| {
+        let (config, options) = (lab.config(0), lab.options(0, &[5]));
+        let first = scope.spawn(move || {
+            let observer = |event: &Event| {
+                if let (Event::Listening { address }, Some(sender)) = (event, sender.lock().unwrap().take()) {
+                    sender.send(address.clone()).unwrap();
+                }
+            };
+            party::run(config, &options, &observer)
+        });
+        let address: String = receiver.recv().unwrap();
+        let idle: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+        std::thread::sleep(Duration::from_millis(200));
+        let started = Instant::now();
+        let known = vec![("party0".to_owned(), address)];
+        let second = (lab.config(1), PartyOptions { peers: known.clone(), ..lab.options(1, &[5]) });
+        let (sender, receiver) = channel();
+        let sender = Mutex::new(Some(sender));
+        let second = scope.spawn(move || {
+            let observer = |event: &Event| {
+                if let (Event::Listening { address }, Some(sender)) = (event, sender.lock().unwrap().take()) {
+                    sender.send(address.clone()).unwrap();
+                }
+            };
+            party::run(second.0, &second.1, &observer)
+        });
+        let peers = known.into_iter().chain([("party1".to_owned(), receiver.recv().unwrap())]).collect();
+        let options = PartyOptions { peers, ..lab.options(2, &[5]) };
+        let third = party::run(lab.config(2), &options, &privet::events::Silent);
+        let done = started.elapsed();
+        // They end when their handshakes have, which parties do not wait for longer than that takes.
+        drop(idle);
+        [first.join().unwrap(), second.join().unwrap(), third].map(Result::unwrap);
+        assert!(done < Duration::from_secs(8), "{done:?}");
+    });
+}
+
 #[test]
 fn a_party_that_does_not_come_is_named() {
     let lab = Lab::new();
@@ -323,7 +389,7 @@ fn a_share_alone_is_uniform() {
         for n in 0..40 {
             let elements = plan.inputs[0].shape.iter().product();
             let inputs = vec![vec![value; elements]];
-            let (out, name) = (lab.path("uniform"), n.to_string());
+            let (out, name) = (lab.path("uniform"), format!("{value}-{n}"));
             let paths = sharing::share_inputs(plan, &inputs, &lab.cluster, &out, &name).unwrap();
             for (party, path) in paths.iter().enumerate() {
                 let file = ShareFile::read(path, plan, ShareKind::Inputs).unwrap();

@@ -11,7 +11,7 @@ use privet::explain::{Content, Opening, Setting, explain};
 use privet::model::{CompileOptions, Model, compile};
 use privet_net::memory::MemoryChannel;
 use privet_net::{Channel, Frame, NetError, Peer, Traffic};
-use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, ServerWeights};
 use privet_protocols::{Silent, cleartext};
 use privet_ring::pack;
 
@@ -58,6 +58,7 @@ fn frames(model: &Model, reveal_to: RevealTo) -> [Vec<Seen>; 2] {
     let schedule = Schedule::new(plan, reveal_to);
     let (server, client) = common::offline(plan, weights, &schedule);
     let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
+    let weights = ServerWeights::once(weights);
     let run = |own, half: Bundle<common::Chunks>, channel| {
         let mut recorder = Recorder(channel, Vec::new());
         masked::online(plan, &schedule, own, half, &mut recorder, &mut Silent).unwrap();
@@ -65,7 +66,7 @@ fn frames(model: &Model, reveal_to: RevealTo) -> [Vec<Seen>; 2] {
     };
     std::thread::scope(|scope| {
         let client = scope.spawn(|| run(Online::Client(&inputs), client, b));
-        [run(Online::Server(weights), server, a), client.join().unwrap()]
+        [run(Online::Server(&weights), server, a), client.join().unwrap()]
     })
 }
 

@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use privet_plan::{
     InputSpec, Op, OutputSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights, WireId,
 };
-use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule, Source};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule, ServerWeights, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
@@ -103,7 +103,7 @@ fn online(bencher: Bencher, bits: u32) {
                 )
                 .expect("client")
             });
-            let own = Online::Server(&weights);
+            let own = Online::Server(&ServerWeights::once(&weights));
             masked::online(
                 &plan,
                 &schedule,

@@ -12,6 +12,7 @@ mod error;
 mod inputs;
 mod linear;
 pub mod masked;
+mod packed;
 pub mod replicated;
 
 pub use error::{Overflow, ProtocolError};

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use privet_plan::{Op, ParamId, Plan, Step, Window};
 use privet_ring::conv::{Conv, Taps};
-use privet_ring::gemm::gemm;
+use privet_ring::gemm::{gemm, gemm_packed};
+use privet_ring::packed::PackedWeights;
 use privet_ring::{Kernel, Ring};
 
 /// The private tensor that a step multiplies its operand by, if it is such a step.
@@ -46,21 +47,10 @@ pub(crate) fn kernel(ring: Ring) -> Kernel {
 
 /// The product of a step's operand with its private tensor, without bias, modulo the 2^l that `kernel` was chosen for.
 pub(crate) fn multiply(plan: &Plan, step: &Step, kernel: Kernel, x: &[u64], w: &[u64]) -> Vec<u64> {
-    let shape = plan.shape(step.inputs[0]);
     match &step.op {
-        Op::Conv { groups, window, .. } => Conv {
-            batch: shape[0],
-            in_channels: shape[1],
-            out_channels: step.shape[1],
-            groups: *groups as usize,
-            window,
-            input: &shape[2..],
-            output: &step.shape[2..],
-        }
-        .apply(kernel, x, w),
-        Op::MatMul { weight, .. } => {
-            let [k, n] = plan.params[weight.index()].shape[..] else { unreachable!("validated: a matrix") };
-            let rows = x.len() / k;
+        Op::Conv { .. } => conv(plan, step).apply(kernel, x, w),
+        Op::MatMul { .. } => {
+            let [rows, k, n] = matrices(plan, step);
             let mut z = vec![0; rows * n];
             gemm(kernel, rows, n, k, x, w, &mut z);
             z
@@ -71,6 +61,48 @@ pub(crate) fn multiply(plan: &Plan, step: &Step, kernel: Kernel, x: &[u64], w: &
         }
         op => unreachable!("not a product: {op:?}"),
     }
+}
+
+/// The same by a tensor that was packed for `kernel`.
+pub(crate) fn multiply_packed(
+    plan: &Plan,
+    step: &Step,
+    kernel: Kernel,
+    x: &[u64],
+    w: &PackedWeights,
+) -> Vec<u64> {
+    match &step.op {
+        Op::Conv { .. } => conv(plan, step).apply_packed(kernel, x, w),
+        Op::MatMul { .. } => {
+            let [rows, _, n] = matrices(plan, step);
+            let mut z = vec![0; rows * n];
+            gemm_packed(kernel, rows, x, w, &mut z);
+            z
+        }
+        op => unreachable!("not a product of packed weights: {op:?}"),
+    }
+}
+
+/// Sizes of a convolution.
+pub(crate) fn conv<'a>(plan: &'a Plan, step: &'a Step) -> Conv<'a> {
+    let Op::Conv { groups, window, .. } = &step.op else { unreachable!("not a convolution") };
+    let shape = plan.shape(step.inputs[0]);
+    Conv {
+        batch: shape[0],
+        in_channels: shape[1],
+        out_channels: step.shape[1],
+        groups: *groups as usize,
+        window,
+        input: &shape[2..],
+        output: &step.shape[2..],
+    }
+}
+
+/// Rows, depth and columns of a product by a matrix.
+pub(crate) fn matrices(plan: &Plan, step: &Step) -> [usize; 3] {
+    let Op::MatMul { weight, .. } = &step.op else { unreachable!("not a product by a matrix") };
+    let [k, n] = plan.params[weight.index()].shape[..] else { unreachable!("validated: a matrix") };
+    [step.shape.iter().product::<usize>() / n, k, n]
 }
 
 /// Adds a step's private addend, broadcast to the result's shape, modulo 2^64.

@@ -177,7 +177,7 @@ impl Conv<'_> {
         let taps = Taps::new(self.window, self.input, self.output);
         let reads = image::Reads::new(&taps.table, outputs, inputs);
         let depth = image::Depth::new(group_in, self.window.kernel_len());
-        let product = Sizes { limbs: amx::limbs(ring), chunks: depth.chunks(), together: depth.together() };
+        let product = Sizes { limbs: amx::limbs(ring), chunks: depth.chunks() };
         let groups = x.chunks_exact(group_in * inputs).zip(z.chunks_exact_mut(group_out * outputs));
         for ((x, z), group) in groups.zip((0..self.groups).cycle()) {
             let split_filters = |blocks, chunks, room: Room| {

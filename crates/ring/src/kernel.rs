@@ -219,8 +219,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(ring) => {
                 use amx::Room;
-                let sizes =
-                    amx::Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK), together: 1 };
+                let sizes = amx::Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK) };
                 let split_left = |blocks, chunks, room: Room| amx::split::left(a, k, blocks, chunks, room);
                 let split_right = |blocks, chunks, room: Room| amx::split::right(b, n, blocks, chunks, room);
                 let (left, right) = (amx::Side::Split(&split_left), amx::Side::Split(&split_right));

@@ -65,11 +65,18 @@ impl PackedWeights {
     /// Packs row-major `elements` for products by `kernel`, which is right modulo 2^l; bits above l do not matter.
     pub fn new(kernel: Kernel, shape: WeightShape, elements: &[u64]) -> Self {
         assert_eq!(elements.len(), shape.len(), "elements of {shape:?}");
+        let as_they_are = || Self { kernel, shape, form: Form::Elements(elements.to_vec()) };
+        Self::transformed(kernel, shape, elements).unwrap_or_else(as_they_are)
+    }
+
+    /// The same where that is another form than the elements; otherwise nothing is copied.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub fn transformed(kernel: Kernel, shape: WeightShape, elements: &[u64]) -> Option<Self> {
+        assert_eq!(elements.len(), shape.len(), "elements of {shape:?}");
         #[cfg(target_arch = "x86_64")]
-        if let Some(tiles) = in_tiles(kernel, shape, elements) {
-            return Self { kernel, shape, form: Form::Tiles(tiles) };
-        }
-        Self { kernel, shape, form: Form::Elements(elements.to_vec()) }
+        return Some(Self { kernel, shape, form: Form::Tiles(in_tiles(kernel, shape, elements)?) });
+        #[cfg(not(target_arch = "x86_64"))]
+        None
     }
 
     /// What it was made of.
@@ -121,7 +128,7 @@ impl PackedWeights {
         let (Some(ring), Form::Tiles(tiles)) = (kernel.tiles(), &self.form) else {
             unreachable!("the caller looked for elements")
         };
-        let sizes = Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK), together: 1 };
+        let sizes = Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK) };
         let split = |blocks, chunks, room: Room| split::left(a, k, blocks, chunks, room);
         let (left, right) = (Side::Split(&split), Side::Ready(tiles));
         divide(kernel, [m, n, k], c, &|first, c| amx::product(sizes, &left, &right, first, c));

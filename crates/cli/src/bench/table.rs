@@ -111,7 +111,7 @@ pub(super) fn peers(rows: &[Row]) -> String {
         }
         let (alone, both) = (ours(online, None), ours(online, offline));
         shown.add_row([printable_line(&online.model)]);
-        let name = format!("  privet {} online", online.engine);
+        let name = format!("  privet {}{}", online.engine, if offline.is_some() { " online" } else { "" });
         shown.add_row(line(name, &alone, None, "this run".to_owned()));
         if offline.is_some() {
             shown.add_row(line(WITH_OFFLINE.to_owned(), &both, None, "this run".to_owned()));

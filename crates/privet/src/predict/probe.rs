@@ -7,7 +7,9 @@ use privet_plan::{
     InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
     WireId,
 };
-use privet_protocols::masked::{self, Bundle, Instruction, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::masked::{
+    self, Bundle, Instruction, Online, RevealTo, Role, Schedule, ServerWeights, Source,
+};
 use privet_protocols::{Progress, ProtocolError};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
@@ -250,7 +252,7 @@ impl Probe {
                     &mut Laps::default(),
                 )
             });
-            let (own, mut laps) = (Online::Server(weights), Laps::default());
+            let (own, mut laps) = (Online::Server(&ServerWeights::once(weights)), Laps::default());
             let bundle = Bundle::new(server.clone(), held);
             let served = masked::online(plan, &schedule, own, bundle, &mut left, &mut laps);
             let asked = asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

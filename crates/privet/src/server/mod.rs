@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_plan::Digest;
+use privet_protocols::masked::ServerWeights;
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ pub fn offline(
 ) -> Result<Report, Error> {
     let meter = Meter::start();
     wire::check_count(options.count)?;
-    let server = Server::new(&config, model, options, Phase::Offline, &meter, observer)?;
+    let server = Server::new(&config, &model, options, Phase::Offline, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
     let stopwatch = Stopwatch::start();
     // Clients are served meanwhile: one that comes early waits for its answer, not for the connection.
@@ -89,7 +90,7 @@ pub fn online(
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
     let meter = Meter::start();
-    let server = Server::new(&config, model, options, Phase::Online, &meter, observer)?;
+    let server = Server::new(&config, &model, options, Phase::Online, &meter, observer)?;
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
     for client in config.peers(PartyRole::Client) {
         let held = server.held(client.pinned.fingerprint())?;
@@ -109,7 +110,9 @@ struct WeightMask {
 
 struct Server<'a> {
     config: &'a PartyConfig,
-    model: LoadedModel,
+    model: &'a LoadedModel,
+    /// The model's, in the form in which online sessions multiply by them.
+    factors: ServerWeights<'a>,
     plan: Digest,
     weights: Digest,
     database: Database,
@@ -129,7 +132,7 @@ struct Server<'a> {
 impl<'a> Server<'a> {
     fn new(
         config: &'a PartyConfig,
-        model: LoadedModel,
+        model: &'a LoadedModel,
         options: &'a ServerOptions,
         phase: Phase,
         meter: &'a Meter,
@@ -144,6 +147,10 @@ impl<'a> Server<'a> {
         Ok(Self {
             config,
             model,
+            factors: match options.sessions {
+                Some(1) => ServerWeights::once(&model.weights),
+                _ => ServerWeights::new(&model.weights),
+            },
             plan,
             weights,
             database,

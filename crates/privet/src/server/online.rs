@@ -68,7 +68,7 @@ impl Server<'_> {
         channel.count_round();
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
-        let own = Online::Server(&self.model.weights);
+        let own = Online::Server(&self.factors);
         let before = channel.traffic().frames_received;
         let bundle = reader.into_bundle()?;
         let outcome = masked::online(&self.model.plan, &schedule, own, bundle, channel, &mut steps);

@@ -76,6 +76,8 @@ pub struct ShareFile {
     pub party: usize,
     /// The party that it is for, if it is for one.
     pub recipient: Option<Fingerprint>,
+    /// Digests of components i and i+1 of party i, as they are in the file: the other party that holds one has the same.
+    pub components: [Digest; 2],
     /// A share for every tensor.
     pub shares: Vec<Share>,
 }
@@ -178,20 +180,29 @@ impl ShareFile {
         if found != expected {
             return Err(problem(format!("expected {expected} bytes, found {found}")));
         }
-        let mut component = |seed: &Option<Seed>| -> Result<Vec<Vec<u64>>, StoreError> {
-            let tensors = sizes.iter().enumerate();
-            let tensor = |(tensor, &elements): (usize, &usize)| match seed {
-                Some(seed) => Ok(drawn(seed, tensor, elements, plan.ring)),
-                None => {
-                    let mut packed = vec![0; plan.ring.packed_len(elements)];
-                    input.read_exact(&mut packed).map_err(unreadable)?;
-                    pack::unpack(&packed, plan.ring.bits(), elements).map_err(|e| problem(e.to_string()))
-                }
+        let mut component = |seed: &Option<Seed>| -> Result<(Vec<Vec<u64>>, Digest), StoreError> {
+            let mut tensors = Vec::with_capacity(sizes.len());
+            let mut digest = match seed {
+                Some(seed) => Digest::of("privet component seed", seed.expose()),
+                None => Digest::of("privet component", &[]),
             };
-            tensors.map(tensor).collect()
+            for (tensor, &elements) in sizes.iter().enumerate() {
+                tensors.push(match seed {
+                    Some(seed) => drawn(seed, tensor, elements, plan.ring),
+                    None => {
+                        let mut packed = vec![0; plan.ring.packed_len(elements)];
+                        input.read_exact(&mut packed).map_err(unreadable)?;
+                        let own = Digest::of("privet component tensor", &packed);
+                        digest = Digest::of("privet component", &[digest.0, own.0].concat());
+                        let values = pack::unpack(&packed, plan.ring.bits(), elements);
+                        values.map_err(|e| problem(e.to_string()))?
+                    }
+                });
+            }
+            Ok((tensors, digest))
         };
         let [own, next] = &header.components;
-        let (own, next) = (component(own)?, component(next)?);
+        let ((own, first), (next, second)) = (component(own)?, component(next)?);
         let expected = input.hash.clone().finalize();
         let mut checksum = [0; 4];
         input.inner.read_exact(&mut checksum).map_err(unreadable)?;
@@ -199,7 +210,8 @@ impl ShareFile {
             return Err(problem("damaged: the checksum does not match".to_owned()));
         }
         let shares = own.into_iter().zip(next).map(|(own, next)| Share { own, next }).collect();
-        Ok(Self { sharing: header.sharing, party, recipient: header.recipient, shares })
+        let (sharing, recipient) = (header.sharing, header.recipient);
+        Ok(Self { sharing, party, recipient, components: [first, second], shares })
     }
 }
 

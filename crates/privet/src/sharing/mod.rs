@@ -52,6 +52,11 @@ pub fn share_inputs(
     name: &str,
 ) -> Result<Vec<PathBuf>, Error> {
     privet_protocols::masked::check_inputs(plan, inputs)?;
+    if format!("{name}.share") == WEIGHTS_SHARE_FILE {
+        return Err(Error::NotReady(format!(
+            "{name:?} is the name of the shares of weights; choose another with --name"
+        )));
+    }
     share(plan, ShareKind::Inputs, inputs, cluster, out, &format!("{name}.share"))
 }
 
@@ -67,7 +72,13 @@ fn share(
     let sharing = SharingId(*fresh_seed()?.expose());
     let paths: Vec<PathBuf> = cluster.parties.iter().map(|party| out.join(&party.name).join(file)).collect();
     for path in &paths {
-        files::private_dir(files::directory(path)).map_err(StoreError::io(path))?;
+        let dir = files::directory(path);
+        files::private_dir(dir).and_then(|()| files::sweep(dir)).map_err(StoreError::io(path))?;
+        if path.symlink_metadata().is_ok() {
+            let problem =
+                "already exists: shares are never overwritten; choose another --name or --out".to_owned();
+            return Err(StoreError::Share { path: path.clone(), problem }.into());
+        }
     }
     let rest = |tensor: usize| {
         let [_, _, rest] = replicated::components(&tensors[tensor], tensor, plan.ring, &seeds);

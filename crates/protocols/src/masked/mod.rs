@@ -48,7 +48,7 @@ use gate::Half;
 pub use bundle::Bundle;
 pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
-pub use online::{Online, online};
+pub use online::{Online, ServerWeights, online};
 pub use prepare::prepare;
 pub use schedule::{Instruction, Schedule, masked_operands};
 

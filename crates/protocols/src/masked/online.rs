@@ -13,12 +13,31 @@ use super::schedule::Schedule;
 use super::walk::{Walker, walk};
 use super::{Bundle, RevealTo, Role, Source};
 use crate::inputs::check_inputs;
+use crate::packed::Packed;
 use crate::{Progress, ProtocolError, linear};
+
+/// The server's weights.
+pub struct ServerWeights<'a> {
+    weights: &'a Weights,
+    packed: Packed,
+}
+
+impl<'a> ServerWeights<'a> {
+    /// For any number of inferences, also at the same time: each tensor is packed for the kernels when a product first needs it.
+    pub fn new(weights: &'a Weights) -> Self {
+        Self { weights, packed: Packed::new(weights.tensors.len()) }
+    }
+
+    /// For one inference: packing would take more than it saves.
+    pub fn once(weights: &'a Weights) -> Self {
+        Self { weights, packed: Packed::never() }
+    }
+}
 
 /// What a party brings to the online phase.
 pub enum Online<'a> {
     /// The server's weights.
-    Server(&'a Weights),
+    Server(&'a ServerWeights<'a>),
     /// The client's inputs, one vector of fixed-point integers per plan input.
     Client(&'a [Vec<i64>]),
 }
@@ -56,7 +75,7 @@ pub fn online(
 fn check(plan: &Plan, own: &Online) -> Result<(), ProtocolError> {
     match own {
         // A value beyond the ring is taken modulo 2^l.
-        Online::Server(weights) => {
+        Online::Server(ServerWeights { weights, .. }) => {
             weights.check_sizes(plan).map_err(|e| ProtocolError::Mismatch(e.to_string()))
         }
         Online::Client(inputs) => check_inputs(plan, inputs),
@@ -109,10 +128,10 @@ impl Walker for TwoParty<'_> {
         let plan = self.evaluator.plan;
         let prepared = self.stored(k)?;
         let mut share = pack::unpack(&prepared, plan.ring.bits(), step.shape.iter().product())?;
-        if let Online::Server(weights) = &self.own {
+        if let Online::Server(ServerWeights { weights, packed }) = &self.own {
             let factor = linear::factor(&step.op).expect("a product has a factor");
             let (m, w) = (operand.masked().m, weights.elements(factor));
-            let product = linear::multiply(plan, step, linear::kernel(plan.ring), m, w);
+            let product = packed.multiply(plan, step, linear::kernel(plan.ring), m, w);
             share.iter_mut().zip(product).for_each(|(s, p)| *s = plan.ring.reduce(s.wrapping_add(p)));
         }
         Ok(Wire::Shared(share))
@@ -121,8 +140,8 @@ impl Walker for TwoParty<'_> {
     fn add_param(&mut self, step: &Step, operand: &Wire) -> Wire {
         let plan = self.evaluator.plan;
         let mut share = self.evaluator.share(operand).into_owned();
-        if let (Online::Server(weights), Some(param)) = (&self.own, linear::addend(&step.op)) {
-            linear::add(plan, step, &mut share, weights.elements(param));
+        if let (Online::Server(own), Some(param)) = (&self.own, linear::addend(&step.op)) {
+            linear::add(plan, step, &mut share, own.weights.elements(param));
             plan.ring.reduce_all(&mut share);
         }
         Wire::Shared(share)

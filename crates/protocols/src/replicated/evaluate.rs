@@ -8,7 +8,7 @@ use privet_plan::{Plan, Step};
 use privet_ring::pack;
 use privet_ring::prg::{Prg, Seed};
 
-use super::{DEALT, Links, Position, SEED, Share};
+use super::{DEALT, Links, Position, SEED, Share, SharedWeights};
 use crate::masked::Schedule;
 use crate::masked::evaluator::{Evaluator, Wire};
 use crate::masked::gate::Half;
@@ -19,7 +19,7 @@ pub(super) fn evaluate(
     plan: &Plan,
     schedule: &Schedule,
     position: Position,
-    weights: &[Share],
+    weights: &SharedWeights,
     inputs: &[Share],
     links: Links,
     progress: &mut dyn Progress,
@@ -59,7 +59,7 @@ fn receive(
 
 struct Party<'a> {
     evaluator: Evaluator<'a>,
-    weights: &'a [Share],
+    weights: &'a SharedWeights<'a>,
     inputs: &'a [Share],
     dealer: RefCell<&'a mut dyn Channel>,
     outputs: Vec<Share>,
@@ -81,7 +81,7 @@ impl Party<'_> {
     /// Adds this party's additive share of a private addend: that of (m, λ), m by the first party.
     fn add_share(&self, step: &Step, share: &mut [u64]) {
         let Some(addend) = linear::addend(&step.op) else { return };
-        let Share { own, next } = &self.weights[addend.index()];
+        let Share { own, next } = &self.weights.shares[addend.index()];
         linear::add(self.evaluator.plan, step, share, next);
         if self.evaluator.half == Half::First {
             linear::add(self.evaluator.plan, step, share, own);
@@ -116,22 +116,24 @@ impl Walker for Party<'_> {
     fn product(&mut self, k: usize, step: &Step, operand: &Wire) -> Result<Wire, ProtocolError> {
         let plan = self.evaluator.plan;
         let factor = linear::factor(&step.op).expect("a product has a factor");
-        let Share { own, next } = &self.weights[factor.index()];
+        let Share { own, next } = &self.weights.shares[factor.index()];
         let x = operand.masked();
-        let multiply = |x: &[u64], w: &[u64]| linear::multiply(plan, step, linear::kernel(plan.ring), x, w);
+        let [packed_own, packed_next] = &self.weights.packed;
+        let by_own = |x: &[u64]| packed_own.multiply(plan, step, linear::kernel(plan.ring), x, own);
+        let by_next = |x: &[u64]| packed_next.multiply(plan, step, linear::kernel(plan.ring), x, next);
         let mut share = match self.evaluator.half {
             // m_w = next and λ_w1 = −own: m_x·(m_w − λ_w1) − λ_x1·m_w = m_x·own + (m_x − λ_x1)·next.
             Half::First => {
                 let difference: Vec<u64> =
                     x.m.iter().zip(x.lambda).map(|(m, l)| plan.ring.reduce(m.wrapping_sub(*l))).collect();
-                let mut share = multiply(&difference, next);
-                share.iter_mut().zip(multiply(x.m, own)).for_each(|(s, p)| *s = s.wrapping_add(p));
+                let mut share = by_next(&difference);
+                share.iter_mut().zip(by_own(x.m)).for_each(|(s, p)| *s = s.wrapping_add(p));
                 share
             }
             // m_w = own and λ_w2 = −next: −m_x·λ_w2 − λ_x2·m_w = m_x·next − λ_x2·own.
             Half::Second => {
-                let mut share = multiply(x.m, next);
-                share.iter_mut().zip(multiply(x.lambda, own)).for_each(|(s, p)| *s = s.wrapping_sub(p));
+                let mut share = by_next(x.m);
+                share.iter_mut().zip(by_own(x.lambda)).for_each(|(s, p)| *s = s.wrapping_sub(p));
                 share
             }
         };

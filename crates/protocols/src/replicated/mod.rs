@@ -31,7 +31,7 @@ mod share;
 use privet_net::{Channel, FrameKind};
 use privet_plan::Plan;
 
-pub use share::{Share, components, drawn, join};
+pub use share::{Share, SharedWeights, components, drawn, join};
 
 use crate::masked::Schedule;
 use crate::{Progress, ProtocolError};
@@ -95,16 +95,16 @@ pub fn infer(
     plan: &Plan,
     schedule: &Schedule,
     position: Position,
-    weights: &[Share],
+    weights: &SharedWeights,
     inputs: &[Share],
     links: Links,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Share>, ProtocolError> {
     let shapes = plan.params.iter().map(|p| (&p.name, &p.shape));
-    share::check(weights, shapes)?;
+    share::check(weights.shares, shapes)?;
     share::check(inputs, plan.inputs.iter().map(|i| (&i.name, &i.shape)))?;
     match position {
-        Position::Dealer => dealer::deal(plan, schedule, weights, inputs, links, progress),
+        Position::Dealer => dealer::deal(plan, schedule, weights.shares, inputs, links, progress),
         Position::First | Position::Second => {
             evaluate::evaluate(plan, schedule, position, weights, inputs, links, progress)
         }

@@ -6,6 +6,7 @@ use zeroize::Zeroize;
 
 use super::PARTIES;
 use crate::ProtocolError;
+use crate::packed::Packed;
 
 /// One party's share of a tensor, elements reduced. Deliberately neither `Debug` nor `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +21,26 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.own.zeroize();
         self.next.zeroize();
+    }
+}
+
+/// A party's shares of all private tensors.
+pub struct SharedWeights<'a> {
+    pub(super) shares: &'a [Share],
+    /// Of `own` and `next` of each.
+    pub(super) packed: [Packed; 2],
+}
+
+impl<'a> SharedWeights<'a> {
+    /// For any number of inferences: both components of a tensor are packed for the kernels when this party first evaluates a
+    /// product by it. It deals by their sum, which is not kept.
+    pub fn new(shares: &'a [Share]) -> Self {
+        Self { shares, packed: [Packed::new(shares.len()), Packed::new(shares.len())] }
+    }
+
+    /// For one inference: packing would take more than it saves.
+    pub fn once(shares: &'a [Share]) -> Self {
+        Self { shares, packed: [Packed::never(), Packed::never()] }
     }
 }
 

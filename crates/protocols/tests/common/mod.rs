@@ -13,7 +13,9 @@ use privet_plan::{
     InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
     Window, WireId, ranges,
 };
-use privet_protocols::masked::{self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, Source};
+use privet_protocols::masked::{
+    self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, ServerWeights, Source,
+};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
@@ -206,7 +208,17 @@ pub fn two_party(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to:
 
 /// One inference by this schedule.
 pub fn two_party_with(plan: &Plan, schedule: &Schedule, weights: &Weights, inputs: &[Vec<i64>]) -> Outcome {
-    let (server, client) = offline(plan, weights, schedule);
+    online(plan, schedule, offline(plan, weights, schedule), &ServerWeights::new(weights), inputs)
+}
+
+/// The online phase of one inference.
+pub fn online(
+    plan: &Plan,
+    schedule: &Schedule,
+    (server, client): (Bundle<Chunks>, Bundle<Chunks>),
+    weights: &ServerWeights,
+    inputs: &[Vec<i64>],
+) -> Outcome {
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(60));
     let (server_out, client_out) = std::thread::scope(|scope| {
         let own = Online::Client(inputs);

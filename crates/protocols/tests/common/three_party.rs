@@ -6,7 +6,7 @@ use privet_net::memory::{MemoryChannel, faulty_pair};
 use privet_net::{Channel, Traffic};
 use privet_plan::{Plan, Weights};
 use privet_protocols::masked::Schedule;
-use privet_protocols::replicated::{self, Links, PARTIES, Position, Share, components, join};
+use privet_protocols::replicated::{self, Links, PARTIES, Position, Share, SharedWeights, components, join};
 use privet_protocols::{Progress, ProtocolError, Silent};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
@@ -70,7 +70,8 @@ pub fn party(
     progress: &mut dyn Progress,
 ) -> Ended {
     let links = Links { next, previous };
-    let outputs = replicated::infer(plan, schedule, position, weights, inputs, links, progress);
+    let outputs =
+        replicated::infer(plan, schedule, position, &SharedWeights::once(weights), inputs, links, progress);
     Ended { outputs, traffic: [next.traffic(), previous.traffic()] }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use privet_net::Frame;
 use privet_plan::{Plan, Weights};
 use privet_protocols::Silent;
-use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, ServerWeights};
 use privet_ring::prg::Seed;
 
 use crate::common::samples::Secrets;
@@ -30,6 +30,7 @@ impl Recording {
         };
         let [server, client] = halves(plan, schedule, &secrets, &seeds);
         let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
+        let weights = ServerWeights::new(&secrets.weights);
         let run = |own, half: Bundle<Chunks>, channel| {
             let mut tape = Tape::live(channel);
             online(plan, schedule, own, half, &mut tape);
@@ -37,7 +38,7 @@ impl Recording {
         };
         let received = std::thread::scope(|scope| {
             let client = scope.spawn(|| run(Online::Client(&secrets.inputs), client, b));
-            [run(Online::Server(&secrets.weights), server, a), client.join().unwrap()]
+            [run(Online::Server(&weights), server, a), client.join().unwrap()]
         });
         Self { seeds, secrets, received }
     }
@@ -61,8 +62,9 @@ impl Recording {
         half: Bundle<Chunks>,
         tape: &mut Tape,
     ) {
+        let weights = ServerWeights::new(&self.secrets.weights);
         let own = match role {
-            Role::Server => Online::Server(&self.secrets.weights),
+            Role::Server => Online::Server(&weights),
             Role::Client => Online::Client(&self.secrets.inputs),
         };
         online(plan, schedule, own, half, tape);

@@ -7,7 +7,7 @@ use privet_net::Channel;
 use privet_net::fault::Fault;
 use privet_net::memory::{MemoryChannel, faulty_pair};
 use privet_plan::Plan;
-use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule};
+use privet_protocols::masked::{self, Bundle, Online, RevealTo, Schedule, ServerWeights};
 use privet_protocols::replicated::{PARTIES, Position, join};
 use privet_protocols::{ProtocolError, Silent};
 
@@ -75,6 +75,7 @@ fn two_party(case: &Case, deadline: Duration, link: usize, faults: Vec<Fault>) -
     by_link[link] = faults;
     let [server_sends, client_sends] = by_link;
     let (a, b) = faulty_pair(deadline, server_sends, client_sends);
+    let weights = ServerWeights::new(&case.weights);
     let party = |own, half: Bundle<Chunks>, mut channel: MemoryChannel| {
         let run = || masked::online(&case.plan, &schedule, own, half, &mut channel, &mut Silent);
         let outcome = catch_unwind(AssertUnwindSafe(run)).expect("no panic");
@@ -82,7 +83,7 @@ fn two_party(case: &Case, deadline: Duration, link: usize, faults: Vec<Fault>) -
     };
     let ended = std::thread::scope(|scope| {
         let client = scope.spawn(|| party(Online::Client(&case.inputs), client, b));
-        let server = party(Online::Server(&case.weights), server, a);
+        let server = party(Online::Server(&weights), server, a);
         [server, client.join().expect("no panic")]
     });
     let sent = ended.iter().map(|(_, sent)| *sent).collect();

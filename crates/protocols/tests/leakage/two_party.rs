@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use privet_net::memory::MemoryChannel;
 use privet_plan::Plan;
-use privet_protocols::masked::{self, Bundle, Online, Role, Schedule};
+use privet_protocols::masked::{self, Bundle, Online, Role, Schedule, ServerWeights};
 
 use crate::common::samples::Secrets;
 use crate::common::{Chunks, deal, prepared, reference};
@@ -26,7 +26,10 @@ pub(crate) fn run(plan: &Plan, schedule: &Schedule, secrets: &Secrets) -> Vec<Vi
     let (a, b) = privet_net::memory::pair(Duration::from_secs(60));
     let [server, client] = std::thread::scope(|scope| {
         let client = scope.spawn(|| party(plan, schedule, Online::Client(&secrets.inputs), client, b));
-        [party(plan, schedule, Online::Server(&secrets.weights), server, a), client.join().unwrap()]
+        [
+            party(plan, schedule, Online::Server(&ServerWeights::new(&secrets.weights)), server, a),
+            client.join().unwrap(),
+        ]
     });
     let expected = reference(plan, &secrets.weights, &secrets.inputs);
     let outcomes = [(Role::Server, server), (Role::Client, client)];

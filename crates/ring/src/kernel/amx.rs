@@ -148,8 +148,6 @@ pub(crate) struct Sizes {
     pub(crate) limbs: usize,
     /// Chunks of the depth.
     pub(crate) chunks: usize,
-    /// So many are best split together.
-    pub(crate) together: usize,
 }
 
 /// Sums of products of digits: tiles of all passes.
@@ -178,10 +176,10 @@ unsafe fn multiply(sizes: Sizes, left: &Side, right: &Side, first: [usize; 2], c
     assert!(first.iter().all(|at| at.is_multiple_of(SIDE)), "whole blocks");
     let first = first.map(|at| at / SIDE);
     let Some(n) = c.first().map(|row| row.len()) else { return };
-    let Sizes { limbs, chunks, together } = sizes;
+    let Sizes { limbs, chunks } = sizes;
     let near = NEAR / limbs;
     let rows = c.len().min(ROWS).div_ceil(SIDE);
-    let far = (FAR / (rows * limbs)).next_multiple_of(together).max(near).min(chunks);
+    let far = (FAR / (rows * limbs)).max(1).next_multiple_of(near).min(chunks);
     let mut left_room = Digits::room(if matches!(left, Side::Split(_)) { rows * far * limbs } else { 0 });
     let mut right_room = Digits::room(if matches!(right, Side::Split(_)) { GROUP * near * limbs } else { 0 });
     let mut adder = Adder { limbs, pending: None, sums: Box::new([Sums::ZERO, Sums::ZERO]), current: 0 };

@@ -14,7 +14,9 @@ use privet_plan::{
     InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
     Window, WireId, ranges,
 };
-use privet_protocols::masked::{self, Bundle, Cost, Instruction, Online, RevealTo, Schedule, Source};
+use privet_protocols::masked::{
+    self, Bundle, Cost, Instruction, Online, RevealTo, Schedule, ServerWeights, Source,
+};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
@@ -227,7 +229,14 @@ fn evaluate(
             masked::online(plan, schedule, Online::Client(inputs), bundle, &mut right, &mut Silent)
         });
         let bundle = Bundle::new(server, chunks);
-        masked::online(plan, schedule, Online::Server(weights), bundle, &mut left, &mut Silent)?;
+        masked::online(
+            plan,
+            schedule,
+            Online::Server(&ServerWeights::once(weights)),
+            bundle,
+            &mut left,
+            &mut Silent,
+        )?;
         let outputs = other.join().map_err(|_| anyhow!("the client's thread panicked"))??;
         anyhow::Ok(outputs.unwrap_or_default())
     })?;

@@ -1,7 +1,8 @@
 //! Convolutions in tiles: the image is split into digits once, and every tap reads four channels of a pixel as one word.
 //!
-//! The depth of the product is ordered by groups of 64 channels, in them by taps, in those by channels, so that a row of a tile
-//! on the right is sixteen words of one plane: most often neighbours, less what is padding.
+//! The depth of the product is ordered by groups of four channels, in them by taps, so that a row of a tile on the right is sixteen
+//! words of one plane: most often neighbours, less what is padding. A filter has the taps of a channel side by side: what is
+//! reordered lies within four channels, and planes are read again while they are in the first-level cache.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -15,8 +16,6 @@ use crate::threads::on_threads;
 const FOUR: usize = 4;
 /// Words of a chunk.
 const WORDS: usize = CHUNK / FOUR;
-/// Most taps of filters that are split together: room for all of them is needed.
-const MOST_TAPS: usize = 32;
 /// Words behind the last plane that may be read.
 const SLACK: usize = 2 * SIDE;
 /// Pixels that are worth a thread.
@@ -32,16 +31,18 @@ pub(crate) struct Depth {
     channels: usize,
     taps: usize,
     words: Vec<[u32; 2]>,
+    /// Where words of four channels that there are start in a filter.
+    starts: Vec<u32>,
 }
 
 impl Depth {
     pub(crate) fn new(channels: usize, taps: usize) -> Self {
-        let fours: Vec<u32> = (0..channels.div_ceil(FOUR) as u32).collect();
-        let words = fours
-            .chunks(WORDS)
-            .flat_map(|group| (0..taps as u32).flat_map(|tap| group.iter().map(move |&four| [four, tap])))
-            .collect();
-        Self { channels, taps, words }
+        let fours = 0..channels.div_ceil(FOUR) as u32;
+        let words = fours.flat_map(|four| (0..taps as u32).map(move |tap| [four, tap])).collect();
+        let whole = 0..(channels / FOUR) as u32;
+        let starts =
+            whole.flat_map(|four| (0..taps as u32).map(move |tap| four * FOUR as u32 * taps as u32 + tap));
+        Self { channels, taps, words, starts: starts.collect() }
     }
 
     pub(crate) fn chunks(&self) -> usize {
@@ -57,11 +58,6 @@ impl Depth {
         &self.words[chunk * WORDS..self.words.len().min((chunk + 1) * WORDS)]
     }
 
-    /// Chunks that share lines of the cache: those of all taps of a group of channels.
-    pub(crate) fn together(&self) -> usize {
-        if self.channels.is_multiple_of(CHUNK) && self.taps <= MOST_TAPS { self.taps } else { 1 }
-    }
-
     /// Digits of sixteen filters for each of `blocks` in some chunks of the depth, as a left side.
     pub(crate) fn split_filters(
         &self,
@@ -73,38 +69,38 @@ impl Depth {
         if self.taps == 1 {
             return split::left(w, self.channels, blocks, chunks, room);
         }
-        let together = self.together();
-        let mut by_tap = vec![[0; CHUNK]; SIDE * together];
         for (i, block) in blocks.enumerate() {
-            let filters = w[block * SIDE * self.len()..].chunks_exact(self.len()).take(SIDE);
-            // Parts of a group at the ends are gathered as a whole.
-            for first in (chunks.start / together * together..chunks.end).step_by(together) {
-                for (filter, rows) in filters.clone().zip(by_tap.chunks_exact_mut(together)) {
-                    if together > 1 {
-                        let channels = &filter[first * CHUNK..][..CHUNK * self.taps];
-                        for (channel, taps) in channels.chunks_exact(self.taps).enumerate() {
-                            rows.iter_mut().zip(taps).for_each(|(row, tap)| row[channel] = *tap);
-                        }
-                    } else {
-                        self.gather(filter, first, &mut rows[0]);
+            let filters = &w[w.len().min(block * SIDE * self.len())..];
+            for (p, chunk) in chunks.clone().enumerate() {
+                let tiles = room.at(i, p);
+                let mut count = 0;
+                for (row, filter) in filters.chunks_exact(self.len()).take(SIDE).enumerate() {
+                    match self.starts(chunk) {
+                        Some(starts) => split::left_words(filter, starts, self.taps, row, tiles),
+                        None => split::left_row(&self.gather(filter, chunk), row, tiles),
                     }
+                    count = row + 1;
                 }
-                for p in first.max(chunks.start)..(first + together).min(chunks.end) {
-                    let rows = by_tap.iter().skip(p - first).step_by(together).take(filters.len());
-                    split::left_rows(rows.map(|row| &row[..]), room.at(i, p - chunks.start));
-                }
+                split::no_rows_from(count, tiles);
             }
         }
     }
 
-    /// One chunk of a filter, one by one. What lies behind its end does not matter: the image has zeros there.
-    fn gather(&self, filter: &[u64], chunk: usize, row: &mut [u64; CHUNK]) {
+    /// Where the words of a chunk start in a filter, if it has all elements of all of them.
+    fn starts(&self, chunk: usize) -> Option<&[u32; WORDS]> {
+        self.starts[(chunk * WORDS).min(self.starts.len())..].first_chunk()
+    }
+
+    /// One chunk of a filter, element by element. What lies behind its end does not matter: the image has zeros there.
+    fn gather(&self, filter: &[u64], chunk: usize) -> [u64; CHUNK] {
+        let mut row = [0; CHUNK];
         for (out, &[four, tap]) in row.as_chunks_mut::<FOUR>().0.iter_mut().zip(self.chunk(chunk)) {
             for (e, out) in out.iter_mut().enumerate() {
                 let channel = (four as usize * FOUR + e).min(self.channels - 1);
                 *out = filter[channel * self.taps + tap as usize];
             }
         }
+        row
     }
 }
 

@@ -23,14 +23,43 @@ pub(crate) fn left(a: &[u64], k: usize, blocks: Range<usize>, chunks: Range<usiz
 
 /// Digits of up to 16 rows of up to 64 elements, as a left side; what is missing is zero.
 pub(crate) fn left_rows<'a>(rows: impl Iterator<Item = &'a [u64]>, tiles: &mut [Digits]) {
-    assert!(super::runs());
     let mut count = 0;
     for (r, row) in rows.take(SIDE).enumerate() {
-        // SAFETY: `runs` was asserted.
-        unsafe { left_row(row, r, tiles) };
+        left_row(row, r, tiles);
         count = r + 1;
     }
-    tiles.iter_mut().for_each(|tile| tile.0[count * CHUNK..].fill(0));
+    no_rows_from(count, tiles);
+}
+
+/// Digits of up to 64 elements of a row of the left side, to row `r` of one tile per digit; the rest is zero.
+pub(super) fn left_row(row: &[u64], r: usize, tiles: &mut [Digits]) {
+    assert!(super::runs());
+    // SAFETY: `runs` was asserted.
+    unsafe {
+        match row.first_chunk() {
+            Some(whole) => write_row(by_digit(in_row(whole)), r, tiles),
+            None => {
+                let mut whole = [0; CHUNK];
+                whole[..row.len()].copy_from_slice(row);
+                write_row(by_digit(in_row(&whole)), r, tiles);
+            }
+        }
+    }
+}
+
+/// Zero from row `r` on.
+pub(super) fn no_rows_from(r: usize, tiles: &mut [Digits]) {
+    tiles.iter_mut().for_each(|tile| tile.0[r * CHUNK..].fill(0));
+}
+
+/// Digits of four by sixteen elements of `filter` as words of four, to row `r` of one tile per digit: word i starts at `words[i]`,
+/// its elements are `step` apart.
+pub(super) fn left_words(filter: &[u64], words: &[u32; SIDE], step: usize, r: usize, tiles: &mut [Digits]) {
+    assert!(super::runs());
+    let last = words.iter().max().map_or(0, |&word| word as usize + 3 * step);
+    assert!(last < filter.len(), "words of the filter");
+    // SAFETY: `runs` was asserted, and the filter has all elements of all words.
+    unsafe { write_row(by_digit(in_words(filter, words, step)), r, tiles) };
 }
 
 /// Digits of sixteen columns for each of `blocks` and 64 rows for each of `chunks` of a row-major matrix of rows of `n`, as a
@@ -84,29 +113,80 @@ unsafe fn right_rows(rows: &[u64], n: usize, blocks: Range<usize>, p: usize, roo
     }
 }
 
-/// Digits of up to 64 elements of a row of the left side, to row `r` of one tile per digit; the rest is zero.
+/// Byte i of the digits of eight elements is at this place in them, where element `order(i % 8)` comes i % 8-th.
+const fn digits_of(order: [u8; LANES]) -> [u8; CHUNK] {
+    let mut at = [0; CHUNK];
+    let mut i = 0;
+    while i < CHUNK {
+        at[i] = order[i % LANES] * 8 + (i / LANES) as u8;
+        i += 1;
+    }
+    at
+}
+
+/// 64 elements, eight to a vector, in which digits of the same weight lie side by side.
 ///
 /// # Safety
 ///
 /// The CPU has AVX-512 F and VBMI.
-#[target_feature(enable = "avx512f,avx512vbmi")]
-unsafe fn left_row(row: &[u64], r: usize, tiles: &mut [Digits]) {
-    let mut order = [0u8; 64];
-    for (i, at) in order.iter_mut().enumerate() {
-        *at = (i % 8 * 8 + i / 8) as u8;
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+unsafe fn in_row(row: &[u64; CHUNK]) -> [__m512i; 8] {
+    const ORDER: [u8; CHUNK] = digits_of([0, 1, 2, 3, 4, 5, 6, 7]);
     // SAFETY: 64 bytes.
-    let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
-    // Eight elements a vector, whose digits are brought together: lane i has those of weight i.
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
     let mut eights = [_mm512_setzero_si512(); 8];
-    for (eight, values) in eights.iter_mut().zip(row.chunks(LANES)) {
-        let mask = u8::MAX >> (LANES - values.len());
-        // SAFETY: the mask leaves out the lanes behind the slice's end.
-        *eight =
-            _mm512_permutexvar_epi8(order, unsafe { _mm512_maskz_loadu_epi64(mask, values.as_ptr().cast()) });
+    for (eight, values) in eights.iter_mut().zip(row.as_chunks::<LANES>().0) {
+        // SAFETY: eight elements.
+        *eight = _mm512_permutexvar_epi8(order, unsafe { _mm512_loadu_si512(values.as_ptr().cast()) });
     }
-    // Transposed as a matrix of 8 x 8 lanes.
-    let [a, b, c, d, e, f, g, h] = eights;
+    eights
+}
+
+/// The same for words, two to a vector.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F and VBMI; `filter` has elements at 0, 1, 2 and 3 times `step` from each of `words`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+unsafe fn in_words(filter: &[u64], words: &[u32; SIDE], step: usize) -> [__m512i; 8] {
+    // Elements of both words alternate.
+    const ORDER: [u8; CHUNK] = digits_of([0, 2, 4, 6, 1, 3, 5, 7]);
+    // SAFETY: 64 bytes.
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
+    let mut eights = [_mm512_setzero_si512(); 8];
+    for (eight, &[one, other]) in eights.iter_mut().zip(words.as_chunks::<2>().0) {
+        let first = filter.as_ptr().wrapping_add(one as usize);
+        let second = filter.as_ptr().wrapping_add(other as usize);
+        let mut pairs = [_mm_setzero_si128(); 4];
+        for (e, pair) in pairs.iter_mut().enumerate() {
+            // SAFETY: the caller's. Neighbouring words, which most are, are read as one.
+            *pair = unsafe {
+                if other == one + 1 {
+                    _mm_loadu_si128(first.add(e * step).cast())
+                } else {
+                    let [one, other] = [first, second].map(|word| _mm_loadl_epi64(word.add(e * step).cast()));
+                    _mm_unpacklo_epi64(one, other)
+                }
+            };
+        }
+        let halves = [[pairs[0], pairs[1]], [pairs[2], pairs[3]]]
+            .map(|[p, q]| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(p), q));
+        let elements = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(halves[0]), halves[1]);
+        *eight = _mm512_permutexvar_epi8(order, elements);
+    }
+    eights
+}
+
+/// Transposed as a matrix of 8 x 8 lanes: digits of the same weight.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+unsafe fn by_digit([a, b, c, d, e, f, g, h]: [__m512i; 8]) -> [__m512i; 8] {
     let even = [(a, b), (c, d), (e, f), (g, h)].map(|(x, y)| _mm512_unpacklo_epi64(x, y));
     let odd = [(a, b), (c, d), (e, f), (g, h)].map(|(x, y)| _mm512_unpackhi_epi64(x, y));
     let quarters = |[p, q, r, s]: [__m512i; 4]| {
@@ -119,13 +199,22 @@ unsafe fn left_row(row: &[u64], r: usize, tiles: &mut [Digits]) {
             _mm512_shuffle_i64x2::<0xdd>(high[0], high[1]),
         ]
     };
-    let (even, odd) = (quarters(even), quarters(odd));
-    for (i, tile) in tiles.iter_mut().enumerate() {
+    let ([a, c, e, g], [b, d, f, h]) = (quarters(even), quarters(odd));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// To row `r` of one tile per digit.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+unsafe fn write_row(digits: [__m512i; 8], r: usize, tiles: &mut [Digits]) {
+    for (tile, digits) in tiles.iter_mut().zip(digits) {
         let out = &mut tile.0[r * CHUNK..][..CHUNK];
-        // SAFETY: `out` has 64 bytes.
-        unsafe {
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), if i % 2 == 0 { even[i / 2] } else { odd[i / 2] })
-        };
+        // SAFETY: 64 bytes; tiles start at multiples of 64.
+        unsafe { _mm512_store_si512(out.as_mut_ptr().cast(), digits) };
     }
 }
 
