@@ -116,4 +116,37 @@ mod tests {
             }
         }
     }
+
+    /// Without the other party's root, words and shares are uniform, wherever the point is.
+    #[test]
+    fn one_key_alone_is_uniform() {
+        let seed = || Seed::random().unwrap();
+        let point = Point::new(9);
+        let n = 2048;
+        for alpha in [0, 511] {
+            let hash = Hash::new(&seed());
+            let (a, b) = (Prg::new(&seed()), Prg::new(&seed()));
+            let first = root(Side::First, n, &mut a.stream(0));
+            let second = root(Side::Second, n, &mut b.stream(0));
+            let mut words = Vec::new();
+            point.make(&hash, &vec![alpha; n], [&first, &second], &mut words);
+            let shares = first.iter().zip(words.chunks_exact(point.key_bytes(1)));
+            let shares: Vec<u8> = shares
+                .flat_map(|(root, key)| point.evaluate(&hash, *root, key))
+                .flat_map(u128::to_le_bytes)
+                .collect();
+            for (what, bytes) in [("words", &words), ("shares", &shares)] {
+                let mut counts = [0f64; 256];
+                bytes.iter().for_each(|&b| counts[usize::from(b)] += 1.0);
+                let expected = bytes.len() as f64 / 256.0;
+                let chi: f64 = counts.iter().map(|n| (n - expected).powi(2) / expected).sum();
+                // 255 degrees of freedom: beyond this once in 10^12 times.
+                assert!(chi < 450.0, "α = {alpha}: {what}: {chi}");
+            }
+            // At α's own place a share is as often 1 as anywhere.
+            let ones =
+                shares.chunks_exact(64).filter(|s| s[alpha as usize / 8] >> (alpha % 8) & 1 == 1).count();
+            assert!(ones.abs_diff(1024) < 23 * 8, "α = {alpha}: {ones} of {n}");
+        }
+    }
 }
