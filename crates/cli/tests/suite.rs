@@ -229,7 +229,7 @@ fn wrong_usage_says_what_exists() {
         (&["bench", "--exp", "micro", "--models", "lenet"], 2, "leave out --models"),
         (&["bench", "--models", "lenet", "--elements", "9"], 2, "--elements belongs to --exp micro"),
         (
-            &["compare", "--model", "m", "--input", "x", "--engines", "fss"],
+            &["compare", "--model", "m", "--input", "x", "--engines", "4pc"],
             2,
             "possible values: 2pc, fss, 3pc, cleartext",
         ),

@@ -102,7 +102,7 @@ fn advice(kind: ErrorKind) -> &'static str {
             "; raise the limit on the size of files (ulimit -f) and run the same command again: what is stored stays usable"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; this user needs to be allowed to read and write there"
+            "; it has to be readable and writable for this user"
         }
         _ => "",
     }
