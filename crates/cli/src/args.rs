@@ -1,18 +1,24 @@
 //! The command line.
 
 mod bench;
+pub(crate) mod cluster;
+mod common;
+pub(crate) mod hosts;
+pub(crate) mod launch;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use privet::Plan;
 
-use crate::cluster::{self, PartyArgs, RevealArgs, ShareArgs};
 use crate::exit::EXIT_CODES;
-use crate::launch::{self, LaunchArgs};
 use crate::network::Network;
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
+use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
+use common::address;
+pub(crate) use common::{AnswerArgs, ProcessArgs};
+use launch::{LAUNCH_HELP, LaunchArgs};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -61,16 +67,16 @@ pub(crate) enum Command {
     #[command(after_help = CLIENT_HELP)]
     Client(ClientArgs),
     /// Share a model's weights or an inference's inputs among the three parties of a cluster.
-    #[command(after_help = cluster::SHARE_HELP)]
+    #[command(after_help = SHARE_HELP)]
     Share(ShareArgs),
     /// Compute on shares, as one of three parties.
-    #[command(after_help = cluster::PARTY_HELP)]
+    #[command(after_help = PARTY_HELP)]
     Party(PartyArgs),
     /// Put outputs together from the parties' shares of them.
-    #[command(after_help = cluster::REVEAL_HELP)]
+    #[command(after_help = REVEAL_HELP)]
     Reveal(RevealArgs),
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
-    #[command(after_help = launch::LAUNCH_HELP)]
+    #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
 }
 
@@ -254,20 +260,6 @@ pub(crate) struct LoweringArgs {
     pub(crate) input_shape: Vec<String>,
 }
 
-/// What is shown of an answer.
-#[derive(Debug, Args)]
-pub(crate) struct AnswerArgs {
-    /// How many classes to show.
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    pub(crate) topk: usize,
-    /// Write the outputs: .npz, or .npy and .csv for a single one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// One line of JSON on stdout; everything else goes to stderr.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct SetupArgs {
     /// Where the parties' directories are made.
@@ -341,31 +333,6 @@ pub(crate) struct StatusArgs {
     /// One line of JSON on stdout, with the names of the bundles.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// What parties have in common: how slow their connections are made, and what parent and child processes of `privet run`
-/// tell each other.
-#[derive(Debug, Args)]
-pub(crate) struct ProcessArgs {
-    /// Make connections as slow as this network, to measure on one machine; all parties have to say the same. It only slows
-    /// down, and protects nothing.
-    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse, global = true)]
-    pub(crate) network: Network,
-    /// Write events as lines of JSON to stdout.
-    #[arg(long, global = true, hide = true)]
-    pub(crate) events: bool,
-    /// Exit when the process of this id, the parent, has gone.
-    #[arg(long, global = true, hide = true, value_name = "PID")]
-    pub(crate) exit_with_parent: Option<i32>,
-}
-
-/// `HOST:PORT`; whether there is such a host shows later.
-pub(crate) fn address(text: &str) -> Result<String, String> {
-    let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 #[derive(Debug, Args)]

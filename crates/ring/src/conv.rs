@@ -190,7 +190,9 @@ impl Conv<'_> {
                 Filters::Elements(_) => Side::Split(&split_filters),
             };
             let multiply = |right: &Side, z| {
-                divide(kernel, sizes, z, &|first, c| amx::product(product, &left, right, first, c));
+                divide(kernel.threads_for(sizes.iter().product()), sizes, z, &|first, c| {
+                    amx::product(product, &left, right, first, c)
+                });
             };
             if reads.are_in_place() {
                 // The image is a matrix, of which every element is split once anyway.

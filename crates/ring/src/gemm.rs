@@ -17,7 +17,9 @@ pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], 
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "matrix sizes");
     let kernel = kernel.for_shape([m, n, k]);
     if m <= kernel.few_rows() {
-        return divide(kernel, [m, n, k], c, &|[i, j], c| few_rows(kernel, n, k, &a[i * k..], &b[j..], c));
+        return divide(kernel.threads_for(m * n * k), [m, n, k], c, &|[i, j], c| {
+            few_rows(kernel, n, k, &a[i * k..], &b[j..], c)
+        });
     }
     from_matrix(kernel, [m, n, k], a, b, c);
 }
@@ -59,7 +61,9 @@ pub(crate) fn gemm_with(
     c: &mut [u64],
     fill: &(impl Fn(usize, usize, usize, usize, &mut [u64]) + Sync),
 ) {
-    divide(kernel, [m, n, k], c, &|[i, j], c| blocked(kernel, k, &a[i * k..], j, c, fill));
+    divide(kernel.threads_for(m * n * k), [m, n, k], c, &|[i, j], c| {
+        blocked(kernel, k, &a[i * k..], j, c, fill)
+    });
 }
 
 /// `c += a · b` for columns `first..` of b, with vectors.

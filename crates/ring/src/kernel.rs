@@ -223,7 +223,9 @@ impl Kernel {
                 let split_left = |blocks, chunks, room: Room| amx::split::left(a, k, blocks, chunks, room);
                 let split_right = |blocks, chunks, room: Room| amx::split::right(b, n, blocks, chunks, room);
                 let (left, right) = (amx::Side::Split(&split_left), amx::Side::Split(&split_right));
-                divide(self, [m, n, k], c, &|first, c| amx::product(sizes, &left, &right, first, c));
+                divide(self.threads_for(m * n * k), [m, n, k], c, &|first, c| {
+                    amx::product(sizes, &left, &right, first, c)
+                });
                 true
             }
             _ => false,

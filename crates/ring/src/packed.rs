@@ -131,7 +131,9 @@ impl PackedWeights {
         let sizes = Sizes { limbs: amx::limbs(ring), chunks: k.div_ceil(amx::CHUNK) };
         let split = |blocks, chunks, room: Room| split::left(a, k, blocks, chunks, room);
         let (left, right) = (Side::Split(&split), Side::Ready(tiles));
-        divide(kernel, [m, n, k], c, &|first, c| amx::product(sizes, &left, &right, first, c));
+        divide(kernel.threads_for(m * n * k), [m, n, k], c, &|first, c| {
+            amx::product(sizes, &left, &right, first, c)
+        });
     }
 
     /// Never called: without tiles there are elements.

@@ -2,8 +2,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::kernel::Kernel;
-
 /// What the sides of parts are multiples of: whole tiles of all kernels.
 const SHARE: usize = 48;
 
@@ -13,11 +11,11 @@ struct Part<'a> {
     c: Vec<&'a mut [u64]>,
 }
 
-/// Gives parts of an m x n result `c` of depth k to as many threads as the product is worth: `run(first, c)` has rows `first[0]`..
+/// Gives parts of an m x n result `c` of depth k to `threads` threads: `run(first, c)` has rows `first[0]`..
 /// and of them columns `first[1]`.., both multiples of [`SHARE`]. The longer side is divided, since every part packs the whole of
 /// the other one.
 pub(crate) fn divide(
-    kernel: Kernel,
+    threads: usize,
     [m, n, k]: [usize; 3],
     c: &mut [u64],
     run: &(impl Fn([usize; 2], &mut [&mut [u64]]) + Sync),
@@ -25,7 +23,6 @@ pub(crate) fn divide(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    let threads = kernel.threads_for(m * n * k);
     let shares = |size: usize| size.div_ceil(threads).next_multiple_of(SHARE);
     let (rows, columns) = if m > n { (shares(m), n) } else { (m, shares(n)) };
     let mut parts: Vec<Part> = Vec::new();

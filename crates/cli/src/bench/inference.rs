@@ -14,9 +14,10 @@ use privet::predict::{Machine, Prediction, predict};
 use privet::{Plan, RevealTo};
 use privet_protocols::masked::Schedule;
 
-use super::case::{Case, mean};
+use super::case::Case;
+use super::phase::phase;
 use super::plain;
-use super::row::{Party, Phase, Row, rounded};
+use super::row::{Phase, Row};
 use crate::args::Engine;
 use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
@@ -154,53 +155,6 @@ fn predicted(case: &Case<'_>) -> anyhow::Result<Prediction> {
     let plan = &case.workload.model.plan;
     let machine = case.watch.computing(|| Machine::calibrate(plan))?;
     Ok(predict(plan, RevealTo::Client, &machine, case.args.network.link))
-}
-
-/// What `processes` spent, each party's share of one inference; of the online phase without the inferences that are
-/// dropped. The wall time of starts is that of one process.
-pub(super) fn phase(
-    case: &Case<'_>,
-    engine: Engine,
-    phase: Phase,
-    processes: &[Process],
-    wall_s: f64,
-) -> Row {
-    let n = if phase == Phase::Setup { 1 } else { case.iterations() as u64 };
-    let mut roles: Vec<&'static str> = Vec::new();
-    for role in [DEALER, SERVER, CLIENT].into_iter().chain(processes.iter().map(|p| p.party)) {
-        if !roles.contains(&role) && processes.iter().any(|p| p.party == role) {
-            roles.push(role);
-        }
-    }
-    let party = |role: &'static str| {
-        let own: Vec<&Process> = processes.iter().filter(|p| p.party == role).collect();
-        let spans: Vec<f64> = own.iter().flat_map(|p| &p.report.work).map(|w| w.cpu_seconds).collect();
-        let worked: f64 = spans.iter().sum();
-        let cpu_s = match phase {
-            Phase::Online => mean(case.kept(&spans).iter().copied()),
-            _ => worked / n as f64,
-        };
-        let total: f64 = own.iter().map(|p| p.cpu_seconds).sum();
-        Party {
-            role,
-            // Rounded here, so that what is shown adds up.
-            cpu_s: rounded(cpu_s),
-            bytes_sent: own.iter().map(|p| p.report.bytes_sent).sum::<u64>().div_ceil(n),
-            peak_rss_bytes: own.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0),
-            startup_wall_s: mean(own.iter().map(|p| p.startup_seconds)),
-            startup_cpu_s: rounded((total - worked).max(0.0) / n as f64),
-        }
-    };
-    let parties: Vec<Party> = roles.into_iter().map(party).collect();
-    let wire_bytes = processes.iter().map(|p| p.report.wire_bytes_sent).sum::<u64>().div_ceil(n);
-    Row {
-        wall_s,
-        wall_min_s: wall_s,
-        wall_max_s: wall_s,
-        wire_bytes,
-        rounds: processes.iter().map(|p| p.report.rounds).max().unwrap_or(0),
-        ..case.blank(engine.name(), phase, parties)
-    }
 }
 
 /// The party that worked longest: the server, which listens until the client is done.

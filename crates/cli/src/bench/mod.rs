@@ -5,6 +5,7 @@ mod inference;
 mod kernels;
 mod micro;
 mod peers;
+mod phase;
 mod pictures;
 mod plain;
 mod row;

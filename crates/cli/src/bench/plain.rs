@@ -10,7 +10,7 @@ use privet::{Plan, model, reference};
 use privet_plan::Weights;
 
 use super::case::Case;
-use super::inference;
+use super::phase::phase;
 use super::row::{Phase, Row};
 use crate::args::Engine;
 use crate::parties::{Process, alone};
@@ -60,7 +60,7 @@ pub(super) fn measure(case: &Case<'_>) -> anyhow::Result<Row> {
     anyhow::ensure!(errors.len() == case.expected.len(), "{}: the float runtime left outputs out", case.name);
     let seconds: Vec<f64> = process.report.work.iter().map(|w| w.seconds).collect();
     // In place of an engine's name it has its own.
-    let row = inference::phase(case, Engine::Cleartext, Phase::Online, &[process], 0.0);
+    let row = phase(case, Engine::Cleartext, Phase::Online, &[process], 0.0);
     let row = Row {
         engine: FLOAT,
         network: "none".to_owned(),

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::hosts::Host;
+use crate::args::hosts::Host;
 
 /// Words of a command line.
 pub(super) type Words = Vec<OsString>;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::commands::{Commands, NOT_FOUND, line};
-use super::hosts::Host;
 use super::job::{Ended, Job, Line};
+use crate::args::hosts::Host;
 use crate::exit::Code;
 use crate::show::printable_line;
 

@@ -7,8 +7,8 @@ use privet::config::CONFIG_FILE;
 use privet::model::PLAN_FILE;
 use privet::sharing::{CLUSTER_FILE, Cluster, WEIGHTS_SHARE_FILE};
 
-use super::LaunchArgs;
-use super::hosts::Host;
+use crate::args::hosts::Host;
+use crate::args::launch::LaunchArgs;
 use crate::exit::{Code, Failure};
 
 const SHARE: &str = ".share";

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::LaunchArgs;
 use super::crew::Member;
 use super::job::Ended;
+use crate::args::launch::LaunchArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
 use crate::show::{self, table::STYLE};

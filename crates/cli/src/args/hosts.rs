@@ -6,9 +6,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Without the brackets of an IPv6 address.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Of the ssh server, if it is not the one that ssh takes by itself.
-    pub(super) port: Option<u16>,
+    pub(crate) port: Option<u16>,
 }
 
 impl Host {
@@ -38,7 +38,7 @@ impl Host {
     }
 
     /// The host of a party's address, `HOST:PORT`; the port is the party's.
-    pub(super) fn of_address(address: &str) -> Result<Self, String> {
+    pub(crate) fn of_address(address: &str) -> Result<Self, String> {
         Ok(Self { port: None, ..Self::parse(address)? })
     }
 }

@@ -1,0 +1,46 @@
+//! Arguments that several commands take.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::network::Network;
+
+/// What is shown of an answer.
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// How many classes to show.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    pub(crate) topk: usize,
+    /// Write the outputs: .npz, or .npy and .csv for a single one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// One line of JSON on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What parties have in common: how slow their connections are made, and what parent and child processes of `privet run`
+/// tell each other.
+#[derive(Debug, Args)]
+pub(crate) struct ProcessArgs {
+    /// Make connections as slow as this network, to measure on one machine; all parties have to say the same. It only slows
+    /// down, and protects nothing.
+    #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse, global = true)]
+    pub(crate) network: Network,
+    /// Write events as lines of JSON to stdout.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) events: bool,
+    /// Exit when the process of this id, the parent, has gone.
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub(crate) exit_with_parent: Option<i32>,
+}
+
+/// `HOST:PORT`; whether there is such a host shows later.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());
+    }
+    Ok(text.to_owned())
+}
