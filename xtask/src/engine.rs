@@ -1,6 +1,6 @@
 //! All engines in one process: the private ones over memory channels, material in memory.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
@@ -206,30 +206,32 @@ fn share(plan: &Plan, tensors: &[Vec<i64>]) -> Result<[Vec<Share>; PARTIES]> {
     Ok(parties)
 }
 
-/// Material by instruction.
+/// Chunks of material and their instructions, in order.
 #[derive(Default)]
-struct Chunks(BTreeMap<usize, Vec<u8>>);
+struct Chunks(VecDeque<(usize, Vec<u8>)>);
 
 impl Chunks {
     fn sink(&mut self) -> impl FnMut(usize, Vec<u8>) -> Result<(), ProtocolError> {
         |instruction, bytes| {
-            self.0.insert(instruction, bytes);
+            self.0.push_back((instruction, bytes));
             Ok(())
         }
     }
 
     fn len(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.0.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 }
 
 impl Source for Chunks {
     fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
-        let bytes = self.0.remove(&instruction).unwrap_or_default();
-        if bytes.len() == len {
-            return Ok(bytes);
+        match self.0.pop_front() {
+            Some((of, bytes)) if of == instruction && bytes.len() == len => Ok(bytes),
+            other => {
+                let what = format!("material of instruction {instruction}");
+                let found = other.map_or(0, |(_, bytes)| bytes.len());
+                Err(ProtocolError::Size { what, expected: len, found })
+            }
         }
-        let what = format!("material of instruction {instruction}");
-        Err(ProtocolError::Size { what, expected: len, found: bytes.len() })
     }
 }

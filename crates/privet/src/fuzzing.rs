@@ -217,8 +217,13 @@ fn reads_bundle(bytes: &[u8]) -> std::io::Result<bool> {
         return Ok(false);
     };
     let Ok((_, mut chunks)) = reader.prefetch() else { return Ok(false) };
-    let costs = schedule.instructions.iter().enumerate().map(|(k, (_, cost))| (k, cost.stores(Role::Server)));
-    Ok(costs.filter(|(_, len)| *len > 0).all(|(k, len)| chunks.chunk(k, len).is_ok()))
+    Ok(stored(plan, schedule).all(|(k, len)| chunks.chunk(k, len).is_ok()))
+}
+
+/// Instructions and lengths of the chunks that the server stores.
+fn stored(plan: &Plan, schedule: &Schedule) -> impl Iterator<Item = (usize, usize)> {
+    let of = move |k: usize| schedule.chunks(plan, k, Role::Server).into_iter().map(move |len| (k, len));
+    (0..schedule.instructions.len()).flat_map(of)
 }
 
 fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -381,8 +386,7 @@ fn bundle_seed() -> Option<Vec<u8>> {
     let mut write = |(k, len): (usize, usize)| -> Result<(), ProtocolError> {
         writer.chunk(k, (0..len).map(|i| i as u8).collect())
     };
-    let costs = schedule.instructions.iter().enumerate().map(|(k, (_, cost))| (k, cost.stores(Role::Server)));
-    costs.filter(|(_, len)| *len > 0).try_for_each(&mut write).ok()?;
+    stored(plan, schedule).try_for_each(&mut write).ok()?;
     writer.finish().ok()?;
     std::fs::read(&path).ok()
 }

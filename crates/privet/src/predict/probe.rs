@@ -219,14 +219,17 @@ impl Probe {
             let spans = schedule.instructions.iter().zip(laps.0.windows(2));
             spans.filter(|((i, _), _)| wanted(i)).map(|(_, lap)| (lap[1] - lap[0]).as_secs_f64()).sum::<f64>()
         };
-        let mut chunks = Vec::new();
-        let mut laps = Laps::default();
-        let mut sink = |_: usize, bytes: Vec<u8>| {
-            chunks.push(bytes);
-            Ok(())
+        let dealt = |role| {
+            let (mut chunks, mut laps) = (Vec::new(), Laps::default());
+            let mut sink = |_: usize, bytes: Vec<u8>| {
+                chunks.push(bytes);
+                Ok(())
+            };
+            masked::deal(plan, &schedule, role, &server, &client, &mask, &mut sink, &mut laps)?;
+            Ok::<_, ProtocolError>((Chunks(chunks.into_iter()), lap(&laps.ended())))
         };
-        masked::deal(plan, &schedule, Role::Server, &server, &client, &mask, &mut sink, &mut laps)?;
-        let deal = lap(&laps.ended());
+        let ((for_server, deal), (for_client, deal_client)) = (dealt(Role::Server)?, dealt(Role::Client)?);
+        let deal = deal + if schedule.total().dealt_client > 0 { deal_client } else { 0.0 };
         let prepare = |role, seed: &Seed, weights, mut dealt: Chunks| {
             let (mut stored, mut laps) = (Vec::new(), Laps::default());
             let mut sink = |_: usize, bytes: Vec<u8>| {
@@ -236,8 +239,8 @@ impl Probe {
             masked::prepare(plan, &schedule, role, seed, &masked, weights, &mut dealt, &mut sink, &mut laps)?;
             Ok::<_, ProtocolError>((Chunks(stored.into_iter()), lap(&laps.ended())))
         };
-        let (held, serve) = prepare(Role::Server, &server, Some(weights), Chunks(chunks.into_iter()))?;
-        let (kept, ask) = prepare(Role::Client, &client, None, Chunks(Vec::new().into_iter()))?;
+        let (held, serve) = prepare(Role::Server, &server, Some(weights), for_server)?;
+        let (kept, ask) = prepare(Role::Client, &client, None, for_client)?;
         let inputs: Vec<Vec<i64>> = plan.inputs.iter().map(|i| vec![0; i.shape.iter().product()]).collect();
         let (mut left, mut right) = privet_net::memory::pair(Duration::from_secs(60));
         let online = std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The file of one party's half of one bundle: header, then chunks in instruction order.
+//! The file of one party's half of one bundle: header, then chunks in the order in which the inference needs them.
 //!
 //! `"PRIVBNDL" | version u16 | header length u32 | header (postcard) | CRC-32 u32 | chunks`, a chunk being
 //! `instruction u32 | length u64 | bytes | CRC-32 u32`; integers little-endian. Checksums find damage, not forgery: who
@@ -24,7 +24,7 @@ use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"PRIVBNDL";
 /// Changes with the file and with what an engine draws from a seed for which instruction.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const MAX_HEADER: usize = 4096;
 /// Bytes of a chunk that are not its content.
 const CHUNK_OVERHEAD: u64 = 4 + 8 + 4;
@@ -91,9 +91,9 @@ impl BundleHeader {
 }
 
 /// Size of a complete bundle file.
-fn file_len(header: usize, schedule: &Schedule, role: Role) -> u64 {
-    let chunks = schedule.instructions.iter().map(|(_, cost)| cost.stores(role) as u64).filter(|&n| n > 0);
-    header as u64 + chunks.map(|n| n + CHUNK_OVERHEAD).sum::<u64>()
+fn file_len(header: usize, plan: &Plan, schedule: &Schedule, role: Role) -> u64 {
+    let chunks = (0..schedule.instructions.len()).flat_map(|k| schedule.chunks(plan, k, role));
+    header as u64 + chunks.map(|n| n as u64 + CHUNK_OVERHEAD).sum::<u64>()
 }
 
 /// Writes a bundle under a temporary name; [`BundleWriter::finish`] makes it durable and gives it its own.
@@ -169,7 +169,7 @@ impl BundleReader {
             return Err(fail("made for another peer, plan, mask, ring or role"));
         }
         let found = reader.input.get_ref().metadata().map_err(StoreError::io(path))?.len();
-        let expected = file_len(header_len, schedule, role);
+        let expected = file_len(header_len, plan, schedule, role);
         if found != expected {
             let problem =
                 format!("expected {expected} bytes, found {found}: the file is cut short or damaged");
@@ -211,7 +211,7 @@ impl BundleReader {
 
 impl BundleReader {
     /// The material for one inference. Chunks are read ahead on another thread, at most two of them: memory is bounded by
-    /// the largest instructions, not by the bundle.
+    /// the largest chunks, not by the bundle.
     ///
     /// # Errors
     /// If the system gives no thread.

@@ -4,8 +4,8 @@
 use privet_fss::Comparison;
 use privet_ring::planes::{from_values, plane_bytes, words};
 
-use super::cost::Opening;
-use super::gate::{Dealing, Party, second_overhead};
+use super::cost::{Chunk, Opening};
+use super::gate::{Dealing, Party, key_chunks};
 use super::tree::{Side, Tree};
 use crate::ProtocolError;
 
@@ -69,15 +69,14 @@ impl Borrow {
         }
     }
 
-    /// Bytes sent to the first and to the second party.
-    pub(super) fn dealt(&self, elements: usize) -> [usize; 2] {
-        match self {
-            Self::Tree { tree, .. } => [tree.dealt() * plane_bytes(elements), 0],
-            Self::Keys { .. } => {
-                let keys: usize = self.keys().map(|keys| keys.key_bytes(elements)).sum();
-                [keys, keys + second_overhead() * self.keys().count()]
-            }
-        }
+    /// The chunks of material: keys, and what the first party is sent besides, of which `others` bytes are not for the borrow.
+    pub(super) fn chunks(&self, elements: usize, others: usize) -> Vec<Chunk> {
+        let rest = match self {
+            Self::Tree { tree, .. } => tree.dealt() * plane_bytes(elements),
+            Self::Keys { .. } => 0,
+        };
+        let keys = self.keys().flat_map(|keys| key_chunks(keys, elements));
+        keys.chain(std::iter::once([rest + others, 0])).collect()
     }
 
     /// What is needed of values: the compared bits, and with `top` the one above.
@@ -98,14 +97,12 @@ impl Borrow {
     }
 
     /// Dealer: shares everything that is needed for `r`. Returns the mask of the low borrow if that is opened on the way.
-    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Option<Vec<u64>> {
-        match self {
-            Self::Tree { tree, .. } => tree.deal(&r.planes, r.values.len(), dealing),
-            Self::Keys { .. } => {
-                self.keys().for_each(|keys| dealing.deal_comparison(keys, r.values));
-                None
-            }
+    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Result<Option<Vec<u64>>, ProtocolError> {
+        if let Self::Tree { tree, .. } = self {
+            return Ok(tree.deal(&r.planes, r.values.len(), dealing));
         }
+        self.keys().try_for_each(|keys| dealing.deal_comparison(keys, r.values))?;
+        Ok(None)
     }
 
     /// Party: own share of the borrow for the public `c`, and the low borrow.
@@ -123,6 +120,8 @@ impl Borrow {
                     Low::Whole => Side::Share(borrow.clone()),
                     Low::Keys(low) => Side::Share(party.compare(*low, c.values)?),
                 };
+                // What follows the keys is dealt before other lanes' keys, so it is read before they take their turns.
+                party.read_ahead()?;
                 Ok((borrow, side))
             }
         }

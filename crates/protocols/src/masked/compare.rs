@@ -70,23 +70,22 @@ impl Gate {
             Gate::Trunc { .. } => (0, 2, 1),
             Gate::Relu { .. } => (1, 5, 2),
         };
-        let [first, second] = borrow.dealt(elements);
-        let dealt = first
-            + planes * plane_bytes(elements)
+        let others = planes * plane_bytes(elements)
             + wide * packed_len(bits, elements)
             + narrow * packed_len(self.shift(), elements);
-        GateCost::new(borrow.openings(self.last_opened(&borrow), elements), [dealt, second])
+        let openings = borrow.openings(self.last_opened(&borrow), elements);
+        GateCost::new(openings, borrow.chunks(elements, others))
     }
 
     /// Dealer: shares the correlation for masks `r`, reduced.
-    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
+    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) -> Result<(), ProtocolError> {
         if let Some(sign) = self.plain_relu() {
             return sign.deal_select(r, r, dealing);
         }
         let (n, ring, shift) = (r.len(), dealing.ring(), self.shift());
         let (bits, borrow) = (ring.bits(), self.borrow());
         let r_bits = borrow.bits(r, matches!(self, Gate::Relu { .. }));
-        let side_mask = borrow.deal(&r_bits, dealing);
+        let side_mask = borrow.deal(&r_bits, dealing)?;
         let sign_mask = match self {
             Gate::Trunc { .. } => None,
             Gate::Relu { .. } => {
@@ -108,6 +107,7 @@ impl Gate {
             dealing.deal_each(n, bits, |i| sign(i) & borrow(i));
             dealing.deal_each(n, shift, |i| sign(i) & top(i));
         }
+        Ok(())
     }
 
     /// Party: own shares of the result, from the masked values `m` (reduced) and the own half of their masks.

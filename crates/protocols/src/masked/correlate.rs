@@ -1,10 +1,13 @@
 //! The dealer's part of an inference that is alike whoever owns inputs and weights: it knows λ of every masked wire, and
 //! shares what gates and products need of it.
 
+use std::cell::RefCell;
+
 use privet_plan::{Plan, Step};
 use privet_ring::prg::Prg;
 
 use super::gate::{Dealing, Half, Lane, own_masks};
+use super::lanes::take_turns;
 use super::schedule::Schedule;
 use super::walk::split;
 use crate::{ProtocolError, linear};
@@ -46,22 +49,22 @@ impl<'a> Correlator<'a> {
         Self { plan, schedule, first, second, wanted }
     }
 
-    /// Of an instruction that is not cut.
-    fn dealing(&self, k: usize) -> Dealing<'_> {
-        self.lane(Lane::only(k), Vec::new())
+    fn lane<'b>(&'b self, lane: Lane, sink: &'b dyn Fn(Vec<u8>) -> Result<(), ProtocolError>) -> Dealing<'b> {
+        Dealing::new(self.plan.ring, [&self.first, &self.second], self.wanted, lane, sink)
     }
 
-    fn lane(&self, lane: Lane, chunk: Vec<u8>) -> Dealing<'_> {
-        Dealing::new(self.plan.ring, [&self.first, &self.second], self.wanted, lane, chunk)
+    /// Of an instruction that is not cut, and deals nothing.
+    fn masks(&self, k: usize) -> Dealing<'_> {
+        self.lane(Lane::only(k), &|_| Ok(()))
     }
 
     /// An input of the second party.
     pub(super) fn input(&self, k: usize, elements: usize) -> Mask {
-        Mask::Known(self.dealing(k).mask_input(elements))
+        Mask::Known(self.masks(k).mask_input(elements))
     }
 
     pub(crate) fn open(&self, k: usize, lens: &[usize]) -> Vec<Mask> {
-        let lambda = self.dealing(k).mask_ring(lens.iter().sum());
+        let lambda = self.masks(k).mask_ring(lens.iter().sum());
         split(lambda, lens).into_iter().map(Mask::Known).collect()
     }
 
@@ -81,39 +84,51 @@ impl<'a> Correlator<'a> {
         Mask::Known(lambda)
     }
 
-    /// Shares γ, the product of two masks. Returns what the party is sent.
-    pub(crate) fn product(&self, k: usize, gamma: &[u64]) -> Vec<u8> {
-        let mut dealing = self.dealing(k);
+    /// Shares γ, the product of two masks. `sink` is given what the party is sent.
+    pub(crate) fn product(
+        &self,
+        k: usize,
+        gamma: &[u64],
+        sink: impl FnMut(Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let sink = RefCell::new(sink);
+        let sink = |chunk| (sink.borrow_mut())(chunk);
+        let mut dealing = self.lane(Lane::only(k), &sink);
         dealing.deal_ring(gamma, self.plan.ring.bits());
-        dealing.into_chunk()
+        dealing.hand_on()
     }
 
-    /// A product of two wires. Returns what the party is sent.
-    pub(crate) fn bilinear(&self, k: usize, step: &Step, [x, y]: [&Mask; 2]) -> Vec<u8> {
+    /// A product of two wires.
+    pub(crate) fn bilinear(
+        &self,
+        k: usize,
+        step: &Step,
+        [x, y]: [&Mask; 2],
+        sink: impl FnMut(Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
         let kernel = linear::kernel(self.plan.ring);
         let gamma = linear::bilinear(self.plan, step, kernel, x.lambda(), y.lambda());
-        self.product(k, &gamma)
+        self.product(k, &gamma, sink)
     }
 
-    /// A gate. `lane_done` is given what the party is sent after each lane, and gives the buffer for the next one,
-    /// or hands back what it was given to have it continued.
+    /// A gate. `sink` is given what the party is sent, chunk by chunk.
     pub(crate) fn gate(
         &self,
         k: usize,
         index: usize,
         operands: &[&Mask],
-        mut chunk: Vec<u8>,
-        mut lane_done: impl FnMut(Vec<u8>) -> Result<Vec<u8>, ProtocolError>,
-    ) -> Result<Vec<u8>, ProtocolError> {
+        sink: impl FnMut(Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let sink = RefCell::new(sink);
+        let sink = |chunk| (sink.borrow_mut())(chunk);
         let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let r = operands[0].lambda();
         let t = operands.get(1).map_or(&[][..], |t| t.lambda());
         let values = t.len() / r.len();
-        for (lane, range) in self.schedule.lanes(&gate, r.len()).into_iter().enumerate() {
-            let mut dealing = self.lane(Lane { instruction: k, lane }, chunk);
-            gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], &mut dealing);
-            chunk = lane_done(dealing.into_chunk())?;
-        }
-        Ok(chunk)
+        let lanes = self.schedule.lanes(&gate, r.len()).into_iter().enumerate().map(|(lane, range)| {
+            let dealing = self.lane(Lane { instruction: k, lane }, &sink);
+            gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], dealing)
+        });
+        take_turns(lanes).map(|_| ())
     }
 }

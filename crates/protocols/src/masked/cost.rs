@@ -121,26 +121,37 @@ impl Cost {
     }
 }
 
-/// What a lane or an instruction opens, in order, and what is dealt for it to the server.
+/// Bytes of one chunk of material, to the first and to the second party; none is sent where it is 0.
+pub(super) type Chunk = [usize; 2];
+
+/// What a lane or an instruction opens, in order, and what is dealt for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GateCost {
     pub(super) openings: Vec<Opening>,
     pub(super) rounds: usize,
-    /// To the first party.
-    pub(super) dealt: usize,
-    /// Keys, to the second one.
-    pub(super) dealt_second: usize,
+    /// Chunks in the order in which they are dealt and read, by levels: between them, other lanes take their turns.
+    pub(super) levels: Vec<Vec<Chunk>>,
 }
 
 impl GateCost {
-    /// Of one lane that opens these one after the other.
-    pub(super) fn new(openings: Vec<Opening>, [dealt, dealt_second]: [usize; 2]) -> Self {
-        Self { rounds: openings.len(), openings, dealt, dealt_second }
+    /// Of one lane that opens these one after the other, with one level of chunks.
+    pub(super) fn new(openings: Vec<Opening>, chunks: Vec<Chunk>) -> Self {
+        Self { rounds: openings.len(), openings, levels: vec![chunks] }
     }
 
     /// Of an instruction that opens all of these in one round and needs no material.
     pub(super) fn round(openings: Vec<Opening>) -> Self {
-        Self { openings, rounds: 1, dealt: 0, dealt_second: 0 }
+        Self { openings, rounds: 1, levels: Vec::new() }
+    }
+
+    /// All chunks, in order.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = Chunk> {
+        self.levels.iter().flatten().copied()
+    }
+
+    /// Bytes dealt to the first and to the second party.
+    pub(super) fn dealt(&self) -> [usize; 2] {
+        self.chunks().fold([0; 2], |[first, second], [a, b]| [first + a, second + b])
     }
 
     /// Of an instruction from that of its lanes, which go through the same rounds side by side.
@@ -152,8 +163,9 @@ impl GateCost {
         Self {
             openings: (0..rounds).flat_map(in_round).collect(),
             rounds,
-            dealt: lanes.iter().map(|lane| lane.dealt).sum(),
-            dealt_second: lanes.iter().map(|lane| lane.dealt_second).sum(),
+            levels: (0..lanes[0].levels.len())
+                .map(|level| lanes.iter().flat_map(|lane| &lane.levels[level]).copied().collect())
+                .collect(),
         }
     }
 }
@@ -163,14 +175,15 @@ impl From<&GateCost> for Cost {
         let sends = |receiver: Role| {
             gate.openings.iter().filter(|o| o.to.includes(receiver)).map(Opening::bytes).sum::<usize>()
         };
+        let [dealt, dealt_client] = gate.dealt();
         Self {
             rounds: gate.rounds as u64,
             server_sends: sends(Role::Client),
             client_sends: sends(Role::Server),
-            dealt: gate.dealt,
-            dealt_client: gate.dealt_second,
-            server_stores: gate.dealt,
-            client_stores: gate.dealt_second,
+            dealt,
+            dealt_client,
+            server_stores: dealt,
+            client_stores: dealt_client,
         }
     }
 }

@@ -39,16 +39,6 @@ struct Dealer<'a> {
     sink: &'a mut dyn Sink,
 }
 
-impl Dealer<'_> {
-    /// Hands on what an instruction dealt; one that needs nothing has no chunk.
-    fn hand_on(&mut self, k: usize, chunk: Vec<u8>) -> Result<Mask, ProtocolError> {
-        if !chunk.is_empty() {
-            self.sink.chunk(k, chunk)?;
-        }
-        Ok(Mask::Shared)
-    }
-}
-
 impl Walker for Dealer<'_> {
     type Wire = Mask;
 
@@ -74,8 +64,8 @@ impl Walker for Dealer<'_> {
         let lambda_w = weight_masks(self.weights, factor.index(), elements, plan.ring);
         let kernel = linear::kernel(plan.ring);
         let gamma = linear::multiply(plan, step, kernel, operand.lambda(), &lambda_w);
-        let chunk = self.correlator.product(k, &gamma);
-        self.hand_on(k, chunk)
+        self.correlator.product(k, &gamma, |chunk| self.sink.chunk(k, chunk))?;
+        Ok(Mask::Shared)
     }
 
     fn add_param(&mut self, _: &Step, _: &Mask) -> Mask {
@@ -86,18 +76,15 @@ impl Walker for Dealer<'_> {
         if self.role == Role::Client {
             return Ok(Mask::Shared);
         }
-        let chunk = self.correlator.bilinear(k, step, operands);
-        self.hand_on(k, chunk)
+        self.correlator.bilinear(k, step, operands, |chunk| self.sink.chunk(k, chunk))?;
+        Ok(Mask::Shared)
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Mask]) -> Result<Mask, ProtocolError> {
-        let cost = self.correlator.schedule.instructions[k].1;
-        if cost.dealt_to(self.role) == 0 {
-            return Ok(Mask::Shared);
+        if self.correlator.schedule.instructions[k].1.dealt_to(self.role) > 0 {
+            self.correlator.gate(k, index, operands, |chunk| self.sink.chunk(k, chunk))?;
         }
-        let whole = Vec::with_capacity(cost.dealt_to(self.role));
-        let chunk = self.correlator.gate(k, index, operands, whole, Ok)?;
-        self.hand_on(k, chunk)
+        Ok(Mask::Shared)
     }
 
     fn reveal(&mut self, _: usize, _: usize, _: &Mask) -> Result<(), ProtocolError> {

@@ -2,13 +2,12 @@
 //! steps, products of wires, gates.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use privet_net::Channel;
 use privet_plan::{Plan, Step};
 use privet_ring::prg::Prg;
 
-use super::gate::{Half, Lane, Party};
+use super::gate::{Chunks, Half, Lane, Party};
 use super::lanes::{Shared, alone, take_turns};
 use super::schedule::Schedule;
 use super::sign::Masked;
@@ -66,11 +65,11 @@ impl<'a> Evaluator<'a> {
 
     /// For an instruction that is not cut.
     pub(super) fn party<'b>(&'b self, k: usize, chunk: &'b [u8]) -> Party<'b> {
-        self.lane(Lane::only(k), chunk)
+        self.lane(Lane::only(k), chunk, None)
     }
 
-    fn lane<'b>(&'b self, lane: Lane, chunk: &'b [u8]) -> Party<'b> {
-        Party::new(self.plan.ring, self.half, &self.prg, lane, chunk, &self.link)
+    fn lane<'b>(&'b self, lane: Lane, chunk: &'b [u8], to_come: Option<&'b Chunks<'b>>) -> Party<'b> {
+        Party::new(self.plan.ring, self.half, &self.prg, lane, chunk, to_come, &self.link)
     }
 
     /// Own half of the masks of an instruction's wire.
@@ -152,32 +151,26 @@ impl<'a> Evaluator<'a> {
         Ok(Wire::Shared(share))
     }
 
-    /// A gate. `material` gives what this party was dealt for a lane: a range of the instruction's bytes. It is asked in the
-    /// order of the lanes, and not for nothing.
-    pub(crate) fn gate<'c>(
+    /// A gate. `material` gives the next chunk that this party was dealt, of so many bytes.
+    pub(crate) fn gate(
         &self,
         k: usize,
         index: usize,
         operands: &[&Wire],
-        material: &dyn Fn(Range<usize>) -> Result<Cow<'c, [u8]>, ProtocolError>,
+        material: &dyn Fn(usize) -> Result<Vec<u8>, ProtocolError>,
     ) -> Result<Wire, ProtocolError> {
         let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let x = operands[0].masked();
         let t = operands.get(1).map_or(Masked { m: &[], lambda: &[] }, |t| t.masked());
         let values = t.m.len() / x.m.len();
-        let mut at = 0;
+        let own = usize::from(self.half == Half::Second);
         let lanes = self.schedule.lanes(&gate, x.m.len()).into_iter().enumerate().map(|(lane, range)| {
             let cost = gate.lane_cost(self.plan.ring, range.len());
-            let dealt = match self.half {
-                Half::First => at..at + cost.dealt,
-                Half::Second => at..at + cost.dealt_second,
-            };
-            at = dealt.end;
             let t = t.slice(values * range.start..values * range.end);
             let (gate, x) = (&gate, x.slice(range));
             async move {
-                let own = if dealt.is_empty() { Cow::Borrowed(&[][..]) } else { material(dealt)? };
-                let mut party = self.lane(Lane { instruction: k, lane }, &own);
+                let chunks = Chunks::new(cost.chunks().map(|chunk| chunk[own]), material);
+                let mut party = self.lane(Lane { instruction: k, lane }, &[], Some(&chunks));
                 let share = gate.evaluate(x, t, &mut party).await?;
                 party.finish()?;
                 Ok(share)

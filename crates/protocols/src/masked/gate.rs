@@ -4,6 +4,7 @@
 //! "Dealing" w gives the second party a pseudorandom share and the first the difference, so only the first is sent
 //! something. "Masking" draws λ = λ_first + λ_second (or ⊕ for bits), each half from its owner's seed.
 
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
 use privet_fss::{Comparison, Hash, Side};
@@ -11,12 +12,17 @@ use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
 
+use super::cost::Chunk;
 use super::lanes::{Link, turn};
 use crate::ProtocolError;
 
 /// Elements that are dealt, or read and computed with, at a time: few enough for what is dealt for them to stay in the
 /// cache. Pieces end at a byte whatever the width, and at a block of their stream.
 pub(super) const PIECE: usize = 1024;
+
+/// Keys of at most so many comparisons are one set, and a chunk of their own: what is dealt, sent, stored and read at a time.
+/// With it, change the versions of the protocol and of bundle files.
+pub(super) const KEYS: usize = 1 << 14;
 
 /// The two parties that open wires to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,18 +71,19 @@ pub(super) struct Dealing<'a> {
     second_dealt: Stream<'a>,
     /// Whose half is made.
     wanted: Half,
-    /// What that party is sent.
+    /// What that party is sent next.
     chunk: Vec<u8>,
+    sink: &'a dyn Fn(Vec<u8>) -> Result<(), ProtocolError>,
 }
 
 impl<'a> Dealing<'a> {
-    /// Makes what `wanted` is sent, after `chunk`, what it is sent for the earlier lanes of the instruction.
+    /// Makes what `wanted` is sent, and gives it to `sink` chunk by chunk.
     pub(super) fn new(
         ring: Ring,
         [first, second]: [&'a Prg; 2],
         wanted: Half,
         lane: Lane,
-        chunk: Vec<u8>,
+        sink: &'a dyn Fn(Vec<u8>) -> Result<(), ProtocolError>,
     ) -> Self {
         Self {
             ring,
@@ -85,12 +92,15 @@ impl<'a> Dealing<'a> {
             first_dealt: lane.stream(first, Use::Dealt),
             second_dealt: lane.stream(second, Use::Dealt),
             wanted,
-            chunk,
+            chunk: Vec::new(),
+            sink,
         }
     }
 
-    pub(super) fn into_chunk(self) -> Vec<u8> {
-        self.chunk
+    /// Ends a chunk: hands it on, unless it is empty.
+    pub(super) fn hand_on(&mut self) -> Result<(), ProtocolError> {
+        let chunk = std::mem::take(&mut self.chunk);
+        if chunk.is_empty() { Ok(()) } else { (self.sink)(chunk) }
     }
 
     pub(super) fn ring(&self) -> Ring {
@@ -152,25 +162,37 @@ impl<'a> Dealing<'a> {
         second
     }
 
-    /// Gives both parties keys to compare public values with `alpha`, element by element.
-    pub(super) fn deal_comparison(&mut self, comparison: Comparison, alpha: &[u64]) {
-        // Public between the two, and fresh: the first one draws it, the second one is told.
-        let key = hash_key(&mut self.first_dealt);
-        if self.wanted == Half::Second {
-            self.chunk.extend(key.expose());
+    /// Gives both parties keys to compare public values with `alpha`, element by element, in sets of [`KEYS`].
+    pub(super) fn deal_comparison(
+        &mut self,
+        comparison: Comparison,
+        alpha: &[u64],
+    ) -> Result<(), ProtocolError> {
+        self.hand_on()?;
+        for alpha in alpha.chunks(KEYS) {
+            // Public between the two, and fresh: the first one draws it, the second one is told.
+            let key = hash_key(&mut self.first_dealt);
+            if self.wanted == Half::Second {
+                self.chunk.extend(key.expose());
+            }
+            let first = privet_fss::root(Side::First, alpha.len(), &mut self.first_dealt);
+            let second = privet_fss::root(Side::Second, alpha.len(), &mut self.second_dealt);
+            comparison.make(&Hash::new(&key), alpha, [&first, &second], &mut self.chunk);
+            self.hand_on()?;
         }
-        let first = privet_fss::root(Side::First, alpha.len(), &mut self.first_dealt);
-        let second = privet_fss::root(Side::Second, alpha.len(), &mut self.second_dealt);
-        comparison.make(&Hash::new(&key), alpha, [&first, &second], &mut self.chunk);
+        Ok(())
     }
 }
 
 /// Bytes of the key of a hash that the second party is sent.
 const HASH_KEY: usize = 16;
 
-/// What the second party is sent for a comparison beyond its keys.
-pub(super) fn second_overhead() -> usize {
-    HASH_KEY
+/// The chunks of the keys of so many comparisons.
+pub(super) fn key_chunks(comparison: Comparison, elements: usize) -> impl Iterator<Item = Chunk> {
+    (0..elements).step_by(KEYS).map(move |at| {
+        let keys = comparison.key_bytes(KEYS.min(elements - at));
+        [keys, keys + HASH_KEY]
+    })
 }
 
 fn hash_key(stream: &mut Stream) -> Seed {
@@ -234,6 +256,43 @@ impl PlaneShares<'_> {
     }
 }
 
+/// Where a party's chunks for one lane come from, one after the other.
+pub(super) struct Chunks<'a> {
+    /// Lengths of all of them, and those that were read and are kept.
+    kept: Vec<(usize, OnceCell<Vec<u8>>)>,
+    next: Cell<usize>,
+    source: &'a dyn Fn(usize) -> Result<Vec<u8>, ProtocolError>,
+}
+
+impl<'a> Chunks<'a> {
+    /// Of these lengths, from `source`; empty ones are left out.
+    pub(super) fn new(
+        lens: impl Iterator<Item = usize>,
+        source: &'a dyn Fn(usize) -> Result<Vec<u8>, ProtocolError>,
+    ) -> Self {
+        let kept = lens.filter(|&len| len > 0).map(|len| (len, OnceCell::new())).collect();
+        Self { kept, next: Cell::new(0), source }
+    }
+
+    /// The next chunk, for its reader to drop; one that is not there is empty.
+    fn read(&self) -> Result<Vec<u8>, ProtocolError> {
+        let Some((len, _)) = self.kept.get(self.next.get()) else { return Ok(Vec::new()) };
+        self.next.set(self.next.get() + 1);
+        (self.source)(*len)
+    }
+
+    /// The next chunk, to be kept.
+    fn keep(&self) -> Result<&[u8], ProtocolError> {
+        let Some((_, cell)) = self.kept.get(self.next.get()) else { return Ok(&[]) };
+        let chunk = self.read()?;
+        Ok(cell.get_or_init(|| chunk))
+    }
+
+    fn left(&self) -> usize {
+        self.kept[self.next.get()..].iter().map(|(len, _)| len).sum()
+    }
+}
+
 /// A party's side of one lane, online.
 pub(super) struct Party<'a> {
     ring: Ring,
@@ -241,8 +300,9 @@ pub(super) struct Party<'a> {
     masks: Stream<'a>,
     /// The second party's shares of dealt values, and the roots of both parties' keys.
     drawn: Stream<'a>,
-    /// What the dealer sent this party, and how much of it has been read.
+    /// What the dealer sent this party: the chunk at hand, how much of it has been read, and those to come.
     sent: (&'a [u8], usize),
+    to_come: Option<&'a Chunks<'a>>,
     link: &'a dyn Link,
     lane: Lane,
     #[cfg(feature = "audit")]
@@ -257,13 +317,14 @@ struct Audited<'a> {
 }
 
 impl<'a> Party<'a> {
-    /// `chunk` is what the dealer sent this party for this lane.
+    /// `chunk` is what the dealer sent this party for this lane, or its first part.
     pub(super) fn new(
         ring: Ring,
         half: Half,
         prg: &'a Prg,
         lane: Lane,
         chunk: &'a [u8],
+        to_come: Option<&'a Chunks<'a>>,
         link: &'a dyn Link,
     ) -> Self {
         Self {
@@ -272,6 +333,7 @@ impl<'a> Party<'a> {
             masks: lane.stream(prg, Use::Mask),
             drawn: lane.stream(prg, Use::Dealt),
             sent: (chunk, 0),
+            to_come,
             link,
             lane,
             #[cfg(feature = "audit")]
@@ -350,17 +412,36 @@ impl<'a> Party<'a> {
 
     /// Own shares of `[x < α]` for the α that keys were dealt for, as a bit plane.
     pub(super) fn compare(&mut self, comparison: Comparison, x: &[u64]) -> Result<Vec<u64>, ProtocolError> {
-        let (key, side) = match self.half {
-            Half::First => (hash_key(&mut self.drawn), Side::First),
-            Half::Second => {
-                let mut key = [0; HASH_KEY];
-                key.copy_from_slice(self.take(HASH_KEY)?);
-                (Seed::from_bytes(key), Side::Second)
+        self.all_read()?;
+        let mut shares = Vec::with_capacity(words(x.len()));
+        for x in x.chunks(KEYS) {
+            let chunk = self.to_come.map_or(Ok(Vec::new()), Chunks::read)?;
+            let mut keys = &chunk[..];
+            let (key, side) = match self.half {
+                Half::First => (hash_key(&mut self.drawn), Side::First),
+                Half::Second => {
+                    let (key, rest) =
+                        keys.split_first_chunk::<HASH_KEY>().ok_or_else(|| wrong(HASH_KEY, 0))?;
+                    keys = rest;
+                    (Seed::from_bytes(*key), Side::Second)
+                }
+            };
+            if keys.len() != comparison.key_bytes(x.len()) {
+                return Err(wrong(comparison.key_bytes(x.len()), keys.len()));
             }
-        };
-        let roots = privet_fss::root(side, x.len(), &mut self.drawn);
-        let words = self.take(comparison.key_bytes(x.len()))?;
-        Ok(comparison.evaluate(&Hash::new(&key), x, &roots, words))
+            let roots = privet_fss::root(side, x.len(), &mut self.drawn);
+            shares.extend(comparison.evaluate(&Hash::new(&key), x, &roots, keys));
+        }
+        Ok(shares)
+    }
+
+    /// The first party reads the next chunk, which is not one of keys: in its turn, also where it is used after the next round.
+    pub(super) fn read_ahead(&mut self) -> Result<(), ProtocolError> {
+        self.all_read()?;
+        if let (Half::First, Some(chunks)) = (self.half, self.to_come) {
+            self.sent = (chunks.keep()?, 0);
+        }
+        Ok(())
     }
 
     /// Opens masked bit planes: sends `own`, receives the peer's, returns the sum. One round.
@@ -459,23 +540,33 @@ impl<'a> Party<'a> {
 
     /// Every dealt byte has to be used: a remainder means that dealer and party disagree about the plan.
     pub(super) fn finish(self) -> Result<(), ProtocolError> {
-        let (bytes, at) = self.sent;
-        if at == bytes.len() {
-            return Ok(());
+        self.all_read()?;
+        match self.to_come.map_or(0, Chunks::left) {
+            0 => Ok(()),
+            left => Err(wrong(0, left)),
         }
-        Err(ProtocolError::Size { what: "one-time material".to_owned(), expected: at, found: bytes.len() })
+    }
+
+    /// Errors unless the chunk at hand is used up.
+    fn all_read(&self) -> Result<(), ProtocolError> {
+        let (bytes, at) = self.sent;
+        if at == bytes.len() { Ok(()) } else { Err(wrong(at, bytes.len())) }
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], ProtocolError> {
+        if self.sent.1 == self.sent.0.len() && len > 0 {
+            self.read_ahead()?;
+        }
         let (bytes, at) = self.sent;
-        let piece = bytes.get(at..at + len).ok_or_else(|| ProtocolError::Size {
-            what: "one-time material".to_owned(),
-            expected: at + len,
-            found: bytes.len(),
-        })?;
+        let piece = bytes.get(at..at + len).ok_or_else(|| wrong(at + len, bytes.len()))?;
         self.sent.1 += len;
         Ok(piece)
     }
+}
+
+/// Material of another length than was used.
+fn wrong(expected: usize, found: usize) -> ProtocolError {
+    ProtocolError::Size { what: "one-time material".to_owned(), expected, found }
 }
 
 /// Own half of the masks of a wire that is opened or an input of its own.

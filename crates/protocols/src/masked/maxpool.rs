@@ -10,6 +10,7 @@ use super::RevealTo;
 use super::compare::Gate;
 use super::cost::{GateCost, Opening};
 use super::gate::{Dealing, Party};
+use super::lanes::turn;
 use crate::ProtocolError;
 
 /// The tournament, for one channel; all channels play the same one.
@@ -70,7 +71,7 @@ impl Tournament {
 
     /// What is opened, and bytes dealt; every maximum takes one `relu`, without truncation.
     pub(super) fn cost(&self, relu: Gate, ring: Ring, channels: usize) -> GateCost {
-        let (mut openings, mut dealt) = (Vec::new(), [0; 2]);
+        let (mut openings, mut levels) = (Vec::new(), Vec::new());
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
             let gate = relu.cost(ring, n);
@@ -78,13 +79,19 @@ impl Tournament {
             if Some(k) != self.last() {
                 openings.push(Opening::masked(ring, n, RevealTo::Both));
             }
-            dealt = [dealt[0] + gate.dealt, dealt[1] + gate.dealt_second];
+            levels.extend(gate.levels);
         }
-        GateCost::new(openings, dealt)
+        GateCost { rounds: openings.len(), openings, levels }
     }
 
-    /// Dealer: shares the correlations of all levels for masks `lambda`.
-    pub(super) fn deal(&self, lambda: &[u64], relu: Gate, dealing: &mut Dealing) {
+    /// Dealer: shares the correlations of all levels for masks `lambda`. Between levels other lanes take their turns, as at the
+    /// parties, so that these find everything in the order in which they need it.
+    pub(super) async fn deal(
+        &self,
+        lambda: &[u64],
+        relu: Gate,
+        dealing: &mut Dealing<'_>,
+    ) -> Result<(), ProtocolError> {
         let ring = dealing.ring();
         let mut current = lambda.to_vec();
         let mut size = self.input;
@@ -95,15 +102,18 @@ impl Tournament {
                     .players(&current, size)
                     .map(|(a, b)| ring.reduce(current[a].wrapping_sub(current[b])))
                     .collect();
-                relu.deal(&difference, dealing);
+                relu.deal(&difference, dealing)?;
                 if Some(k) == self.last() {
-                    return;
+                    return Ok(());
                 }
                 winners = dealing.mask_ring(difference.len());
+                dealing.hand_on()?;
+                turn().await;
             }
             current = level.advance(size, &current, &winners);
             size = level.next.len();
         }
+        Ok(())
     }
 
     /// Party: own shares of the maxima, from masked values and the own half of their masks.

@@ -103,15 +103,15 @@ impl RevealTo {
     }
 }
 
-/// Reads a party's one-time material, in instruction order. A chunk is never given twice.
+/// Reads a party's one-time material, in the order of [`Schedule::chunks`]. A chunk is never given twice.
 pub trait Source {
-    /// The chunk of an instruction, which has to be `len` bytes long.
+    /// The next chunk, which has to be of this instruction and `len` bytes long.
     fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError>;
 }
 
-/// Takes chunks in instruction order.
+/// Takes chunks in the order of [`Schedule::chunks`].
 pub trait Sink {
-    /// Stores or sends the chunk of an instruction.
+    /// Stores or sends the next chunk of an instruction.
     fn chunk(&mut self, instruction: usize, bytes: Vec<u8>) -> Result<(), ProtocolError>;
 }
 

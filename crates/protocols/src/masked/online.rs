@@ -1,6 +1,6 @@
 //! The online phase of server and client.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 
 use privet_net::Channel;
 use privet_plan::{Plan, Step, Weights};
@@ -153,9 +153,8 @@ impl Walker for TwoParty<'_> {
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
-        let chunk = self.stored(k)?;
-        self.evaluator
-            .gate(k, index, operands, &|lane| Ok(Cow::Borrowed(chunk.get(lane).unwrap_or_default())))
+        let source = RefCell::new(&mut *self.source);
+        self.evaluator.gate(k, index, operands, &|len| source.borrow_mut().chunk(k, len))
     }
 
     fn reveal(&mut self, k: usize, _: usize, wire: &Wire) -> Result<(), ProtocolError> {

@@ -65,7 +65,7 @@ impl Lambda {
 }
 
 impl Preparer<'_> {
-    /// What the dealer sent this party for an instruction.
+    /// What the dealer sent this party for a product.
     fn dealt(&mut self, k: usize) -> Result<Vec<u8>, ProtocolError> {
         let len = self.schedule.instructions[k].1.dealt_to(self.role);
         if len == 0 { Ok(Vec::new()) } else { self.dealt.chunk(k, len) }
@@ -73,9 +73,9 @@ impl Preparer<'_> {
 
     /// Stores what was dealt as it is; nothing can be computed from it before the input is known.
     fn hand_on(&mut self, k: usize) -> Result<Lambda, ProtocolError> {
-        let dealt = self.dealt(k)?;
-        if !dealt.is_empty() {
-            self.sink.chunk(k, dealt)?;
+        for len in self.schedule.chunks(self.plan, k, self.role) {
+            let chunk = self.dealt.chunk(k, len)?;
+            self.sink.chunk(k, chunk)?;
         }
         Ok(Lambda::None)
     }

@@ -11,10 +11,10 @@ use std::ops::Range;
 
 use privet_plan::{Op, Plan, WireId};
 
-use super::RevealTo;
 use super::cost::{Cost, GateCost, Opening};
 use super::lanes::{self, LANE};
 use super::step::GateStep;
+use super::{RevealTo, Role};
 use crate::linear;
 
 /// How a wire is held.
@@ -144,6 +144,21 @@ impl Schedule {
         opened(plan, &self.instructions[index].0, self.setting, self.lane).openings
     }
 
+    /// Lengths of the chunks of material that `role` is dealt for the instruction of this index or stores, in order.
+    pub fn chunks(&self, plan: &Plan, index: usize, role: Role) -> Vec<usize> {
+        let (instruction, cost) = &self.instructions[index];
+        let lens = match instruction {
+            Instruction::Step(i) if linear::factor(&plan.steps[*i].op).is_some() => {
+                vec![cost.stores(role).max(cost.dealt_to(role))]
+            }
+            _ => {
+                let own = usize::from(role == Role::Client);
+                opened(plan, instruction, self.setting, self.lane).chunks().map(|chunk| chunk[own]).collect()
+            }
+        };
+        lens.into_iter().filter(|&len| len > 0).collect()
+    }
+
     /// The step of this index as a gate, if it is one.
     pub(super) fn gate<'p>(&self, plan: &'p Plan, index: usize) -> Option<GateStep<'p>> {
         GateStep::of(plan, index, self.setting.uses_fss(plan, index))
@@ -251,7 +266,7 @@ fn opened(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize)
     match &step.op {
         Op::Input { .. } if setting == Setting::ThreeParty => GateCost::default(),
         Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
-        Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), [ring.packed_len(elements), 0]),
+        Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), vec![[ring.packed_len(elements), 0]]),
         _ => GateStep::of(plan, index, setting.uses_fss(plan, index))
             .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), lane)),
     }

@@ -47,24 +47,21 @@ impl Sign {
     /// What is opened, and bytes dealt, for the signs of `elements` elements and `chosen` values.
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
         let borrow = self.borrow();
-        let [first, second] = borrow.dealt(elements);
-        let dealt = first
-            + plane_bytes(elements)
-            + packed_len(ring.bits(), elements)
-            + packed_len(ring.bits(), chosen);
-        GateCost::new(borrow.openings(1, elements), [dealt, second])
+        let others =
+            plane_bytes(elements) + packed_len(ring.bits(), elements) + packed_len(ring.bits(), chosen);
+        GateCost::new(borrow.openings(1, elements), borrow.chunks(elements, others))
     }
 
     /// Dealer: shares what the bit needs for masks `r`, reduced. Returns λ_d.
-    fn deal_bit(self, r: &[u64], dealing: &mut Dealing) -> Vec<u64> {
+    fn deal_bit(self, r: &[u64], dealing: &mut Dealing) -> Result<Vec<u64>, ProtocolError> {
         let (n, bits) = (r.len(), dealing.ring().bits());
         let borrow = self.borrow();
         let r = borrow.bits(r, true);
-        borrow.deal(&r, dealing);
+        borrow.deal(&r, dealing)?;
         dealing.deal_planes(&r.top, n);
         let mask: Vec<u64> = to_bits(&dealing.mask_plane(n), n).collect();
         dealing.deal_ring(&mask, bits);
-        mask
+        Ok(mask)
     }
 
     /// Party: m_d, and the own share of λ_d.
@@ -85,8 +82,8 @@ impl Sign {
     }
 
     /// Dealer: the correlation of [`Self::bit`].
-    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) {
-        self.deal_bit(r, dealing);
+    pub(super) fn deal(self, r: &[u64], dealing: &mut Dealing) -> Result<(), ProtocolError> {
+        self.deal_bit(r, dealing).map(|_| ())
     }
 
     /// Party: own shares of [x >= 0].
@@ -101,11 +98,17 @@ impl Sign {
     }
 
     /// Dealer: the correlation of [`Self::select`] for t with masks `t`, a multiple of as many values as `r`.
-    pub(super) fn deal_select(self, r: &[u64], t: &[u64], dealing: &mut Dealing) {
+    pub(super) fn deal_select(
+        self,
+        r: &[u64],
+        t: &[u64],
+        dealing: &mut Dealing,
+    ) -> Result<(), ProtocolError> {
         let bits = dealing.ring().bits();
-        let mask = self.deal_bit(r, dealing);
+        let mask = self.deal_bit(r, dealing)?;
         let products: Vec<u64> = t.iter().zip(mask.iter().cycle()).map(|(t, d)| t.wrapping_mul(*d)).collect();
         dealing.deal_ring(&products, bits);
+        Ok(())
     }
 
     /// Party: own shares of [x >= 0]·t; t holds one or several values for every x, x running fastest.

@@ -92,14 +92,20 @@ impl<'a> GateStep<'a> {
     }
 
     /// Dealer: shares the correlation of a lane for the masks of its operands; all but a choice have one.
-    pub(super) fn deal(&self, r: &[u64], t: &[u64], dealing: &mut Dealing) {
+    pub(super) async fn deal(
+        &self,
+        r: &[u64],
+        t: &[u64],
+        mut dealing: Dealing<'_>,
+    ) -> Result<(), ProtocolError> {
         match self {
-            Self::Compare(gate) => gate.deal(r, dealing),
-            Self::Sign(sign) => sign.deal(r, dealing),
-            Self::Select { sign, .. } => sign.deal_select(r, t, dealing),
-            Self::Table(table) => table.deal(r, dealing),
-            Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, dealing),
+            Self::Compare(gate) => gate.deal(r, &mut dealing)?,
+            Self::Sign(sign) => sign.deal(r, &mut dealing)?,
+            Self::Select { sign, .. } => sign.deal_select(r, t, &mut dealing)?,
+            Self::Table(table) => table.deal(r, &mut dealing),
+            Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, &mut dealing).await?,
         }
+        dealing.hand_on()
     }
 
     /// Party: own shares of a lane's results, from its operands; all but a choice have one.

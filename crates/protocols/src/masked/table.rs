@@ -30,7 +30,7 @@ impl Table<'_> {
     pub(super) fn cost(self, ring: Ring, elements: usize) -> GateCost {
         let ring_len = packed_len(ring.bits(), elements);
         let dealt = self.entries.len() * plane_bytes(elements) + 2 * ring_len;
-        GateCost::new(vec![Opening::masked(ring, elements, RevealTo::Both)], [dealt, 0])
+        GateCost::new(vec![Opening::masked(ring, elements, RevealTo::Both)], vec![[dealt, 0]])
     }
 
     fn index_mask(self) -> u64 {

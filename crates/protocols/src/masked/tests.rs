@@ -1,5 +1,7 @@
 //! The formulas of the gates: exhaustively on small rings, against golden vectors on all others.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use privet_ring::Ring;
@@ -7,7 +9,7 @@ use privet_ring::prg::{Prg, Seed};
 
 use super::compare::Gate;
 use super::cost::{Cost, GateCost};
-use super::gate::{Dealing, Half, Lane, PIECE, PLANE_PIECE, Party};
+use super::gate::{Chunks, Dealing, Half, Lane, PIECE, PLANE_PIECE, Party};
 use super::lanes::{Shared, alone};
 use super::sign::{Masked, Sign};
 use super::table::Table;
@@ -16,7 +18,7 @@ use crate::ProtocolError;
 /// Runs a gate between two threads on values `x` with total masks `lambda`; returns the reconstructed results.
 fn run_gate(gate: Gate, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
     let evaluate = |x: Masked, party: &mut Party| alone(gate.evaluate(x.m, x.lambda, party));
-    let deal = |dealing: &mut Dealing| gate.deal(lambda, dealing);
+    let deal = |dealing: &mut Dealing| gate.deal(lambda, dealing).unwrap();
     run(gate.cost(ring, x.len()), ring, x, lambda, deal, evaluate)
 }
 
@@ -31,29 +33,41 @@ fn run(
 ) -> Vec<i64> {
     let (server_seed, client_seed) = (Seed::random().unwrap(), Seed::random().unwrap());
     let (server, client) = (Prg::new(&server_seed), Prg::new(&client_seed));
-    let [chunk, client_chunk] =
-        [(Half::First, cost.dealt), (Half::Second, cost.dealt_second)].map(|(half, len)| {
-            let mut dealing = Dealing::new(ring, [&server, &client], half, Lane::only(3), Vec::new());
-            deal(&mut dealing);
-            let chunk = dealing.into_chunk();
-            assert_eq!(chunk.len(), len, "declared material at l={}, {half:?}", ring.bits());
-            chunk
-        });
+    let declared = |i: usize| cost.chunks().map(move |chunk| chunk[i]).filter(|&len| len > 0);
+    let [chunks, client_chunks] = [(Half::First, 0), (Half::Second, 1)].map(|(half, i)| {
+        let dealt = RefCell::new(VecDeque::new());
+        let sink = |chunk| {
+            dealt.borrow_mut().push_back(chunk);
+            Ok(())
+        };
+        let mut dealing = Dealing::new(ring, [&server, &client], half, Lane::only(3), &sink);
+        deal(&mut dealing);
+        dealing.hand_on().unwrap();
+        let lens: Vec<usize> = dealt.borrow().iter().map(Vec::len).collect();
+        assert!(declared(i).eq(lens), "declared material at l={}, {half:?}", ring.bits());
+        dealt
+    });
     let m: Vec<u64> = x.iter().zip(lambda).map(|(&x, &l)| ring.reduce((x as u64).wrapping_add(l))).collect();
     let lambda_server = Prg::new(&Seed::random().unwrap()).stream(0).words(x.len(), ring.mask());
     let lambda_client: Vec<u64> =
         lambda.iter().zip(&lambda_server).map(|(l, s)| ring.reduce(l.wrapping_sub(*s))).collect();
     let (mut a, mut b) = privet_net::memory::pair(Duration::from_secs(20));
-    let run = |half, prg, chunk, own: &[u64], channel| {
+    let run = |half, prg, chunks: RefCell<VecDeque<Vec<u8>>>, own: &[u64], channel| {
         let link = Shared::new(channel);
-        let mut party = Party::new(ring, half, prg, Lane::only(3), chunk, &link);
+        let source = |len| {
+            let chunk: Vec<u8> = chunks.borrow_mut().pop_front().unwrap();
+            assert_eq!(chunk.len(), len);
+            Ok(chunk)
+        };
+        let to_come = Chunks::new(declared(usize::from(half == Half::Second)), &source);
+        let mut party = Party::new(ring, half, prg, Lane::only(3), &[], Some(&to_come), &link);
         let y = evaluate(Masked { m: &m, lambda: own }, &mut party).unwrap();
         party.finish().unwrap();
         y
     };
     let (y_server, y_client) = std::thread::scope(|scope| {
-        let handle = scope.spawn(|| run(Half::Second, &client, &client_chunk, &lambda_client, &mut b));
-        (run(Half::First, &server, &chunk, &lambda_server, &mut a), handle.join().unwrap())
+        let handle = scope.spawn(|| run(Half::Second, &client, client_chunks, &lambda_client, &mut b));
+        (run(Half::First, &server, chunks, &lambda_server, &mut a), handle.join().unwrap())
     });
     let traffic = privet_net::Channel::traffic(&a);
     let declared = Cost::from(&cost);
@@ -95,7 +109,7 @@ fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
         let (ring, sign) = (Ring::tiny(bits), Sign { width, fss });
         let (x, lambda) = every_pair(bits, -half..half);
         let cost = sign.cost(ring, x.len(), 0);
-        let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing);
+        let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing).unwrap();
         let y = run(cost, ring, &x, &lambda, deal, |x, party| alone(sign.bit(x.m, party)));
         for ((&x, &l), &y) in x.iter().zip(&lambda).zip(&y) {
             assert_eq!(y, i64::from(x >= 0), "l={bits} width={width} x={x} λ={l}");
@@ -114,7 +128,7 @@ fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
             v.iter().copied().chain(v.iter().map(|v| ring.reduce(v.wrapping_mul(5)))).collect()
         };
         let cost = sign.cost(ring, x.len(), 2 * x.len());
-        let deal = |dealing: &mut Dealing| sign.deal_select(&lambda, &twice(&lambda), dealing);
+        let deal = |dealing: &mut Dealing| sign.deal_select(&lambda, &twice(&lambda), dealing).unwrap();
         let evaluate = |x: Masked, party: &mut Party| {
             let (m, lambda) = (twice(x.m), twice(x.lambda));
             alone(sign.select(x.m, Masked { m: &m, lambda: &lambda }, party))

@@ -99,8 +99,7 @@ impl Walker for Dealer<'_> {
         let negated_mask = self.negated_mask(&self.weights[factor.index()]);
         let kernel = linear::kernel(plan.ring);
         let gamma = linear::multiply(plan, step, kernel, operand.lambda(), &negated_mask);
-        let dealt = self.correlator.product(k, &self.negated(gamma));
-        Self::send(self.first, dealt)?;
+        self.correlator.product(k, &self.negated(gamma), |dealt| Self::send(self.first, dealt))?;
         Ok(Mask::Shared)
     }
 
@@ -109,19 +108,13 @@ impl Walker for Dealer<'_> {
     }
 
     fn bilinear(&mut self, k: usize, step: &Step, operands: [&Mask; 2]) -> Result<Mask, ProtocolError> {
-        let dealt = self.correlator.bilinear(k, step, operands);
-        Self::send(self.first, dealt)?;
+        self.correlator.bilinear(k, step, operands, |dealt| Self::send(self.first, dealt))?;
         Ok(Mask::Shared)
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Mask]) -> Result<Mask, ProtocolError> {
         // Lane by lane, so that neither side waits for the whole of a large layer.
-        let send = |dealt: Vec<u8>| {
-            let next = Vec::with_capacity(dealt.len());
-            Self::send(self.first, dealt)?;
-            Ok(next)
-        };
-        self.correlator.gate(k, index, operands, Vec::new(), send)?;
+        self.correlator.gate(k, index, operands, |dealt| Self::send(self.first, dealt))?;
         Ok(Mask::Shared)
     }
 

@@ -1,6 +1,5 @@
 //! The two parties that know masked values.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 
 use privet_net::Channel;
@@ -161,7 +160,7 @@ impl Walker for Party<'_> {
     }
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Wire]) -> Result<Wire, ProtocolError> {
-        self.evaluator.gate(k, index, operands, &|lane| Ok(Cow::Owned(self.dealt(lane.len())?)))
+        self.evaluator.gate(k, index, operands, &|len| self.dealt(len))
     }
 
     fn reveal(&mut self, _: usize, _: usize, wire: &Wire) -> Result<(), ProtocolError> {

@@ -102,15 +102,29 @@ pub fn window(kernel: &[u32], stride: &[u32], dilation: &[u32], begin: &[u32], e
     }
 }
 
-/// Chunks by instruction.
+/// Material by instruction: its chunks one behind the other.
 #[derive(Default, Clone)]
 pub struct Chunks(pub BTreeMap<usize, Vec<u8>>);
 
+impl Chunks {
+    /// The next chunk of an instruction, which is the next of what `expected` gives.
+    fn add(&mut self, k: usize, bytes: &[u8], expected: &mut impl Iterator<Item = (usize, usize)>) {
+        assert_eq!(Some((k, bytes.len())), expected.next(), "instruction and length of a chunk");
+        self.0.entry(k).or_default().extend(bytes);
+    }
+}
+
+/// Instructions and lengths of the chunks that a party is dealt and stores, in order.
+fn expected_chunks(plan: &Plan, schedule: &Schedule, role: Role) -> impl Iterator<Item = (usize, usize)> {
+    let of = move |k: usize| schedule.chunks(plan, k, role).into_iter().map(move |len| (k, len));
+    (0..schedule.instructions.len()).flat_map(of)
+}
+
 impl Source for Chunks {
     fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
-        let bytes = self.0.remove(&instruction).unwrap_or_default();
-        assert_eq!(bytes.len(), len, "chunk of instruction {instruction}");
-        Ok(bytes)
+        let left = self.0.entry(instruction).or_default();
+        assert!(left.len() >= len, "chunk of instruction {instruction}: {len} bytes of {}", left.len());
+        Ok(left.drain(..len).collect())
     }
 }
 
@@ -140,17 +154,19 @@ pub fn deal_with(
 ) -> Dealt {
     let [chunks, client_chunks] = [Role::Server, Role::Client].map(|role| {
         let mut chunks = Chunks::default();
+        // The client draws its shares of products.
+        let mut expected = expected_chunks(plan, schedule, role)
+            .filter(|&(k, _)| schedule.instructions[k].1.dealt_to(role) > 0);
         let mut sink = |k: usize, bytes: Vec<u8>| {
-            assert_eq!(
-                bytes.len(),
-                schedule.instructions[k].1.dealt_to(role),
-                "dealt bytes of instruction {k}"
-            );
-            assert!(!bytes.is_empty(), "instruction {k} needs nothing, so nothing may be sent");
-            chunks.0.insert(k, bytes);
+            chunks.add(k, &bytes, &mut expected);
             Ok(())
         };
         masked::deal(plan, schedule, role, &server, &client, &weight_seed, &mut sink, &mut Silent).unwrap();
+        assert_eq!(expected.next(), None, "all is dealt");
+        for (k, bytes) in &chunks.0 {
+            assert_eq!(bytes.len(), schedule.instructions[*k].1.dealt_to(role), "dealt for instruction {k}");
+        }
+        drop(expected);
         chunks
     });
     let m_w = masked::mask_weights(plan, weights, &weight_seed);
@@ -185,12 +201,13 @@ fn prepare(
     mut dealt: Chunks,
 ) -> Bundle<Chunks> {
     let mut stored = Chunks::default();
+    let mut expected = expected_chunks(plan, schedule, role);
     let mut sink = |k: usize, bytes: Vec<u8>| {
-        assert_eq!(bytes.len(), schedule.instructions[k].1.stores(role), "stored bytes of instruction {k}");
-        stored.0.insert(k, bytes);
+        stored.add(k, &bytes, &mut expected);
         Ok(())
     };
     masked::prepare(plan, schedule, role, &seed, m_w, weights, &mut dealt, &mut sink, &mut Silent).unwrap();
+    assert_eq!(expected.next(), None, "all is stored");
     Bundle::new(seed, stored)
 }
 

@@ -197,12 +197,13 @@ fn see_dealt(plan: &Plan, schedule: &Schedule, position: Position, frames: &[See
         if position != Position::First || cost.dealt == 0 {
             continue;
         }
-        let lanes = schedule.openings(plan, k).iter().map(|o| o.lane + 1).max().unwrap_or(1);
-        let (own, rest) = dealt.split_at_checked(lanes).expect("a frame for every lane");
+        let chunks = schedule.chunks(plan, k, Role::Server);
+        let (own, rest) = dealt.split_at_checked(chunks.len()).expect("a frame for every chunk");
         assert!(own.iter().all(|frame| frame.kind == DEALT && frame.instruction == k), "dealt for {k}");
-        assert_eq!(own.iter().map(|frame| frame.payload.len()).sum::<usize>(), cost.dealt, "dealt for {k}");
-        for (lane, frame) in own.iter().enumerate() {
-            view.add_bytes(format!("dealt for lane {lane} of {k}"), &frame.payload);
+        assert!(chunks.iter().eq(&own.iter().map(|f| f.payload.len()).collect::<Vec<_>>()), "dealt for {k}");
+        assert_eq!(chunks.iter().sum::<usize>(), cost.dealt, "dealt for {k}");
+        for (chunk, frame) in own.iter().enumerate() {
+            view.add_bytes(format!("dealt chunk {chunk} of {k}"), &frame.payload);
         }
         dealt = rest;
     }

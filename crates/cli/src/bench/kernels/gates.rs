@@ -4,7 +4,7 @@
 //! of all of it; bytes and rounds are the step's and its operand's opening, as the channel counted them, without what the
 //! input and the output cost.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure};
@@ -194,19 +194,19 @@ impl Gate {
 
 /// One-time material, each piece of which is taken once.
 #[derive(Default)]
-struct Chunks(BTreeMap<usize, Vec<u8>>);
+struct Chunks(VecDeque<Vec<u8>>);
 
 impl Source for Chunks {
-    fn chunk(&mut self, instruction: usize, _: usize) -> Result<Vec<u8>, ProtocolError> {
-        Ok(self.0.remove(&instruction).unwrap_or_default())
+    fn chunk(&mut self, _: usize, _: usize) -> Result<Vec<u8>, ProtocolError> {
+        Ok(self.0.pop_front().unwrap_or_default())
     }
 }
 
 fn deal(plan: &Plan, schedule: &Schedule) -> anyhow::Result<([Seed; 2], Chunks)> {
     let [server, client, weights] = [Seed::random()?, Seed::random()?, Seed::random()?];
     let mut chunks = Chunks::default();
-    let mut sink = |k: usize, bytes: Vec<u8>| {
-        chunks.0.insert(k, bytes);
+    let mut sink = |_: usize, bytes: Vec<u8>| {
+        chunks.0.push_back(bytes);
         Ok(())
     };
     masked::deal(plan, schedule, masked::Role::Server, &server, &client, &weights, &mut sink, &mut Silent)?;
