@@ -9,7 +9,6 @@ pub(crate) mod launch;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use privet::Plan;
 
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
@@ -17,7 +16,7 @@ use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
-pub(crate) use common::{AnswerArgs, ProcessArgs};
+pub(crate) use common::{AnswerArgs, KeyArgs, ProcessArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 
 /// Runs machine-learning models on data and weights that stay private.
@@ -129,6 +128,7 @@ Examples:
   privet plan model                  # a directory made by privet compile
   privet plan model/plan.privet --reveal-to both --json
   privet plan squeezenet.onnx --network wan   # and predict how long it takes there
+  privet plan squeezenet.onnx --engine auto --network wan   # where keys pay off, and why
 
 Columns: f, fractional bits; range, the signed width that values are safe for and where it comes
 from (full width, proved from the range of the input, calibrated); room, bits between the largest
@@ -163,6 +163,8 @@ pub(crate) enum Engine {
     TwoParty,
     /// The same, with keys of function secret sharing for comparisons: fewer rounds, more material.
     Fss,
+    /// The same, with keys where they are predicted to save time over --network.
+    Auto,
     /// Three parties compute on shares; none knows weights, inputs or outputs.
     #[value(name = "3pc")]
     ThreeParty,
@@ -176,14 +178,10 @@ impl Engine {
         self != Self::Cleartext
     }
 
-    /// The program as this engine runs it.
-    pub(crate) fn program(self, plan: &Plan) -> Plan {
-        if self == Self::Fss { plan.with_fss() } else { plan.clone() }
-    }
-
-    /// All engines, those without privacy first.
+    /// All engines, those without privacy first. `auto` is none of its own.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = Self::value_variants().to_vec();
+        all.retain(|engine| *engine != Self::Auto);
         all.sort_by_key(|engine| engine.is_private());
         all
     }
@@ -198,6 +196,7 @@ impl Engine {
         match self {
             Self::TwoParty => "2pc",
             Self::Fss => "fss",
+            Self::Auto => "auto",
             Self::ThreeParty => "3pc",
             Self::Cleartext => "cleartext",
         }
@@ -218,6 +217,8 @@ pub(crate) struct RunArgs {
     /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Bound on the whole run.
@@ -291,9 +292,14 @@ pub(crate) struct CompileArgs {
     /// Directory for the public plan.privet and the private weights.safetensors.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// What will compute: for fss the plan asks for its keys, all others take the same plan.
+    /// What will compute: for fss and auto the plan asks for keys, all others take the same plan.
     #[arg(long, value_enum, default_value = "2pc")]
     pub(crate) engine: Engine,
+    /// The network that --engine auto chooses for, after four seconds of calibrating this machine [default: lan].
+    #[arg(long, value_name = "loopback|lan|wan|RATE:RTT[:JITTER]", value_parser = Network::parse)]
+    pub(crate) network: Option<Network>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// One line of JSON on stdout; everything else goes to stderr.
@@ -314,9 +320,12 @@ pub(crate) struct PlanArgs {
     /// Who learns the outputs.
     #[arg(long, value_enum, default_value = "client")]
     pub(crate) reveal_to: Reveal,
-    /// Predict wall times over this network, after two seconds of calibrating this machine.
+    /// Predict wall times over this network, after two seconds of calibrating this machine; with --engine auto, choose for it
+    /// [default of auto: lan].
     #[arg(long, value_name = "loopback|lan|wan|RATE:RTT[:JITTER]", value_parser = Network::parse)]
     pub(crate) network: Option<Network>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
     /// Show also the steps that cost nothing and open nothing.
     #[arg(long)]
     pub(crate) all: bool,

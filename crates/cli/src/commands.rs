@@ -14,10 +14,12 @@ use privet::setup::SetupOptions;
 use privet::{Observer, PartyConfig, PartyRole, PlanSummary, RevealTo, output, postprocess};
 
 use crate::args::{
-    ClientArgs, ClientPhase, CompileArgs, DealerArgs, LoweringArgs, OnlineArgs, ProcessArgs, Reveal,
+    ClientArgs, ClientPhase, CompileArgs, DealerArgs, Engine, LoweringArgs, OnlineArgs, ProcessArgs, Reveal,
     ServerArgs, ServerPhase, SetupArgs,
 };
+use crate::choice::program;
 use crate::exit::{Code, Failure};
+use crate::network::Network;
 use crate::show::accuracy_line;
 use crate::show::json::{Answer, ClientResult, CompileResult, Online};
 use crate::show::observe::{JsonLines, Terminal, describe};
@@ -43,12 +45,18 @@ pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
+    args.keys.check(&[args.engine])?;
+    if let (Some(network), false) = (&args.network, args.engine == Engine::Auto) {
+        let text = format!("--network {network}: only --engine auto chooses for a network");
+        return Err(Failure::error(Code::Usage, text));
+    }
     let terminal = Terminal::new();
     let mut model = {
         let _spinner = terminal.spinner("compiling");
         lower(&args.model, &args.lowering)?
     };
-    model.plan = args.engine.program(&model.plan);
+    let network = args.network.clone().unwrap_or_else(Network::lan);
+    model.plan = program(args.engine, &model.plan, &network, &args.keys)?;
     model.save(&args.output)?;
     let summary = PlanSummary::of(&model.plan);
     if args.json {

@@ -55,6 +55,7 @@ impl Cost {
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let engines = if args.engines.is_empty() { Engine::all() } else { args.engines.clone() };
+    args.keys.check(&engines)?;
     if !engines.iter().any(|engine| engine.is_private()) {
         args.network.refuse_in_the_clear()?;
     }
@@ -73,6 +74,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         files: &args.input,
         integers: &integers,
         network: &args.network,
+        keys: &args.keys,
         watch: &watch,
         terminal: &terminal,
     };

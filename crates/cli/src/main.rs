@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod choice;
 mod cluster;
 mod commands;
 mod compare;

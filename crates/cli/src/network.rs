@@ -23,6 +23,11 @@ impl Network {
         Self { name: Self::LOOPBACK.to_owned(), link: None }
     }
 
+    /// What is chosen for if nothing is said.
+    pub(crate) fn lan() -> Self {
+        Self { name: "lan".to_owned(), link: Some(Emulated::LAN) }
+    }
+
     /// Reads `loopback`, `lan`, `wan` or a description of a link.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let link = match text {

@@ -6,13 +6,16 @@ use privet::model::{self, Accuracy, PLAN_FILE};
 use privet::predict::{Machine, Prediction, predict};
 
 use crate::args::{Engine, LoweringArgs, PlanArgs};
+use crate::choice;
 use crate::commands::{lower, print_line};
 use crate::exit::{Code, Failure};
+use crate::network::Network;
 use crate::show::json::{PlanResult, Predicted};
 use crate::show::observe::Terminal;
 use crate::show::{self, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+    args.keys.check(&[args.engine])?;
     // Before a model is compiled, which may take minutes.
     match (args.engine, &args.network) {
         (Engine::Cleartext, Some(network)) => return Err(network.useless_in_the_clear()),
@@ -22,22 +25,41 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         }
         _ => {}
     }
-    let (plan, calibration) = read(args)?;
+    let (mut plan, calibration) = read(args)?;
+    let choice = match args.engine {
+        Engine::Auto => {
+            let network = args.network.clone().unwrap_or_else(Network::lan);
+            let (choice, prediction) = {
+                let _spinner = Terminal::new().spinner("calibrating this machine");
+                choice::choose(&plan, args.reveal_to.into(), &network, &args.keys)?
+            };
+            plan = choice.plan.clone();
+            Some((network, choice, prediction))
+        }
+        _ => None,
+    };
     let setting = match args.engine {
-        Engine::TwoParty | Engine::Fss => Setting::TwoParty(args.reveal_to.into()),
+        Engine::TwoParty | Engine::Fss | Engine::Auto => Setting::TwoParty(args.reveal_to.into()),
         Engine::ThreeParty => Setting::ThreeParty,
         Engine::Cleartext => Setting::Cleartext,
     };
     let explanation = explain(&plan, setting);
-    let prediction = predicted(&plan, args)?;
+    let prediction = match &choice {
+        Some((network, _, prediction)) => Some((network.clone(), prediction.clone())),
+        None => args.network.clone().zip(predicted(&plan, args)?),
+    };
     if args.json {
-        let prediction = args.network.as_ref().zip(prediction.as_ref());
+        let prediction = prediction.as_ref();
         let prediction = prediction.map(|(network, times)| Predicted { network: network.to_string(), times });
         let (explanation, calibration) = (&explanation, calibration.as_ref());
-        return print_line(&PlanResult { explanation, calibration, prediction });
+        let choice = choice.as_ref().map(|(_, choice, _)| choice);
+        return print_line(&PlanResult { explanation, calibration, choice, prediction });
     }
     print(&show::plan::describe(&explanation, args.all))?;
-    if let (Some(network), Some(prediction)) = (&args.network, &prediction) {
+    if let Some((network, choice, _)) = &choice {
+        print(&show::choice::describe(network, choice))?;
+    }
+    if let Some((network, prediction)) = &prediction {
         print(&show::plan::describe_prediction(network, prediction))?;
     }
     calibration.map_or(Ok(()), |accuracy| print(&show::accuracy_line(&accuracy)))
@@ -59,7 +81,8 @@ fn read(args: &PlanArgs) -> anyhow::Result<(Plan, Option<Accuracy>)> {
     if !is_plan {
         let _spinner = Terminal::new().spinner("compiling");
         let model = lower(path, &args.lowering)?;
-        return Ok((args.engine.program(&model.plan), model.accuracy));
+        let plan = if args.engine == Engine::Fss { model.plan.with_fss() } else { model.plan };
+        return Ok((plan, model.accuracy));
     }
     if args.lowering != LoweringArgs::default() {
         let text = format!(

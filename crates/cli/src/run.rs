@@ -8,7 +8,8 @@ use anyhow::Context;
 use privet::model::{self, Model, NamedFile};
 use privet::{Event, Plan, Report, output, reference};
 
-use crate::args::{Engine, RunArgs};
+use crate::args::{Engine, KeyArgs, RunArgs};
+use crate::choice::program;
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
 use crate::network::Network;
@@ -34,6 +35,7 @@ pub(crate) struct Task<'a> {
     /// The same inputs as integers.
     pub(crate) integers: &'a [Vec<i64>],
     pub(crate) network: &'a Network,
+    pub(crate) keys: &'a KeyArgs,
     pub(crate) watch: &'a Watch,
     pub(crate) terminal: &'a Terminal,
 }
@@ -43,13 +45,14 @@ impl Task<'_> {
     pub(crate) fn run(&self, engine: Engine) -> anyhow::Result<Outcome> {
         match engine {
             Engine::Cleartext => self.watch.computing(|| cleartext(self)),
-            Engine::TwoParty | Engine::Fss => two_party(self, engine),
+            Engine::TwoParty | Engine::Fss | Engine::Auto => two_party(self, engine),
             Engine::ThreeParty => three_party(self),
         }
     }
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    args.keys.check(&[args.engine])?;
     if args.engine == Engine::Cleartext {
         args.network.refuse_in_the_clear()?;
     }
@@ -72,6 +75,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         files: &args.input,
         integers: &integers,
         network: &args.network,
+        keys: &args.keys,
         watch: &watch,
         terminal: &terminal,
     };
@@ -135,7 +139,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 fn two_party(task: &Task<'_>, engine: Engine) -> anyhow::Result<Outcome> {
     let Task { model, files, network, watch, terminal, .. } = *task;
     let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
-    let plan = engine.program(&model.plan);
+    let plan = watch.computing(|| program(engine, &model.plan, network, task.keys))?;
     let mut parties = Parties::new(&plan, &model.weights, network, watch, terminal)?;
     let offline = parties.offline(1)?;
     let (mut outputs, online) = parties.online(&[inputs])?;

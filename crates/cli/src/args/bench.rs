@@ -114,6 +114,8 @@ pub(crate) struct BenchArgs {
     /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) keys: super::KeyArgs,
     /// Predict wall times as well, as `privet plan --network` does.
     #[arg(long)]
     pub(crate) predict: bool,
@@ -187,6 +189,8 @@ pub(crate) struct CompareArgs {
     /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) keys: super::KeyArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Bound on the whole run.

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use privet::predict::DEFAULT_MAX_KEY_BYTES;
 
+use super::Engine;
+use crate::exit::{Code, Failure};
 use crate::network::Network;
 
 /// What is shown of an answer.
@@ -43,4 +46,29 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
         return Err("expected HOST:PORT, with a port from 0 to 65535".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// What `--engine auto` may choose.
+#[derive(Debug, Default, Args)]
+pub(crate) struct KeyArgs {
+    /// With --engine auto, megabytes of keys that each party may have to store for an inference [default: 4000].
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    max_keys: Option<u64>,
+}
+
+impl KeyArgs {
+    /// Refuses a limit for engines that choose nothing.
+    pub(crate) fn check(&self, engines: &[Engine]) -> anyhow::Result<()> {
+        match self.max_keys {
+            Some(mb) if !engines.contains(&Engine::Auto) => {
+                let text = format!("--max-keys {mb} is about --engine auto, which is not asked for");
+                Err(Failure::error(Code::Usage, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_keys.map_or(DEFAULT_MAX_KEY_BYTES, |mb| mb * 1_000_000)
+    }
 }

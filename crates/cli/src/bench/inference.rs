@@ -19,6 +19,7 @@ use super::phase::phase;
 use super::plain;
 use super::row::{Phase, Row};
 use crate::args::Engine;
+use crate::choice::program;
 use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
 
@@ -29,7 +30,9 @@ const MAX_STORED: usize = 4_000_000_000;
 pub(super) fn measure(engine: Engine, case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
     match engine {
         Engine::Cleartext => cleartext(case),
-        Engine::TwoParty | Engine::Fss => two_party(case, engine).with_context(|| failed(case)),
+        Engine::TwoParty | Engine::Fss | Engine::Auto => {
+            two_party(case, engine).with_context(|| failed(case))
+        }
         Engine::ThreeParty => three_party(case).with_context(|| failed(case)),
     }
 }
@@ -56,10 +59,10 @@ fn cleartext(case: &Case<'_>) -> anyhow::Result<Vec<Row>> {
 /// Dealer, server and client, each a process.
 fn two_party(case: &Case<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let model = &case.workload.model;
-    let plan = &engine.program(&model.plan);
     let args = case.args;
+    let plan = &case.watch.computing(|| program(engine, &model.plan, &args.network, &args.keys))?;
     let explained = explain(plan, Setting::TwoParty(RevealTo::Client));
-    let prediction = if args.predict { Some(predicted(case)?) } else { None };
+    let prediction = if args.predict { Some(predicted(case, plan)?) } else { None };
     let mut parties = Parties::new(plan, &model.weights, &args.network, case.watch, case.terminal)?;
 
     let setup = parties.offline(0)?;
@@ -151,8 +154,7 @@ pub(super) fn slowest(processes: &[Process], inference: usize) -> (f64, &[f64]) 
 }
 
 /// What this machine is expected to take.
-fn predicted(case: &Case<'_>) -> anyhow::Result<Prediction> {
-    let plan = &case.workload.model.plan;
+fn predicted(case: &Case<'_>, plan: &Plan) -> anyhow::Result<Prediction> {
     let machine = case.watch.computing(|| Machine::calibrate(plan))?;
     Ok(predict(plan, RevealTo::Client, &machine, case.args.network.link))
 }

@@ -19,6 +19,7 @@ use super::plain;
 use super::row::{microseconds, quoted, rounded};
 use super::table::{megabytes, seconds};
 use crate::args::{BenchArgs, Engine};
+use crate::choice::program;
 use crate::exit::{Code, Failure};
 use crate::parties::three::ThreeParties;
 use crate::parties::{CLIENT, Parties, Process};
@@ -174,7 +175,7 @@ impl<'a> Job<'a> {
     fn measure(&self, engine: Engine) -> anyhow::Result<Row> {
         match engine {
             Engine::Cleartext => self.cleartext(),
-            Engine::TwoParty | Engine::Fss => self.two_party(engine),
+            Engine::TwoParty | Engine::Fss | Engine::Auto => self.two_party(engine),
             Engine::ThreeParty => self.three_party(),
         }
     }
@@ -197,7 +198,9 @@ impl<'a> Job<'a> {
 
     fn two_party(&self, engine: Engine) -> anyhow::Result<Row> {
         let Program { weights, inputs, .. } = &self.program;
-        let plan = &engine.program(&self.program.plan);
+        let Self { args, .. } = self;
+        let chosen = || program(engine, &self.program.plan, &args.network, &args.keys);
+        let plan = &self.watch.computing(chosen)?;
         let mut parties = Parties::new(plan, weights, &self.args.network, self.watch, self.terminal)?;
         // The sharing of weights comes once.
         parties.offline(0)?;

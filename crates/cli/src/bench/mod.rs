@@ -29,6 +29,7 @@ use row::Row;
 const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "resnet18", "resnet50"];
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    args.keys.check(&args.engine)?;
     match args.exp {
         Experiment::Inference => {
             models(args, &Runs { engines: engines(args, &[Engine::TwoParty]), float: false })
@@ -90,8 +91,9 @@ fn models(args: &BenchArgs, runs: &Runs) -> anyhow::Result<()> {
     if !runs.engines.iter().any(|engine| engine.is_private()) {
         args.network.refuse_in_the_clear()?;
     }
+    let is_predicted = |e: &Engine| matches!(e, Engine::TwoParty | Engine::Fss | Engine::Auto);
     if let (true, false, [engine, ..]) =
-        (args.predict, runs.engines.contains(&Engine::TwoParty), &runs.engines[..])
+        (args.predict, runs.engines.iter().any(is_predicted), &runs.engines[..])
     {
         let text = format!(
             "--predict: the engine {} is not predicted; leave it out, or use --engine 2pc",

@@ -6,7 +6,7 @@ use privet::explain::Explanation;
 use privet::model::Accuracy;
 use privet::output::Values;
 use privet::postprocess::{Output, Top};
-use privet::predict::Prediction;
+use privet::predict::{Choice, Prediction};
 use privet::{Plan, PlanSummary, Report};
 use serde::Serialize;
 
@@ -39,6 +39,9 @@ pub(crate) struct PlanResult<'a> {
     #[serde(flatten)]
     pub(crate) explanation: &'a Explanation,
     pub(crate) calibration: Option<&'a Accuracy>,
+    /// What `--engine auto` chose, and what the alternatives would cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) choice: Option<&'a Choice>,
     pub(crate) prediction: Option<Predicted<'a>>,
 }
 

@@ -156,7 +156,7 @@ fn costs(plan: &Explanation, costs: &Cost) -> [String; 4] {
 }
 
 /// Three digits are enough here; `--json` has all.
-fn bytes(count: usize) -> String {
+pub(super) fn bytes(count: usize) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (count as f64, 0);
     while value >= 999.5 && unit + 1 < UNITS.len() {
@@ -185,7 +185,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// The end of a name, which tells layers apart.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     let clean: Vec<char> = printable_line(name).chars().collect();
     match clean.len().checked_sub(NAME) {
         None | Some(0) => clean.into_iter().collect(),

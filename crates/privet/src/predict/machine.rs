@@ -60,8 +60,8 @@ pub struct Machine {
     kinds: HashMap<String, Costs>,
     /// Of a multiplication in products of other kinds.
     product: Costs,
-    /// Of an element that is compared or truncated in a step of another kind.
-    gate: Costs,
+    /// Of an element that is compared or truncated in a step of another kind, without keys and with them.
+    gate: [Costs; 2],
     /// Of an element that is added.
     pub(super) element: Costs,
     /// Of an element that is opened.
@@ -94,6 +94,21 @@ impl Machine {
     /// # Errors
     /// If the system gives no connection to itself, or no file.
     pub fn calibrate(plan: &Plan) -> Result<Self, Error> {
+        Self::calibrate_for(&[plan])
+    }
+
+    /// Tries the parts that `plan` is made of where no comparison takes keys, and where all do.
+    ///
+    /// # Errors
+    /// As [`Self::calibrate`].
+    pub fn calibrate_to_choose(plan: &Plan) -> Result<Self, Error> {
+        let plain = Plan { fss: Vec::new(), ..plan.clone() };
+        Self::calibrate_for(&[&plain, &plain.with_fss()])
+    }
+
+    /// Plans of the same steps, that differ in which of them take keys.
+    fn calibrate_for(plans: &[&Plan]) -> Result<Self, Error> {
+        let plan = plans[0];
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let (tls, hop, connect) = network(None)?;
         let (_, emulated, _) = network(Some(PROBED))?;
@@ -111,13 +126,14 @@ impl Machine {
         let (open, element) = (open.min(again), element.min(added));
         let start = Instant::now();
         let mut kinds = HashMap::new();
-        let (mut products, mut gates) = ((Costs::default(), 0.0), (Costs::default(), 0.0));
+        let mut products = (Costs::default(), 0.0);
+        let mut gates = [products; 2];
         // What there is most of is tried first.
         let mut steps: Vec<usize> = (0..plan.steps.len()).collect();
         steps.sort_by(|&a, &b| probe::kind(plan, b).1.total_cmp(&probe::kind(plan, a).1));
-        for index in steps {
+        for (index, plan) in steps.into_iter().flat_map(|index| plans.iter().map(move |plan| (index, plan))) {
             let (Some(kind), _) = probe::kind(plan, index) else { continue };
-            if kinds.contains_key(&kind) || start.elapsed() > BUDGET {
+            if kinds.contains_key(&kind) || start.elapsed() > BUDGET * plans.len() as u32 {
                 continue;
             }
             let probe = Probe::of(plan, index);
@@ -125,13 +141,13 @@ impl Machine {
             let class = if kind.starts_with("conv") || kind.starts_with("matmul") {
                 &mut products
             } else {
-                &mut gates
+                &mut gates[usize::from(kind.starts_with(probe::KEYS))]
             };
             *class = (add(class.0, costs), class.1 + probe.units());
             kinds.insert(kind, costs * (1.0 / probe.units()));
         }
         let mean = |(sum, units): (Costs, f64)| sum * (1.0 / f64::max(units, 1.0));
-        let (product, gate) = (mean(products), mean(gates));
+        let (product, gate) = (mean(products), gates.map(mean));
         Ok(Self {
             kinds,
             product,
@@ -158,7 +174,9 @@ impl Machine {
         let rate = |seconds: f64| if seconds > 0.0 { 1.0 / seconds } else { 0.0 };
         Summary {
             multiplications_per_s: rate(self.product.online),
-            gate_elements_per_s: rate(self.gate.online),
+            gate_elements_per_s: rate(
+                self.gate.map(|gate| gate.online).into_iter().find(|s| *s > 0.0).unwrap_or(0.0),
+            ),
             tls_bytes_per_s: rate(self.tls),
             frame_s: self.hop,
             sync_s: self.sync,
@@ -171,7 +189,11 @@ impl Machine {
         let unit = match &kind {
             None => self.element,
             Some(kind) => self.kinds.get(kind).copied().unwrap_or_else(|| {
-                if kind.starts_with("conv") || kind.starts_with("matmul") { self.product } else { self.gate }
+                if kind.starts_with("conv") || kind.starts_with("matmul") {
+                    self.product
+                } else {
+                    self.gate[usize::from(kind.starts_with(probe::KEYS))]
+                }
             }),
         };
         unit * units

@@ -8,6 +8,7 @@
 //! The prediction is for `privet run` and `privet bench`, where all parties share this machine. It leaves out that threads of
 //! one party hinder each other, what the system does besides, and the data that no longer fits a cache.
 
+mod choose;
 mod machine;
 mod probe;
 mod timeline;
@@ -17,9 +18,10 @@ use std::ops::{Add, Mul};
 
 use privet_net::Emulated;
 use privet_plan::{Plan, WireId};
-use privet_protocols::masked::{Instruction, RevealTo, Schedule};
+use privet_protocols::masked::{Instruction, Opening, RevealTo, Schedule};
 use serde::Serialize;
 
+pub use choose::{Alternative, Choice, Chosen, DEFAULT_MAX_KEY_BYTES, Gate, Total, choose};
 use machine::Costs;
 pub use machine::{Machine, Summary};
 use timeline::{Network, Timeline};
@@ -127,19 +129,35 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
     Prediction { online: greeting + online, offline, offline_once, machine: machine.summary(), steps }
 }
 
+/// An instruction, as both parties play it.
+struct Played {
+    compute: f64,
+    rounds: usize,
+    frames: Vec<Opening>,
+}
+
+impl Played {
+    fn of(plan: &Plan, schedule: &Schedule, k: usize, machine: &Machine) -> Self {
+        let (instruction, cost) = &schedule.instructions[k];
+        let stored = (cost.server_stores + cost.client_stores) as f64;
+        let compute = costs(plan, instruction, machine).online + stored * machine.read / machine.cores;
+        Self { compute, rounds: cost.rounds as usize, frames: schedule.openings(plan, k) }
+    }
+
+    fn on(&self, timeline: &mut Timeline) {
+        timeline.play(self.compute, self.rounds, &self.frames);
+    }
+}
+
 fn online(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network) -> (Time, Vec<StepTime>) {
     let mut whole = Timeline::new(network);
     let mut no_rate = Timeline::new(Network { byte: 0.0, ..network });
     let mut nothing = Timeline::new(Network::new(None, machine));
     let mut steps = Vec::new();
-    for (k, (instruction, cost)) in schedule.instructions.iter().enumerate() {
-        let stored = (cost.server_stores + cost.client_stores) as f64;
-        let compute = costs(plan, instruction, machine).online + stored * machine.read / machine.cores;
-        let frames = schedule.openings(plan, k);
+    for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
+        let played = Played::of(plan, schedule, k, machine);
         let before = whole.now;
-        for timeline in [&mut whole, &mut no_rate, &mut nothing] {
-            timeline.play(compute, cost.rounds as usize, &frames);
-        }
+        [&mut whole, &mut no_rate, &mut nothing].into_iter().for_each(|timeline| played.on(timeline));
         if whole.now > before {
             let op = match instruction {
                 Instruction::Open(_) => "open",
@@ -161,7 +179,7 @@ fn offline(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network
         let own = costs(plan, instruction, machine);
         sum =
             Costs { deal: sum.deal + own.deal, serve: sum.serve + own.serve, ask: sum.ask + own.ask, ..sum };
-        dealt += cost.dealt as f64;
+        dealt += (cost.dealt + cost.dealt_client) as f64;
         stored[0] += cost.server_stores as f64 * machine.write;
         stored[1] += cost.client_stores as f64 * machine.write;
     }

@@ -56,6 +56,14 @@ impl Mul<f64> for Costs {
 /// What a step is like, and how much of it there is: multiplications of a product, elements of anything else. No kind for
 /// steps that only move and add.
 pub(super) fn kind(plan: &Plan, index: usize) -> (Option<String>, f64) {
+    let (kind, units) = op_kind(plan, index);
+    (kind.map(|kind| if plan.uses_fss(index) { format!("{KEYS}{kind}") } else { kind }), units)
+}
+
+/// Begins the kinds of steps that take keys.
+pub(super) const KEYS: &str = "keys, ";
+
+fn op_kind(plan: &Plan, index: usize) -> (Option<String>, f64) {
     let step = &plan.steps[index];
     let operand = step.inputs.first().map_or(&[][..], |&w| plan.shape(w));
     match &step.op {
@@ -127,6 +135,14 @@ impl Probe {
 
     /// Of a step of `plan`.
     pub(super) fn of(plan: &Plan, index: usize) -> Self {
+        let mut probe = Self::of_op(plan, index);
+        if plan.uses_fss(index) {
+            probe.plan.fss = vec![WireId(probe.step as u32)];
+        }
+        probe
+    }
+
+    fn of_op(plan: &Plan, index: usize) -> Self {
         let step = &plan.steps[index];
         let operands: Vec<Vec<usize>> = step.inputs.iter().map(|&w| plan.shape(w).to_vec()).collect();
         let ring = plan.ring;
