@@ -277,7 +277,7 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (&[], 2, "--models"),
         (&["--models", "list,lenet"], 2, "takes nothing beside it"),
         (&["--models", "lenet,resnet5"], 2, "no model \"resnet5\"; expected a path to an .onnx file"),
-        (&["--models", "lenet", "--engine", "4pc"], 2, "possible values: 2pc, fss, 3pc, cleartext"),
+        (&["--models", "lenet", "--engine", "4pc"], 2, "possible values: 2pc, fss, auto, 3pc, cleartext"),
         (&["--models", "lenet", "--exp", "training"], 2, "possible values: inference, inference_all"),
         (&["--models", "lenet", "--iterations", "0"], 2, "0 is not in 1..=1000"),
         (&["--models", "lenet", "--json", "--csv"], 2, "cannot be used with"),

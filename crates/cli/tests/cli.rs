@@ -44,7 +44,7 @@ fn wrong_usage_is_2_with_a_suggestion() {
         (&["run", "--model", "m", "--input", "x", "--ring", "65"], "65 is not in 16..=64"),
         (
             &["run", "--model", "m", "--input", "x", "--engine", "4pc"],
-            "possible values: 2pc, fss, 3pc, cleartext",
+            "possible values: 2pc, fss, auto, 3pc, cleartext",
         ),
         (
             &["client", "online", "--input", "x", "--reveal-to", "all"],

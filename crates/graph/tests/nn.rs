@@ -22,6 +22,7 @@ fn the_zoo_has_the_published_numbers_of_parameters() {
         ("alexnet-imagenet", 3_747_200 + 9217 * 4096 + 4097 * 4096 + 4097 * 1000),
         ("alexnet-tiny", 3_747_200 + 2 * 1025 * 1024 + 1025 * 200),
         ("lenet", 431_080),
+        ("lenet5", 44_426),
         ("minionn-cifar", 164_954),
         ("mobilenet-v2", 3_504_872),
         ("resnet101", 44_549_160),

@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(subject.name(), "digits");
         let workload = Workload::new(&subject, &OPTIONS).unwrap();
         assert_eq!(workload.inputs[0][0].shape(), [1, 1, 8, 8]);
-        assert!(Subject::find("lenet5").is_none());
+        assert!(Subject::find("lenet6").is_none());
         assert_eq!(
             names().filter(|n| Subject::find(n).is_some_and(|s| s.name() == *n)).count(),
             names().count()

@@ -267,8 +267,8 @@ mod tests {
             let values: Vec<_> =
                 explanation.rows.iter().filter_map(|r| r.opened).filter(|o| o.what == "value").collect();
             assert_eq!(values, [Opened { what: "value", to: name(reveal_to) }]);
-            assert!(explanation.rows.iter().all(|r| r.opened.is_some() == (r.costs.rounds > 0)));
-            assert!(explanation.rows.iter().all(|r| r.openings.len() as u64 >= r.costs.rounds));
+            assert!(explanation.rows.iter().all(|r| r.opened.is_some() || r.costs.rounds == 0));
+            assert!(explanation.rows.iter().all(|r| r.opened.is_some() == !r.openings.is_empty()));
         }
     }
 

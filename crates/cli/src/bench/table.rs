@@ -194,7 +194,11 @@ fn line(system: String, own: &Figures, compared: Option<&Figures>, source: Strin
         figure(|f| f.cpu_s, seconds),
         figure(|f| f.wall_s, seconds),
         figure(|f| f.bytes, megabytes),
-        own.rounds.map_or_else(String::new, |rounds| rounds.to_string()),
+        beside(
+            own.rounds.map(|rounds| rounds as f64),
+            |rounds| rounds.to_string(),
+            compared.and_then(|ours| ours.rounds).unwrap_or(0) as f64,
+        ),
         figure(|f| f.stored_bytes, megabytes),
         source,
     ]

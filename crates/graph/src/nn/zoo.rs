@@ -41,6 +41,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     row("alexnet-imagenet", [3, 224, 224], 1000, alexnet_imagenet),
     row("alexnet-tiny", [3, 64, 64], 200, alexnet_tiny),
     row("lenet", [1, 28, 28], 10, lenet),
+    row("lenet5", [1, 28, 28], 10, lenet5),
     row("minionn-cifar", [3, 32, 32], 10, minionn_cifar),
     row("mobilenet-v2", [3, 224, 224], 1000, mobilenet_v2),
     row("resnet101", [3, 224, 224], 1000, resnet101),
@@ -73,6 +74,24 @@ pub fn lenet(classes: usize) -> Module {
         .named("fc1", linear(800, 500))
         .add(relu())
         .named("fc2", linear(500, classes))
+        .into()
+}
+
+/// The smaller LeNet: 6 and 16 filters, 120 and 84 hidden units, on 28 x 28 without padding (after LeCun et al., 1998).
+pub fn lenet5(classes: usize) -> Module {
+    seq()
+        .named("conv1", conv2d(1, 6, 5))
+        .add(relu())
+        .add(max_pool2d(2))
+        .named("conv2", conv2d(6, 16, 5))
+        .add(relu())
+        .add(max_pool2d(2))
+        .add(flatten())
+        .named("fc1", linear(256, 120))
+        .add(relu())
+        .named("fc2", linear(120, 84))
+        .add(relu())
+        .named("fc3", linear(84, classes))
         .into()
 }
 

@@ -231,7 +231,7 @@ impl Search {
                 let cost = schedules[way].instructions[k].1;
                 let mut alone = Timeline::new(network);
                 played[way][k].on(&mut alone);
-                alternative(&cost, alone.now)
+                alternative(&cost, alone.now())
             });
             let operand = &plain.steps[step].inputs[0];
             let elements = plain.len(*operand);
@@ -305,7 +305,7 @@ impl Search {
             .for_each(|(step, &keys)| ways[step.instruction] = usize::from(keys));
         let mut timeline = Timeline::new(self.network);
         ways.iter().enumerate().for_each(|(k, &way)| self.played[way][k].on(&mut timeline));
-        timeline.now
+        timeline.now()
     }
 
     fn key_bytes(&self, takes_keys: &[bool]) -> u64 {

@@ -141,7 +141,8 @@ impl Played {
         let (instruction, cost) = &schedule.instructions[k];
         let stored = (cost.server_stores + cost.client_stores) as f64;
         let compute = costs(plan, instruction, machine).online + stored * machine.read / machine.cores;
-        Self { compute, rounds: cost.rounds as usize, frames: schedule.openings(plan, k) }
+        // What is on its way together with something else is sent all the same.
+        Self { compute, rounds: cost.rounds.max(1) as usize, frames: schedule.openings(plan, k) }
     }
 
     fn on(&self, timeline: &mut Timeline) {
@@ -156,19 +157,19 @@ fn online(plan: &Plan, schedule: &Schedule, machine: &Machine, network: Network)
     let mut steps = Vec::new();
     for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
         let played = Played::of(plan, schedule, k, machine);
-        let before = whole.now;
+        let before = whole.now();
         [&mut whole, &mut no_rate, &mut nothing].into_iter().for_each(|timeline| played.on(timeline));
-        if whole.now > before {
+        if whole.now() > before {
             let op = match instruction {
                 Instruction::Open(_) => "open",
                 Instruction::Step(i) => plan.steps[*i].op.name(),
                 Instruction::Reveal(_) => "reveal",
             };
             let layer = schedule.name(plan, k).to_owned();
-            steps.push(StepTime { layer, op, seconds: whole.now - before });
+            steps.push(StepTime { layer, op, seconds: whole.now() - before });
         }
     }
-    let time = Time::new(nothing.now, whole.now - no_rate.now, no_rate.now - nothing.now);
+    let time = Time::new(nothing.now(), whole.now() - no_rate.now(), no_rate.now() - nothing.now());
     (time, steps)
 }
 

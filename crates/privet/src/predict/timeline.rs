@@ -1,7 +1,7 @@
-//! Both parties' online phase on one clock: they do the same at the same time, and each has a line to the other.
+//! Both parties' online phase: each has a clock, and a line to the other.
 
 use privet_net::{Emulated, HEADER_BYTES};
-use privet_protocols::masked::Opening;
+use privet_protocols::masked::{Opening, Role};
 
 use super::Machine;
 
@@ -29,41 +29,56 @@ impl Network {
     }
 }
 
-/// Where the parties are.
+/// Where the parties are: the server first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeline {
     network: Network,
-    /// When both are done with what was played so far.
-    pub(super) now: f64,
-    /// When the line is free.
-    free: f64,
+    /// When each is done with what was played so far.
+    parties: [f64; 2],
+    /// When the line from each is free.
+    free: [f64; 2],
 }
 
 impl Timeline {
     pub(super) fn new(network: Network) -> Self {
-        Self { network, now: 0.0, free: 0.0 }
+        Self { network, parties: [0.0; 2], free: [0.0; 2] }
     }
 
-    /// An instruction that computes for `compute` and exchanges `frames` in `rounds` rounds, those of a round one lane after the
-    /// other: while the frame of one lane travels, the next computes.
+    /// When both are done with what was played so far.
+    pub(super) fn now(&self) -> f64 {
+        self.parties[0].max(self.parties[1])
+    }
+
+    /// An instruction that computes for `compute` and sends `frames` in `rounds` rounds, those of a round one lane after the
+    /// other: while the frame of one lane travels, the next computes. Who is sent nothing does not wait.
     pub(super) fn play(&mut self, compute: f64, rounds: usize, frames: &[Opening]) {
-        let Some(lanes) = frames.len().checked_div(rounds) else {
-            self.now += compute;
+        let lanes = frames.len() / rounds;
+        if lanes == 0 {
+            self.parties.iter_mut().for_each(|now| *now += compute);
             return;
-        };
+        }
         let Network { byte, way, hop, tls } = self.network;
         let part = compute / ((rounds + 1) * lanes) as f64;
-        let mut arrivals = vec![self.now; lanes];
+        let mut arrivals = vec![self.parties; lanes];
         for round in frames.chunks(lanes) {
             for (frame, arrival) in round.iter().zip(&mut arrivals) {
                 let bytes = frame.bytes() as f64 + HEADER_BYTES as f64 + RECORD;
-                self.now = self.now.max(*arrival) + part + bytes * tls;
-                self.free = self.free.max(self.now) + bytes * byte;
-                *arrival = self.free + way + hop;
+                let before = *arrival;
+                for (party, receiver) in [Role::Client, Role::Server].into_iter().enumerate() {
+                    let now = &mut self.parties[party];
+                    *now = now.max(before[party]) + part;
+                    if frame.to.includes(receiver) {
+                        *now += bytes * tls;
+                        self.free[party] = self.free[party].max(*now) + bytes * byte;
+                        arrival[1 - party] = self.free[party] + way + hop;
+                    }
+                }
             }
         }
         for arrival in arrivals {
-            self.now = self.now.max(arrival) + part;
+            for (now, arrival) in self.parties.iter_mut().zip(arrival) {
+                *now = now.max(arrival) + part;
+            }
         }
     }
 }

@@ -54,17 +54,17 @@ impl<'a> Correlator<'a> {
     }
 
     /// Of an instruction that is not cut, and deals nothing.
-    fn masks(&self, k: usize) -> Dealing<'_> {
+    fn dealing(&self, k: usize) -> Dealing<'_> {
         self.lane(Lane::only(k), &|_| Ok(()))
     }
 
     /// An input of the second party.
     pub(super) fn input(&self, k: usize, elements: usize) -> Mask {
-        Mask::Known(self.masks(k).mask_input(elements))
+        Mask::Known(self.dealing(k).mask_input(elements))
     }
 
     pub(crate) fn open(&self, k: usize, lens: &[usize]) -> Vec<Mask> {
-        let lambda = self.masks(k).mask_ring(lens.iter().sum());
+        let lambda = self.dealing(k).mask_ring(lens.iter().sum());
         split(lambda, lens).into_iter().map(Mask::Known).collect()
     }
 

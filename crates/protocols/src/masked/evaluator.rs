@@ -7,8 +7,9 @@ use privet_net::Channel;
 use privet_plan::{Plan, Step};
 use privet_ring::prg::Prg;
 
+use super::RevealTo;
 use super::gate::{Chunks, Half, Lane, Party};
-use super::lanes::{Shared, alone, take_turns};
+use super::lanes::{Link, Shared, alone, take_turns};
 use super::schedule::Schedule;
 use super::sign::Masked;
 use super::walk::split;
@@ -72,6 +73,13 @@ impl<'a> Evaluator<'a> {
         Party::new(self.plan.ring, self.half, &self.prg, lane, chunk, to_come, &self.link)
     }
 
+    /// Counts the round of an instruction that sends one way, unless what it sends is on its way together with something else.
+    pub(super) fn count_one_way(&self, k: usize) {
+        if self.schedule.instructions[k].1.rounds > 0 {
+            self.link.count_round();
+        }
+    }
+
     /// Own half of the masks of an instruction's wire.
     pub(super) fn own_masks(&self, k: usize, elements: usize) -> Vec<u64> {
         super::gate::own_masks(&self.prg, k, elements, self.plan.ring)
@@ -98,6 +106,9 @@ impl<'a> Evaluator<'a> {
         };
         let pieces = self.schedule.pieces(share.len());
         let mut party = self.party(k, &[]);
+        if self.schedule.receiver(k) == RevealTo::Server {
+            party.tell_the_first(self.schedule.instructions[k].1.rounds > 0);
+        }
         let (m, lambda) = alone(party.mask_and_open(&share, &pieces))?;
         let opened = split(m, lens).into_iter().zip(split(lambda, lens));
         Ok(opened.map(|(m, lambda)| Wire::Masked { m, lambda }).collect())

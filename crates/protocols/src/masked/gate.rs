@@ -305,6 +305,8 @@ pub(super) struct Party<'a> {
     to_come: Option<&'a Chunks<'a>>,
     link: &'a dyn Link,
     lane: Lane,
+    /// Whether openings are to the first party alone, and then whether they count as rounds.
+    told: Option<bool>,
     #[cfg(feature = "audit")]
     audited: Audited<'a>,
 }
@@ -336,6 +338,7 @@ impl<'a> Party<'a> {
             to_come,
             link,
             lane,
+            told: None,
             #[cfg(feature = "audit")]
             audited: Audited { prg, sent: 0 },
         }
@@ -469,6 +472,13 @@ impl<'a> Party<'a> {
         mut own: Vec<u64>,
         pieces: &[Range<usize>],
     ) -> Result<Vec<u64>, ProtocolError> {
+        if let Some(is_round) = self.told {
+            let opened = self.tell(&own, pieces)?;
+            if is_round {
+                self.count_round();
+            }
+            return Ok(opened);
+        }
         let bits = self.ring.bits();
         for piece in pieces {
             let mut payload = Vec::with_capacity(self.ring.packed_len(piece.len()));
@@ -504,19 +514,40 @@ impl<'a> Party<'a> {
         Ok((self.open_ring(own, pieces).await?, lambda))
     }
 
-    /// Sends ring elements one way; the other side calls [`Party::receive_ring`]. One round.
+    /// From now on [`Self::open_ring`] opens to the first party alone: the second one sends, learns zeros, and does not wait.
+    pub(super) fn tell_the_first(&mut self, is_round: bool) {
+        self.told = Some(is_round);
+    }
+
+    /// As [`Self::open_ring`], to the first party alone.
+    fn tell(&mut self, own: &[u64], pieces: &[Range<usize>]) -> Result<Vec<u64>, ProtocolError> {
+        let (bits, mask) = (self.ring.bits(), self.ring.mask());
+        let mut opened = vec![0; own.len()];
+        for piece in pieces {
+            let (own, opened) = (&own[piece.clone()], &mut opened[piece.clone()]);
+            if self.is_first() {
+                let payload = self.link.receive(self.ring.packed_len(own.len()))?;
+                pack::unpack_into(&payload, bits, opened)?;
+                opened.iter_mut().zip(own).for_each(|(a, b)| *a = a.wrapping_add(*b) & mask);
+            } else {
+                let mut payload = Vec::with_capacity(self.ring.packed_len(own.len()));
+                pack::pack(own, bits, &mut payload);
+                self.send(payload, None)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Sends ring elements one way; the other side calls [`Party::receive_ring`].
     pub(super) fn send_ring(&mut self, values: &[u64]) -> Result<(), ProtocolError> {
         let mut payload = Vec::new();
         pack::pack(values, self.ring.bits(), &mut payload);
-        self.send(payload, None)?;
-        self.count_round();
-        Ok(())
+        self.send(payload, None)
     }
 
     /// Receives ring elements.
     pub(super) fn receive_ring(&mut self, elements: usize) -> Result<Vec<u64>, ProtocolError> {
         let payload = self.link.receive(self.ring.packed_len(elements))?;
-        self.count_round();
         Ok(pack::unpack(&payload, self.ring.bits(), elements)?)
     }
 

@@ -102,6 +102,7 @@ impl Walker for TwoParty<'_> {
 
     fn input(&mut self, k: usize, input: usize, elements: usize) -> Result<Wire, ProtocolError> {
         let ring = self.evaluator.plan.ring;
+        self.evaluator.count_one_way(k);
         let mut party = self.evaluator.party(k, &[]);
         let (m, lambda) = match &self.own {
             Online::Server(_) => (party.receive_ring(elements)?, vec![0; elements]),
@@ -168,10 +169,12 @@ impl Walker for TwoParty<'_> {
                 Some(alone(party.open_ring(share, std::slice::from_ref(&(0..elements))))?)
             }
             _ if !reveal_to.includes(role) => {
+                evaluator.count_one_way(k);
                 party.send_ring(&share)?;
                 None
             }
             _ => {
+                evaluator.count_one_way(k);
                 let mut sum = party.receive_ring(share.len())?;
                 sum.iter_mut().zip(share).for_each(|(a, b)| *a = ring.reduce(a.wrapping_add(b)));
                 Some(sum)

@@ -5,6 +5,10 @@
 //! are added before, so they cost one opening. A wire that public linear steps make of one other, no larger one is not
 //! opened itself: the other one is, as soon as it is there, and all that is made of it needs no opening. So repeats,
 //! and several comparisons of one value, cost one opening of few elements.
+//!
+//! Between two parties, the client needs m of no wire that only products with private tensors need: its part of these is
+//! prepared. Such a wire is opened to the server alone, and the client goes on without waiting: what it sends next, its
+//! share of the product, is on its way together with this.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -63,6 +67,8 @@ pub struct Schedule {
     setting: Setting,
     /// Elements of a lane, about.
     lane: usize,
+    /// By instruction, who learns what it opens, if it is an `Open`.
+    receivers: Vec<RevealTo>,
 }
 
 impl Schedule {
@@ -92,6 +98,8 @@ impl Schedule {
     fn of(plan: &Plan, setting: Setting, lane: usize) -> Self {
         let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
+        // Which wires are masked because all that they are made of is.
+        let mut follows = vec![false; plan.steps.len()];
         let mut instructions = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
             let mut shared = Vec::new();
@@ -104,9 +112,10 @@ impl Schedule {
                 instructions.push(Instruction::Open(shared));
             }
             let all_masked = step.inputs.iter().all(|w| forms[w.index()] == Form::Masked);
+            follows[i] = linear::is_public_linear(&step.op) && all_masked;
             forms.push(match &step.op {
                 Op::Input { .. } => Form::Masked,
-                op if linear::is_public_linear(op) && all_masked => Form::Masked,
+                _ if follows[i] => Form::Masked,
                 _ => Form::Shared,
             });
             instructions.push(Instruction::Step(i));
@@ -125,11 +134,24 @@ impl Schedule {
             }
         };
         instructions.extend((0..plan.outputs.len()).map(Instruction::Reveal));
-        let with_cost = |i: Instruction| {
-            let cost = cost(plan, &i, setting, lane);
+        let needed = needed_by_both(plan, &follows);
+        let receiver = |instruction: &Instruction| match instruction {
+            Instruction::Open(wires)
+                if setting != Setting::ThreeParty && wires.iter().all(|w| !needed[w.index()]) =>
+            {
+                RevealTo::Server
+            }
+            _ => RevealTo::Both,
+        };
+        let receivers: Vec<RevealTo> = instructions.iter().map(receiver).collect();
+        let mut clocks = Clocks::default();
+        let with_cost = |(i, to): (Instruction, &RevealTo)| {
+            let opened = opened(plan, &i, *to, setting, lane);
+            let cost = Cost { rounds: clocks.play(&opened), ..cost(plan, &i, &opened, setting) };
             (i, cost)
         };
-        Self { instructions: instructions.into_iter().map(with_cost).collect(), reveal_to, setting, lane }
+        let instructions = instructions.into_iter().zip(&receivers).map(with_cost).collect();
+        Self { instructions, reveal_to, setting, lane, receivers }
     }
 
     /// Sum over all instructions.
@@ -141,7 +163,7 @@ impl Schedule {
 
     /// All that the parties send online, frame by frame: the openings of the instruction of this index, in order.
     pub fn openings(&self, plan: &Plan, index: usize) -> Vec<Opening> {
-        opened(plan, &self.instructions[index].0, self.setting, self.lane).openings
+        self.opened(plan, index).openings
     }
 
     /// Lengths of the chunks of material that `role` is dealt for the instruction of this index or stores, in order.
@@ -153,10 +175,19 @@ impl Schedule {
             }
             _ => {
                 let own = usize::from(role == Role::Client);
-                opened(plan, instruction, self.setting, self.lane).chunks().map(|chunk| chunk[own]).collect()
+                self.opened(plan, index).chunks().map(|chunk| chunk[own]).collect()
             }
         };
         lens.into_iter().filter(|&len| len > 0).collect()
+    }
+
+    fn opened(&self, plan: &Plan, index: usize) -> GateCost {
+        opened(plan, &self.instructions[index].0, self.receivers[index], self.setting, self.lane)
+    }
+
+    /// Who learns the masked values that the `Open` of this index opens.
+    pub(super) fn receiver(&self, index: usize) -> RevealTo {
+        self.receivers[index]
     }
 
     /// The step of this index as a gate, if it is one.
@@ -228,13 +259,53 @@ pub fn masked_operands(op: &Op) -> usize {
     }
 }
 
-fn cost(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize) -> Cost {
+/// Of which wires both parties need m, given which are masked because all that they are made of is.
+fn needed_by_both(plan: &Plan, follows: &[bool]) -> Vec<bool> {
+    let mut needed = vec![false; plan.steps.len()];
+    for (i, step) in plan.steps.iter().enumerate().rev() {
+        let operands = match &step.op {
+            op if linear::factor(op).is_some() => 0,
+            op if linear::is_public_linear(op) && follows[i] && needed[i] => step.inputs.len(),
+            op if linear::is_public_linear(op) => 0,
+            op => masked_operands(op),
+        };
+        step.inputs[..operands].iter().for_each(|wire| needed[wire.index()] = true);
+    }
+    needed
+}
+
+/// How many messages, each sent when the one before has arrived, have led to what server and client are at.
+#[derive(Default)]
+struct Clocks {
+    server: u64,
+    client: u64,
+}
+
+impl Clocks {
+    /// An instruction. Returns by how much it makes the longest chain of messages longer.
+    fn play(&mut self, opened: &GateCost) -> u64 {
+        let before = self.server.max(self.client);
+        let lanes = opened.openings.len().checked_div(opened.rounds).unwrap_or(1);
+        for opening in opened.openings.iter().step_by(lanes) {
+            let Self { server, client } = *self;
+            if opening.to.includes(Role::Server) {
+                self.server = server.max(client + 1);
+            }
+            if opening.to.includes(Role::Client) {
+                self.client = client.max(server + 1);
+            }
+        }
+        self.server.max(self.client) - before
+    }
+}
+
+fn cost(plan: &Plan, instruction: &Instruction, opened: &GateCost, setting: Setting) -> Cost {
     let cost = match instruction {
         Instruction::Step(i) if linear::factor(&plan.steps[*i].op).is_some() => {
             let bytes = plan.ring.packed_len(plan.len(WireId(*i as u32)));
             Cost { dealt: bytes, server_stores: bytes, client_stores: bytes, ..Cost::default() }
         }
-        _ => (&opened(plan, instruction, setting, lane)).into(),
+        _ => opened.into(),
     };
     match setting {
         Setting::TwoParty(_) => cost,
@@ -243,13 +314,13 @@ fn cost(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize) -
 }
 
 /// What an instruction opens, and what is dealt for it unless it is a product with a private tensor.
-fn opened(plan: &Plan, instruction: &Instruction, setting: Setting, lane: usize) -> GateCost {
+fn opened(plan: &Plan, instruction: &Instruction, to: RevealTo, setting: Setting, lane: usize) -> GateCost {
     let ring = plan.ring;
     let index = match instruction {
         Instruction::Step(index) => *index,
         Instruction::Open(wires) => {
             let elements = wires.iter().map(|&w| plan.len(w)).sum();
-            let piece = |piece: Range<usize>| Opening::masked(ring, piece.len(), RevealTo::Both);
+            let piece = |piece: Range<usize>| Opening::masked(ring, piece.len(), to);
             return GateCost::round(lanes::cut(elements, 1, lane).into_iter().map(piece).collect());
         }
         Instruction::Reveal(i) => {

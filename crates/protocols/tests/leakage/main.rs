@@ -381,7 +381,7 @@ fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
             let revealed = if engine.reveals { plan.outputs.len() } else { 0 };
             assert_eq!(values.len(), revealed, "{name}: nothing but outputs is revealed");
             assert!(values.iter().all(|opening| opening.to == schedule.reveal_to));
-            assert_eq!(openings.len() as u64, schedule.total().rounds);
+            assert!(openings.len() as u64 >= schedule.total().rounds);
         }
     });
 }
