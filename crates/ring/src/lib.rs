@@ -15,6 +15,7 @@ pub mod packed;
 pub mod peak;
 pub mod planes;
 pub mod prg;
+mod right;
 mod ring;
 mod threads;
 
