@@ -53,16 +53,21 @@ impl Runs {
         };
         for row in taps.rows() {
             for lanes in row.chunks(LANES) {
-                assert!(
-                    lanes.iter().all(|&tap| tap == PADDING || (tap as usize) < plane),
-                    "taps of a channel"
-                );
-                let run = [1, 2].into_iter().find_map(|step| run(lanes, step));
-                let run = run.unwrap_or_else(|| runs.scatter(lanes));
+                let run = match lanes.try_into() {
+                    Ok(eight) => whole(eight, plane, 1).or_else(|| whole(eight, plane, 2)),
+                    Err(_) => None,
+                };
+                let run = run.unwrap_or_else(|| runs.partial(lanes));
                 runs.table.push(run);
             }
         }
         runs
+    }
+
+    /// With padding, at the end of a row, or of lanes that lie anyhow.
+    fn partial(&mut self, lanes: &[u32]) -> Run {
+        assert!(lanes.iter().all(|&tap| tap == PADDING || (tap as usize) < self.plane), "taps of a channel");
+        run(lanes, 1).or_else(|| run(lanes, 2)).unwrap_or_else(|| self.scatter(lanes))
     }
 
     fn scatter(&mut self, lanes: &[u32]) -> Run {
@@ -75,6 +80,17 @@ impl Runs {
         self.scattered.push(offsets);
         Run { start: i32::try_from(self.scattered.len() - 1).expect("fewer than taps"), mask, step: 0 }
     }
+}
+
+/// Eight lanes that lie `step` apart, no padding among them: nearly all of them, so that this has to be fast.
+fn whole(lanes: &[u32; LANES], plane: usize, step: u8) -> Option<Run> {
+    let start = lanes[0];
+    let apart = (0..LANES as u32)
+        .fold(0, |apart, i| apart | (lanes[i as usize] ^ start.wrapping_add(i * u32::from(step))));
+    let reach = (LANES - 1) * usize::from(step);
+    let is_run = apart == 0 && (start as usize) < plane.saturating_sub(reach);
+    let mask = if step == 1 { 0xff } else { 0x5555 };
+    is_run.then_some(Run { start: start as i32, mask, step })
 }
 
 /// Lanes that lie `step` apart, as far as they are no padding.
@@ -108,10 +124,28 @@ impl<'a> Right<'a> {
     /// The plane that row p reads, and how, for vectors `first`.. of its columns.
     #[inline(always)]
     pub(crate) fn row(&self, p: usize, first: usize, vectors: usize) -> (&'a [u64], &'a [Run]) {
-        let positions = self.runs.table.len() / self.runs.vectors;
+        let positions = self.positions();
         let (plane, position) = (p / positions, p % positions);
         let runs = &self.runs.table[position * self.runs.vectors + first..][..vectors];
         (&self.x[plane * self.runs.plane..][..self.runs.plane], runs)
+    }
+
+    /// Rows that read the same plane.
+    pub(crate) fn positions(&self) -> usize {
+        self.runs.table.len() / self.runs.vectors
+    }
+
+    /// Where the columns of vectors `first`.. start in a plane, about, and how many elements further the last one ends.
+    pub(crate) fn reach(&self, first: usize, vectors: usize) -> (i32, usize) {
+        let last = self.runs.table.len() - self.runs.vectors + first + vectors - 1;
+        let [from, to] = [first, last].map(|at| self.runs.table[at]);
+        let end = to.start + (LANES * usize::from(to.step.max(1))) as i32;
+        (from.start, end.saturating_sub(from.start).max(0) as usize)
+    }
+
+    /// Where plane `plane` starts, if there is one.
+    pub(crate) fn plane(&self, plane: usize) -> Option<&'a [u64]> {
+        self.x.get(plane * self.runs.plane..)
     }
 
     /// Offsets of lanes that have no common distance.

@@ -108,19 +108,25 @@ macro_rules! vector_kernels {
                 out: &mut [&mut [u64]],
             ) {
                 let mut sums = [[_mm512_setzero_si512(); V]; R];
-                let left: [*const u64; R] =
-                    std::array::from_fn(|i| tile.rows.get(i).unwrap_or(&tile.rows[0]).as_ptr());
-                let right = tile.panel.as_ptr();
+                // The result comes from far away, and is needed when the products are done.
+                for out in out.iter().take(R) {
+                    for at in (tile.at..tile.at + tile.columns).step_by(LANES) {
+                        _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_add(at).cast());
+                    }
+                }
+                let mut left = [tile.rows[0].as_ptr(); R];
+                left.iter_mut().zip(tile.rows).for_each(|(left, row)| *left = row.as_ptr());
+                let mut right = tile.panel.as_ptr();
                 for p in 0..depth {
                     let mut columns = [_mm512_setzero_si512(); V];
                     for v in 0..V {
-                        let at = p * tile.step + v * LANES;
                         // SAFETY: the panel has V vectors in each of `depth` rows.
-                        columns[v] = unsafe { _mm512_loadu_epi64(right.add(at).cast()) };
+                        columns[v] = unsafe { _mm512_loadu_epi64(right.wrapping_add(v * LANES).cast()) };
                     }
+                    right = right.wrapping_add(tile.step);
                     for i in 0..R {
                         // SAFETY: every row has `depth` elements.
-                        let factor = $factor(unsafe { *left[i].add(p) });
+                        let factor = $factor(unsafe { *left[i].wrapping_add(p) });
                         for v in 0..V {
                             sums[i][v] = $multiply_add(sums[i][v], factor, columns[v]);
                         }

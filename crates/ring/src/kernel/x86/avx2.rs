@@ -22,14 +22,15 @@ pub(in crate::kernel) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [&mut 
         for j in (0..tile.columns).step_by(QUARTET) {
             let mut low = [_mm256_setzero_si256(); ROWS];
             let mut cross = low;
+            let mut right = tile.panel[j..].as_ptr();
             for p in 0..depth {
                 // SAFETY: row p of the panel has four lanes from j on.
-                let columns =
-                    unsafe { _mm256_loadu_si256(tile.panel.as_ptr().add(p * tile.step + j).cast()) };
+                let columns = unsafe { _mm256_loadu_si256(right.cast()) };
+                right = right.wrapping_add(tile.step);
                 let swapped = _mm256_shuffle_epi32::<0b10_11_00_01>(columns);
                 for r in 0..ROWS {
                     // SAFETY: every row on the left has `depth` elements.
-                    let factor = _mm256_set1_epi64x(unsafe { *left[r].add(p) } as i64);
+                    let factor = _mm256_set1_epi64x(unsafe { *left[r].wrapping_add(p) } as i64);
                     low[r] = _mm256_add_epi64(low[r], _mm256_mul_epu32(factor, columns));
                     cross[r] = _mm256_add_epi32(cross[r], _mm256_mullo_epi32(factor, swapped));
                 }
@@ -57,15 +58,17 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
     for (group, rows) in tile.rows.chunks(ROWS).enumerate() {
         let left: [*const u64; ROWS] = std::array::from_fn(|i| rows[i.min(rows.len() - 1)].as_ptr());
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+        let mut right = tile.panel.as_ptr();
         for p in 0..depth {
             // SAFETY: row p of the panel has sixteen lanes, two vectors.
             let columns = unsafe {
-                let at = tile.panel.as_ptr().add(p * tile.step).cast::<__m256i>();
-                [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))]
+                let at = right.cast::<__m256i>();
+                [_mm256_loadu_si256(at), _mm256_loadu_si256(at.wrapping_add(1))]
             };
+            right = right.wrapping_add(tile.step);
             for r in 0..ROWS {
                 // SAFETY: every row on the left has `depth` elements.
-                let factor = _mm256_set1_epi32(unsafe { *left[r].add(p) } as i32);
+                let factor = _mm256_set1_epi32(unsafe { *left[r].wrapping_add(p) } as i32);
                 for v in 0..2 {
                     sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_mullo_epi32(factor, columns[v]));
                 }

@@ -39,23 +39,25 @@ pub(in crate::kernel) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [&mut 
 unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &mut [&mut [u64]]) {
     let zero = [[_mm512_setzero_si512(); V]; R];
     let (mut low, mut high, mut cross) = (zero, zero, zero);
-    let row = |i: usize| if i < tile.rows.len() { i } else { 0 };
     let pairs = depth.div_ceil(2);
-    let left: [*const u64; R] = std::array::from_fn(|i| tile.rows[row(i)].as_ptr());
-    let parts: [*const u64; R] = std::array::from_fn(|i| tile.complement[row(i) * pairs..].as_ptr());
-    let vector = |at: usize| {
-        // SAFETY: called for vectors of the panel only.
-        unsafe { _mm512_loadu_epi64(tile.panel.as_ptr().add(at).cast()) }
-    };
+    let (mut left, mut parts) = ([tile.rows[0].as_ptr(); R], [tile.complement.as_ptr(); R]);
+    for i in 0..R.min(tile.rows.len()) {
+        left[i] = tile.rows[i].as_ptr();
+        parts[i] = tile.complement[i * pairs..].as_ptr();
+    }
+    let mut right = tile.panel.as_ptr();
+    let mut columns = [_mm512_setzero_si512(); V];
     for pair in 0..pairs {
-        for half in 0..2 {
-            let p = 2 * pair + half;
+        for half in 0..2_usize {
+            let p = pair.wrapping_mul(2).wrapping_add(half);
             if p < depth {
-                let columns: [__m512i; V] =
-                    std::array::from_fn(|v| vector(pair * tile.step + (half * V + v) * LANES));
+                for v in 0..V {
+                    // SAFETY: a pair of rows has V vectors of the first, of the second, and of the parts of both.
+                    columns[v] = unsafe { load(right, half * V + v) };
+                }
                 for i in 0..R {
                     // SAFETY: every row has `depth` elements.
-                    let factor = _mm512_set1_epi64(unsafe { *left[i].add(p) } as i64);
+                    let factor = _mm512_set1_epi64(unsafe { *left[i].wrapping_add(p) } as i64);
                     for v in 0..V {
                         low[i][v] = _mm512_madd52lo_epu64(low[i][v], factor, columns[v]);
                         high[i][v] = _mm512_madd52hi_epu64(high[i][v], factor, columns[v]);
@@ -63,14 +65,18 @@ unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &
                 }
             }
         }
-        let columns: [__m512i; V] = std::array::from_fn(|v| vector(pair * tile.step + (2 * V + v) * LANES));
+        for v in 0..V {
+            // SAFETY: as above.
+            columns[v] = unsafe { load(right, 2 * V + v) };
+        }
         for i in 0..R {
             // SAFETY: the complement of every row has an element for every pair.
-            let factor = _mm512_set1_epi64(unsafe { *parts[i].add(pair) } as i64);
+            let factor = _mm512_set1_epi64(unsafe { *parts[i].wrapping_add(pair) } as i64);
             for v in 0..V {
                 cross[i][v] = _mm512_dpwssd_epi32(cross[i][v], factor, columns[v]);
             }
         }
+        right = right.wrapping_add(tile.step);
     }
     for i in 0..R.min(tile.rows.len()) {
         let out = &mut out[i][tile.at..][..tile.columns];
@@ -80,4 +86,16 @@ unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &
             add_words(&mut out[v * LANES..], _mm512_add_epi64(low[i][v], high));
         }
     }
+}
+
+/// Vector `v` behind `at`.
+///
+/// # Safety
+///
+/// It can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load(at: *const u64, v: usize) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe { _mm512_loadu_epi64(at.wrapping_add(v * LANES).cast()) }
 }
