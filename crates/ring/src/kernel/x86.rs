@@ -35,18 +35,23 @@ pub(super) fn loops_avx512(loops: impl Loops) {
 }
 
 /// Adds eight sums to a row of the result, of which there may be less.
+#[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn add_words(out: &mut [u64], sums: __m512i) {
-    let mask = u8::MAX >> (LANES - out.len().min(LANES));
     let at = out.as_mut_ptr().cast();
-    // SAFETY: the mask leaves out the lanes behind the slice's end.
+    // SAFETY: whole vectors lie in the slice, and the mask leaves out the lanes behind its end.
     unsafe {
+        if out.len() >= LANES {
+            return _mm512_storeu_epi64(at, _mm512_add_epi64(_mm512_loadu_epi64(at), sums));
+        }
+        let mask = u8::MAX >> (LANES - out.len());
         let old = _mm512_maskz_loadu_epi64(mask, at);
         _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sums));
     }
 }
 
 /// The same for sixteen sums of 32 bits.
+#[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn add_halves(out: &mut [u64], sums: __m512i) {
     let (first, second) = out.split_at_mut(out.len().min(LANES));
