@@ -389,7 +389,7 @@ fn what_is_dealt_and_sent_belongs_to_a_version() {
     }
     let digest = privet_plan::Digest::of("privet dealt", &bytes).to_string();
     assert_eq!(
-        digest, "afef82553b7a962ec1189c6e0b39c0ea627bc03fbee11e18ad51e8f503ba6ec1",
-        "version 4 of the protocol, 3 of bundle files"
+        digest, "2b546956f7f32240658bbdb39f95f590e356046e5ad1da8bf634a0382ac8e15e",
+        "version 6 of the protocol, 4 of bundle files"
     );
 }

@@ -6,7 +6,7 @@ use privet_net::{Channel, Frame};
 use privet_plan::{Plan, Step, WireId};
 use privet_ring::prg::{Prg, Seed};
 
-use super::{DEALT, Links, SEED, Share};
+use super::{DEALT, Links, SEED, Share, SharedWeights};
 use crate::masked::correlate::{Correlator, Mask};
 use crate::masked::gate::Half;
 use crate::masked::walk::{Walker, walk};
@@ -16,7 +16,7 @@ use crate::{Progress, ProtocolError, linear};
 pub(super) fn deal(
     plan: &Plan,
     schedule: &Schedule,
-    weights: &[Share],
+    weights: &SharedWeights,
     inputs: &[Share],
     links: Links,
     progress: &mut dyn Progress,
@@ -39,7 +39,7 @@ pub(super) fn deal(
 
 struct Dealer<'a> {
     correlator: Correlator<'a>,
-    weights: &'a [Share],
+    weights: &'a SharedWeights<'a>,
     inputs: &'a [Share],
     first: &'a mut dyn Channel,
     /// Shares of the outputs' wires.
@@ -55,12 +55,6 @@ impl Dealer<'_> {
         Ok(())
     }
 
-    /// −λ of something shared: the sum of this party's components.
-    fn negated_mask(&self, share: &Share) -> Vec<u64> {
-        let ring = self.correlator.plan.ring;
-        share.own.iter().zip(&share.next).map(|(a, b)| ring.reduce(a.wrapping_add(*b))).collect()
-    }
-
     fn negated(&self, mut values: Vec<u64>) -> Vec<u64> {
         let ring = self.correlator.plan.ring;
         values.iter_mut().for_each(|v| *v = ring.reduce(v.wrapping_neg()));
@@ -72,7 +66,7 @@ impl Walker for Dealer<'_> {
     type Wire = Mask;
 
     fn input(&mut self, _: usize, input: usize, _: usize) -> Result<Mask, ProtocolError> {
-        Ok(Mask::Known(self.negated(self.negated_mask(&self.inputs[input]))))
+        Ok(Mask::Known(self.negated(self.inputs[input].sum(self.correlator.plan.ring))))
     }
 
     fn open(&mut self, k: usize, _: &[&Mask], lens: &[usize]) -> Result<Vec<Mask>, ProtocolError> {
@@ -96,7 +90,7 @@ impl Walker for Dealer<'_> {
     fn product(&mut self, k: usize, step: &Step, operand: &Mask) -> Result<Mask, ProtocolError> {
         let plan = self.correlator.plan;
         let factor = linear::factor(&step.op).expect("a product has a factor");
-        let negated_mask = self.negated_mask(&self.weights[factor.index()]);
+        let negated_mask = self.weights.negated_mask(factor.index(), plan.ring);
         let kernel = linear::kernel(plan.ring);
         let gamma = linear::multiply(plan, step, kernel, operand.lambda(), &negated_mask);
         let dealt = self.correlator.product(k, &self.negated(gamma));
