@@ -64,7 +64,7 @@ fn table(bencher: divan::Bencher, bits: u32) {
     table.make(&hash, alpha, [first, second], &mut words);
     let entries: Vec<i64> = (0..1 << bits).collect();
     let counter = ItemsCount::new(LOOKUPS * table.hashes());
-    bencher.counter(counter).bench_local(|| {
-        table.evaluate(&hash, Side::First, divan::black_box(alpha), first, &words, &entries)
-    });
+    bencher
+        .counter(counter)
+        .bench_local(|| table.evaluate(&hash, Side::First, divan::black_box(alpha), first, &words, &entries));
 }

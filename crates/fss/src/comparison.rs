@@ -14,7 +14,9 @@
 
 use privet_ring::blocks::Hash;
 
-use crate::tree::{LEAF_BITS, LEAF_TWEAK, NODE, PIECE, Pair, all_if, leaf, level, pieces, put_leaves};
+use crate::tree::{
+    LEAF_BITS, LEAF_TWEAK, NODE, PIECE, Path, doubled, level, pieces, put_leaves, read_leaves,
+};
 
 /// Comparisons with α of `bits` bits, at least 1 and at most 63; higher bits of x and α are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +71,9 @@ impl Comparison {
             words.resize(start + self.key_bytes(piece.len()), 0);
             let (levels, leaves) = words[start..].split_at_mut(self.depth() * piece.len() * NODE);
             let alpha = &alpha[piece.clone()];
-            let mut pair = Pair::new(roots.map(|roots| &roots[piece.clone()]));
-            pair.descend(hash, alpha, self.bits, levels);
-            let [first, second] = pair.hashed(hash, LEAF_TWEAK, alpha.len());
+            let mut path = Path::new(roots.map(|roots| &roots[piece.clone()]), alpha);
+            path.descend_all(hash, self.bits, levels);
+            let [first, second] = path.hashed(hash, LEAF_TWEAK);
             let below = |alpha: &u64| (1u128 << self.leaf_index(*alpha)) - 1;
             let made = first.iter().zip(&second).zip(alpha).map(|((a, b), alpha)| a ^ b ^ below(alpha));
             put_leaves(made, self.leaf_bytes(), leaves);
@@ -85,27 +87,38 @@ impl Comparison {
     pub fn evaluate(self, hash: &Hash, x: &[u64], roots: &[u128], words: &[u8]) -> Vec<u64> {
         let n = x.len();
         assert_eq!((roots.len(), words.len()), (n, self.key_bytes(n)), "keys of {n} comparisons");
+        let index_mask = (1 << self.bits.min(LEAF_BITS)) - 1;
+        let (mut nodes, mut hashed, mut sums, mut own) = ([0; PIECE], [0; PIECE], [0; PIECE], [0; PIECE]);
         let mut rest = words;
         let mut shares = Vec::with_capacity(n.div_ceil(64));
         for piece in pieces(n, PIECE) {
             let len = piece.len();
             let (words, after) = rest.split_at(self.key_bytes(len));
             rest = after;
-            let (levels, leaves) = words.split_at(self.depth() * len * NODE);
-            let (x, mut nodes, mut hashed, mut sums) =
-                (&x[piece.clone()], [0; PIECE], [0; PIECE], [0; PIECE]);
-            let (nodes, hashed, sums) = (&mut nodes[..len], &mut hashed[..len], &mut sums[..len]);
+            let (levels, packed) = words.split_at(self.depth() * len * NODE);
+            let (x, nodes, hashed) = (&x[piece.clone()], &mut nodes[..len], &mut hashed[..len]);
+            let (sums, own) = (&mut sums[..len], &mut own[..len]);
             nodes.copy_from_slice(&roots[piece]);
+            sums.fill(0);
+            let points = doubled(x);
             for (bit, words) in (0..self.bits).rev().zip(levels.chunks_exact(len * NODE)) {
-                hash.descend(nodes, level(words), x, bit, sums);
+                hash.descend(nodes, level(words), &points[..len], bit, sums);
             }
             hash.blocks(nodes, LEAF_TWEAK, hashed);
-            let share = |i: usize| {
-                let leaf = hashed[i] ^ all_if(nodes[i]) & leaf(leaves, self.leaf_bytes(), i);
-                (sums[i] as u64 ^ (leaf >> self.leaf_index(x[i])) as u64) & 1
-            };
-            let word = |at: usize| (at..(at + 64).min(len)).rev().fold(0, |word, i| word << 1 | share(i));
-            shares.extend((0..len).step_by(64).map(word));
+            read_leaves(packed, self.leaf_bytes(), own);
+            // The half of the leaf that the index lies in, which is public, without a branch for speed.
+            let half = |block: u128, upper: u64| (block as u64 & !upper) | ((block >> 64) as u64 & upper);
+            let leaves = hashed.iter().zip(&*own).zip(&*nodes).zip(&*sums).zip(x);
+            let mut bits = [0u64; PIECE];
+            for (bit, ((((hashed, word), node), sum), x)) in bits.iter_mut().zip(leaves) {
+                let index = x & index_mask;
+                let upper = 0u64.wrapping_sub(index >> 6);
+                let corrects = 0u64.wrapping_sub(*node as u64 & 1);
+                let leaf = half(*hashed, upper) ^ corrects & half(*word, upper);
+                *bit = (*sum as u64 ^ leaf >> (index & 63)) & 1;
+            }
+            let packed = |bits: &[u64]| (0..).zip(bits).fold(0, |word, (i, bit)| word | bit << i);
+            shares.extend(bits[..len].chunks(64).map(packed));
         }
         shares
     }

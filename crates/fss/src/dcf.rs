@@ -16,7 +16,7 @@
 use privet_ring::blocks::Hash;
 use privet_ring::{Ring, pack, packed_len};
 
-use crate::tree::{NODE, PIECE, Pair, Side, VALUE_TWEAK, level, level_mut, pieces};
+use crate::tree::{NODE, PIECE, Path, Side, VALUE_TWEAK, doubled, level, pieces};
 
 /// Comparisons of n-bit numbers with results in a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,26 +45,19 @@ impl Dcf {
     }
 
     /// Dealer: appends the keys for `alpha` and `beta` to `words`, piece by piece, each level by level.
-    pub fn make(
-        self,
-        hash: &Hash,
-        alpha: &[u64],
-        beta: &[u64],
-        roots: [&[u128]; 2],
-        words: &mut Vec<u8>,
-    ) {
+    pub fn make(self, hash: &Hash, alpha: &[u64], beta: &[u64], roots: [&[u128]; 2], words: &mut Vec<u8>) {
         words.reserve(self.key_bytes(alpha.len()));
         for piece in pieces(alpha.len(), PIECE) {
             let n = piece.len();
             let (alpha, beta) = (&alpha[piece.clone()], &beta[piece.clone()]);
-            let mut pair = Pair::new(roots.map(|roots| &roots[piece.clone()]));
+            let mut path = Path::new(roots.map(|roots| &roots[piece.clone()]), alpha);
             for bit in (0..self.bits).rev() {
-                let [first, second] = pair.hashed(hash, VALUE_TWEAK, n);
+                let [first, second] = path.hashed(hash, VALUE_TWEAK);
                 let value = |i: usize| {
                     let target = (alpha[i] >> bit & 1).wrapping_mul(beta[i]);
                     let difference = target.wrapping_sub(first[i] as u64).wrapping_add(second[i] as u64);
                     // One of the two corrects: plus if it is the first one.
-                    let sign = (2 * (pair.first[i] as u64 & 1)).wrapping_sub(1);
+                    let sign = (2 * (path.first[i] as u64 & 1)).wrapping_sub(1);
                     difference.wrapping_mul(sign)
                 };
                 let values: Vec<u64> = (0..n).map(value).collect();
@@ -72,8 +65,7 @@ impl Dcf {
                 if bit > 0 {
                     let start = words.len();
                     words.resize(start + n * NODE, 0);
-                    let words = level_mut(&mut words[start..]);
-                    hash.split(&mut pair.first[..n], &mut pair.second[..n], alpha, bit, words);
+                    path.descend(hash, bit, &mut words[start..]);
                 }
             }
         }
@@ -99,6 +91,7 @@ impl Dcf {
             let (mut values, mut sums) = ([0; PIECE], [0u64; PIECE]);
             let (nodes, hashed, x) = (&mut nodes[..len], &mut hashed[..len], &x[piece.clone()]);
             nodes.copy_from_slice(&roots[piece]);
+            let points = doubled(x);
             for bit in (0..self.bits).rev() {
                 let packed = take(packed_len(self.ring.bits(), len));
                 pack::unpack_into(packed, self.ring.bits(), &mut values[..len]).expect("as many as asked");
@@ -110,7 +103,8 @@ impl Dcf {
                     *sum = sum.wrapping_add((!x[i] >> bit & 1).wrapping_mul(value));
                 }
                 if bit > 0 {
-                    hash.descend(nodes, level(take(len * NODE)), x, bit, &mut unused[..len]);
+                    let words = level(take(len * NODE));
+                    hash.descend(nodes, words, &points[..len], bit, &mut unused[..len]);
                 }
             }
             let sign = if side == Side::First { 1 } else { u64::MAX };

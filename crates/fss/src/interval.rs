@@ -40,7 +40,10 @@ impl Intervals {
     /// Unless 1 <= `bits` <= 62 and every interval has `low` <= `high` < 2^n.
     pub fn new(bits: u32, intervals: Vec<Interval>) -> Self {
         assert!(bits <= 62, "intervals of {bits} bits");
-        assert!(intervals.iter().all(|i| i.low <= i.high && i.high < 1 << bits), "{intervals:?}, {bits} bits");
+        assert!(
+            intervals.iter().all(|i| i.low <= i.high && i.high < 1 << bits),
+            "{intervals:?}, {bits} bits"
+        );
         Self { comparison: Comparison::new(bits), intervals }
     }
 
@@ -100,7 +103,8 @@ mod tests {
     fn every_value_under_every_mask() {
         for bits in 1..=10 {
             let last = (1u64 << bits) - 1;
-            let ends = [(0, 0), (last, last), (0, last), (0, last / 2), (last / 3, last / 2 + last % 2), (1, last)];
+            let ends =
+                [(0, 0), (last, last), (0, last), (0, last / 2), (last / 3, last / 2 + last % 2), (1, last)];
             let intervals: Vec<Interval> = ends.iter().map(|&(low, high)| Interval { low, high }).collect();
             let pairs = (0..=last).flat_map(|r| (0..=last).map(move |m| (r, m)));
             let (r, m): (Vec<u64>, Vec<u64>) = pairs.unzip();

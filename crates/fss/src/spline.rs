@@ -154,14 +154,14 @@ mod tests {
             (0..knots.len()).map(|k| draw(k as u64, n.div_ceil(64), u64::MAX)).collect();
         let dealt = spline.correlate(&r, &masks);
         assert_eq!(dealt.len(), spline.products());
-        let second: Vec<Vec<u64>> =
-            (0..dealt.len()).map(|k| draw(100 + k as u64, n, ring.mask())).collect();
+        let second: Vec<Vec<u64>> = (0..dealt.len()).map(|k| draw(100 + k as u64, n, ring.mask())).collect();
         let first: Vec<Vec<u64>> = dealt
             .iter()
             .zip(&second)
             .map(|(d, s)| d.iter().zip(s).map(|(d, s)| ring.reduce(d.wrapping_sub(*s))).collect())
             .collect();
-        let shares = [Side::First, Side::Second].map(|side| spline.bits(&hash, side, &m, &roots[side as usize], &words));
+        let shares = [Side::First, Side::Second]
+            .map(|side| spline.bits(&hash, side, &m, &roots[side as usize], &words));
         let opened: Vec<Vec<u64>> = (0..knots.len())
             .map(|k| (0..n.div_ceil(64)).map(|w| shares[0][k][w] ^ shares[1][k][w] ^ masks[k][w]).collect())
             .collect();
@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn every_value_under_every_mask() {
-        for (bits, ring) in [(1, 16), (2, 16), (3, 17), (4, 32), (5, 33), (6, 40), (7, 48), (8, 63), (9, 64)] {
+        for (bits, ring) in [(1, 16), (2, 16), (3, 17), (4, 32), (5, 33), (6, 40), (7, 48), (8, 63), (9, 64)]
+        {
             let half = 1i64 << (bits - 1);
             expect_values(bits, ring, &[], &[vec![3, -1]]);
             expect_values(bits, ring, &[0], &[vec![0, 0], vec![0, 1]]);

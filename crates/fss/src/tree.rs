@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use privet_ring::blocks::{Hash, Word};
+use privet_ring::blocks::{Doubled, Hash, Word};
 use privet_ring::prg::Stream;
 
 /// Bits of the domain that a leaf's 128 bits stand for.
@@ -62,34 +62,59 @@ pub(crate) fn level_mut(bytes: &mut [u8]) -> &mut [Word] {
     bytes.as_chunks_mut().0
 }
 
-/// The dealer's two nodes on the path, for a piece of keys.
-pub(crate) struct Pair {
-    pub(crate) first: [u128; PIECE],
-    pub(crate) second: [u128; PIECE],
+/// Numbers as [`Hash`] reads them.
+pub(crate) fn doubled(x: &[u64]) -> [Doubled; PIECE] {
+    let mut doubled = [[0; 2]; PIECE];
+    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [*x; 2]);
+    doubled
 }
 
-impl Pair {
-    /// Both parties' roots.
-    pub(crate) fn new([first, second]: [&[u128]; 2]) -> Self {
-        let mut pair = Self { first: [0; PIECE], second: [0; PIECE] };
-        pair.first[..first.len()].copy_from_slice(first);
-        pair.second[..second.len()].copy_from_slice(second);
-        pair
+/// The dealer's nodes on the path to α, for a piece of keys.
+pub(crate) struct Path {
+    /// The first party's.
+    pub(crate) first: [u128; PIECE],
+    /// What the second party's differ by, on every level.
+    difference: [u128; PIECE],
+    alpha: [Doubled; PIECE],
+    len: usize,
+}
+
+impl Path {
+    /// From both parties' roots.
+    pub(crate) fn new([first, second]: [&[u128]; 2], alpha: &[u64]) -> Self {
+        let len = alpha.len();
+        let mut path = Self { first: [0; PIECE], difference: [0; PIECE], alpha: doubled(alpha), len };
+        path.first[..len].copy_from_slice(first);
+        let roots = first.iter().zip(second);
+        path.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
+        path
     }
 
-    /// Down `depth` levels from bit `bits` − 1 of α on; writes their words level by level.
-    pub(crate) fn descend(&mut self, hash: &Hash, alpha: &[u64], bits: u32, words: &mut [u8]) {
-        let n = alpha.len();
-        for (bit, words) in (0..bits).rev().zip(words.chunks_exact_mut(n * NODE)) {
-            hash.split(&mut self.first[..n], &mut self.second[..n], alpha, bit, level_mut(words));
+    /// Down one level, to the child that bit `bit` of α says; writes the level's words.
+    pub(crate) fn descend(&mut self, hash: &Hash, bit: u32, words: &mut [u8]) {
+        let n = self.len;
+        hash.split(&mut self.first[..n], &self.difference[..n], &self.alpha[..n], bit, level_mut(words));
+    }
+
+    /// Down as many levels as `words` has room for, from bit `bits` − 1 on; writes their words level by level.
+    pub(crate) fn descend_all(&mut self, hash: &Hash, bits: u32, words: &mut [u8]) {
+        for (bit, words) in (0..bits).rev().zip(words.chunks_exact_mut(self.len * NODE)) {
+            self.descend(hash, bit, words);
         }
     }
 
+    /// The second party's nodes.
+    pub(crate) fn second(&self) -> [u128; PIECE] {
+        let mut second = self.first;
+        second.iter_mut().zip(&self.difference).for_each(|(s, d)| *s ^= d);
+        second
+    }
+
     /// Both parties' hashes of their nodes under a tweak.
-    pub(crate) fn hashed(&self, hash: &Hash, tweak: u128, n: usize) -> [[u128; PIECE]; 2] {
+    pub(crate) fn hashed(&self, hash: &Hash, tweak: u128) -> [[u128; PIECE]; 2] {
         let mut hashed = [[0; PIECE]; 2];
-        for (nodes, hashed) in [&self.first, &self.second].into_iter().zip(&mut hashed) {
-            hash.blocks(&nodes[..n], tweak, &mut hashed[..n]);
+        for (nodes, hashed) in [&self.first, &self.second()].into_iter().zip(&mut hashed) {
+            hash.blocks(&nodes[..self.len], tweak, &mut hashed[..self.len]);
         }
         hashed
     }
@@ -97,14 +122,25 @@ impl Pair {
 
 /// The first `bytes` bytes of leaves' words, one after the other.
 pub(crate) fn put_leaves(leaves: impl Iterator<Item = u128>, bytes: usize, out: &mut [u8]) {
+    if bytes == NODE {
+        // Whole words, without a call for each.
+        level_mut(out).iter_mut().zip(leaves).for_each(|(cell, leaf)| *cell = leaf.to_le_bytes());
+        return;
+    }
     for (cell, leaf) in out.chunks_exact_mut(bytes).zip(leaves) {
         cell.copy_from_slice(&leaf.to_le_bytes()[..bytes]);
     }
 }
 
 /// What [`put_leaves`] wrote.
-pub(crate) fn leaf(leaves: &[u8], bytes: usize, i: usize) -> u128 {
-    let mut leaf = [0; NODE];
-    leaf[..bytes].copy_from_slice(&leaves[i * bytes..][..bytes]);
-    u128::from_le_bytes(leaf)
+pub(crate) fn read_leaves(packed: &[u8], bytes: usize, leaves: &mut [u128]) {
+    if bytes == NODE {
+        leaves.iter_mut().zip(level(packed)).for_each(|(leaf, word)| *leaf = u128::from_le_bytes(*word));
+        return;
+    }
+    for (leaf, own) in leaves.iter_mut().zip(packed.chunks_exact(bytes)) {
+        let mut word = [0; NODE];
+        word[..bytes].copy_from_slice(own);
+        *leaf = u128::from_le_bytes(word);
+    }
 }

@@ -25,6 +25,9 @@ const BATCH: usize = 256;
 /// A correction word, as it is stored.
 pub type Word = [u8; 16];
 
+/// A number as the levels read it: twice, once for each half of a block.
+pub type Doubled = [u64; 2];
+
 /// The hash under one key.
 pub struct Hash {
     cipher: Aes128,
@@ -83,7 +86,7 @@ impl Hash {
 
     /// A party goes down one level in as many trees as there are nodes: to the child that bit `bit` of each x says. Adds the
     /// right child to `sums` where x passes it on the left.
-    pub fn descend(&self, nodes: &mut [u128], words: &[Word], x: &[u64], bit: u32, sums: &mut [u128]) {
+    pub fn descend(&self, nodes: &mut [u128], words: &[Word], x: &[Doubled], bit: u32, sums: &mut [u128]) {
         let n = nodes.len();
         assert!([words.len(), x.len(), sums.len()] == [n; 3] && bit < 64, "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
@@ -97,43 +100,48 @@ impl Hash {
             self.blocks(nodes, 0, hashed);
             for (i, s) in nodes.iter_mut().enumerate() {
                 let left = hashed[i] ^ (all_if(*s) & u128::from_le_bytes(words[i]));
-                let goes_right = all_if(u128::from(x[i] >> bit));
+                let goes_right = all_if(u128::from(x[i][0] >> bit));
                 sums[i] ^= (left ^ *s) & !goes_right;
                 *s = left ^ (goes_right & *s);
             }
         }
     }
 
-    /// The dealer goes down one level in as many trees as there are nodes, with both parties' nodes on the way to α. Writes the
-    /// correction words: their hashes' sum, and the difference of the two where bit `bit` of α is 0.
+    /// The dealer goes down one level in as many trees as there are nodes, on the way to α. `nodes` are the first party's, which
+    /// the second party's differ from by `differences`, the same on every level. Writes the correction words: the sum of both
+    /// nodes' hashes, and the difference where bit `bit` of α is 0.
     pub fn split(
         &self,
-        first: &mut [u128],
-        second: &mut [u128],
-        alpha: &[u64],
+        nodes: &mut [u128],
+        differences: &[u128],
+        alpha: &[Doubled],
         bit: u32,
         words: &mut [Word],
     ) {
-        let n = first.len();
-        assert!([second.len(), alpha.len(), words.len()] == [n; 3] && bit < 64, "one of each for {n} trees");
+        let n = nodes.len();
+        assert!(
+            [differences.len(), alpha.len(), words.len()] == [n; 3] && bit < 64,
+            "one of each for {n} trees"
+        );
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.split(first, second, alpha, bit, words);
+            return keys.split(nodes, differences, alpha, bit, words);
         }
-        let mut hashed = [[0; BATCH]; 2];
-        let pieces = first.chunks_mut(BATCH).zip(second.chunks_mut(BATCH));
-        for ((first, second), (alpha, words)) in pieces.zip(alpha.chunks(BATCH).zip(words.chunks_mut(BATCH)))
+        let (mut others, mut hashed) = ([0; BATCH], [[0; BATCH]; 2]);
+        let pieces = nodes.chunks_mut(BATCH).zip(differences.chunks(BATCH));
+        for ((nodes, differences), (alpha, words)) in
+            pieces.zip(alpha.chunks(BATCH).zip(words.chunks_mut(BATCH)))
         {
-            let [h_0, h_1] = &mut hashed;
-            let (h_0, h_1) = (&mut h_0[..first.len()], &mut h_1[..first.len()]);
-            self.blocks(first, 0, h_0);
-            self.blocks(second, 0, h_1);
-            for (i, (s_0, s_1)) in first.iter_mut().zip(second).enumerate() {
-                let goes_right = all_if(u128::from(alpha[i] >> bit));
-                let word = h_0[i] ^ h_1[i] ^ (!goes_right & (*s_0 ^ *s_1));
+            let others = &mut others[..nodes.len()];
+            others.iter_mut().zip(nodes.iter().zip(differences)).for_each(|(o, (s, d))| *o = s ^ d);
+            let [h_0, h_1] = hashed.each_mut().map(|hashed| &mut hashed[..others.len()]);
+            self.blocks(nodes, 0, h_0);
+            self.blocks(others, 0, h_1);
+            for (i, s) in nodes.iter_mut().enumerate() {
+                let goes_right = all_if(u128::from(alpha[i][0] >> bit));
+                let word = h_0[i] ^ h_1[i] ^ (!goes_right & differences[i]);
                 words[i] = word.to_le_bytes();
-                *s_0 = h_0[i] ^ (all_if(*s_0) & word) ^ (goes_right & *s_0);
-                *s_1 = h_1[i] ^ (all_if(*s_1) & word) ^ (goes_right & *s_1);
+                *s = h_0[i] ^ (all_if(*s) & word) ^ (goes_right & *s);
             }
         }
     }
@@ -153,29 +161,33 @@ impl Hash {
         }
     }
 
-    /// The sum modulo 2^64 of those `entries` whose bit is 1 in `bits`: bit i mod 128 of word i div 128. All are read.
+    /// The sum modulo 2^64 of those `entries` whose bit is 1 in `bits`: bit i mod 128 of word `stride`·(i div 128). All are read.
     ///
     /// # Panics
-    /// Unless there is a bit for every entry, in as few words as can be.
-    pub fn sum_selected<'a>(&self, bits: impl ExactSizeIterator<Item = &'a u128>, entries: &[u64]) -> u64 {
-        assert_eq!(bits.len(), entries.len().div_ceil(128), "a bit for every entry");
-        let mut sum = 0u64;
-        for (word, entries) in bits.zip(entries.chunks(128)) {
-            #[cfg(target_arch = "x86_64")]
-            if let (Some(keys), Ok(entries)) = (&self.vaes, entries.try_into()) {
-                sum = sum.wrapping_add(keys.sum_selected(*word, entries));
-                continue;
-            }
-            for (half, entries) in [*word as u64, (*word >> 64) as u64].into_iter().zip(entries.chunks(64)) {
-                // The compiler may not see that a mask is all zeros or all ones: it would branch on it.
-                let mut masks: [u64; 64] = std::array::from_fn(|j| 0u64.wrapping_sub(half >> j & 1));
-                black_box(&mut masks);
-                let chosen = entries.iter().zip(&masks).map(|(entry, mask)| entry & mask);
-                sum = chosen.fold(sum, u64::wrapping_add);
-            }
+    /// Unless there is a bit for every entry.
+    pub fn sum_selected(&self, bits: &[u128], stride: usize, entries: &[u64]) -> u64 {
+        let words = bits.iter().step_by(stride);
+        assert!(words.len() >= entries.len().div_ceil(128), "a bit for every entry");
+        let (whole, rest) = entries.as_chunks::<128>();
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = &self.vaes {
+            let last = words.clone().nth(whole.len()).map_or(0, |word| selected(*word, rest));
+            return keys.sum_selected(words.zip(whole)).wrapping_add(last);
         }
-        sum
+        let entries = whole.iter().map(|w| &w[..]).chain([rest]);
+        words.zip(entries).fold(0, |sum, (word, entries)| sum.wrapping_add(selected(*word, entries)))
     }
+}
+
+/// The sum of at most 128 entries whose bit is 1.
+fn selected(bits: u128, entries: &[u64]) -> u64 {
+    let halves = [bits as u64, (bits >> 64) as u64];
+    halves.into_iter().zip(entries.chunks(64)).fold(0, |sum, (half, entries)| {
+        // The compiler may not see that a mask is all zeros or all ones: it would branch on it.
+        let mut masks: [u64; 64] = std::array::from_fn(|j| 0u64.wrapping_sub(half >> j & 1));
+        black_box(&mut masks);
+        entries.iter().zip(&masks).map(|(entry, mask)| entry & mask).fold(sum, u64::wrapping_add)
+    })
 }
 
 #[inline(always)]
@@ -251,6 +263,7 @@ mod tests {
             let [oracle, other] = <[Hash; 2]>::try_from(hashes(seed)).ok().unwrap();
             let words: Vec<Word> = blocks(1, n).iter().map(|w| w.to_le_bytes()).collect();
             let x = Prg::new(&Seed::from_bytes([3; 16])).stream(n as u64).words(n, u64::MAX);
+            let x: Vec<Doubled> = x.into_iter().map(|x| [x; 2]).collect();
             for bit in [0, 1, 31, 63] {
                 let run = |hash: &Hash| {
                     let (mut nodes, mut sums) = (blocks(2, n), blocks(3, n));
@@ -259,10 +272,9 @@ mod tests {
                 };
                 assert_eq!(run(&other), run(&oracle), "{n} trees, bit {bit}, {}", other.isa());
                 let run = |hash: &Hash| {
-                    let (mut first, mut second) = (blocks(4, n), blocks(5, n));
-                    let mut words = vec![[0; 16]; n];
-                    hash.split(&mut first, &mut second, &x, bit, &mut words);
-                    (first, second, words)
+                    let (mut nodes, mut words) = (blocks(4, n), vec![[0; 16]; n]);
+                    hash.split(&mut nodes, &blocks(5, n), &x, bit, &mut words);
+                    (nodes, words)
                 };
                 assert_eq!(run(&other), run(&oracle), "{n} trees, bit {bit}, {}", other.isa());
             }
@@ -279,11 +291,18 @@ mod tests {
     fn sums_are_those_of_the_chosen_entries() {
         let entries = Prg::new(&Seed::from_bytes([4; 16])).stream(0).words(1024, u64::MAX);
         for n in [0usize, 1, 2, 8, 63, 64, 65, 127, 128, 256, 300, 1024] {
-            let bits = blocks(7, n.div_ceil(128));
-            let chosen = (0..n).filter(|i| bits[i / 128] >> (i % 128) & 1 == 1);
-            let expected = chosen.fold(0u64, |sum, i| sum.wrapping_add(entries[i]));
-            for hash in hashes(8) {
-                assert_eq!(hash.sum_selected(bits.iter(), &entries[..n]), expected, "{n}, {}", hash.isa());
+            for stride in [1, 3] {
+                let bits = blocks(7, stride * n.div_ceil(128));
+                let chosen = (0..n).filter(|i| bits[stride * (i / 128)] >> (i % 128) & 1 == 1);
+                let expected = chosen.fold(0u64, |sum, i| sum.wrapping_add(entries[i]));
+                for hash in hashes(8) {
+                    assert_eq!(
+                        hash.sum_selected(&bits, stride, &entries[..n]),
+                        expected,
+                        "{n}, {}",
+                        hash.isa()
+                    );
+                }
             }
         }
     }

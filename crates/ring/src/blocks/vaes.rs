@@ -2,9 +2,10 @@
 //!
 //! A vector's masks have two bits for each block, one for each half of it.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Word;
+use super::{Doubled, Word};
 use crate::prg::Seed;
 
 /// Vectors whose rounds are interleaved. What hides the latency of a round beyond them is that groups do not depend on
@@ -16,7 +17,11 @@ const LANES: usize = 4;
 const HALVES: usize = 2 * LANES;
 
 /// The round keys, each in all four lanes.
-pub(super) struct Keys([__m512i; 11]);
+pub(super) struct Keys {
+    rounds: [__m512i; 11],
+    /// In every half; from here, so that the compiler does not know it: it would test for it in more instructions.
+    one: __m512i,
+}
 
 /// The first block of a group and how many blocks it has, less than a vector's only in the last one.
 #[derive(Clone, Copy)]
@@ -54,7 +59,7 @@ impl Keys {
         &self,
         nodes: &mut [u128],
         words: &[Word],
-        x: &[u64],
+        x: &[Doubled],
         bit: u32,
         sums: &mut [u128],
     ) {
@@ -67,16 +72,16 @@ impl Keys {
 
     pub(super) fn split(
         &self,
-        first: &mut [u128],
-        second: &mut [u128],
-        alpha: &[u64],
+        nodes: &mut [u128],
+        differences: &[u128],
+        alpha: &[Doubled],
         bit: u32,
         words: &mut [Word],
     ) {
-        let n = first.len().min(second.len()).min(alpha.len()).min(words.len());
-        let nodes = [first.as_mut_ptr(), second.as_mut_ptr()];
-        // SAFETY: the features as in `new`; places lie within all slices, which are apart.
-        unsafe { split_loop(self, nodes, alpha.as_ptr(), bit, words.as_mut_ptr(), n) }
+        let n = nodes.len().min(differences.len()).min(alpha.len()).min(words.len());
+        let (nodes, words) = (nodes.as_mut_ptr(), words.as_mut_ptr());
+        // SAFETY: the features as in `new`; places lie within all slices.
+        unsafe { split_loop(self, nodes, differences.as_ptr(), alpha.as_ptr(), bit, words, n) }
     }
 
     pub(super) fn children(&self, nodes: &[u128], words: &[Word], left: &mut [u128], right: &mut [u128]) {
@@ -86,9 +91,10 @@ impl Keys {
         unsafe { children_loop(self, nodes.as_ptr(), words.as_ptr(), children, n) }
     }
 
-    pub(super) fn sum_selected(&self, bits: u128, entries: &[u64; 128]) -> u64 {
+    /// The sum of all entries whose bit is 1.
+    pub(super) fn sum_selected<'a>(&self, words: impl Iterator<Item = (&'a u128, &'a [u64; 128])>) -> u64 {
         // SAFETY: the features as in `new`.
-        unsafe { sum_loop(bits, entries) }
+        unsafe { sum_loop(words) }
     }
 }
 
@@ -115,37 +121,67 @@ fn schedule(key: &Seed) -> Keys {
     let k8 = next!(k7, 0x80);
     let k9 = next!(k8, 0x1b);
     let k10 = next!(k9, 0x36);
-    Keys([k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10].map(|k| _mm512_broadcast_i32x4(k)))
+    let rounds = [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10].map(|k| _mm512_broadcast_i32x4(k));
+    Keys { rounds, one: _mm512_set1_epi64(1) }
 }
 
-/// H of every block.
+/// H of every block, in two parts whose sum it is: what leaves the cipher, and what entered it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,vaes")]
-fn hash<const V: usize>(keys: &Keys, blocks: [__m512i; V]) -> [__m512i; V] {
-    let Keys(keys) = keys;
-    // σ: the high half becomes the low one, and the sum of both the high one.
-    let mut sigma = blocks;
-    for s in &mut sigma {
-        let swapped = _mm512_shuffle_epi32::<0x4e>(*s);
-        *s = _mm512_mask_xor_epi64(swapped, 0xaa, swapped, *s);
-    }
-    let mut state = sigma;
-    state.iter_mut().for_each(|s| *s = _mm512_xor_si512(*s, keys[0]));
-    for key in &keys[1..10] {
+fn hash<const V: usize>(keys: &Keys, blocks: [__m512i; V]) -> [[__m512i; V]; 2] {
+    let rounds = &keys.rounds;
+    let mut sigmas = blocks;
+    sigmas.iter_mut().for_each(|s| *s = sigma(*s));
+    let mut state = sigmas;
+    state.iter_mut().for_each(|s| *s = _mm512_xor_si512(*s, rounds[0]));
+    for key in &rounds[1..10] {
         state.iter_mut().for_each(|s| *s = _mm512_aesenc_epi128(*s, *key));
+        in_step(&mut state);
     }
-    // Adding σ to the last round key adds it to the result.
-    for (s, sigma) in state.iter_mut().zip(sigma) {
-        *s = _mm512_aesenclast_epi128(*s, _mm512_xor_si512(keys[10], sigma));
+    state.iter_mut().for_each(|s| *s = _mm512_aesenclast_epi128(*s, rounds[10]));
+    [state, sigmas]
+}
+
+/// Keeps the compiler from finishing one vector before it starts with the next one: rounds of one wait for each other, and the
+/// CPU does not look far enough ahead to find those of the next.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_step<const V: usize>(state: &mut [__m512i; V]) {
+    if let [a, b, c, d] = &mut state[..] {
+        // SAFETY: no instruction; the values stay where they are.
+        unsafe {
+            asm!(
+                "/* {0} {1} {2} {3} */",
+                inout(zmm_reg) * a,
+                inout(zmm_reg) * b,
+                inout(zmm_reg) * c,
+                inout(zmm_reg) * d,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
     }
-    state
+}
+
+/// The high half becomes the low one, and the sum of both the high one.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sigma(block: __m512i) -> __m512i {
+    let swapped = _mm512_shuffle_epi32::<0x4e>(block);
+    _mm512_mask_xor_epi64(swapped, 0xaa, swapped, block)
+}
+
+/// The sum of three.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi64::<0x96>(a, b, c)
 }
 
 /// Which blocks have the lowest bit 1.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn lowest(block: __m512i) -> __mmask8 {
-    _mm512_test_epi64_mask(_mm512_shuffle_epi32::<0x44>(block), _mm512_set1_epi64(1))
+fn lowest(keys: &Keys, block: __m512i) -> __mmask8 {
+    _mm512_test_epi64_mask(_mm512_shuffle_epi32::<0x44>(block), keys.one)
 }
 
 /// # Safety
@@ -164,27 +200,7 @@ unsafe fn load<T>(from: *const T, place: Place) -> __m512i {
 #[target_feature(enable = "avx512f")]
 unsafe fn store<T>(to: *mut T, place: Place, blocks: __m512i) {
     // SAFETY: the caller's; what the mask leaves out is not touched.
-    unsafe {
-        let to = to.add(place.at).cast();
-        if place.mask == u8::MAX {
-            _mm512_storeu_epi64(to, blocks);
-        } else {
-            _mm512_mask_storeu_epi64(to, place.mask, blocks);
-        }
-    }
-}
-
-/// Whole numbers, one for each block, in both of its halves.
-///
-/// # Safety
-/// There are numbers at `from` for the place's mask.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
-unsafe fn load_doubled(from: *const u64, place: Place) -> __m512i {
-    let lanes = u8::MAX >> (8 - place.mask.count_ones() / 2);
-    // SAFETY: the caller's; what the mask leaves out is not touched.
-    let four = unsafe { _mm256_maskz_loadu_epi64(lanes, from.add(place.at).cast()) };
-    _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castsi256_si512(four))
+    unsafe { _mm512_mask_storeu_epi64(to.add(place.at).cast(), place.mask, blocks) }
 }
 
 /// Runs `$body::<V>` for groups of vectors over `n` blocks, and for what is left.
@@ -229,9 +245,9 @@ unsafe fn blocks_group<const V: usize>(
         for v in 0..V {
             s[v] = _mm512_xor_si512(load(blocks, place.vector(v)), tweak);
         }
-        let h = hash(keys, s);
+        let [h, sigma] = hash(keys, s);
         for v in 0..V {
-            store(out, place.vector(v), h[v]);
+            store(out, place.vector(v), _mm512_xor_si512(h[v], sigma[v]));
         }
     }
 }
@@ -243,7 +259,7 @@ unsafe fn descend_loop(
     keys: &Keys,
     nodes: *mut u128,
     words: *const Word,
-    x: *const u64,
+    x: *const Doubled,
     bit: u32,
     sums: *mut u128,
     n: usize,
@@ -261,7 +277,7 @@ unsafe fn descend_group<const V: usize>(
     keys: &Keys,
     nodes: *mut u128,
     words: *const Word,
-    x: *const u64,
+    x: *const Doubled,
     bit: __m512i,
     sums: *mut u128,
     place: Place,
@@ -272,16 +288,22 @@ unsafe fn descend_group<const V: usize>(
         for v in 0..V {
             s[v] = load(nodes, place.vector(v));
         }
-        let h = hash(keys, s);
+        let [h, sigma] = hash(keys, s);
+        // Everything is read before anything is written, which the compiler could not move.
+        let mut passed = s;
         for v in 0..V {
             let place = place.vector(v);
-            let left = _mm512_mask_xor_epi64(h[v], lowest(s[v]), h[v], load(words, place));
-            let x = load_doubled(x, place);
-            let sum = load(sums, place);
-            let passed = _mm512_testn_epi64_mask(x, bit);
-            let right = _mm512_xor_si512(left, s[v]);
-            store(sums, place, _mm512_mask_xor_epi64(sum, passed, sum, right));
-            store(nodes, place, _mm512_mask_mov_epi64(right, passed, left));
+            let word = load(words, Place { mask: place.mask & lowest(keys, s[v]), ..place });
+            let left = sum(h[v], sigma[v], word);
+            let x = load(x, place);
+            let (goes_left, goes_right) = (_mm512_testn_epi64_mask(x, bit), _mm512_test_epi64_mask(x, bit));
+            let before = load(sums, place);
+            passed[v] = _mm512_mask_mov_epi64(before, goes_left, sum(before, left, s[v]));
+            s[v] = _mm512_mask_xor_epi64(left, goes_right, left, s[v]);
+        }
+        for v in 0..V {
+            store(sums, place.vector(v), passed[v]);
+            store(nodes, place.vector(v), s[v]);
         }
     }
 }
@@ -291,15 +313,16 @@ unsafe fn descend_group<const V: usize>(
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
 unsafe fn split_loop(
     keys: &Keys,
-    nodes: [*mut u128; 2],
-    alpha: *const u64,
+    nodes: *mut u128,
+    differences: *const u128,
+    alpha: *const Doubled,
     bit: u32,
     words: *mut Word,
     n: usize,
 ) {
     let bit = _mm512_set1_epi64((1u64 << bit) as i64);
     // SAFETY: the caller's; groups cover trees 0 to n − 1.
-    unsafe { groups!(n, split_group(keys, nodes, alpha, bit, words)) }
+    unsafe { groups!(n, split_group(keys, nodes, differences, alpha, bit, words)) }
 }
 
 /// # Safety
@@ -308,8 +331,9 @@ unsafe fn split_loop(
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
 unsafe fn split_group<const V: usize>(
     keys: &Keys,
-    nodes: [*mut u128; 2],
-    alpha: *const u64,
+    nodes: *mut u128,
+    differences: *const u128,
+    alpha: *const Doubled,
     bit: __m512i,
     words: *mut Word,
     place: Place,
@@ -318,21 +342,26 @@ unsafe fn split_group<const V: usize>(
     unsafe {
         let mut s = [[_mm512_setzero_si512(); V]; 2];
         for v in 0..V {
-            s[0][v] = load(nodes[0], place.vector(v));
-            s[1][v] = load(nodes[1], place.vector(v));
+            s[0][v] = load(nodes, place.vector(v));
+            s[1][v] = _mm512_xor_si512(s[0][v], load(differences, place.vector(v)));
         }
-        let h = [hash(keys, s[0]), hash(keys, s[1])];
+        let [[h_0, sigma_0], [h_1, sigma_1]] = [hash(keys, s[0]), hash(keys, s[1])];
+        let mut word = h_0;
         for v in 0..V {
             let place = place.vector(v);
-            let alpha = load_doubled(alpha, place);
-            let (right, left) = (_mm512_test_epi64_mask(alpha, bit), _mm512_testn_epi64_mask(alpha, bit));
-            let sum = _mm512_xor_si512(h[0][v], h[1][v]);
-            let word = _mm512_mask_xor_epi64(sum, left, sum, _mm512_xor_si512(s[0][v], s[1][v]));
-            store(words, place, word);
-            for p in 0..2 {
-                let left = _mm512_mask_xor_epi64(h[p][v], lowest(s[p][v]), h[p][v], word);
-                store(nodes[p], place, _mm512_mask_xor_epi64(left, right, left, s[p][v]));
-            }
+            let alpha = load(alpha, place);
+            let (goes_left, goes_right) =
+                (_mm512_testn_epi64_mask(alpha, bit), _mm512_test_epi64_mask(alpha, bit));
+            let left = _mm512_xor_si512(h_0[v], sigma_0[v]);
+            let both = sum(left, h_1[v], sigma_1[v]);
+            let difference = load(differences, Place { mask: place.mask & goes_left, ..place });
+            word[v] = _mm512_xor_si512(both, difference);
+            let left = _mm512_mask_xor_epi64(left, lowest(keys, s[0][v]), left, word[v]);
+            s[0][v] = _mm512_mask_xor_epi64(left, goes_right, left, s[0][v]);
+        }
+        for v in 0..V {
+            store(words, place.vector(v), word[v]);
+            store(nodes, place.vector(v), s[0][v]);
         }
     }
 }
@@ -368,25 +397,31 @@ unsafe fn children_group<const V: usize>(
         for v in 0..V {
             s[v] = load(nodes, place.vector(v));
         }
-        let h = hash(keys, s);
+        let [h, sigma] = hash(keys, s);
+        let mut left = s;
         for v in 0..V {
             let place = place.vector(v);
-            let left = _mm512_mask_xor_epi64(h[v], lowest(s[v]), h[v], load(words, place));
-            store(children[0], place, left);
-            store(children[1], place, _mm512_xor_si512(left, s[v]));
+            let word = load(words, Place { mask: place.mask & lowest(keys, s[v]), ..place });
+            left[v] = sum(h[v], sigma[v], word);
+        }
+        for v in 0..V {
+            store(children[0], place.vector(v), left[v]);
+            store(children[1], place.vector(v), _mm512_xor_si512(left[v], s[v]));
         }
     }
 }
 
 /// Eight entries at a time under eight bits of mask.
 #[target_feature(enable = "avx512f")]
-fn sum_loop(bits: u128, entries: &[u64; 128]) -> u64 {
+fn sum_loop<'a>(words: impl Iterator<Item = (&'a u128, &'a [u64; 128])>) -> u64 {
     let mut sums = [_mm512_setzero_si512(); 4];
-    let (eights, _) = entries.as_chunks::<8>();
-    for (i, (mask, eight)) in bits.to_le_bytes().into_iter().zip(eights).enumerate() {
-        // SAFETY: eight entries are one vector.
-        let eight = unsafe { _mm512_loadu_epi64(eight.as_ptr().cast()) };
-        sums[i % 4] = _mm512_mask_add_epi64(sums[i % 4], mask, sums[i % 4], eight);
+    for (bits, entries) in words {
+        let (eights, _) = entries.as_chunks::<8>();
+        for (i, (mask, eight)) in bits.to_le_bytes().into_iter().zip(eights).enumerate() {
+            // SAFETY: eight entries are one vector.
+            let eight = unsafe { _mm512_maskz_loadu_epi64(u8::MAX, eight.as_ptr().cast()) };
+            sums[i % 4] = _mm512_mask_add_epi64(sums[i % 4], mask, sums[i % 4], eight);
+        }
     }
     let [a, b, c, d] = sums;
     _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d))) as u64
