@@ -4,6 +4,7 @@
 //! bit l, [`Ring::reduce`] removes it. Shifts, comparisons and bit slices need reduced lanes. This crate knows
 //! no protocol and does no input or output.
 
+pub mod blocks;
 pub mod conv;
 mod direct;
 pub mod fixed;
