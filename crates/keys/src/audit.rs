@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign, verify};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::error::KeysError;
@@ -112,7 +113,7 @@ pub struct Hash(pub [u8; 32]);
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
@@ -126,14 +127,9 @@ impl FromStr for Hash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fail = || format!("expected 64 hexadecimal digits, found {} characters", text.len());
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(fail());
-        }
-        let mut bytes = [0; 32];
-        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| fail())?;
-        }
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        let bytes = bytes
+            .ok_or_else(|| format!("expected 64 hexadecimal digits, found {} characters", text.len()))?;
         Ok(Self(bytes))
     }
 }
@@ -205,13 +201,8 @@ impl Chain {
 
     /// The entry after `newest`, and what is the newest then.
     pub(crate) fn link(&self, newest: Anchor, time: u64, note: Note) -> (Entry, Anchor) {
-        let mut entry = Entry {
-            sequence: newest.sequence + 1,
-            time,
-            note,
-            previous: newest.hash,
-            mac: Hash::default(),
-        };
+        let mut entry =
+            Entry { sequence: newest.sequence + 1, time, note, previous: newest.hash, mac: Hash::default() };
         let hash = entry.hash();
         entry.mac = Hash(sign(&self.0, &hash.0).as_ref().try_into().unwrap_or_default());
         let newest = Anchor { sequence: entry.sequence, hash };

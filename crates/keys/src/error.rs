@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::resource::Resource;
+use privet_seal::{KeyId, SealError};
 
 /// Why a store, a policy, a server, a cache or a fetch failed. No variant ever holds a byte of a key.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +51,13 @@ pub enum KeysError {
     Usage(String),
     /// There is no such key.
     #[error("no key {0}; `privet keyserver key list` names those that there are")]
-    NoKey(Resource),
+    NoKey(KeyId),
     /// A key of this name is there already.
     #[error("there is a key {0} already; `key rotate` adds a version to it, a new name makes another key")]
-    KeyExists(Resource),
+    KeyExists(KeyId),
+    /// An owner's key or release file cannot be used.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// A policy file cannot be used.
     #[error("policy {name}: {problem}")]
     Policy {

@@ -9,8 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -62,7 +61,8 @@ impl Stretching {
             let problem = "the store asks for more than 1 GiB or 64 passes of Argon2: it has been changed";
             return Err(KeysError::Master(problem.to_owned()));
         }
-        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(MasterKey::LEN)).map_err(fail)?;
+        let params =
+            Params::new(self.memory_kib, self.passes, self.lanes, Some(MasterKey::LEN)).map_err(fail)?;
         let mut key = Zeroizing::new([0; MasterKey::LEN]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase, &self.salt, &mut *key)
@@ -92,8 +92,10 @@ impl MasterSource {
                 let text = read_private(path)?;
                 let passphrase = text.trim_ascii_end();
                 if passphrase.len() < MIN_PASSPHRASE {
-                    let problem =
-                        format!("expected a passphrase of at least {MIN_PASSPHRASE} bytes, found {}", passphrase.len());
+                    let problem = format!(
+                        "expected a passphrase of at least {MIN_PASSPHRASE} bytes, found {}",
+                        passphrase.len()
+                    );
                     return Err(KeysError::file(path, problem));
                 }
                 stretching.stretch(passphrase)
@@ -120,18 +122,16 @@ fn parse(bytes: &[u8]) -> Result<MasterKey, String> {
         return Ok(key);
     }
     let text = bytes.trim_ascii();
-    let mut decoded = Zeroizing::new([0; 64]);
-    let hexadecimal = |text: &[u8], out: &mut [u8]| -> Option<usize> {
-        (text.len() == 64).then_some(())?;
-        for (pair, byte) in text.chunks(2).zip(out) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(32)
+    let decoded = match text.len() {
+        64 => HEXLOWER_PERMISSIVE.decode(text).ok(),
+        44 => BASE64.decode(text).ok(),
+        _ => None,
     };
-    let length = hexadecimal(text, &mut *decoded)
-        .or_else(|| (text.len() <= 44).then(|| STANDARD.decode_slice(text, &mut *decoded).ok())?);
-    length.and_then(|length| MasterKey::from_slice(&decoded[..length])).ok_or_else(|| {
-        format!("expected 32 bytes, 64 hexadecimal digits or 44 characters of base64, found {} bytes", bytes.len())
+    decoded.map(Zeroizing::new).and_then(|decoded| MasterKey::from_slice(&decoded)).ok_or_else(|| {
+        format!(
+            "expected 32 bytes, 64 hexadecimal digits or 44 characters of base64, found {} bytes",
+            bytes.len()
+        )
     })
 }
 
@@ -179,9 +179,12 @@ fn output(words: &[String]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let read = match read {
         Ok(read) => read.map_err(|e| fail(format!("cannot read from it: {e}")))?,
         Err(RecvTimeoutError::Timeout) => return Err(fail(format!("gave no key within {PATIENCE:?}"))),
-        Err(RecvTimeoutError::Disconnected) => return Err(KeysError::Internal("the reader of a pipe has gone")),
+        Err(RecvTimeoutError::Disconnected) => {
+            return Err(KeysError::Internal("the reader of a pipe has gone"));
+        }
     };
-    let too_long = || fail(format!("expected a key on its standard output, found more than {MAX_BYTES} bytes"));
+    let too_long =
+        || fail(format!("expected a key on its standard output, found more than {MAX_BYTES} bytes"));
     let read = read.ok_or_else(too_long)?;
     if !status.success() {
         return Err(fail(format!("ended with {status}; what it says is above")));
@@ -200,7 +203,7 @@ mod tests {
     fn a_key_in_every_form() {
         let bytes: [u8; 32] = std::array::from_fn(|i| 200 + i as u8);
         let hexadecimal: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        for form in [bytes.to_vec(), (hexadecimal + "\n").into_bytes(), STANDARD.encode(bytes).into_bytes()] {
+        for form in [bytes.to_vec(), (hexadecimal + "\n").into_bytes(), BASE64.encode(&bytes).into_bytes()] {
             assert!(parse(&form).is_ok_and(|key| *key.expose() == bytes));
         }
         for wrong in [&b""[..], b"short", &[b'a'; 63], &[b'a'; 65], &[b'g'; 64], &[0xff; 44]] {
@@ -214,7 +217,8 @@ mod tests {
         let path = dir.path().join("secret");
         write(&path, "a passphrase of some length\n").unwrap();
         set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let stretching = Stretching { memory_kib: 64, passes: 1, ..Stretching::new(&SeededRandomness::new(2)).unwrap() };
+        let stretching =
+            Stretching { memory_kib: 64, passes: 1, ..Stretching::new(&SeededRandomness::new(2)).unwrap() };
         let source = MasterSource::PassphraseFile(path.clone());
         let load = || source.load(Some(&stretching));
         assert!(load().err().unwrap().to_string().contains("chmod 600"));
@@ -223,10 +227,10 @@ mod tests {
         assert!(key.expose() == load().unwrap().expose(), "the same passphrase and salt");
         let salted = Stretching { salt: [9; 16], ..stretching.clone() };
         assert!(key.expose() != source.load(Some(&salted)).unwrap().expose());
+        let greedy = Stretching { memory_kib: u32::MAX, ..stretching.clone() };
+        assert!(source.load(Some(&greedy)).err().unwrap().to_string().contains("1 GiB"));
         write(&path, "short").unwrap();
         assert!(load().err().unwrap().to_string().contains("at least 12"));
-        let greedy = Stretching { memory_kib: u32::MAX, ..stretching };
-        assert!(source.load(Some(&greedy)).err().unwrap().to_string().contains("1 GiB"));
         assert!(source.load(None).is_err());
     }
 

@@ -50,7 +50,8 @@ impl Database {
         }
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(KeysError::io(dir))?;
-        let partial = tempfile::Builder::new().prefix(".privet-").tempfile_in(dir).map_err(KeysError::io(dir))?;
+        let partial =
+            tempfile::Builder::new().prefix(".privet-").tempfile_in(dir).map_err(KeysError::io(dir))?;
         let partial = partial.into_temp_path();
         let stretching = source.is_passphrase().then(|| Stretching::new(random)).transpose()?;
         let header = Header { version: VERSION, stretching };
@@ -66,7 +67,9 @@ impl Database {
         written?;
         drop(database);
         set_permissions(&partial, Permissions::from_mode(0o600)).map_err(KeysError::io(path))?;
-        partial.persist_noclobber(path).map_err(|e| KeysError::Io { path: path.to_owned(), source: e.error })?;
+        partial
+            .persist_noclobber(path)
+            .map_err(|e| KeysError::Io { path: path.to_owned(), source: e.error })?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(KeysError::io(dir))?;
         Self::open(path, source)
     }
@@ -93,7 +96,10 @@ impl Database {
         let database = Self { path: path.to_owned(), inner, master };
         match database.get_bytes(CHECK.0, CHECK.1) {
             Ok(Some(_)) => Ok(database),
-            _ => Err(KeysError::Master(format!("it is not that of {}, or the store is damaged", path.display()))),
+            _ => Err(KeysError::Master(format!(
+                "it is not that of {}, or the store is damaged",
+                path.display()
+            ))),
         }
     }
 
@@ -162,7 +168,9 @@ impl Database {
     fn decrypt(&self, table: &str, key: &[u8], record: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
         self.master.open(&place(table, key), record).ok_or_else(|| KeysError::Store {
             path: self.path.clone(),
-            problem: format!("a record of {table} has been changed or moved; restore the store from a backup"),
+            problem: format!(
+                "a record of {table} has been changed or moved; restore the store from a backup"
+            ),
         })
     }
 
@@ -229,7 +237,8 @@ fn failure(path: &Path, error: impl Into<redb::Error>) -> KeysError {
         redb::Error::Io(source) => KeysError::Io { path: path.to_owned(), source },
         redb::Error::PreviousIo => KeysError::Store {
             path: path.to_owned(),
-            problem: "an earlier write failed; mend that and start again: what was acknowledged is stored".to_owned(),
+            problem: "an earlier write failed; mend that and start again: what was acknowledged is stored"
+                .to_owned(),
         },
         other => KeysError::Store { path: path.to_owned(), problem: other.to_string() },
     }
