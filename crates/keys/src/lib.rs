@@ -7,16 +7,23 @@
 pub mod audit;
 mod clock;
 mod error;
+pub mod kbs;
+mod keeper;
 mod master;
+mod policy;
 mod process;
 mod random;
+mod resource;
 mod secret;
 mod store;
 
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
 pub use error::KeysError;
+pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper};
 pub use master::{MIN_PASSPHRASE, MasterSource};
+pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use process::forbid_core_dumps;
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
+pub use resource::{Kind, Resource};
 pub use secret::MasterKey;
 pub use store::{KeyInfo, KeyState, MAX_POLICY_BYTES, Store, VersionInfo};
