@@ -7,9 +7,11 @@
 pub mod audit;
 mod clock;
 mod error;
+mod fetch;
 pub mod kbs;
 mod keeper;
 mod master;
+mod net;
 mod policy;
 mod process;
 mod random;
@@ -19,8 +21,11 @@ mod store;
 
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
 pub use error::KeysError;
+pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper};
 pub use master::{MIN_PASSPHRASE, MasterSource};
+pub use net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate};
+pub use net::{Address, Handler, Incoming, Limits, Server};
 pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use process::forbid_core_dumps;
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
