@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{KeyId, KeyVersion, ModelId, ModelVersion};
-
 /// Why keys were not made or read, or a model was not sealed or opened. No message holds a byte of a key or of a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,35 +72,91 @@ pub enum SealError {
         /// What was expected, what was found, what to do.
         problem: String,
     },
-    /// A key is another than the one asked for.
-    #[error("expected key {expected} version {expected_version}, found key {found} version {found_version}")]
-    OtherKey {
-        /// The key that is needed.
-        expected: KeyId,
-        /// Its version.
-        expected_version: KeyVersion,
-        /// The key that is there.
-        found: KeyId,
-        /// Its version.
-        found_version: KeyVersion,
+    /// There is no memory, or it cannot be locked.
+    #[error(
+        "{bytes} bytes of memory{}: {source}",
+        if *locked { " that is not swapped out (ulimit -l says how much there may be)" } else { "" }
+    )]
+    Memory {
+        /// How much was asked for.
+        bytes: usize,
+        /// Whether it was to be locked.
+        locked: bool,
+        /// What the system says.
+        source: io::Error,
     },
-    /// A sealed model is of another model.
+    /// A model keeps data in other files.
+    #[error(
+        "{}: tensor {tensor:?} is kept in another file; put all into one file first, for instance with \
+         onnx.save_model(model, path, save_as_external_data=False)",
+        path.display()
+    )]
+    ExternalData {
+        /// The model.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// A model does not fit the format.
+    #[error(
+        "{bytes} bytes and {entries} tensors are too large for one sealed model; take larger chunks, or split it"
+    )]
+    TooLarge {
+        /// Bytes before sealing.
+        bytes: u64,
+        /// Tensors, and the graph.
+        entries: usize,
+    },
+    /// A header contradicts itself or the format.
+    #[error("malformed header of a sealed model: {0}")]
+    Format(String),
+    /// A sealed model is not one, is damaged, or is not what is accepted.
+    #[error("{name}: {problem}")]
+    Sealed {
+        /// What it is called: its path.
+        name: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A wrapped key does not open.
+    #[error("{}: wrapped with another key-encryption key than {}, or damaged", path.display(), kek.display())]
+    Wrapped {
+        /// The wrapped key.
+        path: PathBuf,
+        /// The key-encryption key.
+        kek: PathBuf,
+    },
+    /// A sealed model is opened with another key.
+    #[error("this is another key than {needed}, under which the model was sealed")]
+    WrongKey {
+        /// The key that is needed, and its version.
+        needed: String,
+    },
+    /// A key is another than the one asked for.
+    #[error("expected key {expected}, found key {found}")]
+    OtherKey {
+        /// The key that is needed, and its version.
+        expected: String,
+        /// The key that is there, and its version.
+        found: String,
+    },
+    /// A sealed model, or a release, is of another model.
     #[error("expected model {expected}, found model {found}")]
     OtherModel {
         /// The model that is needed.
-        expected: ModelId,
+        expected: String,
         /// The model that is there.
-        found: ModelId,
+        found: String,
     },
     /// A sealed model is older than it may be.
     #[error(
-        "the sealed model has version {found}, and at least version {minimum} is required: it was rolled back"
+        "the sealed model has version {found}, and at least version {minimum} is required: an old one was put in its place"
     )]
     RolledBack {
         /// The smallest version that is accepted.
-        minimum: ModelVersion,
+        minimum: u64,
         /// The version of the file.
-        found: ModelVersion,
+        found: u64,
     },
 }
 

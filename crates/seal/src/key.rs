@@ -5,12 +5,11 @@ use std::str::FromStr;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::SealError;
+use crate::{SealError, hex};
 
 /// Bytes of a content key, of a key-encryption key, and of an Ed25519 seed.
 pub const KEY_BYTES: usize = 32;
@@ -74,8 +73,8 @@ impl Eq for ContentKey {}
 
 /// A one-way value of a content key (HKDF-SHA256), by which a wrong key is noticed before it is used. Public.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct KeyFingerprint([u8; 32]);
+#[serde(transparent)]
+pub struct KeyFingerprint(#[serde(with = "hex")] [u8; 32]);
 
 impl KeyFingerprint {
     /// The 32 bytes.
@@ -135,8 +134,8 @@ impl SigningKey {
 
 /// The public half of a [`SigningKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct VerifyingKey([u8; 32]);
+#[serde(transparent)]
+pub struct VerifyingKey(#[serde(with = "hex")] [u8; 32]);
 
 impl VerifyingKey {
     /// From the 32 bytes of RFC 8032.
@@ -155,37 +154,17 @@ impl VerifyingKey {
     }
 }
 
-/// What both public values look like in text: 64 lowercase hexadecimal digits.
-fn from_hex(what: &'static str, text: &str) -> Result<[u8; 32], SealError> {
-    let bytes = HEX.decode(text.as_bytes()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    bytes.ok_or_else(|| SealError::name(what, "64 hexadecimal digits", text))
-}
-
 impl FromStr for VerifyingKey {
     type Err = SealError;
 
     fn from_str(text: &str) -> Result<VerifyingKey, SealError> {
-        from_hex("verifying key", text).map(VerifyingKey)
-    }
-}
-
-impl TryFrom<String> for VerifyingKey {
-    type Error = SealError;
-
-    fn try_from(text: String) -> Result<VerifyingKey, SealError> {
-        text.parse()
-    }
-}
-
-impl From<VerifyingKey> for String {
-    fn from(key: VerifyingKey) -> String {
-        key.to_string()
+        hex::parse("verifying key", text).map(VerifyingKey)
     }
 }
 
 impl fmt::Display for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEX.encode(&self.0))
+        f.write_str(&hex::text(&self.0))
     }
 }
 
@@ -193,27 +172,13 @@ impl FromStr for KeyFingerprint {
     type Err = SealError;
 
     fn from_str(text: &str) -> Result<KeyFingerprint, SealError> {
-        from_hex("key fingerprint", text).map(KeyFingerprint)
-    }
-}
-
-impl TryFrom<String> for KeyFingerprint {
-    type Error = SealError;
-
-    fn try_from(text: String) -> Result<KeyFingerprint, SealError> {
-        text.parse()
-    }
-}
-
-impl From<KeyFingerprint> for String {
-    fn from(fingerprint: KeyFingerprint) -> String {
-        fingerprint.to_string()
+        hex::parse("key fingerprint", text).map(KeyFingerprint)
     }
 }
 
 impl fmt::Display for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEX.encode(&self.0))
+        f.write_str(&hex::text(&self.0))
     }
 }
 
@@ -231,13 +196,13 @@ pub(crate) fn derive(key: &[u8; KEY_BYTES], salt: &[u8], info: &[u8], out: &mut 
     filled.expect("32 bytes are fewer than 255 blocks");
 }
 
-fn random() -> Result<Box<Zeroizing<[u8; KEY_BYTES]>>, SealError> {
+pub(crate) fn random() -> Result<Box<Zeroizing<[u8; KEY_BYTES]>>, SealError> {
     let mut bytes = Box::new(Zeroizing::new([0; KEY_BYTES]));
     aws_lc_rs::rand::fill(&mut bytes[..]).map_err(|_| SealError::Randomness)?;
     Ok(bytes)
 }
 
-fn copied(what: &'static str, bytes: &[u8]) -> Result<Box<Zeroizing<[u8; KEY_BYTES]>>, SealError> {
+pub(crate) fn copied(what: &'static str, bytes: &[u8]) -> Result<Box<Zeroizing<[u8; KEY_BYTES]>>, SealError> {
     if bytes.len() != KEY_BYTES {
         return Err(SealError::KeyLength { what, found: bytes.len() });
     }
@@ -248,6 +213,8 @@ fn copied(what: &'static str, bytes: &[u8]) -> Result<Box<Zeroizing<[u8; KEY_BYT
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER as HEX;
+
     use super::*;
 
     static_assertions::assert_not_impl_any!(ContentKey: fmt::Debug, Clone, fmt::Display);
