@@ -1,7 +1,7 @@
 //! Time, given from outside, and a clock that does not run backwards.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Says what time it is, in seconds since 1970 (UTC).
@@ -70,21 +70,30 @@ impl Elapsed for Uptime {
 ///
 /// It can be stopped by whoever controls both clocks of the machine: there is no trusted time in an enclave. What it
 /// refuses is a wall clock that is turned back.
-pub struct SteadyClock<'a> {
-    wall: &'a dyn Clock,
-    elapsed: &'a dyn Elapsed,
+pub struct SteadyClock {
+    wall: Arc<dyn Clock>,
+    elapsed: Arc<dyn Elapsed>,
     /// The largest reading, and how much time had elapsed then.
     mark: Mutex<(u64, u64)>,
 }
 
-impl<'a> SteadyClock<'a> {
+impl SteadyClock {
     /// Begins at `floor`, the last reading before this process, or later.
-    pub fn new(wall: &'a dyn Clock, elapsed: &'a dyn Elapsed, floor: u64) -> Self {
-        Self { wall, elapsed, mark: Mutex::new((floor.max(wall.now()), elapsed.elapsed())) }
+    pub fn new(wall: Arc<dyn Clock>, elapsed: Arc<dyn Elapsed>, floor: u64) -> Self {
+        let mark = Mutex::new((floor.max(wall.now()), elapsed.elapsed()));
+        Self { wall, elapsed, mark }
+    }
+
+    /// Learns from someone trusted that it is at least so late.
+    pub fn at_least(&self, seconds: u64) {
+        let mut mark = self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if seconds > mark.0 {
+            *mark = (seconds, self.elapsed.elapsed());
+        }
     }
 }
 
-impl Clock for SteadyClock<'_> {
+impl Clock for SteadyClock {
     fn now(&self) -> u64 {
         let mut mark = self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let elapsed = self.elapsed.elapsed();
@@ -109,8 +118,8 @@ mod tests {
 
     #[test]
     fn neither_backwards_nor_behind_the_monotonic_clock() {
-        let (wall, elapsed) = (ManualClock::new(1000), Manual(AtomicU64::new(5)));
-        let steady = SteadyClock::new(&wall, &elapsed, 0);
+        let (wall, elapsed) = (Arc::new(ManualClock::new(1000)), Arc::new(Manual(AtomicU64::new(5))));
+        let steady = SteadyClock::new(wall.clone(), elapsed.clone(), 0);
         assert_eq!(steady.now(), 1000);
         wall.set(10);
         assert_eq!(steady.now(), 1000, "turned back");
@@ -119,7 +128,9 @@ mod tests {
         assert_eq!(steady.now(), 1060, "counted once");
         wall.set(2000);
         assert_eq!(steady.now(), 2000);
-        let restarted = SteadyClock::new(&wall, &elapsed, 3000);
+        steady.at_least(2500);
+        assert_eq!(steady.now(), 2500, "told by the server");
+        let restarted = SteadyClock::new(wall, elapsed, 3000);
         assert_eq!(restarted.now(), 3000, "the mark of an earlier process");
     }
 }

@@ -1,16 +1,18 @@
 //! Who keeps keys and decides who gets them: a server by its store, a cache by its leases.
 
 use privet_attest::{Claims, Policy as AttestationPolicy, appraise};
-use privet_seal::{ContentKey, KeyFingerprint, KeyId, KeyVersion, ModelId, VerifyingKey};
+use privet_seal::{
+    ContentKey, KeyFingerprint, KeyId, KeyVersion, ModelId, ModelVersion, SealDigest, VerifyingKey,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::audit::{Event, Hash, Note};
+use crate::audit::{Event, Note};
 use crate::error::KeysError;
 use crate::kbs::{Plain, Problem, Refusal, hex_digest};
 use crate::policy::KeyPolicy;
 use crate::resource::{Kind, Resource};
-use crate::store::{KeyInfo, KeyState, MAX_POLICY_BYTES, Store, versioned};
+use crate::store::{KeyInfo, KeyState, Store, versioned};
 
 /// Version of what is released.
 const GRANT_VERSION: u32 = 1;
@@ -65,9 +67,9 @@ pub struct Grant {
     /// Which key it is.
     pub fingerprint: KeyFingerprint,
     /// Digest of the only sealed file that may be opened.
-    pub model_digest: Option<Hash>,
+    pub model_digest: Option<SealDigest>,
     /// Oldest version of the model that may be opened.
-    pub minimum_model_version: Option<u64>,
+    pub minimum_model_version: Option<ModelVersion>,
     /// When it may no longer be used, in seconds since 1970; `None` where it came from the server itself.
     pub not_after: Option<u64>,
     key: Base64Secret,
@@ -118,10 +120,24 @@ pub struct Lease {
     pub policy: String,
 }
 
-/// JSON in a vector that does not grow and leave copies.
+/// JSON in a vector of the right size from the start, which does not grow and leave copies.
 pub(crate) fn encode(value: &impl Serialize) -> Result<Plain, KeysError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_POLICY_BYTES * 6));
-    serde_json::to_writer(&mut *bytes, value).map_err(|_| KeysError::Internal("a grant does not encode"))?;
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let fail = |_| KeysError::Internal("a message does not encode");
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).map_err(fail)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer(&mut *bytes, value).map_err(fail)?;
     Ok(bytes)
 }
 

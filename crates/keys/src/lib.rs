@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod audit;
+pub mod cache;
 mod clock;
 mod error;
 mod fetch;
@@ -17,8 +19,10 @@ mod process;
 mod random;
 mod resource;
 mod secret;
+pub mod server;
 mod store;
 
+pub use admin::{ADMIN_SOCKET, AdminReply, AdminRequest, OwnerKey, administer, administer_at};
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
 pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};

@@ -24,10 +24,9 @@
 
 use privet_attest::Policy as AttestationPolicy;
 use privet_attest::policy::Severity;
-use privet_seal::{KeyId, ModelId};
+use privet_seal::{KeyId, ModelId, ModelVersion, SealDigest};
 use serde::Deserialize;
 
-use crate::audit::Hash;
 use crate::error::KeysError;
 use crate::store::{KeyInfo, MAX_POLICY_BYTES};
 
@@ -49,9 +48,9 @@ pub struct KeyPolicy {
     /// The model that it opens.
     pub model_id: ModelId,
     /// Digest of the only sealed model that may be opened with it. The worker that gets the key checks it.
-    pub model_digest: Option<Hash>,
+    pub model_digest: Option<SealDigest>,
     /// Oldest version of the model that may be opened. The worker checks it.
-    pub minimum_model_version: Option<u64>,
+    pub minimum_model_version: Option<ModelVersion>,
     /// Workers that get the key.
     pub get: Option<AttestationPolicy>,
     /// Caches that hold it for some time.
@@ -86,9 +85,6 @@ impl KeyPolicy {
     fn check(&self) -> Result<(), String> {
         if self.version != KEY_POLICY_VERSION {
             return Err(format!("version {}, this program reads version {KEY_POLICY_VERSION}", self.version));
-        }
-        if self.minimum_model_version == Some(0) {
-            return Err("minimum_model_version: versions of models begin with 1".to_owned());
         }
         if let Some(lease) = &self.lease
             && !LEASE_SECONDS.contains(&lease.seconds)
@@ -207,7 +203,7 @@ mod tests {
         for (from, to, expected) in [
             ("key_id = \"resnet\"", "key_id = \"../x\"", "expected 1 to 64 letters"),
             ("version = 1\n        key_id", "version = 2\n        key_id", "version 2"),
-            ("minimum_model_version = 3", "minimum_model_version = 0", "begin with 1"),
+            ("minimum_model_version = 3", "minimum_model_version = 0", "nonzero"),
             ("minimum_model_version = 3", "minimum_version = 3", "unknown field"),
             ("minimum_model_version = 3", "model_digest = \"ab\"", "64 hexadecimal digits"),
             ("seconds = 86400", "seconds = 5", "expected 60 to"),

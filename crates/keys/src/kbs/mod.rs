@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
 use kbs_types::{Attestation, Challenge, HashAlgorithm, Request, Tee};
-use privet_attest::{AttestError, Verifier};
+use privet_attest::Verifier;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
@@ -54,7 +54,7 @@ pub enum Credential<'a> {
 /// A key broker in front of those who keep keys.
 pub struct Broker {
     keeper: Arc<dyn Keeper>,
-    verifiers: Vec<Box<dyn Verifier>>,
+    verifier: Arc<dyn Verifier>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Randomness>,
     sessions: Sessions,
@@ -62,21 +62,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker whose tokens are signed by a key made of `seed`, in the name of `issuer`. Evidence is accepted if one of the
-    /// verifiers accepts it.
+    /// A broker whose tokens are signed by a key made of `seed`, in the name of `issuer`.
     ///
     /// # Errors
     /// If the cryptographic library fails.
     pub fn new(
         keeper: Arc<dyn Keeper>,
-        verifiers: Vec<Box<dyn Verifier>>,
+        verifier: Arc<dyn Verifier>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Randomness>,
         seed: &[u8; 32],
         issuer: &str,
     ) -> Result<Self, KeysError> {
         let signer = Signer::new(seed, issuer)?;
-        Ok(Self { keeper, verifiers, clock, random, sessions: Sessions::default(), signer })
+        Ok(Self { keeper, verifier, clock, random, sessions: Sessions::default(), signer })
     }
 
     /// `POST /kbs/v0/auth`: gives a challenge.
@@ -146,7 +145,8 @@ impl Broker {
         }
         let key = TeeKey::parse(&runtime.tee_pubkey).map_err(refuse)?;
         let evidence = wire::evidence(tee, &attestation).map_err(refuse)?;
-        let claims = self.verify(&evidence).map_err(refuse)?;
+        let at = UNIX_EPOCH + Duration::from_secs(self.clock.now());
+        let claims = self.verifier.verify(&evidence, at).map_err(|e| refuse(e.to_string()))?;
         let expected = wire::report_data(runtime, &attestation.tee_evidence.additional_evidence);
         let expected = expected.ok_or_else(Refusal::internal)?;
         if !bool::from(claims.report_data.ct_eq(&expected)) {
@@ -170,20 +170,6 @@ impl Broker {
         };
         let token = self.signer.sign(&statement).map_err(|_| Refusal::internal())?;
         reply(&wire::Token { token }, Some(cookie.to_owned()))
-    }
-
-    /// The claims of evidence that one of the verifiers accepts; or why the one that knows this kind does not.
-    fn verify(&self, evidence: &privet_attest::Evidence) -> Result<privet_attest::Claims, String> {
-        let at = UNIX_EPOCH + Duration::from_secs(self.clock.now());
-        let mut reason = None;
-        for verifier in &self.verifiers {
-            match verifier.verify(evidence, at) {
-                Ok(claims) => return Ok(claims),
-                Err(AttestError::NoVerifier { .. }) if reason.is_some() => {}
-                Err(error) => reason = Some(error.to_string()),
-            }
-        }
-        Err(reason.unwrap_or_else(|| format!("evidence of {} is not accepted here", evidence.tee())))
     }
 
     fn release(&self, credential: &Credential<'_>, path: &str) -> Result<Reply, Refusal> {
