@@ -121,6 +121,8 @@ pub struct SnpIdentity {
     pub product: String,
     /// Which key signed: `VCEK` (of the chip) or `VLEK` (of a cloud provider).
     pub signing_key: String,
+    /// The cloud provider of a VLEK, as its certificate says.
+    pub provider: Option<String>,
     /// The chip.
     #[serde(serialize_with = "as_hex")]
     pub chip_id: [u8; 64],

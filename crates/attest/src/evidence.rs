@@ -231,6 +231,26 @@ impl Evidence {
     }
 }
 
+impl Evidence {
+    /// A bare quote or report.
+    pub(crate) fn detect_bare(bytes: &[u8]) -> Option<Self> {
+        Self::new(kind_of(bytes)?, bytes.to_vec()).ok()
+    }
+
+    /// The report data, as the bytes say before anything is verified: for attesters that check what they were given.
+    pub(crate) fn unverified_report_data(&self) -> Option<[u8; 64]> {
+        let at = match (self.tee, self.body.first()) {
+            (Tee::Sgx, _) => 368,
+            // Version 5 has type and length of the body after the header.
+            (Tee::Tdx, Some(5)) => 574,
+            (Tee::Tdx, _) => 568,
+            (Tee::Snp, _) => 0x50,
+            (Tee::Sample, _) => return None,
+        };
+        self.body.get(at..at + 64)?.try_into().ok()
+    }
+}
+
 /// Bytes of a SEV-SNP report.
 pub(crate) const SNP_REPORT_BYTES: usize = 1184;
 

@@ -278,6 +278,11 @@ impl TcbRules {
                 "[{section}.tcb] statuses is empty, so that no platform is accepted; give [\"UpToDate\"]"
             ));
         }
+        if self.statuses.contains(&TcbStatus::Revoked) {
+            return Err(format!(
+                "[{section}.tcb] statuses has Revoked, which no verifier accepts; remove it"
+            ));
+        }
         Ok(())
     }
 }
