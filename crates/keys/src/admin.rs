@@ -142,7 +142,7 @@ pub fn administer_at(dir: &Path, request: &AdminRequest) -> Result<AdminReply, K
 }
 
 fn through_server(socket: &Path, request: &AdminRequest) -> Result<AdminReply, KeysError> {
-    let mut connection = Connection::open(&Address::Unix(socket.to_owned()), None, PATIENCE)?;
+    let mut connection = Connection::open(&Address::Unix(socket.to_owned()), None, None, PATIENCE)?;
     let answer = connection.request(Method::POST, "/admin/v1", encode(request)?);
     let answer = answer.map_err(|error| match error {
         KeysError::Refused { detail, .. } => KeysError::Usage(detail),

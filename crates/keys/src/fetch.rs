@@ -91,7 +91,7 @@ pub(crate) fn fetch(
         Address::Unix(_) => TeeSecret::hpke()?,
     };
     let Endpoint { address, trust, deadline } = endpoint;
-    let mut connection = Connection::open(address, trust.as_ref(), *deadline)?;
+    let mut connection = Connection::open(address, trust.as_ref(), Some(attester), *deadline)?;
     let extra_params = json!({ "supported-hash-algorithms": [wire::HASH] });
     let request = Request { version: wire::VERSIONS[0].to_owned(), tee, extra_params };
     let challenge: Challenge = post(&mut connection, "/kbs/v0/auth", &request)?;

@@ -7,7 +7,7 @@
 //! version = 1
 //! listen = "unix:cache.sock"             # or 127.0.0.1:PORT, with tls.key and tls.crt next to this file
 //! server = "keys.example:7300"
-//! server_certificate = "server.crt"
+//! server_certificate = "server.crt"      # or server_policy = "server.toml", if the server is attested itself
 //! policies = "policies"                  # a directory of policies, one file for each key
 //! ```
 
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use privet_attest::{Attester, Verifier};
+use privet_attest::{Attester, Policy, Verifier};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{SystemClock, Uptime};
@@ -55,43 +55,65 @@ pub struct CacheConfig {
     pub listen: String,
     /// `HOST:PORT` of the key server.
     pub server: String,
-    /// Its certificate.
-    pub server_certificate: PathBuf,
+    /// Its certificate ..
+    pub server_certificate: Option<PathBuf>,
+    /// .. or the attestation policy by which it is known: one of both.
+    pub server_policy: Option<PathBuf>,
     /// Directory of policies.
     pub policies: PathBuf,
 }
 
 impl CacheConfig {
-    /// Makes a directory with configuration, the server's certificate, and an empty directory for policies.
+    /// Makes a directory with configuration, what the server is known by (its certificate, or an attestation policy in a
+    /// `.toml` file), and an empty directory for policies.
     ///
     /// # Errors
     /// If one of them is there already, or the system fails.
-    pub fn create(
-        dir: &Path,
-        listen: &str,
-        server: &str,
-        server_certificate: &Path,
-    ) -> Result<(), KeysError> {
+    pub fn create(dir: &Path, listen: &str, server: &str, known_by: &Path) -> Result<(), KeysError> {
         let path = dir.join(CACHE_CONFIG_FILE);
         if path.exists() {
             return Err(KeysError::file(&path, "exists already; a key cache is never overwritten"));
         }
-        ServerTrust::pinned(server_certificate)?;
-        let certificate = read_text(server_certificate)?;
+        let is_policy = known_by.extension().is_some_and(|extension| extension == "toml");
+        let text = read_text(known_by)?;
+        if is_policy {
+            Policy::parse(&text).map_err(|e| KeysError::file(known_by, e.to_string()))?;
+        } else {
+            ServerTrust::pinned(known_by)?;
+        }
+        let name = PathBuf::from(if is_policy { "server.toml" } else { "server.crt" });
         private_dir(dir)?;
         private_dir(&dir.join("policies"))?;
-        create(&dir.join("server.crt"), 0o644, certificate.as_bytes())?;
+        create(&dir.join(&name), 0o644, text.as_bytes())?;
+        let (certificate, policy) = if is_policy { (None, Some(name)) } else { (Some(name), None) };
         let config = Self {
             version: CONFIG_VERSION,
             listen: listen.to_owned(),
             server: server.to_owned(),
-            server_certificate: PathBuf::from("server.crt"),
+            server_certificate: certificate,
+            server_policy: policy,
             policies: PathBuf::from("policies"),
         };
         config.listen_address(dir)?;
         let text =
             toml::to_string(&config).map_err(|_| KeysError::Internal("a configuration does not encode"))?;
         create(&path, 0o600, text.as_bytes())
+    }
+
+    fn trust(&self, dir: &Path, verifier: &Arc<dyn Verifier>) -> Result<ServerTrust, KeysError> {
+        match (&self.server_certificate, &self.server_policy) {
+            (Some(certificate), None) => ServerTrust::pinned(&dir.join(certificate)),
+            (None, Some(policy)) => {
+                let path = dir.join(policy);
+                let policy =
+                    Policy::parse(&read_text(&path)?).map_err(|e| KeysError::file(&path, e.to_string()))?;
+                Ok(ServerTrust::attested(verifier.clone(), policy))
+            }
+            _ => {
+                let problem = "expected server_certificate or server_policy, and not both";
+                Err(KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem))
+            }
+        }
     }
 
     /// Reads the configuration of a directory.
@@ -188,7 +210,7 @@ pub fn serve(
     let config = CacheConfig::load(dir)?;
     let address = config.listen_address(dir)?;
     let policies = config.load_policies(dir)?;
-    let trust = ServerTrust::pinned(&dir.join(&config.server_certificate))?;
+    let trust = config.trust(dir, &verifier)?;
     let server =
         config.server.parse().map_err(|e| KeysError::Usage(format!("server = {:?}: {e}", config.server)))?;
     if matches!(server, Address::Unix(_)) {

@@ -8,6 +8,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use privet_attest::Attester;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -36,6 +37,7 @@ impl Connection {
     pub(crate) fn open(
         address: &Address,
         trust: Option<&ServerTrust>,
+        attester: Option<&dyn Attester>,
         deadline: Duration,
     ) -> Result<Self, KeysError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +53,7 @@ impl Connection {
                 let trust =
                     trust.ok_or_else(|| fail("its certificate is not known; name the file".to_owned()))?;
                 let name = ServerName::try_from(host.clone()).map_err(|e| fail(e.to_string()))?;
-                let connector = TlsConnector::from(trust.config());
+                let connector = TlsConnector::from(trust.config(attester)?);
                 let connecting = runtime.block_on(timeout(deadline, async {
                     let stream = TcpStream::connect(address)
                         .await

@@ -212,7 +212,9 @@ impl Connection {
             Self::Unix(stream) => speak(stream, None, shared).await,
             Self::Tcp(stream, from, tls) => {
                 let _ = stream.set_nodelay(true);
-                let acceptor = TlsAcceptor::from(tls.config());
+                // Making evidence takes time, now and then.
+                let Ok(config) = tokio::task::spawn_blocking(move || tls.config()).await else { return };
+                let acceptor = TlsAcceptor::from(config);
                 // Who does not speak TLS, or shows the wrong certificate, is told so by an alert.
                 if let Ok(Ok(stream)) = timeout(shared.limits.handshake, acceptor.accept(stream)).await {
                     speak(stream, Some(from.ip()), shared).await;

@@ -4,7 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use privet_attest::ratls::{AttestedIdentity, Authenticator, Freshness, client_config, server_config};
+use privet_attest::{AttestError, Attester, Policy, Verifier};
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use rustls::client::Resumption;
@@ -26,11 +30,32 @@ use crate::error::KeysError;
 pub const TLS_KEY_FILE: &str = "tls.key";
 /// File name of the server's certificate, which clients pin.
 pub const TLS_CERTIFICATE_FILE: &str = "tls.crt";
+const ALPN: &[u8] = b"http/1.1";
 /// More is neither key nor certificate.
 const MAX_PEM_BYTES: u64 = 64 << 10;
 
+/// How long a server's attested certificate is valid; it is renewed after half of it.
+const SERVER_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// How long a client's is, which makes one for every connection.
+const CLIENT_LIFETIME: Duration = Duration::from_secs(600);
+/// How long those of others may be: twice ours.
+const LONGEST_SERVER: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_CLIENT: Duration = Duration::from_secs(1200);
+
 /// A server's side of TLS.
-pub struct ServerTls(Arc<ServerConfig>);
+pub struct ServerTls(Kind);
+
+enum Kind {
+    Fixed(Arc<ServerConfig>),
+    Attested(Box<Renewed>),
+}
+
+/// A certificate with evidence, made anew from time to time.
+struct Renewed {
+    attester: Arc<dyn Attester>,
+    clients: Option<Arc<Authenticator>>,
+    current: Mutex<(Arc<ServerConfig>, Instant)>,
+}
 
 impl ServerTls {
     /// With the key and certificate of a directory.
@@ -56,15 +81,56 @@ impl ServerTls {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(fail)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Kind::Fixed(Arc::new(config))))
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        self.0.clone()
+    /// With a certificate by which the server proves what it runs (RA-TLS). With a policy for clients, only those that prove
+    /// the same of themselves get as far as HTTP.
+    ///
+    /// # Errors
+    /// If no evidence can be made here.
+    pub fn attested(
+        attester: Arc<dyn Attester>,
+        clients: Option<(Arc<dyn Verifier>, Policy)>,
+    ) -> Result<Self, KeysError> {
+        let clients = clients.map(|(verifier, policy)| {
+            Arc::new(Authenticator::new(verifier, policy, Freshness::Lifetime(LONGEST_CLIENT)))
+        });
+        let current = Mutex::new((attested_config(&*attester, clients.clone())?, Instant::now()));
+        Ok(Self(Kind::Attested(Box::new(Renewed { attester, clients, current }))))
     }
+
+    /// The configuration of the next handshake. It may have to make evidence first.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        match &self.0 {
+            Kind::Fixed(config) => config.clone(),
+            Kind::Attested(renewed) => {
+                let mut current = renewed.current.lock().unwrap_or_else(PoisonError::into_inner);
+                if current.1.elapsed() > SERVER_LIFETIME / 2
+                    // Otherwise it is tried again at the next handshake, and this certificate serves as long as it is valid.
+                    && let Ok(config) = attested_config(&*renewed.attester, renewed.clients.clone())
+                {
+                    *current = (config, Instant::now());
+                }
+                current.0.clone()
+            }
+        }
+    }
+}
+
+fn attested_config(
+    attester: &dyn Attester,
+    clients: Option<Arc<Authenticator>>,
+) -> Result<Arc<ServerConfig>, KeysError> {
+    let fail = |e: AttestError| KeysError::Attest(e.to_string());
+    let identity =
+        AttestedIdentity::generate(attester, None, SystemTime::now(), SERVER_LIFETIME).map_err(fail)?;
+    let mut config = server_config(&identity, clients).map_err(fail)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Makes a server's key and self-signed certificate for these host names and addresses, in a directory that is there.
@@ -97,7 +163,13 @@ pub(crate) fn create(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeysE
 
 /// How a client knows that a server is the right one.
 #[derive(Clone)]
-pub struct ServerTrust(Arc<ClientConfig>);
+pub struct ServerTrust(Trust);
+
+#[derive(Clone)]
+enum Trust {
+    Pinned(Arc<ClientConfig>),
+    Attested(Arc<Authenticator>),
+}
 
 impl ServerTrust {
     /// By the first certificate of a file, byte for byte.
@@ -114,13 +186,31 @@ impl ServerTrust {
             .dangerous()
             .with_custom_certificate_verifier(pinned)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Trust::Pinned(Arc::new(config))))
     }
 
-    pub(super) fn config(&self) -> Arc<ClientConfig> {
-        self.0.clone()
+    /// By its evidence, and what a policy says about it (RA-TLS). The client shows its own in the handshake.
+    pub fn attested(verifier: Arc<dyn Verifier>, policy: Policy) -> Self {
+        let authenticator = Authenticator::new(verifier, policy, Freshness::Lifetime(LONGEST_SERVER));
+        Self(Trust::Attested(Arc::new(authenticator)))
+    }
+
+    /// The configuration of a connection by who has this attester.
+    pub(super) fn config(&self, attester: Option<&dyn Attester>) -> Result<Arc<ClientConfig>, KeysError> {
+        match &self.0 {
+            Trust::Pinned(config) => Ok(config.clone()),
+            Trust::Attested(authenticator) => {
+                let fail = |e: AttestError| KeysError::Attest(e.to_string());
+                let make =
+                    |attester| AttestedIdentity::generate(attester, None, SystemTime::now(), CLIENT_LIFETIME);
+                let identity = attester.map(make).transpose().map_err(fail)?;
+                let mut config = client_config(authenticator.clone(), identity.as_ref()).map_err(fail)?;
+                config.alpn_protocols = vec![ALPN.to_vec()];
+                Ok(Arc::new(config))
+            }
+        }
     }
 }
 
