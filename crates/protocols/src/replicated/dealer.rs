@@ -1,4 +1,5 @@
-//! The dealer of one inference: knows λ of every wire, never m; sends to the first party, receives from nobody.
+//! The dealer of one inference: knows λ of every wire, never m; sends to the first party, keys of tables to both, receives from
+//! nobody.
 
 use std::collections::BTreeMap;
 
@@ -31,9 +32,10 @@ pub(super) fn deal(
     let seeds = [seed(first)?, seed(second)?];
     let correlator = Correlator::new(plan, schedule, seeds, Half::First);
     let mut dealer =
-        Dealer { correlator, weights, inputs, first, masks: BTreeMap::new(), outputs: Vec::new() };
+        Dealer { correlator, weights, inputs, first, second, masks: BTreeMap::new(), outputs: Vec::new() };
     walk(plan, schedule, &mut dealer, progress)?;
     dealer.first.flush()?;
+    dealer.second.flush()?;
     Ok(dealer.outputs)
 }
 
@@ -42,15 +44,17 @@ struct Dealer<'a> {
     weights: &'a SharedWeights<'a>,
     inputs: &'a [Share],
     first: &'a mut dyn Channel,
+    /// Is sent keys of tables only.
+    second: &'a mut dyn Channel,
     /// Shares of the outputs' wires.
     masks: BTreeMap<WireId, Share>,
     outputs: Vec<Share>,
 }
 
 impl Dealer<'_> {
-    fn send(first: &mut dyn Channel, dealt: Vec<u8>) -> Result<(), ProtocolError> {
+    fn send(party: &mut dyn Channel, dealt: Vec<u8>) -> Result<(), ProtocolError> {
         if !dealt.is_empty() {
-            first.send(Frame::new(DEALT, dealt))?;
+            party.send(Frame::new(DEALT, dealt))?;
         }
         Ok(())
     }
@@ -110,6 +114,17 @@ impl Walker for Dealer<'_> {
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Mask]) -> Result<Mask, ProtocolError> {
         // Lane by lane, so that neither side waits for the whole of a large layer.
+        if self.correlator.schedule.instructions[k].1.dealt_client > 0 {
+            self.correlator.gate_for_both(k, index, operands, |half, dealt| match half {
+                Half::First => Self::send(self.first, dealt),
+                Half::Second => {
+                    Self::send(self.second, dealt)?;
+                    // Both have to have theirs before either can go on.
+                    Ok(self.second.flush()?)
+                }
+            })?;
+            return Ok(Mask::Shared);
+        }
         let send = |dealt: Vec<u8>| {
             let next = Vec::with_capacity(dealt.len());
             Self::send(self.first, dealt)?;
