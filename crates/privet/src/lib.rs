@@ -40,6 +40,7 @@ mod wire;
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
 pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
+pub use privet_attest as attest;
 pub use privet_graph::nn;
 pub use privet_net::{Emulated, NetError};
 pub use privet_plan::{Plan, Preprocess};
