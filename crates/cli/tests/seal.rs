@@ -91,6 +91,32 @@ fn a_model_is_sealed_and_comes_back() {
     assert_eq!(home.names(), ["back.onnx", "m.onnx", "m.sealed", "owner"], "nothing else is left");
 }
 
+/// A model of one tensor of 200 MB, almost all of it a hole in the file.
+#[test]
+fn memory_does_not_grow_with_the_model() {
+    let home = Home::new();
+    let size: u32 = 200 << 20;
+    let varint =
+        |n: u32| [0, 7, 14, 21, 28].map(|s| (n >> s) as u8 & 127 | if s < 28 { 128 } else { 0 }).to_vec();
+    let data = [&b"\x08"[..], &varint(size), b"\x10\x02\x42\x01w\x4a", &varint(size)].concat();
+    let tensor = [&b"\x2a"[..], &varint(size + data.len() as u32), &data].concat();
+    let head = [&b"\x3a"[..], &varint(size + tensor.len() as u32), &tensor].concat();
+    fs::write(home.path().join("m.onnx"), &head).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(home.path().join("m.onnx")).unwrap();
+    file.set_len(head.len() as u64 + u64::from(size)).unwrap();
+    home.done("key new --id k --out owner");
+    for command in [
+        "seal --model m.onnx --key owner --out m.sealed --json",
+        "unseal --in m.sealed --key owner --out back --json",
+    ] {
+        let said: Value = serde_json::from_str(&home.done(command)).unwrap();
+        assert_eq!((&said["tensors"], &said["graph_bytes"]), (&Value::from(1), &Value::from(head.len())));
+        assert!(said["peak_memory_bytes"].as_u64().unwrap() <= 64 << 20, "{command}: {said}");
+    }
+    let end = fs::metadata(home.path().join("back")).unwrap().len();
+    assert_eq!(end, head.len() as u64 + u64::from(size));
+}
+
 #[test]
 fn a_wrapped_key_opens_the_model_elsewhere() {
     let home = Home::new();
