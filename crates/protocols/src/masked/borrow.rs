@@ -6,7 +6,7 @@ use privet_ring::planes::{from_values, plane_bytes, words};
 
 use super::cost::{Chunk, Opening};
 use super::gate::{Dealing, Party, key_chunks};
-use super::tree::{Side, Tree};
+use super::tree::{Lacking, Side, Tree};
 use crate::ProtocolError;
 
 /// How a borrow of n bits, and maybe that of its low bits, is found.
@@ -75,7 +75,7 @@ impl Borrow {
             Self::Tree { tree, .. } => tree.dealt() * plane_bytes(elements),
             Self::Keys { .. } => 0,
         };
-        let keys = self.keys().flat_map(|keys| key_chunks(keys, elements));
+        let keys = self.keys().flat_map(|keys| key_chunks(elements, move |n| keys.key_bytes(n)));
         keys.chain(std::iter::once([rest + others, 0])).collect()
     }
 
@@ -96,16 +96,16 @@ impl Borrow {
         Bits { values, planes, top: above }
     }
 
-    /// Dealer: shares everything that is needed for `r`. Returns the mask of the low borrow if that is opened on the way.
-    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Result<Option<Vec<u64>>, ProtocolError> {
+    /// Dealer: shares everything that is needed for `r`.
+    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Result<Lacking, ProtocolError> {
         if let Self::Tree { tree, .. } = self {
             return Ok(tree.deal(&r.planes, r.values.len(), dealing));
         }
         self.keys().try_for_each(|keys| dealing.deal_comparison(keys, r.values))?;
-        Ok(None)
+        Ok(Lacking::nothing(r.values.len()))
     }
 
-    /// Party: own share of the borrow for the public `c`, and the low borrow.
+    /// Party: own share of the borrow for the public `c`, and the low borrow, but for what they lack.
     pub(super) async fn evaluate(
         &self,
         c: &Bits<'_>,

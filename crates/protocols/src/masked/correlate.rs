@@ -9,6 +9,7 @@ use privet_ring::prg::Prg;
 use super::gate::{Dealing, Half, Lane, own_masks};
 use super::lanes::take_turns;
 use super::schedule::Schedule;
+use super::step::GateStep;
 use super::walk::split;
 use crate::{ProtocolError, linear};
 
@@ -49,13 +50,18 @@ impl<'a> Correlator<'a> {
         Self { plan, schedule, first, second, wanted }
     }
 
-    fn lane<'b>(&'b self, lane: Lane, sink: &'b dyn Fn(Vec<u8>) -> Result<(), ProtocolError>) -> Dealing<'b> {
-        Dealing::new(self.plan.ring, [&self.first, &self.second], self.wanted, lane, sink)
+    fn lane<'b>(
+        &'b self,
+        wanted: Half,
+        lane: Lane,
+        sink: &'b dyn Fn(Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Dealing<'b> {
+        Dealing::new(self.plan.ring, [&self.first, &self.second], wanted, lane, sink)
     }
 
     /// Of an instruction that is not cut, and deals nothing.
     fn dealing(&self, k: usize) -> Dealing<'_> {
-        self.lane(Lane::only(k), &|_| Ok(()))
+        self.lane(self.wanted, Lane::only(k), &|_| Ok(()))
     }
 
     /// An input of the second party.
@@ -93,7 +99,7 @@ impl<'a> Correlator<'a> {
     ) -> Result<(), ProtocolError> {
         let sink = RefCell::new(sink);
         let sink = |chunk| (sink.borrow_mut())(chunk);
-        let mut dealing = self.lane(Lane::only(k), &sink);
+        let mut dealing = self.lane(self.wanted, Lane::only(k), &sink);
         dealing.deal_ring(gamma, self.plan.ring.bits());
         dealing.hand_on()
     }
@@ -121,13 +127,45 @@ impl<'a> Correlator<'a> {
     ) -> Result<(), ProtocolError> {
         let sink = RefCell::new(sink);
         let sink = |chunk| (sink.borrow_mut())(chunk);
+        self.each_lane(index, operands, async |gate: &GateStep<'_>, lane, r, t| {
+            gate.deal(r, t, self.lane(self.wanted, Lane { instruction: k, lane }, &sink)).await
+        })
+    }
+
+    /// A gate that both parties are sent something for, as they need it: `sink` is given what each is sent for a lane before the
+    /// next lane is begun.
+    pub(crate) fn gate_for_both(
+        &self,
+        k: usize,
+        index: usize,
+        operands: &[&Mask],
+        sink: impl FnMut(Half, Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let sink = RefCell::new(sink);
+        let to_first = |chunk| (sink.borrow_mut())(Half::First, chunk);
+        let to_second = |chunk| (sink.borrow_mut())(Half::Second, chunk);
+        self.each_lane(index, operands, async |gate: &GateStep<'_>, lane, r, t| {
+            let lane = Lane { instruction: k, lane };
+            gate.deal(r, t, self.lane(Half::First, lane, &to_first)).await?;
+            gate.deal(r, t, self.lane(Half::Second, lane, &to_second)).await
+        })
+    }
+
+    /// Calls `deal` with a gate, the number of a lane and its operands' masks, for every lane; lanes take turns.
+    fn each_lane(
+        &self,
+        index: usize,
+        operands: &[&Mask],
+        deal: impl AsyncFn(&GateStep<'_>, usize, &[u64], &[u64]) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
         let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let r = operands[0].lambda();
         let t = operands.get(1).map_or(&[][..], |t| t.lambda());
         let values = t.len() / r.len();
-        let lanes = self.schedule.lanes(&gate, r.len()).into_iter().enumerate().map(|(lane, range)| {
-            let dealing = self.lane(Lane { instruction: k, lane }, &sink);
-            gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], dealing)
+        let lanes = self.schedule.lanes(&gate, r.len()).into_iter().enumerate();
+        let (gate, deal) = (&gate, &deal);
+        let lanes = lanes.map(|(lane, range)| async move {
+            deal(gate, lane, &r[range.clone()], &t[values * range.start..values * range.end]).await
         });
         take_turns(lanes).map(|_| ())
     }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
-use privet_fss::{Comparison, Hash, Side};
+use privet_fss::{Comparison, Hash, Side, Table};
 use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
@@ -170,27 +170,45 @@ impl<'a> Dealing<'a> {
     ) -> Result<(), ProtocolError> {
         self.hand_on()?;
         for alpha in alpha.chunks(KEYS) {
-            // Public between the two, and fresh: the first one draws it, the second one is told.
-            let key = hash_key(&mut self.first_dealt);
-            if self.wanted == Half::Second {
-                self.chunk.extend(key.expose());
-            }
-            let first = privet_fss::root(Side::First, alpha.len(), &mut self.first_dealt);
-            let second = privet_fss::root(Side::Second, alpha.len(), &mut self.second_dealt);
-            comparison.make(&Hash::new(&key), alpha, [&first, &second], &mut self.chunk);
+            let (hash, [first, second]) = self.draw_trees(alpha.len());
+            comparison.make(&hash, alpha, [&first, &second], &mut self.chunk);
             self.hand_on()?;
         }
         Ok(())
+    }
+
+    /// Gives both parties keys to look up entries of a table at public values minus `alpha`, in sets of [`KEYS`]. Returns the signs.
+    pub(super) fn deal_table(&mut self, table: Table, alpha: &[u64]) -> Result<Vec<i64>, ProtocolError> {
+        self.hand_on()?;
+        let mut signs = Vec::with_capacity(alpha.len());
+        for alpha in alpha.chunks(KEYS) {
+            let (hash, [first, second]) = self.draw_trees(alpha.len());
+            signs.extend(table.make(&hash, alpha, [&first, &second], &mut self.chunk));
+            self.hand_on()?;
+        }
+        Ok(signs)
+    }
+
+    /// A hash, and both parties' roots of so many trees.
+    fn draw_trees(&mut self, keys: usize) -> (Hash, [Vec<u128>; 2]) {
+        // Public between the two, and fresh: the first one draws it, the second one is told.
+        let key = hash_key(&mut self.first_dealt);
+        if self.wanted == Half::Second {
+            self.chunk.extend(key.expose());
+        }
+        let first = privet_fss::root(Side::First, keys, &mut self.first_dealt);
+        let second = privet_fss::root(Side::Second, keys, &mut self.second_dealt);
+        (Hash::new(&key), [first, second])
     }
 }
 
 /// Bytes of the key of a hash that the second party is sent.
 const HASH_KEY: usize = 16;
 
-/// The chunks of the keys of so many comparisons.
-pub(super) fn key_chunks(comparison: Comparison, elements: usize) -> impl Iterator<Item = Chunk> {
+/// The chunks of the keys of so many elements, of which n take `key_bytes(n)`.
+pub(super) fn key_chunks(elements: usize, key_bytes: impl Fn(usize) -> usize) -> impl Iterator<Item = Chunk> {
     (0..elements).step_by(KEYS).map(move |at| {
-        let keys = comparison.key_bytes(KEYS.min(elements - at));
+        let keys = key_bytes(KEYS.min(elements - at));
         [keys, keys + HASH_KEY]
     })
 }
@@ -291,6 +309,16 @@ impl<'a> Chunks<'a> {
     fn left(&self) -> usize {
         self.kept[self.next.get()..].iter().map(|(len, _)| len).sum()
     }
+}
+
+/// A set of keys as a party has it.
+struct Trees {
+    hash: Hash,
+    side: Side,
+    roots: Vec<u128>,
+    /// What the dealer sent, and where the keys begin in it.
+    chunk: Vec<u8>,
+    keys: usize,
 }
 
 /// A party's side of one lane, online.
@@ -415,27 +443,44 @@ impl<'a> Party<'a> {
 
     /// Own shares of `[x < α]` for the α that keys were dealt for, as a bit plane.
     pub(super) fn compare(&mut self, comparison: Comparison, x: &[u64]) -> Result<Vec<u64>, ProtocolError> {
-        self.all_read()?;
         let mut shares = Vec::with_capacity(words(x.len()));
         for x in x.chunks(KEYS) {
-            let chunk = self.to_come.map_or(Ok(Vec::new()), Chunks::read)?;
-            let mut keys = &chunk[..];
-            let (key, side) = match self.half {
-                Half::First => (hash_key(&mut self.drawn), Side::First),
-                Half::Second => {
-                    let (key, rest) =
-                        keys.split_first_chunk::<HASH_KEY>().ok_or_else(|| wrong(HASH_KEY, 0))?;
-                    keys = rest;
-                    (Seed::from_bytes(*key), Side::Second)
-                }
-            };
-            if keys.len() != comparison.key_bytes(x.len()) {
-                return Err(wrong(comparison.key_bytes(x.len()), keys.len()));
-            }
-            let roots = privet_fss::root(side, x.len(), &mut self.drawn);
-            shares.extend(comparison.evaluate(&Hash::new(&key), x, &roots, keys));
+            let Trees { hash, roots, chunk, keys, .. } =
+                self.trees(x.len(), comparison.key_bytes(x.len()))?;
+            shares.extend(comparison.evaluate(&hash, x, &roots, &chunk[keys..]));
         }
         Ok(shares)
+    }
+
+    /// Own shares of the entries at c − α for the α that keys were dealt for, up to the signs that the dealer was given.
+    pub(super) fn look_up(
+        &mut self,
+        table: Table,
+        c: &[u64],
+        entries: &[i64],
+    ) -> Result<Vec<u64>, ProtocolError> {
+        let mut shares = Vec::with_capacity(c.len());
+        for c in c.chunks(KEYS) {
+            let Trees { hash, side, roots, chunk, keys } = self.trees(c.len(), table.key_bytes(c.len()))?;
+            shares.extend(table.evaluate(&hash, side, c, &roots, &chunk[keys..], entries));
+        }
+        Ok(shares)
+    }
+
+    /// The next set of keys, `len` bytes for `count` trees.
+    fn trees(&mut self, count: usize, len: usize) -> Result<Trees, ProtocolError> {
+        self.all_read()?;
+        let chunk = self.to_come.map_or(Ok(Vec::new()), Chunks::read)?;
+        let (key, side, keys) = match (self.half, chunk.first_chunk::<HASH_KEY>()) {
+            (Half::First, _) => (hash_key(&mut self.drawn), Side::First, 0),
+            (Half::Second, Some(key)) => (Seed::from_bytes(*key), Side::Second, HASH_KEY),
+            (Half::Second, None) => return Err(wrong(HASH_KEY + len, chunk.len())),
+        };
+        if chunk.len() - keys != len {
+            return Err(wrong(keys + len, chunk.len()));
+        }
+        let roots = privet_fss::root(side, count, &mut self.drawn);
+        Ok(Trees { hash: Hash::new(&key), side, roots, chunk, keys })
     }
 
     /// The first party reads the next chunk, which is not one of keys: in its turn, also where it is used after the next round.

@@ -102,7 +102,7 @@ impl<'a> GateStep<'a> {
             Self::Compare(gate) => gate.deal(r, &mut dealing)?,
             Self::Sign(sign) => sign.deal(r, &mut dealing)?,
             Self::Select { sign, .. } => sign.deal_select(r, t, &mut dealing)?,
-            Self::Table(table) => table.deal(r, &mut dealing),
+            Self::Table(table) => table.deal(r, &mut dealing)?,
             Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, &mut dealing).await?,
         }
         dealing.hand_on()

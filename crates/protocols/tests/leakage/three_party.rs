@@ -194,14 +194,16 @@ fn see_dealt(plan: &Plan, schedule: &Schedule, position: Position, frames: &[See
     assert_eq!((seed.kind, seed.instruction), (SEED, 0));
     view.add_bytes(format!("seed of the {} party", position.name()), &seed.payload);
     for (k, (_, cost)) in schedule.instructions.iter().enumerate() {
-        if position != Position::First || cost.dealt == 0 {
+        let expected = if position == Position::First { cost.dealt } else { cost.dealt_client };
+        if expected == 0 {
             continue;
         }
-        let chunks = schedule.chunks(plan, k, Role::Server);
+        let role = if position == Position::First { Role::Server } else { Role::Client };
+        let chunks = schedule.chunks(plan, k, role);
         let (own, rest) = dealt.split_at_checked(chunks.len()).expect("a frame for every chunk");
         assert!(own.iter().all(|frame| frame.kind == DEALT && frame.instruction == k), "dealt for {k}");
         assert!(chunks.iter().eq(&own.iter().map(|f| f.payload.len()).collect::<Vec<_>>()), "dealt for {k}");
-        assert_eq!(chunks.iter().sum::<usize>(), cost.dealt, "dealt for {k}");
+        assert_eq!(chunks.iter().sum::<usize>(), expected, "dealt for {k}");
         for (chunk, frame) in own.iter().enumerate() {
             view.add_bytes(format!("dealt chunk {chunk} of {k}"), &frame.payload);
         }
