@@ -318,7 +318,7 @@ struct Trees {
     roots: Vec<u128>,
     /// What the dealer sent, and where the keys begin in it.
     chunk: Vec<u8>,
-    keys: usize,
+    at: usize,
 }
 
 /// A party's side of one lane, online.
@@ -445,9 +445,8 @@ impl<'a> Party<'a> {
     pub(super) fn compare(&mut self, comparison: Comparison, x: &[u64]) -> Result<Vec<u64>, ProtocolError> {
         let mut shares = Vec::with_capacity(words(x.len()));
         for x in x.chunks(KEYS) {
-            let Trees { hash, roots, chunk, keys, .. } =
-                self.trees(x.len(), comparison.key_bytes(x.len()))?;
-            shares.extend(comparison.evaluate(&hash, x, &roots, &chunk[keys..]));
+            let Trees { hash, roots, chunk, at, .. } = self.trees(x.len(), comparison.key_bytes(x.len()))?;
+            shares.extend(comparison.evaluate(&hash, x, &roots, &chunk[at..]));
         }
         Ok(shares)
     }
@@ -461,26 +460,26 @@ impl<'a> Party<'a> {
     ) -> Result<Vec<u64>, ProtocolError> {
         let mut shares = Vec::with_capacity(c.len());
         for c in c.chunks(KEYS) {
-            let Trees { hash, side, roots, chunk, keys } = self.trees(c.len(), table.key_bytes(c.len()))?;
-            shares.extend(table.evaluate(&hash, side, c, &roots, &chunk[keys..], entries));
+            let Trees { hash, side, roots, chunk, at } = self.trees(c.len(), table.key_bytes(c.len()))?;
+            shares.extend(table.evaluate(&hash, side, c, &roots, &chunk[at..], entries));
         }
         Ok(shares)
     }
 
-    /// The next set of keys, `len` bytes for `count` trees.
-    fn trees(&mut self, count: usize, len: usize) -> Result<Trees, ProtocolError> {
+    /// The next set of keys, `len` bytes for `keys` trees.
+    fn trees(&mut self, keys: usize, len: usize) -> Result<Trees, ProtocolError> {
         self.all_read()?;
         let chunk = self.to_come.map_or(Ok(Vec::new()), Chunks::read)?;
-        let (key, side, keys) = match (self.half, chunk.first_chunk::<HASH_KEY>()) {
+        let (key, side, at) = match (self.half, chunk.first_chunk::<HASH_KEY>()) {
             (Half::First, _) => (hash_key(&mut self.drawn), Side::First, 0),
             (Half::Second, Some(key)) => (Seed::from_bytes(*key), Side::Second, HASH_KEY),
             (Half::Second, None) => return Err(wrong(HASH_KEY + len, chunk.len())),
         };
-        if chunk.len() - keys != len {
-            return Err(wrong(keys + len, chunk.len()));
+        if chunk.len() - at != len {
+            return Err(wrong(at + len, chunk.len()));
         }
-        let roots = privet_fss::root(side, count, &mut self.drawn);
-        Ok(Trees { hash: Hash::new(&key), side, roots, chunk, keys })
+        let roots = privet_fss::root(side, keys, &mut self.drawn);
+        Ok(Trees { hash: Hash::new(&key), side, roots, chunk, at })
     }
 
     /// The first party reads the next chunk, which is not one of keys: in its turn, also where it is used after the next round.
