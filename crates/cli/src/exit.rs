@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use privet::input::InputError;
 use privet::model::ModelError;
 use privet::output::OutputError;
+use privet::seal::SealError;
 use privet::setup::SetupError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
 
@@ -87,6 +88,9 @@ impl Code {
         if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
         }
+        if let Some(error) = error.downcast_ref::<SealError>() {
+            return Some(Self::of_seal(error));
+        }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
             Some(
@@ -121,6 +125,13 @@ impl Code {
     fn of_model(error: &ModelError) -> Self {
         match error {
             ModelError::Options(_) => Self::Usage,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_seal(error: &SealError) -> Self {
+        match error {
+            SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
             _ => Self::Input,
         }
     }

@@ -17,6 +17,8 @@ mod plan;
 mod plot;
 mod run;
 mod scratch;
+mod seal;
+mod secrets;
 mod show;
 mod signals;
 mod status;
@@ -63,5 +65,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Key(args) => seal::key(&args),
+        Command::Seal(args) => seal::seal(&args),
+        Command::Unseal(args) => seal::unseal(&args),
     }
 }

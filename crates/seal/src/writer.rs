@@ -197,7 +197,7 @@ pub(crate) fn write<W: Write + Seek>(
 }
 
 /// Refuses to replace a model by what is made of it.
-pub(crate) fn refuse_same(input: &Path, out: &Path) -> Result<(), SealError> {
+fn refuse_same(input: &Path, out: &Path) -> Result<(), SealError> {
     let place = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
     match (place(input), place(out)) {
         (Some(one), Some(other)) if one == other => {
