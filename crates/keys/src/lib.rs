@@ -8,6 +8,7 @@ mod admin;
 pub mod audit;
 pub mod cache;
 mod clock;
+mod development;
 mod error;
 mod fetch;
 pub mod kbs;
@@ -24,6 +25,7 @@ mod store;
 
 pub use admin::{ADMIN_SOCKET, AdminReply, AdminRequest, OwnerKey, administer, administer_at};
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
+pub use development::{machine_attester, verifier};
 pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper};
