@@ -11,6 +11,8 @@ mod clock;
 mod development;
 mod error;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kbs;
 mod keeper;
 mod master;

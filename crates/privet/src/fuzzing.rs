@@ -66,6 +66,8 @@ pub const TARGETS: &[Target] = &[
     target("csv", csv),
     target("frames", frames),
     target("handshake", handshake),
+    target("kbs", privet_keys::fuzzing::message),
+    target("keypolicy", privet_keys::fuzzing::policy),
     target("messages", messages),
     target("npy", npy),
     // Deflate packs 1032 to 1, and bytes become floats.
@@ -295,6 +297,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "bundle" => bundle_seed().into_iter().collect(),
         "frames" => vec![net::frames_seed()],
+        "kbs" => privet_keys::fuzzing::message_seeds(),
+        "keypolicy" => vec![privet_keys::fuzzing::policy_seed()],
         "messages" => message_seeds(),
         "plan" => {
             let file = example().0.to_bytes();

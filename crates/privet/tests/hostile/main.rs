@@ -76,6 +76,12 @@ fn control_messages() {
 }
 
 #[test]
+fn messages_and_policies_of_key_servers() {
+    check("kbs", 2_000);
+    check("keypolicy", 30_000);
+}
+
+#[test]
 fn strangers_at_a_listener() {
     check("handshake", 300);
 }
