@@ -3,9 +3,7 @@
 mod dcap;
 mod snp;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use x509_cert::der::DateTime;
+use std::time::SystemTime;
 
 use crate::claims::Claims;
 use crate::error::AttestError;
@@ -26,7 +24,7 @@ pub trait Verifier: Send + Sync {
 }
 
 /// The verifiers of all kinds, with the vendors' roots. Development evidence is accepted only after
-/// `accept_sample_insecure`, which exists with the feature `sample-attestation-insecure`.
+/// [`Verifiers::allow_sample_insecure`].
 #[derive(Debug)]
 pub struct Verifiers {
     dcap: DcapVerifier,
@@ -52,12 +50,18 @@ impl Verifiers {
         }
     }
 
-    /// Accepts development evidence too (sample, INSECURE).
-    #[cfg(feature = "sample-attestation-insecure")]
-    #[must_use]
-    pub fn accept_sample_insecure(mut self, allow: crate::sample::AllowSampleInsecure) -> Self {
-        self.sample = Some(SampleVerifier::new(allow));
-        self
+    /// Accepts development evidence too (sample, INSECURE), where a command's flag `--allow-sample-insecure` says so.
+    ///
+    /// # Errors
+    /// If the flag is given, and this is a build without the feature `sample-attestation-insecure`.
+    pub fn allow_sample_insecure(self, flag: bool) -> Result<Self, AttestError> {
+        #[cfg(feature = "sample-attestation-insecure")]
+        return Ok(Self {
+            sample: crate::sample::AllowSampleInsecure::from_flag(flag).map(SampleVerifier::new),
+            ..self
+        });
+        #[cfg(not(feature = "sample-attestation-insecure"))]
+        return if flag { Err(AttestError::no_verifier(Tee::Sample)) } else { Ok(self) };
     }
 }
 
@@ -75,10 +79,4 @@ impl Verifier for Verifiers {
             Tee::Sample => Err(AttestError::no_verifier(Tee::Sample)),
         }
     }
-}
-
-/// A time as text, in UTC.
-pub(crate) fn time_text(at: SystemTime) -> String {
-    let time = at.duration_since(UNIX_EPOCH).ok().and_then(|since| DateTime::from_unix_duration(since).ok());
-    time.map_or("a time outside 1970 to 9999".to_owned(), |time| time.to_string())
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier, SequenceRef};
@@ -226,28 +228,39 @@ impl RevocationList {
 /// # Errors
 /// If there is none, or one that is malformed.
 pub fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, AttestError> {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
+    let list = der_or_pem(bytes, "certificate file", CertificateDer::pem_slice_iter(bytes))?;
+    list.iter().try_for_each(|der| Certificate::parse(der).map(|_| ()))?;
+    Ok(list)
+}
+
+/// Certificate revocation lists in a file: one in DER, or any number in PEM.
+///
+/// # Errors
+/// If there is none, or one that is malformed.
+pub fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, AttestError> {
+    let list =
+        der_or_pem(bytes, "revocation list file", CertificateRevocationListDer::pem_slice_iter(bytes))?;
+    list.iter().try_for_each(|der| RevocationList::parse(der).map(|_| ()))?;
+    Ok(list)
+}
+
+fn der_or_pem<T: AsRef<[u8]>, E: fmt::Display>(
+    bytes: &[u8],
+    what: &'static str,
+    pem: impl Iterator<Item = Result<T, E>>,
+) -> Result<Vec<Vec<u8>>, AttestError> {
     if bytes.len() > MAX_COLLATERAL_BYTES {
-        return Err(AttestError::malformed(
-            "certificate file",
-            format!("it has more than {MAX_COLLATERAL_BYTES} bytes"),
-        ));
+        return Err(AttestError::malformed(what, format!("it has more than {MAX_COLLATERAL_BYTES} bytes")));
     }
     if bytes.first() == Some(&0x30) {
-        Certificate::parse(bytes)?;
         return Ok(vec![bytes.to_vec()]);
     }
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let list = read.map_err(|e| AttestError::malformed("certificate file", e))?;
+    let list: Result<Vec<_>, _> = pem.map(|der| der.map(|der| der.as_ref().to_vec())).collect();
+    let list = list.map_err(|e| AttestError::malformed(what, e))?;
     if list.is_empty() {
-        return Err(AttestError::malformed(
-            "certificate file",
-            "expected a certificate in DER or PEM, found neither",
-        ));
+        return Err(AttestError::malformed(what, "expected DER or PEM, found neither"));
     }
-    list.iter().try_for_each(|der| Certificate::parse(der).map(|_| ()))?;
-    Ok(list.into_iter().map(|der| der.to_vec()).collect())
+    Ok(list)
 }
 
 pub(crate) fn common_name(name: &Name) -> String {

@@ -19,6 +19,7 @@ use privet_protocols::masked::{RevealTo, Role, Schedule, Sink, Source, deal};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
+use privet_seal::fuzzing as seal;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::config::ConfigFile;
@@ -77,6 +78,8 @@ pub const TARGETS: &[Target] = &[
     // A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
     Target { per_byte: 8256 * 8, ..target("picture", picture) },
     target("plan", plan),
+    target("sealed", seal::sealed),
+    target("sealing", seal::onnx),
     target("share", share),
     target("toml", toml),
     target("weights", weights),
@@ -305,6 +308,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let body = file[18..file.len() - 32].to_vec();
             vec![file, body]
         }
+        "sealed" => seal::seeds(),
         "share" => share_seeds(),
         "weights" => {
             let plan = &example().0;

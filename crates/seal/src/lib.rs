@@ -14,6 +14,8 @@ mod digest;
 mod dtype;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod hex;
 mod id;

@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use crate::attester::Attester;
 use crate::binding::{Binding, cbor, report_data, to_cbor};
+use crate::clock::time_text;
 use crate::error::AttestError;
 use crate::evidence::{Collateral, Evidence, MAX_CERTIFICATES, MAX_EVIDENCE_BYTES, Tee};
 use crate::x509::Certificate;
@@ -105,7 +106,7 @@ impl RaTlsCertificate {
     pub fn check(&self, at: SystemTime) -> Result<(), AttestError> {
         const CHECK: &str = "attested certificate";
         self.certificate.check_time(at).map_err(|found| {
-            let expected = format!("one that is valid at {}", crate::verifier::time_text(at));
+            let expected = format!("one that is valid at {}", time_text(at));
             AttestError::refused(CHECK, expected, found)
         })?;
         self.certificate

@@ -15,8 +15,9 @@ use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, QuotePolicy};
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use sha2::{Digest, Sha256, Sha384};
 
-use super::{Verifier, time_text};
+use super::Verifier;
 use crate::claims::{Claims, Identity, Platform, SgxIdentity, TcbStatus, TdxIdentity};
+use crate::clock::time_text;
 use crate::error::AttestError;
 use crate::evidence::{Evidence, Tee};
 use crate::verdict::Line;
@@ -85,7 +86,9 @@ fn parse_collateral(json: &[u8]) -> Result<QuoteCollateralV3, AttestError> {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    format!("{error:#}")
+    let text = format!("{error:#}");
+    // The one message of webpki that is a matter of course: collateral is used for a month.
+    if text.contains("CrlExpired") { "CRL expired".to_owned() } else { text }
 }
 
 fn to_claims(tee: Tee, what: &str, found: &QuoteClaims, at: SystemTime) -> Claims {

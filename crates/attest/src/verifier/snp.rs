@@ -13,8 +13,9 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::{Ia5StringRef, ObjectIdentifier, OctetStringRef};
 
-use super::{Verifier, time_text};
+use super::Verifier;
 use crate::claims::{Claims, Identity, Platform, SnpIdentity};
+use crate::clock::time_text;
 use crate::error::AttestError;
 use crate::evidence::{Collateral, Evidence, Tee};
 use crate::verdict::Line;

@@ -61,6 +61,12 @@ fn shares() {
 }
 
 #[test]
+fn sealed_models() {
+    check("sealed", 30_000);
+    check("sealing", 2_000);
+}
+
+#[test]
 fn bundles() {
     check("bundle", 6_000);
 }
