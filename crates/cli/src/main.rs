@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attest;
 mod bench;
 mod cluster;
 mod commands;
@@ -63,5 +64,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Attest(args) => attest::attest(&args),
     }
 }

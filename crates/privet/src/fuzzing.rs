@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use ndarray::ArrayD;
+use privet_attest::fuzzing as attest;
 use privet_graph::{CompileOptions, FloatModel, Graph};
 use privet_net::{Fingerprint, fuzzing as net};
 use privet_plan::{
@@ -64,6 +65,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
 pub const TARGETS: &[Target] = &[
     target("bundle", bundle),
     target("csv", csv),
+    target("evidence", attest::evidence),
     target("frames", frames),
     target("handshake", handshake),
     target("messages", messages),
@@ -75,6 +77,8 @@ pub const TARGETS: &[Target] = &[
     // A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
     Target { per_byte: 8256 * 8, ..target("picture", picture) },
     target("plan", plan),
+    target("policy", attest::policy),
+    target("ratls", attest::ratls),
     target("share", share),
     target("toml", toml),
     target("weights", weights),
@@ -294,6 +298,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> bool {
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "bundle" => bundle_seed().into_iter().collect(),
+        "evidence" => attest::evidence_seeds(),
         "frames" => vec![net::frames_seed()],
         "messages" => message_seeds(),
         "plan" => {
