@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod attest;
 mod bench;
 pub(crate) mod cluster;
 mod common;
@@ -15,6 +16,7 @@ use privet::Plan;
 
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
+use attest::{ATTEST_HELP, AttestArgs};
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
@@ -82,6 +84,9 @@ pub(crate) enum Command {
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
     #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
+    /// Verify evidence of trusted execution environments.
+    #[command(after_help = ATTEST_HELP)]
+    Attest(AttestArgs),
     /// Keep keys of sealed models, and release them to those who prove what they run.
     #[command(after_help = KEYSERVER_HELP)]
     Keyserver(KeyserverArgs),

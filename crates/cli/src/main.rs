@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attest;
 mod bench;
 mod cluster;
 mod commands;
@@ -66,6 +67,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Attest(args) => attest::attest(&args),
         Command::Keyserver(args) => keys::keyserver(&args),
         Command::Keycache(args) => keys::keycache(&args),
         Command::Key(args) => seal::key(&args),

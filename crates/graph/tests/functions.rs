@@ -4,7 +4,9 @@ mod common;
 
 use common::integers;
 use ndarray::{ArrayD, IxDyn};
-use privet_graph::ops::{Erf, Gelu, Identity, InstanceNormalization, Lrn, MeanVarianceNormalization, Sigmoid, Tanh};
+use privet_graph::ops::{
+    Erf, Gelu, Identity, InstanceNormalization, Lrn, MeanVarianceNormalization, Sigmoid, Tanh,
+};
 use privet_graph::{CompileOptions, Compiled, Dim, Graph, GraphError, Operator, ValueId, compile};
 use privet_plan::Preprocess;
 use privet_ring::Ring;

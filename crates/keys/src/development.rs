@@ -15,11 +15,8 @@ use crate::error::KeysError;
 /// # Errors
 /// If that is asked for in a build without it.
 pub fn verifier(collateral: Collateral, allow_sample_insecure: bool) -> Result<Arc<dyn Verifier>, KeysError> {
-    let verifiers = Verifiers::new(collateral);
-    if !allow_sample_insecure {
-        return Ok(Arc::new(verifiers));
-    }
-    sample_verifier(verifiers)
+    let verifiers = Verifiers::new(collateral).allow_sample_insecure(allow_sample_insecure);
+    Ok(Arc::new(verifiers.map_err(|e| KeysError::Attest(e.to_string()))?))
 }
 
 /// What attests this machine: Gramine's interface, or the kernel's; or a development attester, if it is asked for.
@@ -35,13 +32,6 @@ pub fn machine_attester(allow_sample_insecure: bool) -> Result<Arc<dyn Attester>
 }
 
 #[cfg(feature = "sample-attestation-insecure")]
-fn sample_verifier(verifiers: Verifiers) -> Result<Arc<dyn Verifier>, KeysError> {
-    let allow = privet_attest::sample::AllowSampleInsecure::from_flag(true);
-    let allow = allow.ok_or(KeysError::Internal("a flag that was given"))?;
-    Ok(Arc::new(verifiers.accept_sample_insecure(allow)))
-}
-
-#[cfg(feature = "sample-attestation-insecure")]
 fn sample_attester() -> Result<Arc<dyn Attester>, KeysError> {
     use privet_attest::sample::{AllowSampleInsecure, SampleAttester};
 
@@ -51,18 +41,8 @@ fn sample_attester() -> Result<Arc<dyn Attester>, KeysError> {
 }
 
 #[cfg(not(feature = "sample-attestation-insecure"))]
-fn sample_verifier(_: Verifiers) -> Result<Arc<dyn Verifier>, KeysError> {
-    Err(without_sample())
-}
-
-#[cfg(not(feature = "sample-attestation-insecure"))]
 fn sample_attester() -> Result<Arc<dyn Attester>, KeysError> {
-    Err(without_sample())
-}
-
-#[cfg(not(feature = "sample-attestation-insecure"))]
-fn without_sample() -> KeysError {
     let problem = "--allow-sample-insecure: this build has no development evidence; it takes the cargo feature \
                    sample-attestation-insecure";
-    KeysError::Usage(problem.to_owned())
+    Err(KeysError::Usage(problem.to_owned()))
 }

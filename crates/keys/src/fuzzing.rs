@@ -35,7 +35,8 @@ pub fn message(bytes: &[u8]) -> bool {
     let Some((&kind, body)) = bytes.split_first() else { return false };
     let random = Arc::new(SeededRandomness::new(1));
     let clock = Arc::new(ManualClock::new(1_800_000_000));
-    let broker = Broker::new(Arc::new(Nobody), Arc::new(Verifiers::default()), clock, random, &[1; 32], "fuzzing");
+    let broker =
+        Broker::new(Arc::new(Nobody), Arc::new(Verifiers::default()), clock, random, &[1; 32], "fuzzing");
     let Ok(broker) = broker else { return false };
     let text = String::from_utf8_lossy(body);
     match kind {

@@ -3,7 +3,7 @@
 //! By public tables with linear interpolation, see [`Lowering::bounded`]. Largest errors, the resolution of the operand and of
 //! the result apart: Tanh 2e-4, Erf 6e-5, Gelu 1.5e-4. No operand leads outside a table.
 
-use std::f64::consts::{FRAC_2_SQRT_PI, FRAC_1_SQRT_2};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use privet_plan::WireId;
 

@@ -41,6 +41,13 @@ fn configuration() {
 }
 
 #[test]
+fn attestation() {
+    check("evidence", 20_000);
+    check("policy", 30_000);
+    check("ratls", 20_000);
+}
+
+#[test]
 fn onnx_models() {
     check("onnx", 150_000);
 }
