@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 mod common;
 pub(crate) mod hosts;
 pub(crate) mod launch;
+pub(crate) mod seal;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareA
 use common::address;
 pub(crate) use common::{AnswerArgs, ProcessArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
+use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -83,6 +85,15 @@ pub(crate) enum Command {
     /// Verify evidence of trusted execution environments.
     #[command(after_help = ATTEST_HELP)]
     Attest(AttestArgs),
+    /// Make, wrap and unwrap the keys of a model's owner.
+    #[command(after_help = KEY_HELP)]
+    Key(KeyArgs),
+    /// Encrypt and sign an ONNX model.
+    #[command(after_help = SEAL_HELP)]
+    Seal(SealArgs),
+    /// Verify and decrypt a sealed model.
+    #[command(after_help = UNSEAL_HELP)]
+    Unseal(UnsealArgs),
 }
 
 const RUN_HELP: &str = "\

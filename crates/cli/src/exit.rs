@@ -7,6 +7,7 @@ use privet::attest::AttestError;
 use privet::input::InputError;
 use privet::model::ModelError;
 use privet::output::OutputError;
+use privet::seal::SealError;
 use privet::setup::SetupError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
 
@@ -91,6 +92,9 @@ impl Code {
         if let Some(error) = error.downcast_ref::<AttestError>() {
             return Some(Self::of_attestation(error));
         }
+        if let Some(error) = error.downcast_ref::<SealError>() {
+            return Some(Self::of_seal(error));
+        }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
             Some(
@@ -135,6 +139,13 @@ impl Code {
                 Self::Peer
             }
             AttestError::Attester { .. } | AttestError::Tls(_) => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_seal(error: &SealError) -> Self {
+        match error {
+            SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
             _ => Self::Input,
         }
     }

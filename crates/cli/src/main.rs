@@ -18,6 +18,8 @@ mod plan;
 mod plot;
 mod run;
 mod scratch;
+mod seal;
+mod secrets;
 mod show;
 mod signals;
 mod status;
@@ -65,5 +67,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
         Command::Attest(args) => attest::attest(&args),
+        Command::Key(args) => seal::key(&args),
+        Command::Seal(args) => seal::seal(&args),
+        Command::Unseal(args) => seal::unseal(&args),
     }
 }

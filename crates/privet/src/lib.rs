@@ -46,4 +46,5 @@ pub use privet_net::{Emulated, NetError};
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
 pub use privet_protocols::masked::RevealTo;
+pub use privet_seal as seal;
 pub use wire::PROTOCOL_VERSION;
