@@ -268,7 +268,7 @@ mod tests {
                 explanation.rows.iter().filter_map(|r| r.opened).filter(|o| o.what == "value").collect();
             assert_eq!(values, [Opened { what: "value", to: name(reveal_to) }]);
             assert!(explanation.rows.iter().all(|r| r.opened.is_some() || r.costs.rounds == 0));
-            assert!(explanation.rows.iter().all(|r| r.opened.is_some() == !r.openings.is_empty()));
+            assert!(explanation.rows.iter().all(|r| r.opened.is_some() != r.openings.is_empty()));
         }
     }
 

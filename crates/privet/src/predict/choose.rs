@@ -222,8 +222,8 @@ impl Search {
             (0..count).map(|k| Played::of(plans[way], &schedules[way], k, machine)).collect()
         });
         let mut steps = Vec::new();
-        for k in 0..count {
-            let Instruction::Step(step) = schedules[0].instructions[k].0 else { continue };
+        for (k, (instruction, _)) in schedules[0].instructions.iter().enumerate() {
+            let Instruction::Step(step) = *instruction else { continue };
             if !with_keys.uses_fss(step) {
                 continue;
             }
