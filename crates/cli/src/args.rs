@@ -20,7 +20,7 @@ use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
-pub(crate) use common::{AnswerArgs, KeyArgs, ProcessArgs};
+pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
@@ -242,7 +242,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
     #[command(flatten)]
-    pub(crate) keys: KeyArgs,
+    pub(crate) keys: AutoArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Bound on the whole run.
@@ -323,7 +323,7 @@ pub(crate) struct CompileArgs {
     #[arg(long, value_name = "loopback|lan|wan|RATE:RTT[:JITTER]", value_parser = Network::parse)]
     pub(crate) network: Option<Network>,
     #[command(flatten)]
-    pub(crate) keys: KeyArgs,
+    pub(crate) keys: AutoArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// One line of JSON on stdout; everything else goes to stderr.
@@ -349,7 +349,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "loopback|lan|wan|RATE:RTT[:JITTER]", value_parser = Network::parse)]
     pub(crate) network: Option<Network>,
     #[command(flatten)]
-    pub(crate) keys: KeyArgs,
+    pub(crate) keys: AutoArgs,
     /// Show also the steps that cost nothing and open nothing.
     #[arg(long)]
     pub(crate) all: bool,

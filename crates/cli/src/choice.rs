@@ -3,7 +3,7 @@
 use privet::predict::{self, Choice, Machine, Prediction, predict};
 use privet::{Plan, RevealTo};
 
-use crate::args::{Engine, KeyArgs};
+use crate::args::{AutoArgs, Engine};
 use crate::network::Network;
 
 /// The program as an engine runs it over `network`.
@@ -11,7 +11,7 @@ pub(crate) fn program(
     engine: Engine,
     plan: &Plan,
     network: &Network,
-    keys: &KeyArgs,
+    keys: &AutoArgs,
 ) -> anyhow::Result<Plan> {
     Ok(match engine {
         Engine::Fss => plan.with_fss(),
@@ -25,7 +25,7 @@ pub(crate) fn choose(
     plan: &Plan,
     reveal_to: RevealTo,
     network: &Network,
-    keys: &KeyArgs,
+    keys: &AutoArgs,
 ) -> anyhow::Result<(Choice, Prediction)> {
     let machine = Machine::calibrate_to_choose(plan)?;
     let choice = predict::choose(plan, reveal_to, &machine, network.link, keys.max_bytes());

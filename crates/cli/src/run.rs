@@ -8,7 +8,7 @@ use anyhow::Context;
 use privet::model::{self, Model, NamedFile};
 use privet::{Event, Plan, Report, output, reference};
 
-use crate::args::{Engine, KeyArgs, RunArgs};
+use crate::args::{AutoArgs, Engine, RunArgs};
 use crate::choice::program;
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
@@ -35,7 +35,7 @@ pub(crate) struct Task<'a> {
     /// The same inputs as integers.
     pub(crate) integers: &'a [Vec<i64>],
     pub(crate) network: &'a Network,
-    pub(crate) keys: &'a KeyArgs,
+    pub(crate) keys: &'a AutoArgs,
     pub(crate) watch: &'a Watch,
     pub(crate) terminal: &'a Terminal,
 }

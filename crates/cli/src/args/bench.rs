@@ -117,7 +117,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
     #[command(flatten)]
-    pub(crate) keys: super::KeyArgs,
+    pub(crate) keys: super::AutoArgs,
     /// Predict wall times as well, as `privet plan --network` does.
     #[arg(long)]
     pub(crate) predict: bool,
@@ -192,7 +192,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,
     #[command(flatten)]
-    pub(crate) keys: super::KeyArgs,
+    pub(crate) keys: super::AutoArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Bound on the whole run.

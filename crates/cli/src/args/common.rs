@@ -50,13 +50,13 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
 
 /// What `--engine auto` may choose.
 #[derive(Debug, Default, Args)]
-pub(crate) struct KeyArgs {
+pub(crate) struct AutoArgs {
     /// With --engine auto, megabytes of keys that each party may have to store for an inference [default: 4000].
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     max_keys: Option<u64>,
 }
 
-impl KeyArgs {
+impl AutoArgs {
     /// Refuses a limit for engines that choose nothing.
     pub(crate) fn check(&self, engines: &[Engine]) -> anyhow::Result<()> {
         match self.max_keys {
