@@ -5,6 +5,7 @@ mod bench;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hosts;
+pub(crate) mod keys;
 pub(crate) mod launch;
 pub(crate) mod seal;
 
@@ -21,6 +22,7 @@ pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPar
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
 pub(crate) use common::{AnswerArgs, ProcessArgs};
+use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
 
@@ -85,6 +87,12 @@ pub(crate) enum Command {
     /// Verify evidence of trusted execution environments.
     #[command(after_help = ATTEST_HELP)]
     Attest(AttestArgs),
+    /// Keep keys of sealed models, and release them to those who prove what they run.
+    #[command(after_help = KEYSERVER_HELP)]
+    Keyserver(KeyserverArgs),
+    /// Hold leased keys for workers of this host.
+    #[command(after_help = KEYCACHE_HELP)]
+    Keycache(KeycacheArgs),
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use privet::attest::AttestError;
 use privet::input::InputError;
+use privet::keys::KeysError;
 use privet::model::ModelError;
 use privet::output::OutputError;
 use privet::seal::SealError;
@@ -95,6 +96,9 @@ impl Code {
         if let Some(error) = error.downcast_ref::<SealError>() {
             return Some(Self::of_seal(error));
         }
+        if let Some(error) = error.downcast_ref::<KeysError>() {
+            return Some(Self::of_keys(error));
+        }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
             Some(
@@ -146,6 +150,15 @@ impl Code {
     fn of_seal(error: &SealError) -> Self {
         match error {
             SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_keys(error: &KeysError) -> Self {
+        match error {
+            KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
+            KeysError::Deadline { .. } => Self::Deadline,
+            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
             _ => Self::Input,
         }
     }

@@ -10,6 +10,7 @@ mod commands;
 mod compare;
 mod exit;
 mod export;
+mod keys;
 mod launch;
 mod network;
 mod parties;
@@ -67,6 +68,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
         Command::Attest(args) => attest::attest(&args),
+        Command::Keyserver(args) => keys::keyserver(&args),
+        Command::Keycache(args) => keys::keycache(&args),
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),

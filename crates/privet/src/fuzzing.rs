@@ -20,6 +20,7 @@ use privet_protocols::masked::{RevealTo, Role, Schedule, Sink, Source, deal};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
+use privet_seal::fuzzing as seal;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::config::ConfigFile;
@@ -68,6 +69,8 @@ pub const TARGETS: &[Target] = &[
     target("evidence", attest::evidence),
     target("frames", frames),
     target("handshake", handshake),
+    target("kbs", privet_keys::fuzzing::message),
+    target("keypolicy", privet_keys::fuzzing::policy),
     target("messages", messages),
     target("npy", npy),
     // Deflate packs 1032 to 1, and bytes become floats.
@@ -79,6 +82,8 @@ pub const TARGETS: &[Target] = &[
     target("plan", plan),
     target("policy", attest::policy),
     target("ratls", attest::ratls),
+    target("sealed", seal::sealed),
+    target("sealing", seal::onnx),
     target("share", share),
     target("toml", toml),
     target("weights", weights),
@@ -300,12 +305,15 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "bundle" => bundle_seed().into_iter().collect(),
         "evidence" => attest::evidence_seeds(),
         "frames" => vec![net::frames_seed()],
+        "kbs" => privet_keys::fuzzing::message_seeds(),
+        "keypolicy" => vec![privet_keys::fuzzing::policy_seed()],
         "messages" => message_seeds(),
         "plan" => {
             let file = example().0.to_bytes();
             let body = file[18..file.len() - 32].to_vec();
             vec![file, body]
         }
+        "sealed" => seal::seeds(),
         "share" => share_seeds(),
         "weights" => {
             let plan = &example().0;
