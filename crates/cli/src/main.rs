@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attest;
 mod bench;
 mod cluster;
 mod commands;
 mod compare;
 mod exit;
 mod export;
+mod keys;
 mod launch;
 mod network;
 mod parties;
@@ -65,6 +67,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Attest(args) => attest::attest(&args),
+        Command::Keyserver(args) => keys::keyserver(&args),
+        Command::Keycache(args) => keys::keycache(&args),
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),

@@ -164,8 +164,10 @@ struct Dealt<'a> {
 impl<'a> Dealt<'a> {
     fn new(gate: Gate, elements: usize, party: &mut Party<'a>) -> Result<Self, ProtocolError> {
         let widths = gate.dealt_widths(party.ring());
-        let shares =
-            widths.into_iter().map(|width| party.dealt_share(elements, width)).collect::<Result<Vec<_>, _>>()?;
+        let shares = widths
+            .into_iter()
+            .map(|width| party.dealt_share(elements, width))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { pieces: vec![[0; PIECE]; shares.len()], shares })
     }
 

@@ -53,9 +53,7 @@ impl Sign {
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
         let borrow = self.borrow();
         let [first, second] = borrow.dealt(elements);
-        let dealt = first
-            + packed_len(ring.bits(), elements)
-            + packed_len(ring.bits(), chosen);
+        let dealt = first + packed_len(ring.bits(), elements) + packed_len(ring.bits(), chosen);
         GateCost::new(borrow.openings(1, elements), [dealt, second])
     }
 
@@ -128,7 +126,12 @@ impl Sign {
 }
 
 /// Dealer: λ_d, from the plane of the sign's bits of the mask.
-pub(super) fn sign_mask(r_top: &[u64], lacking: &Lacking, elements: usize, dealing: &mut Dealing) -> Vec<u64> {
+pub(super) fn sign_mask(
+    r_top: &[u64],
+    lacking: &Lacking,
+    elements: usize,
+    dealing: &mut Dealing,
+) -> Vec<u64> {
     let mut mask = dealing.mask_plane(elements);
     mask.iter_mut().zip(r_top).zip(&lacking.whole).for_each(|((m, r), l)| *m ^= r ^ l);
     mask
