@@ -6,7 +6,7 @@ use common::integers;
 use ndarray::{ArrayD, IxDyn};
 use privet_graph::ops::{
     Add, AveragePool, BatchNormalization, Clip, Concat, Conv, Div, Gather, Gemm, GlobalMaxPool, MatMul,
-    MaxPool, Mul, Pad, PadMode, Pow, Relu, Sigmoid, Slice, Softmax, Sub, Transpose,
+    MaxPool, Mul, Pad, PadMode, Pow, Relu, Slice, Softmax, Sub, Transpose,
 };
 use privet_graph::{
     CompileOptions, Compiled, Dim, Graph, GraphError, OpError, Tensor, ValueId, WindowSpec, compile,
