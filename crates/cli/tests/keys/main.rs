@@ -300,7 +300,6 @@ fn no_key_is_said_or_stored_in_the_clear() {
         "keyserver policy check keys/master.key",
         "keyserver policy set --dir keys keys/master.key",
         "keyserver init --dir third --master-key-file owner/content.key",
-        "keyserver init --dir fourth --passphrase-file owner/content.key",
         "keyserver key add --dir keys --key owner",
     ] {
         assert_ne!(home.run(line).0, Some(0), "{line}");
