@@ -55,7 +55,7 @@ fn connect(server: ServerConfig, client: ClientConfig) -> (Result<(), String>, R
         assert_eq!(&ping, b"ping");
         stream.write_all(b"pong").and_then(|()| stream.flush()).map_err(|e| e.to_string())
     });
-    let mut ask = || {
+    let ask = || {
         let mut socket = TcpStream::connect(address).map_err(|e| e.to_string())?;
         let name = ServerName::try_from("anything.example").expect("a name");
         let mut tls = ClientConnection::new(Arc::new(client), name).map_err(|e| e.to_string())?;

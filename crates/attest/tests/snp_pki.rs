@@ -63,7 +63,7 @@ fn nobody_else_trusts_this_pki() {
     refused(outcome, "certificate chain", "a root of Milan, Genoa, Turin");
 
     // A root of the same name with another key.
-    let other = Pki::vcek(&Flaws::default());
+    let other = Pki::stranger();
     let mut roots = other.roots();
     roots[0].intermediates = pki.roots()[0].intermediates.clone();
     let collateral = Collateral { certificates: vec![pki.leaf.clone()], ..Collateral::default() };
@@ -154,7 +154,7 @@ fn revocation() {
     assert!(!snp(with(vec![pki.crl(false, &[], CRL_CURRENT)]).expect("not revoked")).revocation_checked);
     refused(with(vec![pki.crl(true, &[], CRL_EXPIRED)]), list, "expired 2024-03-01");
     refused(with(vec![pki.crl(true, &[], CRL_FUTURE)]), list, "not valid before 2025-02-01");
-    let other = Pki::vcek(&Flaws::default());
+    let other = Pki::stranger();
     refused(with(vec![other.crl(true, &[], CRL_CURRENT)]), list, "not the issuer's");
     let turin = Pki::turin(&Flaws::default());
     refused(with(vec![turin.crl(true, &[], CRL_CURRENT)]), list, "one of ARK-Turin");

@@ -47,6 +47,7 @@ pub fn onnx(bytes: &[u8]) -> bool {
     let mut back = Vec::new();
     write_onnx(&model, &mut back, name).expect("what was sealed opens");
     assert!(back == bytes, "byte for byte");
+    assert!(model.graph().is_ok(), "what was walked can be walked again");
     true
 }
 

@@ -18,6 +18,7 @@ mod files;
 pub mod fuzzing;
 mod header;
 mod hex;
+mod hollow;
 mod id;
 mod key;
 mod onnx;

@@ -1,5 +1,7 @@
 //! A synthetic PKI in the form of AMD's, made afresh for each test: nothing in it is real, and no shipped verifier trusts it.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384};
@@ -37,38 +39,42 @@ pub(crate) struct Pki {
 
 struct Authority {
     name: String,
-    key: RsaKeyPair,
+    key: &'static RsaKeyPair,
     certificate: Vec<u8>,
 }
 
-/// Keys are made once a process, as RSA takes its time.
-fn rsa() -> RsaKeyPair {
-    RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")
-}
+/// Keys of root and intermediate: ours, and those of strangers with the same names. Made once, as RSA takes its time.
+static KEYS: LazyLock<[RsaKeyPair; 4]> =
+    LazyLock::new(|| [(); 4].map(|()| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")));
 
 impl Pki {
     pub(crate) fn vcek(flaws: &Flaws) -> Self {
-        Self::new(flaws, false, false)
+        Self::new(flaws, false, false, 0)
+    }
+
+    /// Everything has the same names, but other keys.
+    pub(crate) fn stranger() -> Self {
+        Self::new(&Flaws::default(), false, false, 2)
     }
 
     pub(crate) fn vlek(flaws: &Flaws) -> Self {
-        Self::new(flaws, true, false)
+        Self::new(flaws, true, false, 0)
     }
 
     /// With versions and chip ids as Turin has them.
     pub(crate) fn turin(flaws: &Flaws) -> Self {
-        Self::new(flaws, false, true)
+        Self::new(flaws, false, true, 0)
     }
 
-    fn new(flaws: &Flaws, vlek: bool, turin: bool) -> Self {
+    fn new(flaws: &Flaws, vlek: bool, turin: bool, keys: usize) -> Self {
         let validity = |expired: bool| if expired { EXPIRED } else { VALID };
         let product = if turin { "Turin" } else { "Milan" };
         let root_name = format!("ARK-{product} synthetic");
-        let root_key = rsa();
-        let root_spki = rsa_spki(&root_key);
+        let root_key = &KEYS[keys];
+        let root_spki = rsa_spki(root_key);
         let root_certificate = certificate(
             &root_name,
-            &root_key,
+            root_key,
             &root_name,
             1,
             &root_spki,
@@ -78,10 +84,10 @@ impl Pki {
         let root = Authority { name: root_name, key: root_key, certificate: root_certificate };
 
         let name = format!("SEV-{product} synthetic");
-        let key = rsa();
+        let key = &KEYS[keys + 1];
         let extensions = if flaws.not_an_authority { vec![] } else { vec![authority()] };
         let dates = validity(flaws.intermediate_expired);
-        let issued = certificate(&root.name, &root.key, &name, 2, &rsa_spki(&key), dates, &extensions);
+        let issued = certificate(&root.name, root.key, &name, 2, &rsa_spki(key), dates, &extensions);
         let intermediate = Authority { name, key, certificate: issued };
 
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new())
@@ -93,7 +99,7 @@ impl Pki {
             &bits(leaf_key.public_key().as_ref()),
         ]);
         let subject = if vlek { "SEV-VLEK" } else { "SEV-VCEK" };
-        let signer = if flaws.leaf_signed_by_another { &root.key } else { &intermediate.key };
+        let signer = if flaws.leaf_signed_by_another { root.key } else { intermediate.key };
         let extensions = leaf_extensions(flaws, vlek, turin);
         let dates = validity(flaws.leaf_expired);
         let leaf = certificate(&intermediate.name, signer, subject, 3, &spki, dates, &extensions);
@@ -147,7 +153,7 @@ impl Pki {
         };
         let body =
             seq(&[&tlv(2, &[1]), &pss(), &name(&issuer.name), &time(validity.0), &time(validity.1), &list]);
-        signed(&body, &issuer.key)
+        signed(&body, issuer.key)
     }
 }
 
