@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use privet::attest::{Collateral, Policy};
-use privet::keys::cache::{self, CacheConfig, CacheEvent, LeaseInfo, SealingKey};
+use privet::keys::cache::{self, CacheConfig, CacheEvent, CacheSetting, LeaseInfo, SealingKey};
 use privet::keys::server::{self, ServerConfig};
 use privet::keys::{
     AdminReply, AdminRequest, Endpoint, KeyPolicy, KeysError, Limits, MAX_POLICY_BYTES, MasterSource,
@@ -298,7 +298,8 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
         let _ = print(&format!("listening on {address}"));
     };
     let tell = Arc::new(|event: &CacheEvent| eprintln!("{}", describe(event)));
-    cache::serve(&args.dir, attester, verifier, sealing, Limits::default(), &stop, listening, tell)?;
+    let setting = CacheSetting { attester, verifier, sealing, limits: Limits::default() };
+    cache::serve(&args.dir, setting, &stop, listening, tell)?;
     Ok(())
 }
 

@@ -117,3 +117,26 @@ pub fn policy_seed() -> Vec<u8> {
     )
     .into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_taken() {
+        for (name, seeds, target) in [
+            ("kbs", message_seeds(), message as fn(&[u8]) -> bool),
+            ("keypolicy", vec![policy_seed()], policy),
+        ] {
+            assert!(!seeds.is_empty());
+            for (i, seed) in seeds.iter().enumerate() {
+                assert!(target(seed), "{name} {i}: {}", String::from_utf8_lossy(seed));
+                if let Some(dir) = std::env::var_os("TEMPORARY_CORPUS") {
+                    let dir = std::path::Path::new(&dir).join(name);
+                    std::fs::create_dir_all(&dir).unwrap();
+                    std::fs::write(dir.join(format!("made-{i:02}")), seed).unwrap();
+                }
+            }
+        }
+    }
+}

@@ -16,8 +16,8 @@ use common::*;
 use privet_attest::Policy;
 use privet_keys::cache::{CacheEvent, LeaseBook, Renewal, SealingKey};
 use privet_keys::{
-    Address, Clock, Elapsed, Endpoint, Grant, Handler, KeyPolicy, KeysError, Limits, ManualClock, Server,
-    ServerTls, ServerTrust, SystemRandomness, fetch_key, make_certificate,
+    Address, Elapsed, Endpoint, Grant, Handler, KeyPolicy, KeysError, Limits, ManualClock, Server, ServerTls,
+    ServerTrust, SystemRandomness, fetch_key, make_certificate,
 };
 
 /// A server in threads of this process, which stops when it is dropped.
@@ -67,7 +67,7 @@ fn served(owner: &Owner) -> (Running, ServerTrust) {
 }
 
 fn fetch(endpoint: &Endpoint, measurement: [u8; 32]) -> Result<Grant, KeysError> {
-    fetch_key(endpoint, &*attester(measurement), &common::owner().release.key_id, None)
+    fetch_key(endpoint, &*attester(measurement), &owner_keys().release.key_id, None)
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_worker_fetches_its_key_over_pinned_tls() {
     let owner = Owner::new();
     let (server, trust) = served(&owner);
     let grant = fetch(&server.endpoint(Some(trust.clone())), WORKER).unwrap();
-    assert!(grant.key().unwrap() == common::owner().content);
+    assert!(grant.key().unwrap() == owner_keys().content);
     assert_eq!((grant.key_version.get(), grant.not_after), (1, None));
     let error = fetch(&server.endpoint(Some(trust)), STRANGER).err().unwrap();
     assert!(matches!(&error, KeysError::Refused { kind, .. } if kind == "PolicyDeny"), "{error}");
@@ -95,7 +95,7 @@ fn server_and_worker_attest_each_other_in_the_handshake() {
     let tls = ServerTls::attested(attester(CACHE), Some((verifier(), policy(WORKER)))).unwrap();
     let server = Running::new(Server::tcp("127.0.0.1:0", tls, owner.broker.clone(), limits()).unwrap());
     let knows = |measurement| server.endpoint(Some(ServerTrust::attested(verifier(), policy(measurement))));
-    assert!(fetch(&knows(CACHE), WORKER).unwrap().key().unwrap() == common::owner().content);
+    assert!(fetch(&knows(CACHE), WORKER).unwrap().key().unwrap() == owner_keys().content);
     let error = fetch(&knows(STRANGER), WORKER).err().unwrap().to_string();
     assert!(error.contains("measurement"), "the server is another: {error}");
     assert!(fetch(&knows(CACHE), STRANGER).is_err(), "the worker is another");
@@ -218,7 +218,7 @@ fn a_cache_serves_without_the_server_until_its_lease_ends() {
     cache.book.renew();
     assert_eq!(cache.book.held().len(), 1, "{:?}", cache.events.lock().unwrap());
     let grant = cache.fetch(WORKER).unwrap();
-    assert!(grant.key().unwrap() == common::owner().content);
+    assert!(grant.key().unwrap() == owner_keys().content);
     assert_eq!(grant.not_after, Some(NOON + 3600));
     for (measurement, detail) in [(STRANGER, "measurement"), (CACHE, "measurement")] {
         let error = cache.fetch(measurement).err().unwrap().to_string();
@@ -226,13 +226,13 @@ fn a_cache_serves_without_the_server_until_its_lease_ends() {
     }
     // A key outside its policies, though the server has it.
     let other =
-        privet_seal::OwnerKeys::generate("other".parse().unwrap(), common::owner().release.model_id).unwrap();
+        privet_seal::OwnerKeys::generate("other".parse().unwrap(), owner_keys().release.model_id).unwrap();
     owner.store.add(&other.content, &other.release).unwrap();
     let asked = fetch_key(&cache.running.endpoint(None), &*attester(WORKER), &other.release.key_id, None);
     assert!(asked.err().unwrap().to_string().contains("no policy for this key"));
     // Nothing of it is readable on the disk.
     let sealed = read(dir.path().join("leases.sealed")).unwrap();
-    let content = common::owner().content;
+    let content = owner_keys().content;
     let base64 = data_encoding::BASE64.encode(content.expose());
     assert!(!sealed.windows(32).any(|w| w == content.expose()));
     assert!(!sealed.windows(8).any(|w| w == &base64.as_bytes()[..8]));
@@ -263,7 +263,7 @@ fn what_the_server_refuses_is_not_kept() {
     let cache = Cache::open(dir.path(), Some(server.endpoint(Some(trust))), &wall);
     cache.book.renew();
     assert!(cache.fetch(WORKER).is_ok());
-    owner.store.revoke(&common::owner().release.key_id, None).unwrap();
+    owner.store.revoke(&owner_keys().release.key_id, None).unwrap();
     cache.book.renew();
     assert!(cache.fetch(WORKER).is_ok(), "it is not yet asked again");
     wall.set(NOON + 1800);
@@ -279,7 +279,7 @@ fn both_policies_have_to_accept_a_worker() {
     let (server, trust) = served(&owner);
     // The owner's policy releases to another worker than the cache's.
     let text = policy().replacen(&"a1".repeat(32), &"b2".repeat(32), 1);
-    owner.store.set_policy(&common::owner().release.key_id, &text).unwrap();
+    owner.store.set_policy(&owner_keys().release.key_id, &text).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let cache =
         Cache::open(dir.path(), Some(server.endpoint(Some(trust))), &Arc::new(ManualClock::new(NOON)));

@@ -16,12 +16,12 @@ fn an_attested_worker_gets_its_key() {
     let client = Client::admitted(WORKER, 7, &owner.broker);
     let reply = client.get(&owner.broker, "resnet/key/latest");
     assert_eq!(reply.status, 200, "{}", text(&reply));
-    assert_eq!(client.open(&reply.body).unwrap(), common::owner().content.expose());
+    assert_eq!(client.open(&reply.body).unwrap(), owner_keys().content.expose());
     assert_eq!(Client::new(WORKER, 8).open(&reply.body), None, "another key opens nothing");
 
     let release = client.open(&client.get(&owner.broker, "resnet/release/1").body).unwrap();
     let grant: privet_keys::Grant = serde_json::from_slice(&release).unwrap();
-    assert!(grant.key().unwrap() == common::owner().content);
+    assert!(grant.key().unwrap() == owner_keys().content);
     assert_eq!(grant.minimum_model_version.unwrap().get(), 2);
 
     let events: Vec<_> = owner.store.entries().unwrap().iter().map(|e| e.note.event.name()).collect();
@@ -39,7 +39,7 @@ fn a_token_stands_for_its_session() {
     let reply = client.attest(&owner.broker, &client.attestation(&challenge.nonce));
     let token: wire::Token = serde_json::from_slice(&reply.body).unwrap();
     let get = |token: &str| owner.broker.resource(&Credential::Bearer(token), "resnet/key/1");
-    assert_eq!(client.open(&get(&token.token).body).unwrap(), common::owner().content.expose());
+    assert_eq!(client.open(&get(&token.token).body).unwrap(), owner_keys().content.expose());
     assert_refused(&get(&token.token[..token.token.len() - 4]), 401, "TokenVerifierError", "begin again");
     owner.clock.set(NOON + 301);
     assert_refused(&get(&token.token), 401, "TokenVerifierError", "begin again");
@@ -72,11 +72,11 @@ fn who_may_not_have_a_key_does_not_get_it() {
 
     // Without a policy nobody gets anything; a policy for another model is none.
     let other =
-        privet_seal::OwnerKeys::generate("other".parse().unwrap(), common::owner().release.model_id).unwrap();
+        privet_seal::OwnerKeys::generate("other".parse().unwrap(), owner_keys().release.model_id).unwrap();
     owner.store.add(&other.content, &other.release).unwrap();
     refused(&worker, "other/key/latest", 403, "PolicyDeny", "no policy");
     // The owner changes his mind, while the session goes on.
-    let id = common::owner().release.key_id;
+    let id = owner_keys().release.key_id;
     owner.store.set_policy(&id, &policy().replace(&"a1".repeat(32), &"b2".repeat(32))).unwrap();
     refused(&worker, "resnet/key/latest", 403, "PolicyDeny", "measurement");
     let notes = owner.store.entries().unwrap();
@@ -87,12 +87,12 @@ fn who_may_not_have_a_key_does_not_get_it() {
 #[test]
 fn revoked_versions_are_gone_and_old_ones_stay_until_then() {
     let owner = Owner::new();
-    let (key, release) = rotated(&common::owner());
+    let (key, release) = rotated(&owner_keys());
     owner.store.rotate(&key, &release).unwrap();
     let client = Client::admitted(WORKER, 7, &owner.broker);
     let open = |path: &str| client.open(&client.get(&owner.broker, path).body).unwrap();
     assert_eq!(open("resnet/key/latest"), key.expose());
-    assert_eq!(open("resnet/key/1"), common::owner().content.expose());
+    assert_eq!(open("resnet/key/1"), owner_keys().content.expose());
     let id = release.key_id;
     owner.store.revoke(&id, Some(KeyVersion::FIRST)).unwrap();
     assert_refused(
@@ -285,7 +285,7 @@ fn the_trace_is_as_committed() {
                   see crates/keys/tests/rcar.rs. The client's private key is for this trace only.",
         "time": NOON,
         "client-key": { "crv": "P-256", "d": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc", "jwk": client.public() },
-        "resource": { "resnet/key/latest": data_encoding::HEXLOWER.encode(common::owner().content.expose()) },
+        "resource": { "resnet/key/latest": data_encoding::HEXLOWER.encode(owner_keys().content.expose()) },
         "steps": trace,
     });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rcar.json");

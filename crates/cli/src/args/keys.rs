@@ -57,6 +57,7 @@ pub(crate) enum KeyserverCommand {
         command: AuditCommand,
     },
     /// Get a key as a worker does, and say which it is; the key itself is not shown.
+    #[command(disable_version_flag = true)]
     Fetch(FetchArgs),
 }
 
@@ -132,6 +133,7 @@ pub(crate) enum KeyCommand {
     /// Make the next version of a key, and add it.
     Rotate(RotateArgs),
     /// Never release a version of a key again, and remove it from the store.
+    #[command(disable_version_flag = true)]
     Revoke(RevokeArgs),
 }
 

@@ -202,7 +202,7 @@ fn from_a_new_key_to_a_worker_and_through_a_cache() {
     home.fails(4, &fetch, "all versions of this key are revoked");
     let whole = home.ok("keyserver audit verify --dir keys");
     let anchor = whole.trim().rsplit(' ').next().unwrap().to_owned();
-    drop(server.end(Signal::SIGTERM));
+    assert_eq!(server.end(Signal::SIGTERM), Some(0));
     home.ok(&format!("keyserver audit verify --dir keys --noted {anchor}"));
     let other = anchor.replace(|c: char| c.is_ascii_digit(), "1");
     home.fails(3, &format!("keyserver audit verify --dir keys --noted {other}"), "has been changed");
@@ -300,14 +300,13 @@ fn no_key_is_said_or_stored_in_the_clear() {
         "keyserver policy check keys/master.key",
         "keyserver policy set --dir keys keys/master.key",
         "keyserver init --dir third --master-key-file owner/content.key",
-        "keyserver init --dir fourth --passphrase-file owner/content.key",
         "keyserver key add --dir keys --key owner",
     ] {
         assert_ne!(home.run(line).0, Some(0), "{line}");
     }
     home.ok("keyserver key list --dir keys --json");
     home.ok("keyserver audit list --dir keys");
-    drop((server.end(Signal::SIGTERM), cache.end(Signal::SIGTERM)));
+    assert_eq!((server.end(Signal::SIGTERM), cache.end(Signal::SIGTERM)), (Some(0), Some(0)));
 
     let key = |dir: &str| read_content(&home.at(dir)).unwrap().0.expose().to_vec();
     let mut looks: Vec<(&str, Vec<u8>)> = vec![("passphrase", words.as_bytes().to_vec())];

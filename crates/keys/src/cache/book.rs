@@ -316,7 +316,9 @@ fn read(path: &Path, sealing: &SealingKey) -> Result<Leases, KeysError> {
             let problem = format!("expected at most {MAX_FILE_BYTES} bytes, found {}", found.len());
             return Err(KeysError::file(path, problem));
         }
-        other => drop(other.map_err(KeysError::io(path))?),
+        other => {
+            other.map_err(KeysError::io(path))?;
+        }
     }
     let record = fs::read(path).map_err(KeysError::io(path))?;
     let fail = |problem: &str| KeysError::file(path, problem);

@@ -192,6 +192,18 @@ impl CacheConfig {
     }
 }
 
+/// What a cache proves itself with, whom it believes, where its leases are safe, and how much peers get.
+pub struct CacheSetting {
+    /// Proves to the key server that this is a cache.
+    pub attester: Arc<dyn Attester>,
+    /// Verifies workers, and a server that is known by a policy.
+    pub verifier: Arc<dyn Verifier>,
+    /// What leases are sealed to.
+    pub sealing: SealingKey,
+    /// For workers.
+    pub limits: Limits,
+}
+
 /// Serves a cache until `stop` is set. `listening` is told the address, `tell` everything that happens.
 ///
 /// # Errors
@@ -199,14 +211,12 @@ impl CacheConfig {
 /// reached is not an error.
 pub fn serve(
     dir: &Path,
-    attester: Arc<dyn Attester>,
-    verifier: Arc<dyn Verifier>,
-    sealing: SealingKey,
-    limits: Limits,
+    setting: CacheSetting,
     stop: &Arc<AtomicBool>,
     listening: impl FnOnce(&Address),
     tell: Arc<dyn Fn(&CacheEvent) + Send + Sync>,
 ) -> Result<(), KeysError> {
+    let CacheSetting { attester, verifier, sealing, limits } = setting;
     let config = CacheConfig::load(dir)?;
     let address = config.listen_address(dir)?;
     let policies = config.load_policies(dir)?;

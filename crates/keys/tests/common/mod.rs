@@ -24,27 +24,27 @@ use privet_keys::kbs::{Broker, Credential, Reply};
 use privet_keys::{ManualClock, MasterSource, SeededRandomness, Store, StoreKeeper};
 use privet_seal::{ContentKey, KeyVersion, ModelId, OwnerKeys, Release, SigningKey};
 
-pub const MODEL: [u8; 16] = [0x67; 16];
-pub const WORKER: [u8; 32] = [0xa1; 32];
-pub const CACHE: [u8; 32] = [0xc4; 32];
-pub const STRANGER: [u8; 32] = [0x5f; 32];
+pub(crate) const MODEL: [u8; 16] = [0x67; 16];
+pub(crate) const WORKER: [u8; 32] = [0xa1; 32];
+pub(crate) const CACHE: [u8; 32] = [0xc4; 32];
+pub(crate) const STRANGER: [u8; 32] = [0x5f; 32];
 /// When all begins.
-pub const NOON: u64 = 1_800_000_000;
+pub(crate) const NOON: u64 = 1_800_000_000;
 
 fn allow() -> AllowSampleInsecure {
     AllowSampleInsecure::from_flag(true).unwrap()
 }
 
-pub fn attester(measurement: [u8; 32]) -> Arc<SampleAttester> {
+pub(crate) fn attester(measurement: [u8; 32]) -> Arc<SampleAttester> {
     Arc::new(SampleAttester::new(allow(), measurement))
 }
 
-pub fn verifier() -> Arc<dyn Verifier> {
+pub(crate) fn verifier() -> Arc<dyn Verifier> {
     Arc::new(Verifiers::default().allow_sample_insecure(true).unwrap())
 }
 
 /// The owner's keys, the same in every run.
-pub fn owner() -> OwnerKeys {
+pub(crate) fn owner_keys() -> OwnerKeys {
     let content = ContentKey::from_slice(&std::array::from_fn::<u8, 32, _>(|i| 0x30 + 3 * i as u8)).unwrap();
     let signing = SigningKey::from_slice(&[9; 32]).unwrap();
     OwnerKeys::new(content, signing, ModelId::from_bytes(MODEL), "resnet".parse().unwrap(), KeyVersion::FIRST)
@@ -52,7 +52,7 @@ pub fn owner() -> OwnerKeys {
 }
 
 /// The next version of a key.
-pub fn rotated(old: &OwnerKeys) -> (ContentKey, Release) {
+pub(crate) fn rotated(old: &OwnerKeys) -> (ContentKey, Release) {
     let key = ContentKey::from_slice(&[0x77; 32]).unwrap();
     let (fingerprint, key_version) = (key.fingerprint(), old.release.key_version.next().unwrap());
     (key, Release { fingerprint, key_version, ..old.release.clone() })
@@ -64,7 +64,7 @@ fn accepts(measurement: [u8; 32]) -> String {
 }
 
 /// Workers get the key, caches lease it for an hour.
-pub fn policy() -> String {
+pub(crate) fn policy() -> String {
     let model = ModelId::from_bytes(MODEL);
     format!(
         "version = 1\nkey_id = \"resnet\"\nmodel_id = \"{model}\"\nminimum_model_version = 2\n\
@@ -76,28 +76,28 @@ pub fn policy() -> String {
 }
 
 /// A policy of attestation alone.
-pub fn attestation_policy(measurement: [u8; 32]) -> String {
+pub(crate) fn attestation_policy(measurement: [u8; 32]) -> String {
     format!("version = 1\n[sample]\n{}", accepts(measurement))
 }
 
-pub struct Owner {
-    pub dir: tempfile::TempDir,
-    pub clock: Arc<ManualClock>,
-    pub store: Arc<Store>,
-    pub broker: Arc<Broker>,
+pub(crate) struct Owner {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) broker: Arc<Broker>,
 }
 
 impl Owner {
     /// With the key and the policy.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let owner = Self::without_key();
-        let keys = self::owner();
+        let keys = owner_keys();
         owner.store.add(&keys.content, &keys.release).unwrap();
         owner.store.set_policy(&keys.release.key_id, &policy()).unwrap();
         owner
     }
 
-    pub fn without_key() -> Self {
+    pub(crate) fn without_key() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let master = dir.path().join("master.key");
         write(&master, [0x4d; 32]).unwrap();
@@ -117,25 +117,25 @@ impl Owner {
         Self { dir, clock, store, broker: Arc::new(broker.unwrap()) }
     }
 
-    pub fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
 
 /// A client of the protocol with a key of its own, as the documents say it works; nothing of it is the library's.
-pub struct Client {
+pub(crate) struct Client {
     secret: PrivateKey,
-    pub attester: Arc<SampleAttester>,
-    pub cookie: Option<String>,
+    pub(crate) attester: Arc<SampleAttester>,
+    pub(crate) cookie: Option<String>,
 }
 
 impl Client {
-    pub fn new(measurement: [u8; 32], scalar: u8) -> Self {
+    pub(crate) fn new(measurement: [u8; 32], scalar: u8) -> Self {
         let secret = PrivateKey::from_private_key(&ECDH_P256, &[scalar; 32]).unwrap();
         Self { secret, attester: attester(measurement), cookie: None }
     }
 
-    pub fn request() -> Request {
+    pub(crate) fn request() -> Request {
         let hashes: Vec<_> = HashAlgorithm::list_all();
         Request {
             version: "0.4.0".to_owned(),
@@ -144,7 +144,7 @@ impl Client {
         }
     }
 
-    pub fn public(&self) -> TeePubKey {
+    pub(crate) fn public(&self) -> TeePubKey {
         let point = self.secret.compute_public_key().unwrap();
         let (x, y) = point.as_ref()[1..].split_at(32);
         TeePubKey::EC {
@@ -155,7 +155,7 @@ impl Client {
         }
     }
 
-    pub fn challenge(&mut self, broker: &Broker) -> Challenge {
+    pub(crate) fn challenge(&mut self, broker: &Broker) -> Challenge {
         let reply = broker.auth(&serde_json::to_vec(&Self::request()).unwrap());
         assert_eq!(reply.status, 200, "{}", text(&reply));
         self.cookie = reply.cookie;
@@ -163,7 +163,7 @@ impl Client {
     }
 
     /// The message for a nonce, with the evidence bound to it and to the key.
-    pub fn attestation(&self, nonce: &str) -> Attestation {
+    pub(crate) fn attestation(&self, nonce: &str) -> Attestation {
         let runtime_data = RuntimeData { nonce: nonce.to_owned(), tee_pubkey: self.public() };
         // Ordered by their keys.
         let key = serde_json::to_value(&runtime_data.tee_pubkey).unwrap();
@@ -178,12 +178,12 @@ impl Client {
         Attestation { init_data: None, runtime_data, tee_evidence }
     }
 
-    pub fn attest(&self, broker: &Broker, attestation: &Attestation) -> Reply {
+    pub(crate) fn attest(&self, broker: &Broker, attestation: &Attestation) -> Reply {
         broker.attest(self.cookie.as_deref(), &serde_json::to_vec(attestation).unwrap())
     }
 
     /// Request, challenge and attestation.
-    pub fn admitted(measurement: [u8; 32], scalar: u8, broker: &Broker) -> Self {
+    pub(crate) fn admitted(measurement: [u8; 32], scalar: u8, broker: &Broker) -> Self {
         let mut client = Self::new(measurement, scalar);
         let challenge = client.challenge(broker);
         let reply = client.attest(broker, &client.attestation(&challenge.nonce));
@@ -191,12 +191,12 @@ impl Client {
         client
     }
 
-    pub fn get(&self, broker: &Broker, path: &str) -> Reply {
+    pub(crate) fn get(&self, broker: &Broker, path: &str) -> Reply {
         broker.resource(&self.cookie.as_deref().map_or(Credential::None, Credential::Cookie), path)
     }
 
     /// RFC 7516 and 7518, for ECDH-ES+A256KW and A256GCM.
-    pub fn open(&self, body: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, body: &[u8]) -> Option<Vec<u8>> {
         let response: Response = serde_json::from_slice(body).unwrap();
         let epk = &response.protected.other_fields["epk"];
         let coordinate = |name: &str| BASE64URL.decode(epk[name].as_str().unwrap().as_bytes()).unwrap();
@@ -220,13 +220,13 @@ impl Client {
     }
 }
 
-pub fn text(reply: &Reply) -> String {
+pub(crate) fn text(reply: &Reply) -> String {
     String::from_utf8_lossy(&reply.body).into_owned()
 }
 
 /// Asserts that a reply is a refusal of this kind, with words that contain `detail`.
 #[track_caller]
-pub fn assert_refused(reply: &Reply, status: u16, kind: &str, detail: &str) {
+pub(crate) fn assert_refused(reply: &Reply, status: u16, kind: &str, detail: &str) {
     let information: ErrorInformation = serde_json::from_slice(&reply.body).unwrap();
     let expected = format!("https://github.com/confidential-containers/kbs/errors/{kind}");
     assert_eq!((reply.status, &information.error_type), (status, &expected), "{}", information.detail);
