@@ -48,6 +48,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let verifiers = verifiers.map_err(|e| Failure::error(Code::Usage, e.to_string()))?;
     let at = args.at.unwrap_or_else(SystemTime::now);
     let subject = Subject::read(&args.file)?;
+    eprintln!("{}", printable_line(&format!("{}: {}", args.file.display(), subject.contents())));
 
     let mut lines = Vec::new();
     let claims = match subject.verify(&verifiers, at, &mut lines) {
@@ -110,6 +111,26 @@ impl Subject {
                 Ok(Self::Certificate(Box::new(RaTlsCertificate::parse(first).map_err(wrong)?)))
             }
             Err(error) => Err(wrong(error)),
+        }
+    }
+
+    /// What it is, before anything is verified.
+    fn contents(&self) -> String {
+        let evidence = self.evidence();
+        let bytes = evidence.body().len();
+        let text = format!("evidence of {}, {bytes} bytes of quote or report", evidence.tee());
+        match self {
+            Self::Bare(_) => text,
+            Self::Certificate(certificate) => {
+                let nonce = certificate
+                    .binding()
+                    .nonce()
+                    .map_or("no nonce".to_owned(), |n| format!("nonce of {} bytes", n.len()));
+                format!(
+                    "a certificate with {text}, {nonce}; valid for {} s",
+                    certificate.lifetime().as_secs()
+                )
+            }
         }
     }
 

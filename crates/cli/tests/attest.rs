@@ -72,7 +72,12 @@ fn foreign_evidence_gives_the_verdicts_of_its_readme() {
         (format!("@snp/test-report.bin {JULY}"), 3, "SEV-VCEK"),
         (format!("{vlek} {JULY}"), 0, "amazonaws"),
         (format!("{vlek} --at 2026-11-30"), 4, "expired 2025-12-10"),
-        (format!("@ra-tls/gramine-cert.pem --at 2023-02-22T17:00:00Z"), 3, "collateral is missing"),
+        ("@ra-tls/gramine-cert.pem --at 2023-02-22T17:00:00Z".to_owned(), 3, "collateral is missing"),
+        (
+            "@ra-tls/intel-sgxsdk-cert.pem --at 2023-02-22T17:00:00Z".to_owned(),
+            3,
+            "SGX, 4600 bytes of quote or report, no nonce",
+        ),
         (format!("@ra-tls/rats-tls-cert.pem {JULY}"), 4, "expired"),
     ];
     for (args, expected, text) in cases {

@@ -31,7 +31,7 @@ fn what_another_program_has_sealed_opens() {
         (model.entries()[w].dtype, &model.entries()[w].shape[..]),
         (Some(DType::Uint8), &[65_540][..])
     );
-    let expected: Vec<u8> = (0..65_540u64).map(|i| (i * i >> 3) as u8).collect();
+    let expected: Vec<u8> = (0..65_540u64).map(|i| ((i * i) >> 3) as u8).collect();
     assert!(model.entry(w, Swap::Allowed).unwrap()[..] == expected[..]);
     unseal_onnx(&model, &at("model.onnx")).unwrap();
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fs::read(at("model.onnx")).unwrap());
