@@ -210,6 +210,8 @@ mod x86 {
         }
     }
 
+    const SPLIT: &str = "vpmadd52luq, vpmadd52huq, 1/2 vpdpwssd";
+
     /// `burst` does `work` for every chain in every round.
     fn peak(isa: &'static str, instructions: &'static str, work: u64, burst: fn()) -> Option<Peak> {
         Some(Peak { isa, instructions, work: CHAINS * u64::from(STEPS) * work, burst })
@@ -225,9 +227,7 @@ mod x86 {
             // SAFETY: as above.
             "avx512-32" => peak(kernel, "vpmulld, vpaddd", 16, || unsafe { narrow_loop() }),
             // SAFETY: as above.
-            "ifma-vnni" => {
-                peak(kernel, "vpmadd52luq, vpmadd52huq, 1/2 vpdpwssd", 8, || unsafe { split_loop() })
-            }
+            "ifma-vnni" => peak(kernel, SPLIT, 8, || unsafe { split_loop() }),
             // SAFETY: as above.
             "avx512" => peak(kernel, "vpmullq, vpaddq", 8, || unsafe { mullo_loop() }),
             // SAFETY: as above.

@@ -9,6 +9,9 @@ use crate::kernel::LANES;
 /// Rows that elements are fetched ahead for.
 const AHEAD: usize = 6;
 
+/// Elements of a plane that are fetched ahead at most, where the columns are spread over more.
+const FETCHED: i32 = 1024;
+
 /// Eight columns of one row of the right side. Lanes that the mask leaves out are zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -146,13 +149,17 @@ impl<'a> Right<'a> {
         let (plane, position) = (p / self.positions(), p % self.positions());
         let furthest = plane + (AHEAD / self.positions()).max(1);
         let planes = match (is_first, position) {
-            (true, _) => plane + 1..=furthest,
-            (_, 0) => furthest..=furthest,
-            _ => 1..=0,
+            (true, _) => plane + 1..furthest + 1,
+            (_, 0) => furthest..furthest + 1,
+            _ => 0..0,
         };
         let last = self.runs.table.len() - self.runs.vectors + first + vectors - 1;
-        let [from, to] = [first, last].map(|at| self.runs.table[at].start);
-        let columns = (from..to.saturating_add(2 * LANES as i32)).step_by(LANES);
+        let [from, to] = [first, last].map(|at| match self.runs.table[at] {
+            run if run.step == 0 => self.scattered(run)[0] as i32,
+            run => run.start,
+        });
+        let columns = from..to.saturating_add(2 * LANES as i32).min(from.saturating_add(FETCHED));
+        let columns = columns.step_by(LANES);
         let planes = planes.filter_map(|plane| self.x.get(plane * self.runs.plane..));
         planes.flat_map(move |x| columns.clone().map(|at| x.as_ptr().wrapping_offset(at as isize)))
     }

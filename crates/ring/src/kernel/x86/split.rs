@@ -51,9 +51,9 @@ unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &
         for half in 0..2_usize {
             let p = pair.wrapping_mul(2).wrapping_add(half);
             if p < depth {
-                for v in 0..V {
+                for (v, column) in columns.iter_mut().enumerate() {
                     // SAFETY: a pair of rows has V vectors of the first, of the second, and of the parts of both.
-                    columns[v] = unsafe { load(right, half * V + v) };
+                    *column = unsafe { load(right, half * V + v) };
                 }
                 for i in 0..R {
                     // SAFETY: every row has `depth` elements.
@@ -65,9 +65,9 @@ unsafe fn sums<const R: usize, const V: usize>(tile: &Tile, depth: usize, out: &
                 }
             }
         }
-        for v in 0..V {
+        for (v, column) in columns.iter_mut().enumerate() {
             // SAFETY: as above.
-            columns[v] = unsafe { load(right, 2 * V + v) };
+            *column = unsafe { load(right, 2 * V + v) };
         }
         for i in 0..R {
             // SAFETY: the complement of every row has an element for every pair.
