@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 mod common;
 pub(crate) mod hosts;
 pub(crate) mod launch;
+pub(crate) mod split;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareA
 use common::address;
 pub(crate) use common::{AnswerArgs, ProcessArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
+use split::{SPLIT_HELP, STAGES_HELP};
+pub(crate) use split::{Balance, SplitArgs, StagesArgs};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -78,6 +81,12 @@ pub(crate) enum Command {
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
     #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
+    /// Cut a model into stages for a machine with little memory, such as an enclave. It protects nothing.
+    #[command(after_help = SPLIT_HELP)]
+    Split(SplitArgs),
+    /// Run the stages of `privet split` one by one within their memory, in float and without privacy.
+    #[command(after_help = STAGES_HELP)]
+    Stages(StagesArgs),
 }
 
 const RUN_HELP: &str = "\

@@ -7,6 +7,7 @@ use privet::input::InputError;
 use privet::model::ModelError;
 use privet::output::OutputError;
 use privet::setup::SetupError;
+use privet::split::SplitError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
 
 use crate::show::printable;
@@ -86,6 +87,13 @@ impl Code {
         }
         if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
+        }
+        if let Some(error) = error.downcast_ref::<SplitError>() {
+            return Some(match error {
+                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => Self::Usage,
+                SplitError::Kernel(_) => Self::Internal,
+                _ => Self::Input,
+            });
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),

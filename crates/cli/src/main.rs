@@ -19,6 +19,8 @@ mod run;
 mod scratch;
 mod show;
 mod signals;
+mod split;
+mod stages;
 mod status;
 mod watch;
 
@@ -63,5 +65,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Split(args) => split::split(&args),
+        Command::Stages(args) => stages::stages(&args),
     }
 }

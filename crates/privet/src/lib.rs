@@ -44,5 +44,6 @@ pub use privet_graph::nn;
 pub use privet_net::{Emulated, NetError};
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
+pub use privet_split as split;
 pub use privet_protocols::masked::RevealTo;
 pub use wire::PROTOCOL_VERSION;

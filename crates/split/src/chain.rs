@@ -9,7 +9,7 @@ use privet_graph::Tensor;
 
 use crate::index::Index;
 use crate::stage::{Stage, Tensors};
-use crate::{SplitError, process};
+use crate::{SplitError, kernels, process};
 
 /// What a stage took.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +36,8 @@ pub fn run_stages(
         let (name, expected) = (input.name.clone(), format!("{} of shape {:?}", input.dtype, input.shape));
         return Err(SplitError::Input { name, expected, found: "nothing".to_owned() });
     }
+    // The kernels' packing buffers stay, and belong to the program.
+    kernels::warm_up();
     let base = process::resident();
     let mut taken = Vec::with_capacity(index.stages.len());
     for (i, entry) in index.stages.iter().enumerate() {
@@ -63,4 +65,13 @@ pub fn run_stages(
     };
     let outputs: Result<_, SplitError> = index.outputs.iter().map(|o| output(&o.name)).collect();
     Ok((outputs?, taken))
+}
+
+/// The values of a tensor as floats.
+pub fn to_floats(tensor: &Tensor) -> ArrayD<f32> {
+    match tensor {
+        Tensor::F32(a) => a.clone(),
+        Tensor::I64(a) => a.mapv(|v| v as f32),
+        Tensor::Bool(a) => a.mapv(|v| f32::from(u8::from(v))),
+    }
 }
