@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 mod common;
 pub(crate) mod hosts;
 pub(crate) mod launch;
+pub(crate) mod seal;
 pub(crate) mod split;
 
 use std::path::PathBuf;
@@ -20,8 +21,9 @@ use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareA
 use common::address;
 pub(crate) use common::{AnswerArgs, ProcessArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
-use split::{SPLIT_HELP, STAGES_HELP};
+use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
 pub(crate) use split::{Balance, SplitArgs, StagesArgs};
+use split::{SPLIT_HELP, STAGES_HELP};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -87,6 +89,15 @@ pub(crate) enum Command {
     /// Run the stages of `privet split` one by one within their memory, in float and without privacy.
     #[command(after_help = STAGES_HELP)]
     Stages(StagesArgs),
+    /// Make, wrap and unwrap the keys of a model's owner.
+    #[command(after_help = KEY_HELP)]
+    Key(KeyArgs),
+    /// Encrypt and sign an ONNX model.
+    #[command(after_help = SEAL_HELP)]
+    Seal(SealArgs),
+    /// Verify and decrypt a sealed model.
+    #[command(after_help = UNSEAL_HELP)]
+    Unseal(UnsealArgs),
 }
 
 const RUN_HELP: &str = "\

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use privet::input::InputError;
 use privet::model::ModelError;
 use privet::output::OutputError;
+use privet::seal::SealError;
 use privet::setup::SetupError;
 use privet::split::SplitError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
@@ -90,10 +91,15 @@ impl Code {
         }
         if let Some(error) = error.downcast_ref::<SplitError>() {
             return Some(match error {
-                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => Self::Usage,
+                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
+                    Self::Usage
+                }
                 SplitError::Kernel(_) => Self::Internal,
                 _ => Self::Input,
             });
+        }
+        if let Some(error) = error.downcast_ref::<SealError>() {
+            return Some(Self::of_seal(error));
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
@@ -129,6 +135,13 @@ impl Code {
     fn of_model(error: &ModelError) -> Self {
         match error {
             ModelError::Options(_) => Self::Usage,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_seal(error: &SealError) -> Self {
+        match error {
+            SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
             _ => Self::Input,
         }
     }

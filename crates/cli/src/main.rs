@@ -17,6 +17,8 @@ mod plan;
 mod plot;
 mod run;
 mod scratch;
+mod seal;
+mod secrets;
 mod show;
 mod signals;
 mod split;
@@ -67,5 +69,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Launch(args) => launch::launch(&args),
         Command::Split(args) => split::split(&args),
         Command::Stages(args) => stages::stages(&args),
+        Command::Key(args) => seal::key(&args),
+        Command::Seal(args) => seal::seal(&args),
+        Command::Unseal(args) => seal::unseal(&args),
     }
 }

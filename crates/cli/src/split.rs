@@ -27,7 +27,15 @@ pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
 /// One line per stage.
 fn describe(index: &Index) -> String {
     let mut table = Table::new();
-    table.load_style(table::STYLE).set_header(["stage", "nodes", "file", "peak", "in blocks", "given", "gives"]);
+    table.load_style(table::STYLE).set_header([
+        "stage",
+        "nodes",
+        "file",
+        "peak",
+        "in blocks",
+        "given",
+        "gives",
+    ]);
     for stage in &index.stages {
         let names = |shapes: &[split::Shape]| {
             let shown: Vec<String> = shapes.iter().take(3).map(shape).collect();

@@ -118,7 +118,8 @@ fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
     }
     let seconds = taken.iter().map(|t| t.load_seconds + t.run_seconds).sum();
     let predicted = index.stages.iter().map(|s| s.peak).max().unwrap_or(0);
-    let measured = taken.iter().map(|t| t.peak).collect::<Option<Vec<u64>>>().and_then(|p| p.into_iter().max());
+    let measured =
+        taken.iter().map(|t| t.peak).collect::<Option<Vec<u64>>>().and_then(|p| p.into_iter().max());
     if args.json {
         let row = |(entry, taken): (_, &Taken)| {
             let entry: &split::StageEntry = entry;
@@ -145,7 +146,8 @@ fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
         });
     }
     print(&describe(index, &taken))?;
-    let peak = measured.map_or_else(|| "not measured".to_owned(), |m| format!("measured {}", table::bytes(m)));
+    let peak =
+        measured.map_or_else(|| "not measured".to_owned(), |m| format!("measured {}", table::bytes(m)));
     print(&format!(
         "in float, without privacy: {seconds:.2} s; peak predicted {}, {peak}, held to {}",
         table::bytes(predicted),
@@ -186,7 +188,11 @@ fn named<'a>(index: &'a Index, given: &'a Path) -> anyhow::Result<(&'a split::Sh
         [only] => Ok((only, given)),
         several => {
             let names: Vec<&str> = several.iter().map(|i| i.name.as_str()).collect();
-            let text = format!("{}: expected NAME=FILE for each of the inputs {}", given.display(), names.join(", "));
+            let text = format!(
+                "{}: expected NAME=FILE for each of the inputs {}",
+                given.display(),
+                names.join(", ")
+            );
             Err(Failure::error(Code::Usage, text))
         }
     }

@@ -1,14 +1,15 @@
-//! Making and evaluating comparison keys, next to the hash alone: `cargo bench -p privet-fss`.
+//! Making and evaluating keys, next to the hash alone: `cargo bench -p privet-fss`. `privet bench --exp kernels --kernels fss`
+//! puts the same next to the peak of the CPU's AES instructions.
 
 use divan::counter::ItemsCount;
-use privet_fss::{Comparison, Hash, Side, root};
+use privet_fss::{Comparison, Hash, Side, Table, root};
 use privet_ring::prg::{Prg, Seed};
 
 fn main() {
     divan::main();
 }
 
-const KEYS: usize = 1 << 14;
+const KEYS: usize = 1 << 12;
 
 fn setting() -> (Hash, [Vec<u128>; 2], Vec<u64>) {
     let seed = |b| Seed::from_bytes([b; 16]);
@@ -25,7 +26,7 @@ fn hash(bencher: divan::Bencher) {
     let mut out = vec![0; 256];
     bencher
         .counter(ItemsCount::new(256usize))
-        .bench_local(|| hash.blocks(divan::black_box(&blocks), &mut out));
+        .bench_local(|| hash.blocks(divan::black_box(&blocks), 0, &mut out));
 }
 
 /// Blocks a second while keys are made.
@@ -50,4 +51,20 @@ fn evaluate(bencher: divan::Bencher, bits: u32) {
     let x = alpha.clone();
     let counter = ItemsCount::new(KEYS * comparison.hashes());
     bencher.counter(counter).bench_local(|| comparison.evaluate(&hash, divan::black_box(&x), &first, &words));
+}
+
+/// Blocks a second while tables of 2^n entries are looked up, entries included.
+#[divan::bench(args = [8, 12, 16])]
+fn table(bencher: divan::Bencher, bits: u32) {
+    const LOOKUPS: usize = 64;
+    let (hash, [first, second], alpha) = setting();
+    let (first, second, alpha) = (&first[..LOOKUPS], &second[..LOOKUPS], &alpha[..LOOKUPS]);
+    let table = Table::new(bits);
+    let mut words = Vec::new();
+    table.make(&hash, alpha, [first, second], &mut words);
+    let entries: Vec<i64> = (0..1 << bits).collect();
+    let counter = ItemsCount::new(LOOKUPS * table.hashes());
+    bencher
+        .counter(counter)
+        .bench_local(|| table.evaluate(&hash, Side::First, divan::black_box(alpha), first, &words, &entries));
 }

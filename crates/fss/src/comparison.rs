@@ -12,17 +12,17 @@
 //!   the hash a level to evaluate, two to make.
 //! - Opened: nothing. Leaks: nothing.
 
-use crate::hash::Hash;
-use crate::tree::{LEAF_BITS, NODE, Pair, Walk};
+use privet_ring::blocks::Hash;
+
+use crate::tree::{
+    LEAF_BITS, LEAF_TWEAK, NODE, PIECE, Path, doubled, level, pieces, put_leaves, read_leaves,
+};
 
 /// Comparisons with α of `bits` bits, at least 1 and at most 63; higher bits of x and α are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comparison {
     bits: u32,
 }
-
-/// Keys evaluated at a time: their nodes, hashes and words stay in the first-level cache.
-const PIECE: usize = 256;
 
 impl Comparison {
     /// Over n bits.
@@ -40,8 +40,8 @@ impl Comparison {
     }
 
     /// Levels of the tree above the leaf.
-    fn depth(self) -> u32 {
-        self.bits.saturating_sub(LEAF_BITS)
+    fn depth(self) -> usize {
+        self.bits.saturating_sub(LEAF_BITS) as usize
     }
 
     fn leaf_bytes(self) -> usize {
@@ -50,40 +50,33 @@ impl Comparison {
 
     /// Bytes of the keys of so many comparisons, the same for both parties.
     pub fn key_bytes(self, keys: usize) -> usize {
-        keys * (self.depth() as usize * NODE + self.leaf_bytes())
+        keys * (self.depth() * NODE + self.leaf_bytes())
     }
 
     /// Calls of the hash to evaluate one key; to make one takes twice as many.
     pub fn hashes(self) -> usize {
-        self.depth() as usize + 1
+        self.depth() + 1
     }
 
     fn leaf_index(self, x: u64) -> u32 {
         (x & ((1 << self.bits.min(LEAF_BITS)) - 1)) as u32
     }
 
-    /// Dealer: appends the keys for `alpha`, level by level, to `words`. `roots` are the two parties', see [`root`](crate::root).
+    /// Dealer: appends the keys for `alpha` to `words`, in pieces of 256 keys, each level by level, its leaves last. `roots` are
+    /// the two parties', see [`root`](crate::root).
     pub fn make(self, hash: &Hash, alpha: &[u64], roots: [&[u128]; 2], words: &mut Vec<u8>) {
-        let (n, depth) = (alpha.len(), self.depth() as usize);
-        let start = words.len();
-        words.resize(start + self.key_bytes(n), 0);
-        let (levels, leaves) = words[start..].split_at_mut(depth * n * NODE);
-        let mut level = Vec::with_capacity(PIECE * NODE);
-        for at in (0..n).step_by(PIECE) {
-            let piece = at..(at + PIECE).min(n);
+        words.reserve(self.key_bytes(alpha.len()));
+        for piece in pieces(alpha.len(), PIECE) {
+            let start = words.len();
+            words.resize(start + self.key_bytes(piece.len()), 0);
+            let (levels, leaves) = words[start..].split_at_mut(self.depth() * piece.len() * NODE);
             let alpha = &alpha[piece.clone()];
-            let mut pair = Pair::new(roots[0][piece.clone()].to_vec(), roots[1][piece.clone()].to_vec());
-            for k in 0..depth {
-                level.clear();
-                pair.descend(hash, alpha, self.bits - 1 - k as u32, &mut level);
-                levels[(k * n + at) * NODE..][..level.len()].copy_from_slice(&level);
-            }
-            let below = |i: usize| (1u128 << self.leaf_index(alpha[i])) - 1;
-            let made = pair.leaves(hash, below);
-            let bytes = self.leaf_bytes();
-            for (cell, leaf) in leaves[at * bytes..].chunks_exact_mut(bytes).zip(made) {
-                cell.copy_from_slice(&leaf.to_le_bytes()[..bytes]);
-            }
+            let mut path = Path::new(roots.map(|roots| &roots[piece.clone()]), alpha);
+            path.descend_all(hash, self.bits, levels);
+            let [first, second] = path.hashed(hash, LEAF_TWEAK);
+            let below = |alpha: &u64| (1u128 << self.leaf_index(*alpha)) - 1;
+            let made = first.iter().zip(&second).zip(alpha).map(|((a, b), alpha)| a ^ b ^ below(alpha));
+            put_leaves(made, self.leaf_bytes(), leaves);
         }
     }
 
@@ -92,58 +85,59 @@ impl Comparison {
     /// # Panics
     /// Unless `words` are the keys of as many comparisons as there are `x` and `roots`.
     pub fn evaluate(self, hash: &Hash, x: &[u64], roots: &[u128], words: &[u8]) -> Vec<u64> {
-        let (n, depth) = (x.len(), self.depth() as usize);
+        let n = x.len();
         assert_eq!((roots.len(), words.len()), (n, self.key_bytes(n)), "keys of {n} comparisons");
-        let (levels, leaves) = words.split_at(depth * n * NODE);
-        let bytes = self.leaf_bytes();
-        let mut bits = vec![0u64; n.div_ceil(64)];
-        for at in (0..n).step_by(PIECE) {
-            let piece = at..(at + PIECE).min(n);
-            let (x, len) = (&x[piece.clone()], piece.len());
-            let mut walk = Walk::new(&roots[piece]);
-            let mut sums = [0u64; PIECE];
-            for k in 0..depth {
-                let words = &levels[(k * n + at) * NODE..][..len * NODE];
-                // Siblings passed on the left.
-                let add = |i: usize, goes_right: u128, right: u128| sums[i] ^= (right & !goes_right) as u64;
-                walk.descend(hash, x, self.bits - 1 - k as u32, words, add);
+        let index_mask = (1 << self.bits.min(LEAF_BITS)) - 1;
+        let (mut nodes, mut hashed, mut sums, mut own) = ([0; PIECE], [0; PIECE], [0; PIECE], [0; PIECE]);
+        let mut rest = words;
+        let mut shares = Vec::with_capacity(n.div_ceil(64));
+        for piece in pieces(n, PIECE) {
+            let len = piece.len();
+            let (words, after) = rest.split_at(self.key_bytes(len));
+            rest = after;
+            let (levels, packed) = words.split_at(self.depth() * len * NODE);
+            let (x, nodes, hashed) = (&x[piece.clone()], &mut nodes[..len], &mut hashed[..len]);
+            let (sums, own) = (&mut sums[..len], &mut own[..len]);
+            nodes.copy_from_slice(&roots[piece]);
+            sums.fill(0);
+            let points = doubled(x);
+            for (bit, words) in (0..self.bits).rev().zip(levels.chunks_exact(len * NODE)) {
+                hash.descend(nodes, level(words), &points[..len], bit, sums);
             }
-            let word = |i: usize| {
-                let mut leaf = [0; NODE];
-                leaf[..bytes].copy_from_slice(&leaves[(at + i) * bytes..][..bytes]);
-                u128::from_le_bytes(leaf)
-            };
-            let leaves = walk.leaves(hash, word);
-            for (i, ((sum, leaf), &x)) in sums.iter().zip(leaves).zip(x).enumerate() {
-                let bit = (sum ^ (leaf >> self.leaf_index(x)) as u64) & 1;
-                bits[(at + i) / 64] |= bit << (i % 64);
+            hash.blocks(nodes, LEAF_TWEAK, hashed);
+            read_leaves(packed, self.leaf_bytes(), own);
+            // The half of the leaf that the index lies in, which is public, without a branch for speed.
+            let half = |block: u128, upper: u64| (block as u64 & !upper) | ((block >> 64) as u64 & upper);
+            let leaves = hashed.iter().zip(&*own).zip(&*nodes).zip(&*sums).zip(x);
+            let mut bits = [0u64; PIECE];
+            for (bit, ((((hashed, word), node), sum), x)) in bits.iter_mut().zip(leaves) {
+                let index = x & index_mask;
+                let upper = 0u64.wrapping_sub(index >> 6);
+                let corrects = 0u64.wrapping_sub(*node as u64 & 1);
+                let leaf = half(*hashed, upper) ^ corrects & half(*word, upper);
+                *bit = (*sum as u64 ^ leaf >> (index & 63)) & 1;
             }
+            let packed = |bits: &[u64]| (0..).zip(bits).fold(0, |word, (i, bit)| word | bit << i);
+            shares.extend(bits[..len].chunks(64).map(packed));
         }
-        bits
+        shares
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use privet_ring::prg::{Prg, Seed};
+    use privet_ring::prg::Prg;
 
     use super::*;
-    use crate::tree::{Side, root};
-
-    fn seed() -> Seed {
-        Seed::random().unwrap()
-    }
+    use crate::testing::{Keys, expect_uniform, seed};
 
     /// Keys for `alpha`, and both parties' shares at `x`, put together.
     fn compare(comparison: Comparison, alpha: &[u64], x: &[u64]) -> Vec<bool> {
-        let hash = Hash::new(&seed());
-        let (a, b) = (Prg::new(&seed()), Prg::new(&seed()));
-        let first = root(Side::First, alpha.len(), &mut a.stream(0));
-        let second = root(Side::Second, alpha.len(), &mut b.stream(0));
+        let Keys { hash, roots, .. } = Keys::new(alpha.len());
         let mut words = Vec::new();
-        comparison.make(&hash, alpha, [&first, &second], &mut words);
+        comparison.make(&hash, alpha, [&roots[0], &roots[1]], &mut words);
         assert_eq!(words.len(), comparison.key_bytes(alpha.len()));
-        let shares = [first, second].map(|roots| comparison.evaluate(&hash, x, &roots, &words));
+        let shares = roots.map(|roots| comparison.evaluate(&hash, x, &roots, &words));
         (0..x.len()).map(|i| (shares[0][i / 64] ^ shares[1][i / 64]) >> (i % 64) & 1 == 1).collect()
     }
 
@@ -188,27 +182,38 @@ mod tests {
         }
     }
 
+    /// What is evaluated in pieces is what one piece after the other gives.
+    #[test]
+    fn keys_can_be_read_piece_by_piece() {
+        let comparison = Comparison::new(20);
+        let n = 3 * PIECE + 5;
+        let alpha = Prg::new(&seed()).stream(0).words(n, u64::MAX);
+        let Keys { hash, roots, .. } = Keys::new(n);
+        let mut words = Vec::new();
+        comparison.make(&hash, &alpha, [&roots[0], &roots[1]], &mut words);
+        let whole = comparison.evaluate(&hash, &alpha, &roots[0], &words);
+        let parts: Vec<u64> = pieces(n, PIECE)
+            .flat_map(|p| {
+                let own = &words[comparison.key_bytes(p.start)..comparison.key_bytes(p.end)];
+                comparison.evaluate(&hash, &alpha[p.clone()], &roots[0][p], own)
+            })
+            .collect();
+        assert_eq!(whole, parts);
+    }
+
     /// Without the other party's root, the words are uniform: half a million bytes, α the same everywhere.
     #[test]
     fn one_key_alone_is_uniform() {
         let comparison = Comparison::new(15);
         let n = 4096;
         for alpha in [0, (1 << 15) - 1] {
-            let hash = Hash::new(&seed());
-            let (a, b) = (Prg::new(&seed()), Prg::new(&seed()));
-            let first = root(Side::First, n, &mut a.stream(0));
-            let second = root(Side::Second, n, &mut b.stream(0));
+            let Keys { hash, roots, .. } = Keys::new(n);
             let mut words = Vec::new();
-            comparison.make(&hash, &vec![alpha; n], [&first, &second], &mut words);
-            let mut counts = [0f64; 256];
-            words.iter().for_each(|&b| counts[usize::from(b)] += 1.0);
-            let expected = words.len() as f64 / 256.0;
-            let chi: f64 = counts.iter().map(|n| (n - expected).powi(2) / expected).sum();
-            // 255 degrees of freedom: beyond this once in 10^12 times.
-            assert!(chi < 450.0, "α = {alpha}: {chi}");
+            comparison.make(&hash, &vec![alpha; n], [&roots[0], &roots[1]], &mut words);
+            expect_uniform(&words, &format!("α = {alpha}"));
             // A share is as often 0 as 1, wherever it is evaluated.
             for x in [0, 1, 77, (1 << 15) - 1] {
-                let share = comparison.evaluate(&hash, &vec![x; n], &first, &words);
+                let share = comparison.evaluate(&hash, &vec![x; n], &roots[0], &words);
                 let ones: u32 = share.iter().map(|w| w.count_ones()).sum();
                 assert!(ones.abs_diff(2048) < 32 * 8, "α = {alpha}, x = {x}: {ones} of 4096");
             }

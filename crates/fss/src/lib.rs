@@ -4,20 +4,31 @@
 //! | file | function | key, for each party |
 //! |---|---|---|
 //! | [`Comparison`] | `[x < α]`, as one bit | 16 bytes for every bit of the domain but the last seven, and 16 |
-//! | [`Point`] | `[x = α]` at all x at once, as bits | the same |
+//! | [`Dcf`] | `β·[x < α]` in a group Z_2^l | 16 bytes and l bits for every bit of the domain, 16 bytes less |
+//! | [`Intervals`] | `[low <= m − α <= high]` for any number of public intervals, as bits | that of one comparison |
+//! | [`Table`] | `T[m − α]` up to a sign that is shared, for public tables of up to 2^16 entries | 16 bytes for every bit of the index but the last seven, and 16 |
+//! | [`Spline`] | a polynomial of `m − α` for every public interval | that of one comparison, and dealt products |
 //!
-//! Keys are made and evaluated in batches: what is here are loops over many keys at one level of their trees, so that the
-//! cipher's pipeline is full. Nothing here reads files or sends anything; neither run time nor memory accesses depend on α, on a
-//! key or on a share. The point x is public.
+//! Keys are made and evaluated in batches: what is here are loops over a few hundred keys at one level of their trees
+//! ([`Hash`] has the levels), so that the cipher's pipeline is full and everything stays in the first-level cache. Keys lie in
+//! memory in the order in which they are read: batch by batch, each level by level. Nothing here reads files or sends anything;
+//! neither run time nor memory accesses depend on α, on a key or on a share. The point at which keys are evaluated is public.
 
 #![forbid(unsafe_code)]
 
 mod comparison;
-mod hash;
-mod point;
+mod dcf;
+mod interval;
+mod spline;
+mod table;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use comparison::Comparison;
-pub use hash::Hash;
-pub use point::Point;
+pub use dcf::Dcf;
+pub use interval::{Interval, Intervals};
+pub use privet_ring::blocks::Hash;
+pub use spline::Spline;
+pub use table::Table;
 pub use tree::{Side, root};

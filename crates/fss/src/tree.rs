@@ -2,24 +2,32 @@
 //! secret Δ. The lowest bit of a node says whether its party corrects: on the path one of the two does, elsewhere both or none.
 //!
 //! From a node s with lowest bit t and the level's correction word W, the left child is H(s) ⊕ t·W and the right one that ⊕ s.
-//! W = H(s_0) ⊕ H(s_1) ⊕ ¬α_i·Δ keeps the rule: the children on the path differ by Δ, the others are equal.
+//! W = H(s_0) ⊕ H(s_1) ⊕ ¬α_i·Δ keeps the rule: the children on the path differ by Δ, the others are equal. One level of many
+//! trees is [`Hash::split`] at the dealer and [`Hash::descend`] at a party.
 //!
 //! Source: Guo, Yang, Wang, Zhang, Xie, Liu, Zhang, "Half-tree: halving the cost of tree expansion in COT and DPF" (Eurocrypt
 //! 2023), figure 8; one call of the hash for both children. Deviates: both roots are drawn from seeds, so that keys hold correction words only.
 
-use privet_ring::prg::Stream;
+use std::ops::Range;
 
-use crate::hash::Hash;
+use privet_ring::blocks::{Doubled, Hash, Word};
+use privet_ring::prg::Stream;
 
 /// Bits of the domain that a leaf's 128 bits stand for.
 pub(crate) const LEAF_BITS: u32 = 7;
 /// Bytes of a node, and of a correction word.
-pub(crate) const NODE: usize = 16;
+pub(crate) const NODE: usize = size_of::<Word>();
+/// Keys made or evaluated at a time: their nodes, points and sums stay in the first-level cache, their words in the second.
+pub(crate) const PIECE: usize = 256;
+
+/// Keep the hashes of a node that make a leaf, or a value, apart from the one that makes its children: other points for it.
+pub(crate) const LEAF_TWEAK: u128 = 0x6c65_6166_6c65_6166_6c65_6166_6c65_6160;
+pub(crate) const VALUE_TWEAK: u128 = 0x7661_6c75_6576_616c_7565_7661_6c75_6560;
 
 /// Which of the two parties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Its root has the lowest bit 0.
+    /// Its root has the lowest bit 0. It adds public terms.
     First,
     /// Its root has the lowest bit 1.
     Second,
@@ -39,92 +47,100 @@ pub(crate) fn all_if(value: u128) -> u128 {
     0u128.wrapping_sub(value & 1)
 }
 
-/// The dealer's two nodes on the path, for a batch of keys.
-pub(crate) struct Pair {
-    pub(crate) nodes: [Vec<u128>; 2],
-    hashed: [Vec<u128>; 2],
+/// The keys 0 to `keys` − 1 in runs of at most `piece`.
+pub(crate) fn pieces(keys: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..keys).step_by(piece).map(move |at| at..(at + piece).min(keys))
 }
 
-impl Pair {
-    pub(crate) fn new(first: Vec<u128>, second: Vec<u128>) -> Self {
-        let hashed = [vec![0; first.len()], vec![0; first.len()]];
-        Self { nodes: [first, second], hashed }
+/// Correction words of a level.
+pub(crate) fn level(bytes: &[u8]) -> &[Word] {
+    bytes.as_chunks().0
+}
+
+/// Correction words of a level, to be written.
+pub(crate) fn level_mut(bytes: &mut [u8]) -> &mut [Word] {
+    bytes.as_chunks_mut().0
+}
+
+/// Numbers as [`Hash`] reads them.
+pub(crate) fn doubled(x: &[u64]) -> [Doubled; PIECE] {
+    let mut doubled = [[0; 2]; PIECE];
+    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [*x; 2]);
+    doubled
+}
+
+/// The dealer's nodes on the path to α, for a piece of keys.
+pub(crate) struct Path {
+    /// The first party's.
+    pub(crate) first: [u128; PIECE],
+    /// What the second party's differ by, on every level.
+    difference: [u128; PIECE],
+    alpha: [Doubled; PIECE],
+    len: usize,
+}
+
+impl Path {
+    /// From both parties' roots.
+    pub(crate) fn new([first, second]: [&[u128]; 2], alpha: &[u64]) -> Self {
+        let len = alpha.len();
+        let mut path = Self { first: [0; PIECE], difference: [0; PIECE], alpha: doubled(alpha), len };
+        path.first[..len].copy_from_slice(first);
+        let roots = first.iter().zip(second);
+        path.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
+        path
     }
 
-    /// Goes down one level, to the child that bit `bit` of each α says; appends the correction words.
-    pub(crate) fn descend(&mut self, hash: &Hash, alpha: &[u64], bit: u32, words: &mut Vec<u8>) {
-        let [first, second] = &mut self.nodes;
-        let [hash_first, hash_second] = &mut self.hashed;
-        hash.blocks(first, hash_first);
-        hash.blocks(second, hash_second);
-        words.reserve(NODE * alpha.len());
-        let nodes = first.iter_mut().zip(second);
-        let hashes = hash_first.iter().zip(hash_second.iter());
-        for (((s_0, s_1), (h_0, h_1)), alpha) in nodes.zip(hashes).zip(alpha) {
-            let goes_right = all_if(u128::from(alpha >> bit));
-            let word = h_0 ^ h_1 ^ (!goes_right & (*s_0 ^ *s_1));
-            words.extend(word.to_le_bytes());
-            *s_0 = h_0 ^ (all_if(*s_0) & word) ^ (goes_right & *s_0);
-            *s_1 = h_1 ^ (all_if(*s_1) & word) ^ (goes_right & *s_1);
+    /// Down one level, to the child that bit `bit` of α says; writes the level's words.
+    pub(crate) fn descend(&mut self, hash: &Hash, bit: u32, words: &mut [u8]) {
+        let n = self.len;
+        hash.split(&mut self.first[..n], &self.difference[..n], &self.alpha[..n], bit, level_mut(words));
+    }
+
+    /// Down as many levels as `words` has room for, from bit `bits` − 1 on; writes their words level by level.
+    pub(crate) fn descend_all(&mut self, hash: &Hash, bits: u32, words: &mut [u8]) {
+        for (bit, words) in (0..bits).rev().zip(words.chunks_exact_mut(self.len * NODE)) {
+            self.descend(hash, bit, words);
         }
     }
 
-    /// The correction words of leaves: `leaf(i)` is what both parties' leaves of key i differ by on the path.
-    pub(crate) fn leaves(mut self, hash: &Hash, leaf: impl Fn(usize) -> u128) -> Vec<u128> {
-        for (nodes, hashed) in self.nodes.iter_mut().zip(&mut self.hashed) {
-            nodes.iter_mut().for_each(|s| *s ^= LEAF_TWEAK);
-            hash.blocks(nodes, hashed);
-        }
-        let [first, second] = &self.hashed;
-        first.iter().zip(second).enumerate().map(|(i, (a, b))| a ^ b ^ leaf(i)).collect()
-    }
-}
-
-/// Keeps the hash of a leaf apart from that of an inner node: another point for the same node.
-const LEAF_TWEAK: u128 = 0x6c65_6166_6c65_6166_6c65_6166_6c65_6160;
-
-/// One party's nodes, for a batch of keys.
-pub(crate) struct Walk {
-    pub(crate) nodes: Vec<u128>,
-    hashed: Vec<u128>,
-}
-
-impl Walk {
-    pub(crate) fn new(roots: &[u128]) -> Self {
-        Self { nodes: roots.to_vec(), hashed: vec![0; roots.len()] }
+    /// The second party's nodes.
+    pub(crate) fn second(&self) -> [u128; PIECE] {
+        let mut second = self.first;
+        second.iter_mut().zip(&self.difference).for_each(|(s, d)| *s ^= d);
+        second
     }
 
-    /// Goes down one level, to the child that bit `bit` of each x says. `words` are the level's correction words; `visit` is given
-    /// the index of a key, whether it went right (all ones), and the right child.
-    pub(crate) fn descend(
-        &mut self,
-        hash: &Hash,
-        x: &[u64],
-        bit: u32,
-        words: &[u8],
-        mut visit: impl FnMut(usize, u128, u128),
-    ) {
-        hash.blocks(&self.nodes, &mut self.hashed);
-        let (words, _) = words.as_chunks::<NODE>();
-        let nodes = self.nodes.iter_mut().zip(&self.hashed).zip(words).zip(x).enumerate();
-        for (i, (((s, h), word), x)) in nodes {
-            let left = h ^ (all_if(*s) & u128::from_le_bytes(*word));
-            let right = left ^ *s;
-            let goes_right = all_if(u128::from(x >> bit));
-            visit(i, goes_right, right);
-            *s = left ^ (goes_right & *s);
-        }
-    }
-
-    /// The leaves, from their correction words.
-    pub(crate) fn leaves(self, hash: &Hash, word: impl Fn(usize) -> u128) -> Vec<u128> {
-        let Self { nodes, mut hashed } = self;
-        hashed.resize(nodes.len(), 0);
-        let tweaked: Vec<u128> = nodes.iter().map(|s| s ^ LEAF_TWEAK).collect();
-        hash.blocks(&tweaked, &mut hashed);
-        for (i, (h, s)) in hashed.iter_mut().zip(&nodes).enumerate() {
-            *h ^= all_if(*s) & word(i);
+    /// Both parties' hashes of their nodes under a tweak.
+    pub(crate) fn hashed(&self, hash: &Hash, tweak: u128) -> [[u128; PIECE]; 2] {
+        let mut hashed = [[0; PIECE]; 2];
+        for (nodes, hashed) in [&self.first, &self.second()].into_iter().zip(&mut hashed) {
+            hash.blocks(&nodes[..self.len], tweak, &mut hashed[..self.len]);
         }
         hashed
+    }
+}
+
+/// The first `bytes` bytes of leaves' words, one after the other.
+pub(crate) fn put_leaves(leaves: impl Iterator<Item = u128>, bytes: usize, out: &mut [u8]) {
+    if bytes == NODE {
+        // Whole words, without a call for each.
+        level_mut(out).iter_mut().zip(leaves).for_each(|(cell, leaf)| *cell = leaf.to_le_bytes());
+        return;
+    }
+    for (cell, leaf) in out.chunks_exact_mut(bytes).zip(leaves) {
+        cell.copy_from_slice(&leaf.to_le_bytes()[..bytes]);
+    }
+}
+
+/// What [`put_leaves`] wrote.
+pub(crate) fn read_leaves(packed: &[u8], bytes: usize, leaves: &mut [u128]) {
+    if bytes == NODE {
+        leaves.iter_mut().zip(level(packed)).for_each(|(leaf, word)| *leaf = u128::from_le_bytes(*word));
+        return;
+    }
+    for (leaf, own) in leaves.iter_mut().zip(packed.chunks_exact(bytes)) {
+        let mut word = [0; NODE];
+        word[..bytes].copy_from_slice(own);
+        *leaf = u128::from_le_bytes(word);
     }
 }

@@ -19,7 +19,7 @@ use privet_ring::Ring;
 
 pub use context::Lowering;
 pub(crate) use context::{expect_terms, reciprocal_bits};
-pub(crate) use function::Segment;
+pub(crate) use function::{Far, Segment};
 pub(crate) use steps::public_factor;
 
 use crate::facts::{self, Facts};

@@ -4,7 +4,9 @@ mod common;
 
 use common::integers;
 use ndarray::{ArrayD, IxDyn};
-use privet_graph::ops::{InstanceNormalization, Lrn, MeanVarianceNormalization};
+use privet_graph::ops::{
+    Erf, Gelu, Identity, InstanceNormalization, Lrn, MeanVarianceNormalization, Sigmoid, Tanh,
+};
 use privet_graph::{CompileOptions, Compiled, Dim, Graph, GraphError, Operator, ValueId, compile};
 use privet_plan::Preprocess;
 use privet_ring::Ring;
@@ -21,6 +23,10 @@ fn compiled(
         [x].into_iter().chain(constants.iter().map(|c| graph.constant(c.clone()))).collect();
     let y = graph.node("node", op, &operands);
     graph.output("y", y);
+    compile_graph(&graph, (ring, frac_bits))
+}
+
+fn compile_graph(graph: &Graph, (ring, frac_bits): (u32, u8)) -> Result<Compiled, GraphError> {
     let options = CompileOptions {
         ring: Ring::new(ring).unwrap(),
         frac_bits,
@@ -28,7 +34,7 @@ fn compiled(
         preprocess: Preprocess::default(),
         labels: Vec::new(),
     };
-    compile(&graph, &options)
+    compile(graph, &options)
 }
 
 /// Pairs of what the integer program computes and what it should.
@@ -48,6 +54,41 @@ fn sweep(count: usize, end: f32) -> Vec<f32> {
         (x * 256.0).floor() / 256.0
     };
     (0..count).map(at).collect()
+}
+
+/// The declared errors hold on the whole domain and far beyond, in every ring, with cells of many units, of one, and fewer units
+/// than cells.
+#[test]
+fn smooth_functions_over_their_whole_domains_and_beyond() {
+    fn worst(op: impl Operator + Copy, (ring, frac_bits): (u32, u8)) -> f64 {
+        let last = (-f64::from(frac_bits)).exp2();
+        // What the operand's own rounding makes, and the result's.
+        let x: Vec<f32> = (-24_000..24_000)
+            .map(|i| ((f64::from(i) * 0.000_917 / last).floor() * last) as f32)
+            .chain([-4000.0, -40.0, 40.0, 4000.0])
+            .collect();
+        let mut graph = Graph::new("test");
+        let input = graph.input("x", vec![Dim::Fixed(x.len())]);
+        let y = graph.node("node", op, &[input]);
+        // Not the last operator, which the receiver might compute.
+        let y = graph.node("after", Identity, &[y]);
+        let z = graph.node("sum", privet_graph::ops::Add, &[y, y]);
+        graph.output("z", z);
+        let compiled = compile_graph(&graph, (ring, frac_bits)).unwrap();
+        let pairs = run(&compiled, &x);
+        pairs.into_iter().map(|(a, b)| (a - b).abs() / 2.0 - 2.0 * last).fold(0.0, f64::max)
+    }
+    for options in [(64, 16), (48, 20), (40, 12), (32, 8), (28, 5), (24, 3)] {
+        assert!(worst(Sigmoid, options) <= 1e-4, "Sigmoid at {options:?}: {}", worst(Sigmoid, options));
+        assert!(worst(Tanh, options) <= 2e-4, "Tanh at {options:?}: {}", worst(Tanh, options));
+        assert!(worst(Erf, options) <= 6e-5, "Erf at {options:?}: {}", worst(Erf, options));
+        for tanh in [false, true] {
+            let gelu = worst(Gelu { tanh }, options);
+            assert!(gelu <= 1.5e-4, "Gelu at {options:?}, {tanh}: {gelu}");
+        }
+    }
+    // The bounds are about what is reached: half of them is not enough.
+    assert!(worst(Tanh, (64, 16)) > 1e-4 && worst(Sigmoid, (64, 16)) > 5e-5);
 }
 
 #[test]

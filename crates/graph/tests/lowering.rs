@@ -224,7 +224,7 @@ fn what_has_no_lowering_is_refused_by_name() {
     assert!(message.contains("root") && message.contains("exponent of 0.5"), "{message}");
 
     let (mut graph, x) = with_input(&[1, 4]);
-    let a = graph.node("gate", Sigmoid, &[x]);
+    let a = graph.node("gate", Softmax { axis: 1, coerce: false, log: false }, &[x]);
     let y = graph.node("relu", Relu, &[a]);
     let message = refusal(graph, y).to_string();
     assert!(message.contains("gate") && message.contains("last operator"), "{message}");

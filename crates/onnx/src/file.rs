@@ -254,7 +254,9 @@ impl ModelFile {
     }
 
     fn stored(&self, name: &str) -> Result<&StoredTensor, OnnxError> {
-        self.tensors.get(name).ok_or_else(|| OnnxError::Malformed(format!("there is no initialiser {name:?}")))
+        self.tensors
+            .get(name)
+            .ok_or_else(|| OnnxError::Malformed(format!("there is no initialiser {name:?}")))
     }
 
     fn read_at(&self, file: &File, path: &Path, at: u64, into: &mut [u8]) -> Result<(), OnnxError> {
@@ -339,9 +341,9 @@ fn head(scan: &mut Scanner, place: Place) -> Result<(TensorProto, Option<Place>)
     scan.seek(place.offset)?;
     while let Some(field) = scan.field(place.offset + place.len)? {
         match field.content {
-            Content::Bytes(data) if DATA.contains(&field.tag) => found.push(Some(data).filter(|_| {
-                field.tag == RAW_DATA || field.tag == FLOAT_DATA
-            })),
+            Content::Bytes(data) if DATA.contains(&field.tag) => {
+                found.push(Some(data).filter(|_| field.tag == RAW_DATA || field.tag == FLOAT_DATA))
+            }
             _ if DATA.contains(&field.tag) => found.push(None),
             _ => rest.extend(scan.read(field.whole())?),
         }
@@ -370,9 +372,8 @@ fn captures(graph: &GraphProto, into: &mut Vec<String>) {
     reads.extend(graph.output.iter().map(|o| o.name.clone()));
     let own: HashSet<&str> = graph.node.iter().flat_map(|n| &n.output).map(String::as_str).collect();
     let initial: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-    let foreign = |name: &String| {
-        !name.is_empty() && !own.contains(name.as_str()) && !initial.contains(name.as_str())
-    };
+    let foreign =
+        |name: &String| !name.is_empty() && !own.contains(name.as_str()) && !initial.contains(name.as_str());
     for name in reads.into_iter().filter(foreign) {
         if !into.contains(&name) {
             into.push(name);

@@ -19,13 +19,13 @@ use privet_ring::Ring;
 use serde::{Deserialize, Serialize};
 
 pub use digest::Digest;
-pub use op::{Op, ParamId, Tap, WireId};
+pub use op::{MAX_ENTRIES, MAX_ENTRIES_WITHOUT_KEYS, Op, ParamId, Tap, WireId};
 pub use preprocess::{Channels, Layout, Preprocess};
 pub use privet_ring::geometry::Window;
 pub use weights::Weights;
 
 /// Version of the plan's meaning and encoding; other versions are refused.
-pub const PLAN_VERSION: u16 = 3;
+pub const PLAN_VERSION: u16 = 4;
 
 /// What is wrong with a plan, its weights or their files.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub struct Plan {
     /// Class labels, in output order; may be empty.
     pub labels: Vec<String>,
     /// Steps, in ascending order, whose comparisons two parties make with keys of function secret sharing; all others take trees
-    /// of masked bits. Results are the same.
+    /// of masked bits. Results are the same. Tables of more than 2^8 entries take keys in any case and are not listed.
     pub fss: Vec<WireId>,
 }
 

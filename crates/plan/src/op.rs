@@ -123,7 +123,8 @@ pub enum Op {
         /// Effective width: -2^(width-1) <= x < 2^(width-1).
         width: u8,
     },
-    /// `entries[x]` for 0 <= x < 2^k, a public table of 2^k entries, 1 <= k <= 8.
+    /// `entries[x]` for 0 <= x < 2^k, a public table of 2^k entries, 1 <= k <= 16. Beyond 2^8 all engines but the reference look it
+    /// up with keys of function secret sharing.
     Table {
         /// At the result's scale.
         entries: Vec<i64>,
@@ -160,6 +161,11 @@ pub enum Op {
         axis: u32,
     },
 }
+
+/// Most entries of a table that is looked up without keys.
+pub const MAX_ENTRIES_WITHOUT_KEYS: usize = 1 << 8;
+/// Most entries of a table.
+pub const MAX_ENTRIES: usize = 1 << 16;
 
 impl Op {
     /// Whether it compares, truncates or takes signs.

@@ -121,10 +121,12 @@ fn maps_tables_and_products_of_wires_are_bounded() {
     refused(&wide, "elements");
     let table = |entries: Vec<i64>| Op::Table { entries };
     refused(&one(table(vec![0; 3]), &[4, 4], F), "a table of 3 entries");
-    refused(&one(table(vec![0; 512]), &[4, 4], F), "a table of 512 entries");
+    refused(&one(table(vec![0; 1 << 17]), &[4, 4], F), "a table of 131072 entries");
     refused(&one(table(vec![0, i64::MAX]), &[4, 4], F), "does not fit the ring");
     let large = (table(vec![0; 256]), vec![0], vec![1 << 24], F);
     refused(&plan(&[1 << 24], &[], vec![large]), "a table of 256 entries for");
+    let large = (table(vec![0; 1 << 16]), vec![0], vec![(1 << 17) + 1], F);
+    refused(&plan(&[(1 << 17) + 1], &[], vec![large]), "a table of 65536 entries for");
     let two =
         |op: Op, shape: &[usize], scale| plan(&[4, 6], &[], vec![(op, vec![0, 0], shape.to_vec(), scale)]);
     refused(&two(Op::BatchMatMul, &[4, 6], 2 * F), "matrix product");

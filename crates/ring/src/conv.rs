@@ -3,10 +3,11 @@
 use crate::direct::Rows;
 use crate::gemm::gemm_with;
 use crate::geometry::Window;
+use crate::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::amx::{self, Room, Side, Sizes, image};
-use crate::kernel::{Kernel, LANES};
 use crate::packed::{PackedWeights, WeightShape};
+use crate::right::{Right, Runs};
 #[cfg(target_arch = "x86_64")]
 use crate::threads::divide;
 use crate::threads::on_threads;
@@ -15,7 +16,7 @@ use crate::threads::on_threads;
 const DIRECT: usize = 2;
 
 /// A tap that reads padding.
-const PADDING: u32 = u32::MAX;
+pub(crate) const PADDING: u32 = u32::MAX;
 
 /// Which input position every output position reads at every kernel position.
 pub struct Taps {
@@ -62,8 +63,9 @@ impl Taps {
         self.table[out..].iter().step_by(self.positions).filter(|&&t| t != PADDING).map(|&t| t as usize)
     }
 
-    fn row(&self, kernel_position: usize) -> &[u32] {
-        &self.table[kernel_position * self.positions..][..self.positions]
+    /// Offsets that all output positions read, for one kernel position after the other.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u32]> {
+        self.table.chunks_exact(self.positions.max(1))
     }
 }
 
@@ -156,13 +158,11 @@ impl Conv<'_> {
             return z;
         }
         let taps = Taps::new(self.window, self.input, self.output);
-        let runs = Runs::new(&taps);
+        let runs = Runs::new(&taps, inputs);
         let groups = x.chunks_exact(group_in * inputs).zip(z.chunks_exact_mut(group_out * outputs));
         for ((x, z), w) in groups.zip(w.chunks_exact(group_out * depth).cycle()) {
             // Kernels times gathered columns; the columns are gathered straight into the product's panels.
-            gemm_with(kernel, sizes, w, z, &|k0, j0, _, width, panel| {
-                runs.fill(x, inputs, k0, j0, width, panel);
-            });
+            gemm_with(kernel, sizes, w, z, Right::new(x, &runs));
         }
         z
     }
@@ -230,68 +230,6 @@ enum Filters<'a> {
     Elements(&'a [u64]),
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     Packed(&'a PackedWeights),
-}
-
-/// Where the taps of [`LANES`] neighbouring outputs lie side by side or two apart, so that a vector is copied instead of gathered.
-struct Runs<'a> {
-    taps: &'a Taps,
-    kernel: usize,
-    /// Vectors of outputs, the last one perhaps partial.
-    vectors: usize,
-    /// `[kernel position][vector]`: first input offset and distance of the taps, or [`PADDING`] where they are no run.
-    starts: Vec<(u32, u8)>,
-}
-
-impl<'a> Runs<'a> {
-    fn new(taps: &'a Taps) -> Self {
-        let rows = taps.table.chunks_exact(taps.positions.max(1));
-        let kernel = rows.len();
-        let is_run = |eight: &[u32; LANES], step: u32| {
-            let last = eight[LANES - 1];
-            let back = |&tap: &u32, lanes: u32| tap.wrapping_add(lanes * step) == last;
-            last != PADDING && eight.iter().rev().zip(0..).all(|(tap, lanes)| back(tap, lanes))
-        };
-        let start = |taps: &[u32]| match taps.try_into() {
-            Ok(eight) if is_run(eight, 1) => (eight[0], 1),
-            Ok(eight) if is_run(eight, 2) => (eight[0], 2),
-            _ => (PADDING, 1),
-        };
-        let starts = rows.flat_map(|row| row.chunks(LANES).map(start)).collect();
-        Self { taps, kernel, vectors: taps.positions.div_ceil(LANES), starts }
-    }
-
-    /// Rows k0.. of the gathered columns j0.. of channels `x`, `width` lanes each. Inlined, because only then it is compiled for
-    /// the kernel's instructions.
-    #[inline(always)]
-    fn fill(&self, x: &[u64], inputs: usize, k0: usize, j0: usize, width: usize, panel: &mut [u64]) {
-        let (mut channel, mut at) = (k0 / self.kernel, k0 % self.kernel);
-        for row in panel.chunks_exact_mut(width) {
-            let x = &x[channel * inputs..][..inputs];
-            let starts = &self.starts[at * self.vectors + j0 / LANES..];
-            let vectors = row.as_chunks_mut::<LANES>().0.iter_mut().zip(starts);
-            for (v, (out, &(start, step))) in vectors.enumerate() {
-                let from = x.get(start as usize..).unwrap_or(&[]);
-                match (from.first_chunk(), from.first_chunk::<{ 2 * LANES - 1 }>()) {
-                    (Some(run), _) if step == 1 => *out = *run,
-                    (_, Some(run)) if step == 2 => *out = std::array::from_fn(|i| run[2 * i]),
-                    _ => gather(x, &self.taps.row(at)[j0 + v * LANES..], out),
-                }
-            }
-            at += 1;
-            if at == self.kernel {
-                (channel, at) = (channel + 1, 0);
-            }
-        }
-    }
-}
-
-/// Reads the tapped elements of one channel, zero for padding.
-fn gather(channel: &[u64], taps: &[u32], out: &mut [u64; LANES]) {
-    let read = |tap: u32| channel.get(tap as usize).copied().unwrap_or(0);
-    match taps.first_chunk::<LANES>() {
-        Some(taps) => *out = taps.map(read),
-        None => out.iter_mut().zip(taps).for_each(|(o, &tap)| *o = read(tap)),
-    }
 }
 
 #[cfg(test)]

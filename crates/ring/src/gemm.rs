@@ -3,14 +3,19 @@
 //! Blocked: the right side is packed in panels as wide as a register tile, of which a block stays in the second-level
 //! cache; the left side is read where it lies, a tile's rows side by side. The tile's loop is [`Kernel`]'s.
 
-use crate::kernel::{Kernel, LANES, MR, Tile};
+use crate::kernel::{Kernel, LANES, MR, Panels, Tile};
 use crate::packed::PackedWeights;
+use crate::right::{Right, Runs};
 use crate::threads::divide;
 
 /// Depth of a block.
 const KC: usize = 256;
-/// Columns packed at a time, whole panels of every kernel: a KC x NC block (under 1 MiB) stays in the second-level cache.
-const NC: usize = 480;
+/// Columns packed at a time, whole panels of every kernel: a KC x NC block (half a MiB in lanes of 64 bits) stays in the second-level
+/// cache, of which CPUs have 1 MiB and more.
+const NC: usize = 240;
+/// Elements of a line of the cache, where panels start: vectors that lie across two lines take twice as long to load.
+const LINE: usize = 8;
+
 /// `c += a · b` with `a` of m x k, `b` of k x n and `c` of m x n, all row-major, modulo the 2^l that `kernel` was
 /// chosen for; bits above l are garbage.
 pub fn gemm(kernel: Kernel, m: usize, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut [u64]) {
@@ -38,66 +43,45 @@ fn from_matrix(kernel: Kernel, [m, n, k]: [usize; 3], a: &[u64], b: &[u64], c: &
     if kernel.tiled_product([m, n, k], a, b, c) {
         return;
     }
-    gemm_with(kernel, [m, n, k], a, c, &|k0, j0, columns, width, panel| {
-        for (p, out) in panel.chunks_exact_mut(width).enumerate() {
-            let row = &b[(k0 + p) * n + j0..][..columns];
-            let (vectors, rest) = row.as_chunks::<LANES>();
-            let (out_vectors, _) = out.as_chunks_mut::<LANES>();
-            out_vectors.iter_mut().zip(vectors).for_each(|(o, v)| *o = *v);
-            if !rest.is_empty() {
-                out[columns - rest.len()..columns].copy_from_slice(rest);
-            }
-        }
-    });
+    let runs = Runs::matrix(n);
+    gemm_with(kernel, [m, n, k], a, c, Right::new(b, &runs));
 }
 
-/// Like [`gemm`] with `[m, n, k]` and a kernel of vectors, but `b` is produced panel by panel: `fill(k0, j0, columns, width,
-/// panel)` writes b[k0 + p, j0 + j] to `panel[p * width + j]` for all p < panel.len() / width and j < columns; j0 is a multiple
-/// of [`LANES`], what it writes behind `columns` is ignored.
-pub(crate) fn gemm_with(
-    kernel: Kernel,
-    [m, n, k]: [usize; 3],
-    a: &[u64],
-    c: &mut [u64],
-    fill: &(impl Fn(usize, usize, usize, usize, &mut [u64]) + Sync),
-) {
+/// Like [`gemm`] with `[m, n, k]` and a kernel of vectors, but b is read by vectors of its columns, straight into panels.
+pub(crate) fn gemm_with(kernel: Kernel, [m, n, k]: [usize; 3], a: &[u64], c: &mut [u64], b: Right) {
     divide(kernel.threads_for(m * n * k), [m, n, k], c, &|[i, j], c| {
-        blocked(kernel, k, &a[i * k..], j, c, fill)
+        blocked(kernel, k, &a[i * k..], &b, j, c)
     });
 }
 
 /// `c += a · b` for columns `first..` of b, with vectors.
-fn blocked(
-    kernel: Kernel,
-    k: usize,
-    a: &[u64],
-    first: usize,
-    c: &mut [&mut [u64]],
-    fill: &impl Fn(usize, usize, usize, usize, &mut [u64]),
-) {
-    let (step, n) = (kernel.columns(), c[0].len());
-    let mut packed = vec![0; KC.min(k) * NC.min(n.next_multiple_of(LANES))];
-    for k0 in (0..k).step_by(KC) {
-        let depth = KC.min(k - k0);
-        for j0 in (0..n).step_by(NC) {
-            let block = NC.min(n - j0);
-            let panels = || {
-                (0..block).step_by(step).map(|j| {
-                    let columns = step.min(block - j);
-                    let width = columns.next_multiple_of(LANES);
-                    (j, columns, width, j * depth..(j + width) * depth)
-                })
-            };
-            for (j, columns, width, at) in panels() {
-                kernel.run(|| fill(k0, first + j0 + j, columns, width, &mut packed[at]));
-            }
-            for (i, c) in c.chunks_mut(MR).enumerate() {
+fn blocked(kernel: Kernel, k: usize, a: &[u64], b: &Right, first: usize, c: &mut [&mut [u64]]) {
+    let n = c[0].len();
+    let panels = |depth, columns| Panels { form: kernel.form(), depth, step: kernel.columns(), columns };
+    let mut room = vec![0; LINE + panels(KC.min(k), NC.min(n)).len()];
+    let start = room.as_ptr().align_offset(LINE * size_of::<u64>()).min(LINE);
+    let room = &mut room[start..];
+    let mut complement = [0; MR * KC / 2];
+    for j0 in (0..n).step_by(NC) {
+        for k0 in (0..k).step_by(KC) {
+            let panels = panels(KC.min(k - k0), NC.min(n - j0));
+            kernel.pack(b, k0, (first + j0) / LANES, &panels, room);
+            for (i, c) in c.chunks_mut(kernel.rows()).enumerate() {
                 let mut rows = [&a[..0]; MR];
                 for (r, row) in rows.iter_mut().enumerate().take(c.len()) {
-                    *row = &a[(i * MR + r) * k + k0..][..depth];
+                    *row = &a[(i * kernel.rows() + r) * k + k0..][..panels.depth];
                 }
-                for (j, columns, step, at) in panels() {
-                    let tile = Tile { rows: &rows[..c.len()], panel: &packed[at], step, columns, at: j0 + j };
+                let rows = &rows[..c.len()];
+                let complement = kernel.complement(rows, &mut complement);
+                for panel in panels.iter() {
+                    let tile = Tile {
+                        rows,
+                        complement,
+                        panel: &room[panel.at..][..panel.len],
+                        step: panel.row,
+                        columns: panel.columns,
+                        at: j0 + panel.first,
+                    };
                     kernel.tile(&tile, c);
                 }
             }
@@ -134,14 +118,16 @@ fn short_tiles(kernel: Kernel, n: usize, k: usize, a: &[u64], b: &[u64], c: &mut
         let rows = &rows[..count];
         for j in (0..whole).step_by(kernel.columns()) {
             let columns = kernel.columns().min(whole - j);
-            kernel.tile(&Tile { rows, panel: &b[k0 * n + j..], step: n, columns, at: j }, c);
+            let panel = &b[k0 * n + j..];
+            kernel.tile(&Tile { rows, complement: &[], panel, step: n, columns, at: j }, c);
         }
         if whole < columns {
             let mut panel = [0; STREAMS * LANES];
             for (p, out) in panel.chunks_exact_mut(LANES).enumerate().take(depth) {
                 out[..columns - whole].copy_from_slice(&b[(k0 + p) * n + whole..][..columns - whole]);
             }
-            let tile = Tile { rows, panel: &panel, step: LANES, columns: columns - whole, at: whole };
+            let columns = columns - whole;
+            let tile = Tile { rows, complement: &[], panel: &panel, step: LANES, columns, at: whole };
             kernel.tile(&tile, c);
         }
     }
@@ -276,15 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn only_rings_of_at_most_52_bits_take_52_bit_products() {
+    fn only_narrow_rings_take_narrow_products() {
         for bits in Ring::MIN_BITS..=Ring::MAX_BITS {
             let kernels = Kernel::available(Ring::new(bits).expect("in range"));
             assert!(bits <= 52 || kernels.iter().all(|k| k.name() != "ifma"), "{bits} bits");
+            assert!(bits <= 32 || kernels.iter().all(|k| !k.name().ends_with("-32")), "{bits} bits");
             assert_eq!(kernels.last().map(|k| k.name()), Some("portable"));
             let why =
                 |(_, kernel): (_, Result<Kernel, _>)| kernel.err().map(|e: crate::Unavailable| e.to_string());
             let refused = Kernel::all(Ring::new(bits).expect("in range")).into_iter().filter_map(why);
-            assert!(refused.clone().all(|why| why.contains("this CPU") || why.contains("more than 52 bits")));
+            let known = |why: &str| {
+                ["this CPU", "than 52 bits", "than 32 bits"].iter().any(|part| why.contains(part))
+            };
+            assert!(refused.clone().all(|why| known(&why)));
             assert_eq!(kernels.len() + refused.count(), Kernel::all(Ring::new(16).expect("in range")).len());
         }
     }

@@ -1,22 +1,30 @@
-//! The inner loops of products, one per instruction set, chosen at run time by the ring's width and the CPU.
+//! The inner loops of products, one per instruction set, chosen at run time by the ring's width and the CPU ([`isa`]).
 //!
-//! Every kernel is right modulo 2^l for the ring it was chosen for and leaves garbage above bit l. For l <= 52 that is
-//! AVX-512 IFMA where it exists: one `vpmadd52luq` multiplies the low 52 bits of eight lanes and adds the low 52 bits of
-//! the products; sums wrap modulo 2^64, which 2^52 divides, so nothing has to be reduced in between. Wider rings take
-//! `vpmullq` and an addition. Where the CPU has AMX, products that are worth packing into bytes go there instead, in every ring.
-//! Elsewhere there are loops for AVX2, and plain Rust for the target's baseline, which the compiler makes vectors of (NEON on ARM).
+//! Every kernel is right modulo 2^l for the ring it was chosen for and leaves garbage above bit l. For l <= 52 there is
+//! AVX-512 IFMA: one `vpmadd52luq` multiplies the low 52 bits of eight lanes and adds the low 52 bits of the products; sums wrap
+//! modulo 2^64, which 2^52 divides, so nothing has to be reduced in between. For l <= 32 lanes of 32 bits are enough, sixteen to a
+//! vector. All 64 bits take `vpmullq` and an addition or, where that is slow, IFMA and VNNI (`x86::split`).
+//! Where the CPU has AMX, products that are worth packing into bytes go there instead, in every ring.
+//! Elsewhere there are loops for AVX2, and plain Rust for the target's baseline, which is also what ARM runs.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(feature = "force")]
 mod force;
+mod isa;
+mod panel;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::num::NonZero;
 
+pub(crate) use isa::Form;
+use isa::Isa;
+pub(crate) use panel::Panels;
+
 use crate::Ring;
+use crate::right::Right;
 #[cfg(target_arch = "x86_64")]
 use crate::threads::divide;
 
@@ -35,46 +43,6 @@ pub struct Kernel {
     threads: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Isa {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Ifma,
-    /// Its digits depend on the ring.
-    #[cfg(target_arch = "x86_64")]
-    Amx(Ring),
-}
-
-impl Isa {
-    /// Whether the running CPU has the instructions.
-    fn runs(self) -> bool {
-        match self {
-            Self::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Ifma => Self::Avx512.runs() && is_x86_feature_detected!("avx512ifma"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => Self::Avx512.runs() && amx::runs(),
-        }
-    }
-
-    /// Widest ring whose products are right.
-    fn max_bits(self) -> u32 {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Ifma => 52,
-            _ => Ring::MAX_BITS,
-        }
-    }
-}
-
 /// Why there is no kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -91,11 +59,13 @@ pub enum Unavailable {
 
 /// The left rows and the right panel of one tile of a product.
 pub(crate) struct Tile<'a> {
-    /// Up to [`MR`] rows of the left side, all as deep as the panel.
+    /// Some rows of the left side, all as deep as the panel.
     pub(crate) rows: &'a [&'a [u64]],
-    /// `panel[p * step + j]` for j < `columns` rounded up to whole vectors.
+    /// What [`Kernel::complement`] made of the rows.
+    pub(crate) complement: &'a [u64],
+    /// The right side, in the kernel's form.
     pub(crate) panel: &'a [u64],
-    /// Distance of two rows of the panel.
+    /// Distance of two rows of the panel, or of two pairs of them, at least [`Form::row`].
     pub(crate) step: usize,
     /// Columns of the result that the panel has.
     pub(crate) columns: usize,
@@ -126,23 +96,12 @@ impl Kernel {
 
     /// Names of all kernels that were built, the fastest first, each with the kernel or why there is none for `ring` here.
     pub fn all(ring: Ring) -> Vec<(&'static str, Result<Self, Unavailable>)> {
-        let isas = [
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(ring),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Ifma,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2,
-            Isa::Portable,
-        ];
         let usable = |isa: Isa| match isa.max_bits() {
             max_bits if ring.bits() > max_bits => Err(Unavailable::Ring { max_bits }),
             _ if !isa.runs() => Err(Unavailable::Cpu),
             _ => Ok(Self::of(isa)),
         };
-        isas.into_iter().map(|isa| (Self::of(isa).name(), usable(isa))).collect()
+        Isa::all(ring).into_iter().map(|isa| (isa.name(), usable(isa))).collect()
     }
 
     fn of(isa: Isa) -> Self {
@@ -172,33 +131,31 @@ impl Kernel {
 
     /// Name for reports.
     pub fn name(self) -> &'static str {
-        match self.isa {
-            Isa::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Ifma => "ifma",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(_) => "amx",
-        }
+        self.isa.name()
     }
 
-    /// What computes products of a shape [m, n, k]: tiles of digits, or the vectors that are best.
+    /// What computes products of a shape [m, n, k]: tiles of digits, or the vectors that are best. Few rows read the right side where
+    /// it lies, which kernels that want it in another form than elements cannot.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub fn for_shape(self, shape: [usize; 3]) -> Self {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(ring) => {
-                // Multiply-adds a cycle that vectors reach: three quarters of two times eight in IFMA, nearly all of four otherwise.
-                let (isa, rate) = if ring.bits() <= Isa::Ifma.max_bits() && Isa::Ifma.runs() {
-                    (Isa::Ifma, 12.0)
-                } else {
-                    (Isa::Avx512, 4.0)
+                let vectors = Isa::all(ring).into_iter().skip(1);
+                let isa = vectors.into_iter().find(|isa| ring.bits() <= isa.max_bits() && isa.runs());
+                let isa = isa.expect("portable code runs everywhere");
+                // Multiply-adds a cycle that vectors reach: three quarters of what they could.
+                let rate = match isa {
+                    Isa::Ifma => 12.0,
+                    Isa::IfmaVnni => 4.8,
+                    _ => 4.0,
                 };
-                if amx::pays(ring, shape, rate) { self } else { Self { isa, ..self } }
+                if amx::pays(ring, shape, rate) { self } else { Self { isa, ..self }.for_shape(shape) }
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow if shape[0] <= MR && Isa::Ifma.runs() => Self { isa: Isa::Ifma, ..self },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow | Isa::IfmaVnni if shape[0] <= MR => Self { isa: Isa::Avx512, ..self },
             _ => self,
         }
     }
@@ -232,12 +189,65 @@ impl Kernel {
         }
     }
 
+    /// Rows of a full register tile.
+    pub(crate) fn rows(self) -> usize {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::IfmaVnni => x86::split::ROWS,
+            _ => MR,
+        }
+    }
+
     /// Columns of a full register tile.
     pub(crate) fn columns(self) -> usize {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Ifma => 3 * LANES,
+            Isa::Avx512 | Isa::Ifma => 3 * LANES,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow => 6 * LANES,
             _ => 2 * LANES,
+        }
+    }
+
+    /// How panels are packed.
+    pub(crate) fn form(self) -> Form {
+        self.isa.form()
+    }
+
+    /// Packs rows k0.. of the right side and vectors `first`.. of their columns into panels.
+    pub(crate) fn pack(self, right: &Right, k0: usize, first: usize, panels: &Panels, room: &mut [u64]) {
+        assert!(room.len() >= panels.len());
+        match self.isa {
+            // SAFETY: `available` made this variant only after the running CPU reported the features; the room was checked.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Narrow | Isa::Ifma | Isa::IfmaVnni => unsafe {
+                x86::pack::panels(right, k0, first, panels, room)
+            },
+            _ => self.run(|| panels.pack(right, k0, first, room)),
+        }
+    }
+
+    /// What tiles need of the rows on the left besides the rows themselves: one element for every two, row after row, for a kernel
+    /// that multiplies parts of two at once. `room` is as long as that takes for the rows of a full tile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub(crate) fn complement<'a>(self, rows: &[&[u64]], room: &'a mut [u64]) -> &'a [u64] {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::IfmaVnni => {
+                let pairs = rows[0].len().div_ceil(2);
+                let room = &mut room[..rows.len() * pairs];
+                self.run(|| {
+                    for (row, out) in rows.iter().zip(room.chunks_exact_mut(pairs)) {
+                        let (whole, rest) = row.as_chunks::<2>();
+                        out.iter_mut().zip(whole).for_each(|(out, &[a, b])| *out = panel::left_parts(a, b));
+                        if let (Some(last), &[a]) = (out.last_mut(), rest) {
+                            *last = panel::left_parts(a, 0);
+                        }
+                    }
+                });
+                room
+            }
+            _ => &[],
         }
     }
 
@@ -245,7 +255,9 @@ impl Kernel {
     pub(crate) fn of_loops(self) -> Self {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Ifma | Isa::Amx(_) => Self { isa: Isa::Avx512, ..self },
+            Isa::Avx512Narrow | Isa::Ifma | Isa::IfmaVnni | Isa::Amx(_) => Self { isa: Isa::Avx512, ..self },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Narrow => Self { isa: Isa::Avx2, ..self },
             _ => self,
         }
     }
@@ -257,10 +269,10 @@ impl Kernel {
             Isa::Portable => code(),
             // SAFETY: `available` made this variant only after the running CPU reported the feature.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { x86::run_avx2(code) },
+            Isa::Avx2 | Isa::Avx2Narrow => unsafe { x86::run_avx2(code) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Ifma | Isa::Amx(_) => unsafe { x86::run_avx512(code) },
+            _ => unsafe { x86::run_avx512(code) },
         }
     }
 
@@ -270,31 +282,44 @@ impl Kernel {
             Isa::Portable => loops.run(),
             // SAFETY: `available` made this variant only after the running CPU reported the feature.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { x86::loops_avx2(loops) },
+            Isa::Avx2 | Isa::Avx2Narrow => unsafe { x86::loops_avx2(loops) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Ifma | Isa::Amx(_) => unsafe { x86::loops_avx512(loops) },
+            _ => unsafe { x86::loops_avx512(loops) },
         }
     }
 
     /// Adds the products of a tile to rows of the result.
     pub(crate) fn tile(self, tile: &Tile, out: &mut [&mut [u64]]) {
-        let width = tile.columns.next_multiple_of(LANES);
         let depth = tile.rows[0].len();
-        assert!((1..=MR).contains(&tile.rows.len()) && (1..=self.columns()).contains(&tile.columns));
+        let row = self.form().row(tile.columns);
+        assert!((1..=self.rows()).contains(&tile.rows.len()) && (1..=self.columns()).contains(&tile.columns));
         assert!(tile.rows.iter().all(|row| row.len() == depth));
-        assert!(depth == 0 || (tile.step >= width && tile.panel.len() >= (depth - 1) * tile.step + width));
+        let steps = self.form().panel(depth, tile.columns) / row;
+        assert!(depth == 0 || (tile.step >= row && tile.panel.len() >= (steps - 1) * tile.step + row));
         match self.isa {
             // SAFETY: `available` made this variant only after the running CPU reported the features; the lengths were
             // checked.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { x86::tile_avx2(tile, depth, out) },
+            Isa::Avx2 => unsafe { x86::avx2::tile(tile, depth, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Narrow => unsafe { x86::avx2::narrow_tile(tile, depth, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { x86::avx512::tile(tile, depth, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow => unsafe { x86::narrow::tile(tile, depth, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma => unsafe { x86::ifma::tile(tile, depth, out) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::IfmaVnni => {
+                assert!(tile.complement.len() >= tile.rows.len() * depth.div_ceil(2));
+                // SAFETY: as above, and so was the length of the complement.
+                unsafe { x86::split::tile(tile, depth, out) }
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => unreachable!("tiles of digits have their own loops"),
             Isa::Portable => portable::tile(tile, out),
@@ -305,7 +330,7 @@ impl Kernel {
     pub(crate) fn few_rows(self) -> usize {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(_) => 0,
+            Isa::Amx(_) | Isa::Avx512Narrow | Isa::IfmaVnni => 0,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Ifma => MR,
             _ => 3,

@@ -4,6 +4,7 @@
 //! bit l, [`Ring::reduce`] removes it. Shifts, comparisons and bit slices need reduced lanes. This crate knows
 //! no protocol and does no input or output.
 
+pub mod blocks;
 pub mod conv;
 mod direct;
 pub mod fixed;
@@ -15,6 +16,7 @@ pub mod packed;
 pub mod peak;
 pub mod planes;
 pub mod prg;
+mod right;
 mod ring;
 mod threads;
 

@@ -117,10 +117,31 @@ mod x86 {
         chains!("vpmulld ymm13, ymm14, ymm15 \n vpaddd ymm", ", ymm", ", ymm13")
     );
     looped!(
+        avx2_narrow_loop,
+        "avx2",
+        "vzeroupper",
+        chains!("vpmulld ymm13, ymm14, ymm15 \n vpaddd ymm", ", ymm", ", ymm13")
+    );
+    looped!(
         mullo_loop,
         "avx512f,avx512dq",
         "vzeroupper",
         chains!("vpmullq zmm28, zmm30, zmm31 \n vpaddq zmm", ", zmm", ", zmm28")
+    );
+    looped!(
+        narrow_loop,
+        "avx512f",
+        "vzeroupper",
+        chains!("vpmulld zmm28, zmm30, zmm31 \n vpaddd zmm", ", zmm", ", zmm28")
+    );
+    // Cross products of two steps of the depth take one multiplication.
+    looped!(
+        split_loop,
+        "avx512f,avx512ifma,avx512vnni",
+        "vzeroupper",
+        chains!("vpmadd52luq zmm", ", zmm30, zmm31"),
+        chains!(@ 12 13 14 15 16 17 18 19 20 21 22 23; "vpmadd52huq zmm", ", zmm30, zmm31"),
+        chains!(@ 24 25 26 27 28 29; "vpdpwssd zmm", ", zmm30, zmm31")
     );
     looped!(ifma_loop, "avx512f,avx512ifma", "vzeroupper", chains!("vpmadd52luq zmm", ", zmm30, zmm31"));
     looped!(aesni_loop, "aes", "", chains!("aesenc xmm", ", xmm15"));
@@ -199,6 +220,14 @@ mod x86 {
             // Both parts of four products are added to each of the twelve registers.
             // SAFETY: a kernel of this name exists only where the running CPU reported the features.
             "avx2" => peak(kernel, "vpmuludq, vpaddq, vpmulld, vpaddd", 4, || unsafe { avx2_loop() }),
+            // SAFETY: as above.
+            "avx2-32" => peak(kernel, "vpmulld, vpaddd", 8, || unsafe { avx2_narrow_loop() }),
+            // SAFETY: as above.
+            "avx512-32" => peak(kernel, "vpmulld, vpaddd", 16, || unsafe { narrow_loop() }),
+            // SAFETY: as above.
+            "ifma-vnni" => {
+                peak(kernel, "vpmadd52luq, vpmadd52huq, 1/2 vpdpwssd", 8, || unsafe { split_loop() })
+            }
             // SAFETY: as above.
             "avx512" => peak(kernel, "vpmullq, vpaddq", 8, || unsafe { mullo_loop() }),
             // SAFETY: as above.

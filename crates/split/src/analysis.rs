@@ -62,10 +62,7 @@ impl Analysis {
     ///
     /// # Errors
     /// Operators that are not supported, shapes that stay open, outputs that do not depend on the input.
-    pub fn new(
-        file: &ModelFile,
-        input_shapes: &[(Option<String>, Vec<usize>)],
-    ) -> Result<Self, SplitError> {
+    pub fn new(file: &ModelFile, input_shapes: &[(Option<String>, Vec<usize>)]) -> Result<Self, SplitError> {
         let streamable = weights::streamable(file);
         let Imported { graph, values: names, nodes: ranges } = file.graph(&streamable)?;
         let model = FloatModel::settle(&graph, input_shapes)?;
@@ -111,7 +108,9 @@ impl Analysis {
                 }
             }
         }
-        if file.has_narrow_integers() && this.folded.values().any(|f| !f.pure && f.value.dtype() == DType::I64) {
+        if file.has_narrow_integers()
+            && this.folded.values().any(|f| !f.pure && f.value.dtype() == DType::I64)
+        {
             return Err(SplitError::Unsupported {
                 what: "a model with integers narrower than 64 bits that computes with shapes".to_owned(),
                 supported: "64-bit integers, or fixed shapes folded into constants",
@@ -223,7 +222,8 @@ impl Analysis {
                 let results: u64 = facts.results.iter().map(|f| memory::bytes(f)).sum();
                 made += if reused { 0 } else { results };
                 workspace = workspace.max(memory::workspace(own, &facts));
-                work = work.saturating_add(own.op.work(privet_graph::Args(&facts.operands), &owned(&facts)) as u64);
+                work = work
+                    .saturating_add(own.op.work(privet_graph::Args(&facts.operands), &owned(&facts)) as u64);
             }
             let read = self.constants(file, spec);
             let mut own = Vec::with_capacity(read.len());
@@ -241,7 +241,8 @@ impl Analysis {
                 }
                 own.push(index);
             }
-            let name = if spec.name.is_empty() { spec.outputs.first().cloned() } else { Some(spec.name.clone()) };
+            let name =
+                if spec.name.is_empty() { spec.outputs.first().cloned() } else { Some(spec.name.clone()) };
             self.workload.operations.push(Operation {
                 name: name.unwrap_or_default(),
                 active: alive + made + workspace,

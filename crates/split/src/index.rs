@@ -112,7 +112,8 @@ pub fn split(model: &Path, options: &SplitOptions, out: &Path) -> Result<Index, 
         let part = analysis.part(&file, &name, stage);
         let name = format!("{name}.onnx");
         let path = out.join(&name);
-        let mut to = Hashing { file: fs::File::create_new(&path).map_err(|e| io(&path, e))?, hash: Sha256::new() };
+        let mut to =
+            Hashing { file: fs::File::create_new(&path).map_err(|e| io(&path, e))?, hash: Sha256::new() };
         let bytes = file.write_part(&part, &mut to, &path)?;
         to.file.sync_all().map_err(|e| io(&path, e))?;
         let read: HashSet<usize> =
@@ -172,7 +173,8 @@ impl Index {
         if found.version != INDEX_VERSION {
             return Err(wrong(&format!("version {INDEX_VERSION}"), found.version.to_string()));
         }
-        let index: Self = serde_json::from_str(&text).map_err(|e| wrong("an index of stages", e.to_string()))?;
+        let index: Self =
+            serde_json::from_str(&text).map_err(|e| wrong("an index of stages", e.to_string()))?;
         let plain = |s: &StageEntry| Path::new(&s.file).file_name() == Some(s.file.as_ref());
         if let Some(stage) = index.stages.iter().find(|s| !plain(s)) {
             return Err(wrong("names of files in the directory", stage.file.clone()));

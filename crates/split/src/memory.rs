@@ -40,9 +40,8 @@ pub(crate) fn reusable(node: &Node, facts: &Facts<'_>) -> Vec<usize> {
         let Some(own) = facts.operand(i).filter(|own| own.value.is_none()) else { return false };
         kind == Elementwise::Reshape || own.dtype == DType::F32 && own.shape == result.shape
     };
-    let constants = node.inputs.len() == 1 || (1..node.inputs.len()).all(|i| {
-        facts.operand(i).is_none_or(|fact| fact.value.is_some())
-    });
+    let constants = node.inputs.len() == 1
+        || (1..node.inputs.len()).all(|i| facts.operand(i).is_none_or(|fact| fact.value.is_some()));
     match kind {
         Elementwise::Reshape => [0].into_iter().filter(fits).collect(),
         Elementwise::Map => [0].into_iter().filter(|i| constants && fits(i)).collect(),
@@ -132,9 +131,5 @@ pub(crate) fn workspace(node: &Node, facts: &Facts<'_>) -> u64 {
     }
     // What is evaluated by the graph's own operators may copy its operands and its result once.
     let operands = sum(&mut facts.operands.iter().copied().flatten().filter(|f| f.value.is_none()));
-    if node.is::<ops::MatMul>().is_some() || node.is::<ops::Einsum>().is_some() {
-        operands
-    } else {
-        result
-    }
+    if node.is::<ops::MatMul>().is_some() || node.is::<ops::Einsum>().is_some() { operands } else { result }
 }

@@ -164,8 +164,7 @@ impl Table {
     fn new(work: &Workload, blocks: &[Option<u64>], memory: u64) -> Self {
         let count = work.operations.len();
         let cut = |&at: &usize| at > 0 && work.operations[at].cut;
-        let places: Vec<usize> =
-            [0].into_iter().chain((0..count).filter(cut)).chain([count]).collect();
+        let places: Vec<usize> = [0].into_iter().chain((0..count).filter(cut)).chain([count]).collect();
         let mut costs = vec![Vec::new(); places.len()];
         let mut seen = vec![usize::MAX; work.weights.len()];
         for end in 1..places.len() {

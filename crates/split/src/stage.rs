@@ -99,6 +99,11 @@ impl<S: WeightSource> Stage<S> {
         Ok(stage)
     }
 
+    /// Where its weights come from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Names of what it is given.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.iter().map(|(name, _)| name.as_str())
@@ -113,7 +118,8 @@ impl<S: WeightSource> Stage<S> {
         for (name, value) in &self.inputs {
             let fact = self.model.fact(*value)?;
             let expected = || format!("{:?} of shape {:?}", fact.dtype, fact.shape);
-            let given = if keep.contains(name.as_str()) { tensors.get(name).cloned() } else { tensors.remove(name) };
+            let given =
+                if keep.contains(name.as_str()) { tensors.get(name).cloned() } else { tensors.remove(name) };
             let given = given.ok_or_else(|| SplitError::Input {
                 name: name.clone(),
                 expected: expected(),
@@ -221,19 +227,17 @@ impl<S: WeightSource> Stage<S> {
             }
         }
         loaded.iter().for_each(|(i, tensor)| operands[*i] = Some(tensor));
-        let results = node.op.eval(Args(&operands)).map_err(|error| {
-            privet_graph::GraphError::Op { node: node.name.clone(), op: node.op.name().to_owned(), error }
+        let results = node.op.eval(Args(&operands)).map_err(|error| privet_graph::GraphError::Op {
+            node: node.name.clone(),
+            op: node.op.name().to_owned(),
+            error,
         })?;
         Ok(results.into_iter().map(standard).collect())
     }
 }
 
 /// The operands that the graph or a node before holds.
-fn operands<'a>(
-    node: &Node,
-    model: &'a FloatModel,
-    values: &'a [Option<Tensor>],
-) -> Vec<Option<&'a Tensor>> {
+fn operands<'a>(node: &Node, model: &'a FloatModel, values: &'a [Option<Tensor>]) -> Vec<Option<&'a Tensor>> {
     let constants = &model.graph().constants;
     let value = |v: ValueId| values[v.index()].as_ref().or_else(|| constants.get(&v).map(AsRef::as_ref));
     node.inputs.iter().map(|input| input.and_then(value)).collect()

@@ -30,12 +30,14 @@ fn workloads() -> impl Strategy<Value = Workload> {
         WeightSize { bytes, row: streams.then_some(10) }
     });
     let weights = prop::collection::vec(weight, 1..5);
-    let operation = (0u64..60, prop::collection::btree_set(0usize..4, 0..3), 0u64..30, prop::bool::weighted(0.8));
+    let operation =
+        (0u64..60, prop::collection::btree_set(0usize..4, 0..3), 0u64..30, prop::bool::weighted(0.8));
     (weights, prop::collection::vec(operation, 1..9)).prop_map(|(weights, operations)| {
-        let operation = |(i, (active, read, work, cut)): (usize, (u64, std::collections::BTreeSet<usize>, u64, bool))| {
-            let weights = read.into_iter().filter(|&w| w < weights.len()).collect();
-            Operation { name: format!("n{i}"), active, weights, work, cut }
-        };
+        let operation =
+            |(i, (active, read, work, cut)): (usize, (u64, std::collections::BTreeSet<usize>, u64, bool))| {
+                let weights = read.into_iter().filter(|&w| w < weights.len()).collect();
+                Operation { name: format!("n{i}"), active, weights, work, cut }
+            };
         Workload { operations: operations.into_iter().enumerate().map(operation).collect(), weights }
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use privet::bench::Stopwatches;
@@ -14,10 +14,29 @@ use super::{printable_line, table};
 /// Characters of a layer's name that fit next to a bar.
 const NAME: usize = 40;
 
-/// Writes every event as one line of JSON to stdout, and after each inference how long its instructions took.
+/// How often a parent process is told about progress: it only moves a bar, and being woken for every instruction would take
+/// more of a small model's time than the instructions.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Writes events as lines of JSON to stdout, progress now and then, and after each inference how long its instructions took.
 #[derive(Default)]
 pub(crate) struct JsonLines {
     watches: Stopwatches,
+    progressed: Mutex<Option<Instant>>,
+}
+
+impl JsonLines {
+    fn is_due(&self, event: &Event) -> bool {
+        if !matches!(event, Event::Progress { .. }) {
+            return true;
+        }
+        let mut progressed = self.progressed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = progressed.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
+        if is_due {
+            *progressed = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 impl Observer for JsonLines {
@@ -30,6 +49,9 @@ impl Observer for JsonLines {
             }
         }
         self.watches.event(event);
+        if !self.is_due(event) {
+            return;
+        }
         // A parent that has gone takes this process with it; until then nobody listens.
         if let Ok(line) = serde_json::to_string(event) {
             let mut out = std::io::stdout().lock();

@@ -1,6 +1,9 @@
 //! Smooth functions of a private value by public tables of 256 entries with linear interpolation.
 //!
-//! A table covers its domain with cells. [`Lowering::companded`] makes them wider where the function is flatter: a
+//! 256 entries are what all engines look up without keys; with interpolation they are as exact as 2^14 without. A spline with one
+//! interval key for all its knots would be as exact with about sixty of them, each a walk down the key's tree.
+//!
+//! A table covers its domain with cells. [`Lowering::bounded`] has equal ones around 0. [`Lowering::companded`] makes them wider where the function is flatter: a
 //! concave, piecewise-linear, exact map of the operand, clipped at the end of the domain, whose upper 8 bits are the
 //! cell and whose lower bits are the place in it. [`Lowering::inverse_square_root`] normalises to one octave first, which
 //! covers any domain but compares with each of its powers of two: for few values.
@@ -25,7 +28,58 @@ pub(crate) struct Segment {
     pub(crate) width_bits: u32,
 }
 
+/// What a function is beyond its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Far {
+    /// What it is at the table's ends.
+    Constant,
+    /// That, and max(x, 0): the table has the difference.
+    Rectified,
+}
+
 impl Lowering<'_> {
+    /// `f(x)` at the scale of inputs, by cells of equal width for -2^`domain_bits` <= x < 2^`domain_bits` and as `far` says
+    /// beyond. With cells of width h the error is below h²/16 times the largest second derivative, the last bit apart.
+    pub(crate) fn bounded(
+        &mut self,
+        x: WireId,
+        domain_bits: u32,
+        f: impl Fn(f64) -> f64,
+        far: Far,
+    ) -> Result<WireId, OpError> {
+        let (x, base) = (self.at_base(x), u32::from(self.base()));
+        // No cell is narrower than a unit of the operand.
+        let half_bits = (domain_bits + base).max(INDEX_BITS - 1);
+        self.expect_room("the domain of a function", half_bits + 2)?;
+        let half = 1i64 << half_bits;
+        let mut ramps = vec![self.integers(&[(x, 1)], half, 0), self.integers(&[(x, 1)], 1 - half, 0)];
+        if far == Far::Rectified {
+            ramps.push(self.integers(&[(x, 1)], 0, 0));
+        }
+        let ramps = self.joined(&ramps, |ctx, x| {
+            let shape = ctx.shape_of(x).to_vec();
+            // The width is settled for the whole plan at the end.
+            ctx.emit(Op::Relu { shift: 0, width: ctx.ring_bits() as u8 - 1 }, &[x], shape, 0)
+        })?;
+        let place = self.integers(&[(ramps[0], 1), (ramps[1], -1)], 0, 0);
+        let low_bits = half_bits + 1 - INDEX_BITS;
+        let unit = (-f64::from(base)).exp2();
+        let width = f64::from(low_bits).exp2() * unit;
+        let start = -(half as f64) * unit;
+        let at = |cell: f64| {
+            let x = start + cell * width;
+            if far == Far::Rectified { f(x) - x.max(0.0) } else { f(x) }
+        };
+        let y = self.interpolated(place, low_bits, at, base as u8)?;
+        match ramps.get(2) {
+            None => Ok(y),
+            Some(&ramp) => {
+                let ramp = self.integers(&[(ramp, 1)], 0, base as u8);
+                self.combine(&[(y, 1), (ramp, 1)], 0)
+            }
+        }
+    }
+
     /// `f(x)` with `frac_bits` fractional bits for a wire of integers x >= 0 (whatever its scale). The segments follow one
     /// another from 0, each with wider cells than the one before, and have 256 cells in all. What lies behind the last
     /// one counts as its end.
@@ -139,6 +193,12 @@ impl Lowering<'_> {
         let one = f64::from(entry_bits).exp2();
         let largest = (0..=1 << INDEX_BITS).map(|i| f(f64::from(i)).abs()).fold(0.0, f64::max);
         self.expect_room("a function's values", (largest * one).log2().ceil().max(0.0) as u32 + 1)?;
+        let shape = self.shape_of(place).to_vec();
+        if low_bits == 0 {
+            // A cell is one value.
+            let entries = (0..1 << INDEX_BITS).map(|i| (f(f64::from(i)) * one).round() as i64).collect();
+            return Ok(self.emit(Op::Table { entries }, &[place], shape, frac_bits));
+        }
         let cell = self.shifted_down(place, low_bits);
         let low = self.integers(&[(place, 1), (cell, -(1 << low_bits))], 0, 0);
         let (mut values, mut slopes) = (Vec::new(), Vec::new());
@@ -149,7 +209,6 @@ impl Lowering<'_> {
             values.push(((from + bend) * one).round() as i64);
             slopes.push(((to - from) * one / f64::from(low_bits).exp2()).round() as i64);
         }
-        let shape = self.shape_of(place).to_vec();
         let value = self.emit(Op::Table { entries: values }, &[cell], shape.clone(), entry_bits);
         let slope = self.emit(Op::Table { entries: slopes }, &[cell], shape.clone(), entry_bits);
         let rise = self.masked_by(low, slope);

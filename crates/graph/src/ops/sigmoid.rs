@@ -1,10 +1,11 @@
-//! Sigmoid, as a final operator.
+//! Sigmoid: by a table inside a model, by the receiver as a final operator.
 
 use privet_plan::{Post, WireId};
 
+use crate::lower::Far;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
 
-/// `1 / (1 + exp(-x))`; only as the model's last operator, computed by the receiver.
+/// `1 / (1 + exp(-x))`, with an error of at most 1e-4 inside a model, see [`Lowering::bounded`].
 #[derive(Debug, Clone, Copy)]
 pub struct Sigmoid;
 
@@ -24,8 +25,9 @@ impl Operator for Sigmoid {
         Ok(vec![x.mapv(|v| 1.0 / (1.0 + (-v).exp())).into()])
     }
 
-    fn lower(&self, _ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
-        Err(OpError::unsupported("Sigmoid inside the model", "Sigmoid as the model's last operator"))
+    fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
+        let x = ctx.wire(0, "input")?;
+        Ok(vec![ctx.bounded(x, 4, |x| 1.0 / (1.0 + (-x).exp()), Far::Constant)?])
     }
 
     fn post(&self, _input: &Fact) -> Option<Result<Post, OpError>> {

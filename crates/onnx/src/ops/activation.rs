@@ -1,7 +1,7 @@
 //! Elementwise functions of one value.
 
 use privet_graph::ops::{
-    Abs, HardSigmoid, HardSwish, LeakyRelu, PRelu, Relu, Sigmoid, Sign, ThresholdedRelu,
+    Abs, Erf, Gelu, HardSigmoid, HardSwish, LeakyRelu, PRelu, Relu, Sigmoid, Sign, Tanh, ThresholdedRelu,
 };
 
 use crate::OnnxError;
@@ -10,6 +10,21 @@ use crate::node::{NodeReader, Parsed};
 pub(super) fn abs(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(1, 1)?;
     Ok(Parsed::plain(Abs, node))
+}
+
+pub(super) fn erf(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    Ok(Parsed::plain(Erf, node))
+}
+
+pub(super) fn gelu(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    let tanh = match node.string("approximate", "none")?.as_str() {
+        "none" => false,
+        "tanh" => true,
+        other => return Err(node.refuse("approximate", &format!("is {other:?}"), "none, tanh")),
+    };
+    Ok(Parsed::plain(Gelu { tanh }, node))
 }
 
 pub(super) fn hard_sigmoid(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
@@ -46,6 +61,11 @@ pub(super) fn sigmoid(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
 pub(super) fn sign(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(1, 1)?;
     Ok(Parsed::plain(Sign, node))
+}
+
+pub(super) fn tanh(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    Ok(Parsed::plain(Tanh, node))
 }
 
 pub(super) fn thresholded_relu(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {

@@ -3,7 +3,7 @@
 use privet_ring::geometry::Window;
 
 use super::{MAX_COEFFICIENT, MAX_TERMS, product};
-use crate::{Op, ParamId, Plan, Step, Tap};
+use crate::{MAX_ENTRIES, MAX_ENTRIES_WITHOUT_KEYS, Op, ParamId, Plan, Step, Tap};
 
 /// Largest number of elements of a wire that is compared or truncated: its material fits one frame.
 const MAX_COMPARED: usize = 1 << 24;
@@ -11,8 +11,9 @@ const MAX_COMPARED: usize = 1 << 24;
 const MAX_TAPS: usize = 1 << 26;
 /// Largest number of comparisons of one pooling step, with what they carry along.
 const MAX_PLAYERS: usize = 1 << 25;
-/// Largest number of elements of a looked up wire, times the entries of the table.
-const MAX_LOOKED_UP: usize = 1 << 31;
+/// Largest number of elements of a looked up wire, times the entries of the table: without keys, whose material has a bit for
+/// each, and with keys.
+const MAX_LOOKED_UP: [usize; 2] = [1 << 31, 1 << 33];
 
 impl Plan {
     fn param(&self, id: ParamId) -> Result<(&[usize], u8), String> {
@@ -157,15 +158,22 @@ impl Plan {
             }
             Op::Table { entries } => {
                 same_shape(0)?;
-                if !entries.len().is_power_of_two() || !(2..=256).contains(&entries.len()) {
-                    return Err(format!("a table of {} entries, 2, 4, .. 256 are supported", entries.len()));
+                if !entries.len().is_power_of_two() || !(2..=MAX_ENTRIES).contains(&entries.len()) {
+                    return Err(format!(
+                        "a table of {} entries, 2, 4, .. {MAX_ENTRIES} are supported",
+                        entries.len()
+                    ));
+                }
+                check_compared(&step.shape)?;
+                if entries.len().ilog2() >= self.ring.bits() {
+                    return Err(format!("{} entries in a {}-bit ring", entries.len(), self.ring.bits()));
                 }
                 let limit = 1i64 << (self.ring.bits() - 2);
                 if entries.iter().any(|e| !(-limit..limit).contains(e)) {
                     return Err("an entry of the table does not fit the ring".to_owned());
                 }
                 if product([entries.len()].into_iter().chain(step.shape.iter().copied()))
-                    .is_none_or(|n| n > MAX_LOOKED_UP)
+                    .is_none_or(|n| n > MAX_LOOKED_UP[usize::from(entries.len() > MAX_ENTRIES_WITHOUT_KEYS)])
                 {
                     return Err(format!("a table of {} entries for {:?}", entries.len(), step.shape));
                 }

@@ -24,7 +24,7 @@ use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"PRIVBNDL";
 /// Changes with the file and with what an engine draws from a seed for which instruction.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const MAX_HEADER: usize = 4096;
 /// Bytes of a chunk that are not its content.
 const CHUNK_OVERHEAD: u64 = 4 + 8 + 4;

@@ -6,7 +6,7 @@ use privet_ring::planes::{from_values, plane_bytes, words};
 
 use super::cost::Opening;
 use super::gate::{Dealing, Party, second_overhead};
-use super::tree::{Side, Tree};
+use super::tree::{Lacking, Side, Tree};
 use crate::ProtocolError;
 
 /// How a borrow of n bits, and maybe that of its low bits, is found.
@@ -97,18 +97,18 @@ impl Borrow {
         Bits { values, planes, top: above }
     }
 
-    /// Dealer: shares everything that is needed for `r`. Returns the mask of the low borrow if that is opened on the way.
-    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Option<Vec<u64>> {
+    /// Dealer: shares everything that is needed for `r`.
+    pub(super) fn deal(&self, r: &Bits, dealing: &mut Dealing) -> Lacking {
         match self {
             Self::Tree { tree, .. } => tree.deal(&r.planes, r.values.len(), dealing),
             Self::Keys { .. } => {
                 self.keys().for_each(|keys| dealing.deal_comparison(keys, r.values));
-                None
+                Lacking::nothing(r.values.len())
             }
         }
     }
 
-    /// Party: own share of the borrow for the public `c`, and the low borrow.
+    /// Party: own share of the borrow for the public `c`, and the low borrow, but for what they lack.
     pub(super) async fn evaluate(
         &self,
         c: &Bits<'_>,

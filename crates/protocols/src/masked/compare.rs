@@ -6,18 +6,21 @@
 //!
 //! `msb(x) = x_{m−1} = m_{x,m−1} ⊕ r_{m−1} ⊕ [m_x mod 2^(m−1) < r mod 2^(m−1)]` for -2^(m-1) <= x < 2^(m-1).
 //!
+//! With B_s opened as m_c = B_s ⊕ λ_c, `(r≫s) + B_s = m_c + V − 2·m_c·λ_c` for V = (r≫s) + λ_c: λ_c is only needed modulo
+//! 2^(l−1), and so is its product with λ_d, the mask of the sign (see [`super::sign`]).
+//!
 //! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: the bits of [`Tree`] plus
-//! 2 + s/l (truncation) or 5 + 2s/l (fused) ring elements per element. Opened: masked tree bits, the masked
+//! 2l − 1 + s (truncation) or 5l − 2 + 2s (fused) bits of ring elements per element. Opened: masked tree bits, the masked
 //! sign and masked B_s; never a result. Leaks: nothing. Source: the masked evaluation of ABY2.0 and Turbospeedz with the
 //! dealt products of this design; compare Escudero et al. (Crypto 2020) for edaBit truncation.
 
-use privet_ring::planes::{plane_bytes, words};
+use privet_ring::planes::words;
 use privet_ring::{Ring, packed_len};
 
 use super::borrow::Borrow;
 use super::cost::GateCost;
 use super::gate::{Dealing, PIECE, Party, Share};
-use super::sign::{Masked, Sign, select};
+use super::sign::{Masked, Sign, select, sign_mask, sign_share};
 use super::tree::Side;
 use crate::ProtocolError;
 
@@ -52,6 +55,15 @@ impl Gate {
         }
     }
 
+    /// Bits of what is dealt as ring elements, in order: V, λ_c and r_top, then for a ReLU λ_d and its products with the three.
+    fn dealt_widths(self, ring: Ring) -> Vec<u32> {
+        let (bits, shift) = (ring.bits(), self.shift());
+        match self {
+            Gate::Trunc { .. } => vec![bits, bits - 1, shift],
+            Gate::Relu { .. } => vec![bits, bits - 1, shift, bits, bits, bits - 1, shift],
+        }
+    }
+
     /// Bits opened in the last round.
     fn last_opened(self, borrow: &Borrow) -> usize {
         match self {
@@ -65,16 +77,9 @@ impl Gate {
         if let Some(sign) = self.plain_relu() {
             return sign.cost(ring, elements, elements);
         }
-        let (borrow, bits) = (self.borrow(), ring.bits());
-        let (planes, wide, narrow) = match self {
-            Gate::Trunc { .. } => (0, 2, 1),
-            Gate::Relu { .. } => (1, 5, 2),
-        };
+        let borrow = self.borrow();
         let [first, second] = borrow.dealt(elements);
-        let dealt = first
-            + planes * plane_bytes(elements)
-            + wide * packed_len(bits, elements)
-            + narrow * packed_len(self.shift(), elements);
+        let dealt = first + self.dealt_widths(ring).iter().map(|&w| packed_len(w, elements)).sum::<usize>();
         GateCost::new(borrow.openings(self.last_opened(&borrow), elements), [dealt, second])
     }
 
@@ -86,26 +91,26 @@ impl Gate {
         let (n, ring, shift) = (r.len(), dealing.ring(), self.shift());
         let (bits, borrow) = (ring.bits(), self.borrow());
         let r_bits = borrow.bits(r, matches!(self, Gate::Relu { .. }));
-        let side_mask = borrow.deal(&r_bits, dealing);
+        let lacking = borrow.deal(&r_bits, dealing);
         let sign_mask = match self {
             Gate::Trunc { .. } => None,
-            Gate::Relu { .. } => {
-                dealing.deal_planes(&r_bits.top, n);
-                Some(dealing.mask_plane(n))
-            }
+            Gate::Relu { .. } => Some(sign_mask(&r_bits.top, &lacking, n, dealing)),
         };
-        let borrow_mask = side_mask.unwrap_or_else(|| dealing.mask_plane(n));
-        let shifted = |i: usize| r[i] >> shift;
+        let borrow_mask = lacking.opened.unwrap_or_else(|| {
+            let lacking = if sign_mask.is_some() { &lacking.low } else { &lacking.whole };
+            dealing.mask_plane(n).iter().zip(lacking).map(|(m, l)| m ^ l).collect()
+        });
         let borrow = |i: usize| bit(&borrow_mask, i);
+        let shifted = |i: usize| (r[i] >> shift) + borrow(i);
         let top = |i: usize| r[i] >> (bits - 1);
         dealing.deal_each(n, bits, shifted);
-        dealing.deal_each(n, bits, borrow);
+        dealing.deal_each(n, bits - 1, borrow);
         dealing.deal_each(n, shift, top);
         if let Some(mask) = sign_mask {
             let sign = |i: usize| bit(&mask, i);
             dealing.deal_each(n, bits, sign);
             dealing.deal_each(n, bits, |i| sign(i).wrapping_mul(shifted(i)));
-            dealing.deal_each(n, bits, |i| sign(i) & borrow(i));
+            dealing.deal_each(n, bits - 1, |i| sign(i) & borrow(i));
             dealing.deal_each(n, shift, |i| sign(i) & top(i));
         }
     }
@@ -128,11 +133,7 @@ impl Gate {
         let opened = match self {
             Gate::Trunc { .. } => Opened::new(vec![low_borrow], None, party, n).await?,
             Gate::Relu { .. } => {
-                let top = &c.top;
-                let r_top = party.dealt_planes(1, n)?;
-                // d = 1 - msb; public terms are added by the first party only.
-                let flip = |w: usize| if first { !top[w] } else { 0 };
-                let positive = (0..words(n)).map(|w| low_borrow[w] ^ r_top[w] ^ flip(w)).collect();
+                let positive = sign_share(low_borrow, &c.top, first);
                 match side {
                     Side::None => unreachable!("the tree is split at the shift"),
                     Side::Opened(masked) => Opened::new(vec![positive], Some(masked), party, n).await?,
@@ -154,7 +155,7 @@ impl Gate {
     }
 }
 
-/// What is dealt as ring elements: r≫s, λ_c and r_top, then for a ReLU λ_d and its products with the three. Read piece by piece.
+/// What is dealt as ring elements, see [`Gate::dealt_widths`]. Read piece by piece.
 struct Dealt<'a> {
     shares: Vec<Share<'a>>,
     pieces: Vec<[u64; PIECE]>,
@@ -162,13 +163,11 @@ struct Dealt<'a> {
 
 impl<'a> Dealt<'a> {
     fn new(gate: Gate, elements: usize, party: &mut Party<'a>) -> Result<Self, ProtocolError> {
-        let (bits, shift) = (party.ring().bits(), gate.shift());
-        let widths: &[u32] = match gate {
-            Gate::Trunc { .. } => &[bits, bits, shift],
-            Gate::Relu { .. } => &[bits, bits, shift, bits, bits, bits, shift],
-        };
-        let shares =
-            widths.iter().map(|&width| party.dealt_share(elements, width)).collect::<Result<Vec<_>, _>>()?;
+        let widths = gate.dealt_widths(party.ring());
+        let shares = widths
+            .into_iter()
+            .map(|width| party.dealt_share(elements, width))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { pieces: vec![[0; PIECE]; shares.len()], shares })
     }
 
@@ -189,23 +188,23 @@ struct Truncation {
     first: bool,
 }
 
-/// What a party knows about one element in public: A, (1 − 2·m_c), and 2^(l-s) if c did not wrap.
+/// What a party knows about one element in public: A, 2·m_c, and 2^(l-s) if c did not wrap.
 #[derive(Clone, Copy)]
 struct Public {
     a: u64,
-    sign_of_borrow: u64,
+    masked_borrow: u64,
     carry: u64,
 }
 
 impl Truncation {
-    /// The borrow bit is m_c + (1 - 2 m_c) λ_c; a wrapped mask adds 2^(l-s) unless c wrapped too.
+    /// The borrow bit is m_c + λ_c - 2 m_c λ_c; a wrapped mask adds 2^(l-s) unless c wrapped too.
     #[inline(always)]
     fn public(self, m: u64, masked_borrow: u64) -> Public {
         let bits = self.ring.bits();
         let c = self.ring.reduce(m.wrapping_add(1 << (bits - 2)));
         Public {
             a: (c >> self.shift).wrapping_sub(1 << (bits - 2 - self.shift)).wrapping_sub(masked_borrow),
-            sign_of_borrow: 1u64.wrapping_sub(2 * masked_borrow),
+            masked_borrow: 2 * masked_borrow,
             carry: 1u64.wrapping_sub(c >> (bits - 1)) << (bits - self.shift),
         }
     }
@@ -216,19 +215,19 @@ impl Truncation {
     }
 
     fn trunc(self, m: &[u64], dealt: &Dealt, opened: impl Fn(usize, usize) -> u64, y: &mut [u64]) {
-        let [r, b, w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
+        let [v, b, w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
         for (i, (y, &m)) in y.iter_mut().zip(m).enumerate() {
             let p = self.public(m, opened(0, i));
-            *y = self.ring.reduce(self.own(p.a).wrapping_add(p.linear(r[i], b[i], w[i])));
+            *y = self.ring.reduce(self.own(p.a).wrapping_add(p.linear(v[i], b[i], w[i])));
         }
     }
 
     fn relu(self, m: &[u64], dealt: &Dealt, opened: impl Fn(usize, usize) -> u64, y: &mut [u64]) {
-        let [r, b, w, sign, sign_r, sign_b, sign_w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
+        let [v, b, w, sign, sign_v, sign_b, sign_w] = std::array::from_fn(|k| &dealt.pieces[k][..m.len()]);
         for (i, (y, &m)) in y.iter_mut().zip(m).enumerate() {
             let p = self.public(m, opened(1, i));
-            let t = self.own(p.a).wrapping_add(p.linear(r[i], b[i], w[i]));
-            let t_sign = p.a.wrapping_mul(sign[i]).wrapping_add(p.linear(sign_r[i], sign_b[i], sign_w[i]));
+            let t = self.own(p.a).wrapping_add(p.linear(v[i], b[i], w[i]));
+            let t_sign = p.a.wrapping_mul(sign[i]).wrapping_add(p.linear(sign_v[i], sign_b[i], sign_w[i]));
             *y = self.ring.reduce(select(opened(0, i), t, t_sign));
         }
     }
@@ -236,8 +235,8 @@ impl Truncation {
 
 impl Public {
     #[inline(always)]
-    fn linear(self, r: u64, b: u64, w: u64) -> u64 {
-        self.carry.wrapping_mul(w).wrapping_sub(r).wrapping_sub(self.sign_of_borrow.wrapping_mul(b))
+    fn linear(self, v: u64, b: u64, w: u64) -> u64 {
+        self.carry.wrapping_mul(w).wrapping_sub(v).wrapping_add(self.masked_borrow.wrapping_mul(b))
     }
 }
 

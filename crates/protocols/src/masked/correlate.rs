@@ -6,6 +6,7 @@ use privet_ring::prg::Prg;
 
 use super::gate::{Dealing, Half, Lane, own_masks};
 use super::schedule::Schedule;
+use super::step::GateStep;
 use super::walk::split;
 use crate::{ProtocolError, linear};
 
@@ -52,7 +53,11 @@ impl<'a> Correlator<'a> {
     }
 
     fn lane(&self, lane: Lane, chunk: Vec<u8>) -> Dealing<'_> {
-        Dealing::new(self.plan.ring, [&self.first, &self.second], self.wanted, lane, chunk)
+        self.lane_for(self.wanted, lane, chunk)
+    }
+
+    fn lane_for(&self, wanted: Half, lane: Lane, chunk: Vec<u8>) -> Dealing<'_> {
+        Dealing::new(self.plan.ring, [&self.first, &self.second], wanted, lane, chunk)
     }
 
     /// An input of the second party.
@@ -105,15 +110,47 @@ impl<'a> Correlator<'a> {
         mut chunk: Vec<u8>,
         mut lane_done: impl FnMut(Vec<u8>) -> Result<Vec<u8>, ProtocolError>,
     ) -> Result<Vec<u8>, ProtocolError> {
+        self.each_lane(index, operands, |gate, lane, r, t| {
+            let mut dealing = self.lane(Lane { instruction: k, lane }, std::mem::take(&mut chunk));
+            gate.deal(r, t, &mut dealing);
+            chunk = lane_done(dealing.into_chunk())?;
+            Ok(())
+        })?;
+        Ok(chunk)
+    }
+
+    /// A gate that both parties are sent something for, as they need it: `lane_done` is given what each is sent for a lane before
+    /// the next lane is begun.
+    pub(crate) fn gate_for_both(
+        &self,
+        k: usize,
+        index: usize,
+        operands: &[&Mask],
+        mut lane_done: impl FnMut(Half, Vec<u8>) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        self.each_lane(index, operands, |gate, lane, r, t| {
+            [Half::First, Half::Second].into_iter().try_for_each(|half| {
+                let mut dealing = self.lane_for(half, Lane { instruction: k, lane }, Vec::new());
+                gate.deal(r, t, &mut dealing);
+                lane_done(half, dealing.into_chunk())
+            })
+        })
+    }
+
+    /// Calls `deal` with a gate, the number of a lane and its operands' masks, for every lane.
+    fn each_lane(
+        &self,
+        index: usize,
+        operands: &[&Mask],
+        mut deal: impl FnMut(&GateStep, usize, &[u64], &[u64]) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
         let gate = self.schedule.gate(self.plan, index).expect("walked as a gate");
         let r = operands[0].lambda();
         let t = operands.get(1).map_or(&[][..], |t| t.lambda());
         let values = t.len() / r.len();
-        for (lane, range) in self.schedule.lanes(&gate, r.len()).into_iter().enumerate() {
-            let mut dealing = self.lane(Lane { instruction: k, lane }, chunk);
-            gate.deal(&r[range.clone()], &t[values * range.start..values * range.end], &mut dealing);
-            chunk = lane_done(dealing.into_chunk())?;
-        }
-        Ok(chunk)
+        let lanes = self.schedule.lanes(&gate, r.len()).into_iter().enumerate();
+        lanes.into_iter().try_for_each(|(lane, range)| {
+            deal(&gate, lane, &r[range.clone()], &t[values * range.start..values * range.end])
+        })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use privet_fss::{Comparison, Hash, Side};
+use privet_fss::{Comparison, Hash, Side, Table};
 use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
@@ -154,21 +154,33 @@ impl<'a> Dealing<'a> {
 
     /// Gives both parties keys to compare public values with `alpha`, element by element.
     pub(super) fn deal_comparison(&mut self, comparison: Comparison, alpha: &[u64]) {
+        let (hash, [first, second]) = self.draw_trees(alpha.len());
+        comparison.make(&hash, alpha, [&first, &second], &mut self.chunk);
+    }
+
+    /// Gives both parties keys to look up entries of a table at public values minus `alpha`. Returns the signs.
+    pub(super) fn deal_table(&mut self, table: Table, alpha: &[u64]) -> Vec<i64> {
+        let (hash, [first, second]) = self.draw_trees(alpha.len());
+        table.make(&hash, alpha, [&first, &second], &mut self.chunk)
+    }
+
+    /// A hash, and both parties' roots of so many trees.
+    fn draw_trees(&mut self, keys: usize) -> (Hash, [Vec<u128>; 2]) {
         // Public between the two, and fresh: the first one draws it, the second one is told.
         let key = hash_key(&mut self.first_dealt);
         if self.wanted == Half::Second {
             self.chunk.extend(key.expose());
         }
-        let first = privet_fss::root(Side::First, alpha.len(), &mut self.first_dealt);
-        let second = privet_fss::root(Side::Second, alpha.len(), &mut self.second_dealt);
-        comparison.make(&Hash::new(&key), alpha, [&first, &second], &mut self.chunk);
+        let first = privet_fss::root(Side::First, keys, &mut self.first_dealt);
+        let second = privet_fss::root(Side::Second, keys, &mut self.second_dealt);
+        (Hash::new(&key), [first, second])
     }
 }
 
 /// Bytes of the key of a hash that the second party is sent.
 const HASH_KEY: usize = 16;
 
-/// What the second party is sent for a comparison beyond its keys.
+/// What the second party is sent for a batch of keys beyond them.
 pub(super) fn second_overhead() -> usize {
     HASH_KEY
 }
@@ -350,6 +362,25 @@ impl<'a> Party<'a> {
 
     /// Own shares of `[x < α]` for the α that keys were dealt for, as a bit plane.
     pub(super) fn compare(&mut self, comparison: Comparison, x: &[u64]) -> Result<Vec<u64>, ProtocolError> {
+        let (hash, _, roots) = self.trees(x.len())?;
+        let words = self.take(comparison.key_bytes(x.len()))?;
+        Ok(comparison.evaluate(&hash, x, &roots, words))
+    }
+
+    /// Own shares of the entries at c − α for the α that keys were dealt for, up to the signs that the dealer was given.
+    pub(super) fn look_up(
+        &mut self,
+        table: Table,
+        c: &[u64],
+        entries: &[i64],
+    ) -> Result<Vec<u64>, ProtocolError> {
+        let (hash, side, roots) = self.trees(c.len())?;
+        let words = self.take(table.key_bytes(c.len()))?;
+        Ok(table.evaluate(&hash, side, c, &roots, words, entries))
+    }
+
+    /// The hash of a batch of keys, and the own roots.
+    fn trees(&mut self, keys: usize) -> Result<(Hash, Side, Vec<u128>), ProtocolError> {
         let (key, side) = match self.half {
             Half::First => (hash_key(&mut self.drawn), Side::First),
             Half::Second => {
@@ -358,9 +389,8 @@ impl<'a> Party<'a> {
                 (Seed::from_bytes(key), Side::Second)
             }
         };
-        let roots = privet_fss::root(side, x.len(), &mut self.drawn);
-        let words = self.take(comparison.key_bytes(x.len()))?;
-        Ok(comparison.evaluate(&Hash::new(&key), x, &roots, words))
+        let roots = privet_fss::root(side, keys, &mut self.drawn);
+        Ok((Hash::new(&key), side, roots))
     }
 
     /// Opens masked bit planes: sends `own`, receives the peer's, returns the sum. One round.

@@ -56,6 +56,15 @@ pub(super) fn leaf_shares(c: &[&[u64]], mut dealt: PlaneShares, with_p: bool, fi
     (g, with_p.then_some(p))
 }
 
+/// An inner node, or the root.
+#[derive(Clone, Copy)]
+pub(super) struct Node {
+    arity: usize,
+    with_p: bool,
+    /// Its G is opened under a mask that only the dealer has to know.
+    root: bool,
+}
+
 /// A product of masks that a node needs: `P_k` for the bits of `p`, times `G_j` if given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Product {
@@ -63,16 +72,34 @@ pub(super) struct Product {
     pub(super) p: usize,
 }
 
-/// All products of two or more masks that a node of this arity needs, in the order they are dealt.
-pub(super) fn products(arity: usize, with_p: bool) -> Vec<Product> {
-    let lowest = usize::from(!with_p);
-    let p_sets = (0..1usize << arity).filter(|set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
-    let p_only = p_sets.map(|p| Product { g: None, p });
-    let with_g = (0..arity).flat_map(|j| {
-        let above = (1usize << arity) - (2 << j);
-        (1..1usize << arity).filter(move |set| set & !above == 0).map(move |p| Product { g: Some(j), p })
-    });
-    p_only.chain(with_g).collect()
+impl Node {
+    /// A node whose G, and P if needed, are opened and joined with others.
+    pub(super) fn inner(arity: usize, with_p: bool) -> Self {
+        Self { arity, with_p, root: false }
+    }
+
+    pub(super) fn root(arity: usize) -> Self {
+        Self { arity, with_p: false, root: true }
+    }
+
+    /// Planes that are dealt: the products, and the sum of those that are needed in this sum only, except for the root.
+    pub(super) fn dealt(self) -> usize {
+        self.products().count() + usize::from(!self.root)
+    }
+
+    /// All products of two or more masks that it needs one by one, in the order they are dealt: not those of a G with all P
+    /// above it.
+    pub(super) fn products(self) -> impl Iterator<Item = Product> {
+        let (arity, lowest) = (self.arity, usize::from(!self.with_p));
+        let p_sets =
+            (0..1usize << arity).filter(move |set| set.count_ones() >= 2 && set & ((1 << lowest) - 1) == 0);
+        let p_only = p_sets.map(|p| Product { g: None, p });
+        let with_g = (0..arity).flat_map(move |j| {
+            let above = (1usize << arity) - (2 << j);
+            (1..above).filter(move |set| set & !above == 0).map(move |p| Product { g: Some(j), p })
+        });
+        p_only.chain(with_g)
+    }
 }
 
 /// Shares of the products of masks that a node needs, for a piece of its planes.
@@ -83,19 +110,19 @@ struct Products<'a> {
     g: [[&'a [u64]; 1 << ROOT_ARITY]; ROOT_ARITY],
 }
 
-/// Own shares of G (and P) over the lowest children, as many as each of `arities` says, from the products dealt for all of
-/// `children`.
+/// Own shares of G (and P) over the lowest children, as many as each of `arities` says, from what is dealt for all of
+/// `children`. Those of the root's G lack the sum of products that is not dealt.
 pub(super) fn node_shares(
+    node: Node,
     children: &[Item],
     mut dealt: PlaneShares,
     arities: &[usize],
-    with_p: bool,
     first: bool,
 ) -> Vec<Shares> {
     let stride = children[0].g.len();
-    let needed = products(children.len(), with_p);
-    let mut pieces = vec![[0; PLANE_PIECE]; needed.len()];
-    let mut shares: Vec<Shares> = vec![(Vec::with_capacity(stride), with_p.then(Vec::new)); arities.len()];
+    let mut pieces = vec![[0; PLANE_PIECE]; node.dealt()];
+    let mut shares: Vec<Shares> =
+        vec![(Vec::with_capacity(stride), node.with_p.then(Vec::new)); arities.len()];
     for start in (0..stride).step_by(PLANE_PIECE) {
         let len = PLANE_PIECE.min(stride - start);
         dealt.read(len, &mut pieces);
@@ -105,11 +132,15 @@ pub(super) fn node_shares(
             products.p[1 << k] = child.p_mask.get(start..).unwrap_or_default();
             products.g[k][0] = &child.g_mask[start..];
         }
-        for (product, plane) in needed.iter().zip(&pieces) {
+        for (product, plane) in node.products().zip(&pieces) {
             match product.g {
                 Some(j) => products.g[j][product.p] = plane,
                 None => products.p[product.p] = plane,
             }
+        }
+        if !node.root {
+            // The sum of all products of a G with every P above it stands for the lowest one.
+            products.g[0][(1 << node.arity) - 2] = &pieces[pieces.len() - 1];
         }
         for (&arity, (g, p)) in arities.iter().zip(&mut shares) {
             for at in (0..len).step_by(LANES) {

@@ -3,18 +3,23 @@
 //! d = [x >= 0] = 1 − msb(x) is opened as m_d = d ⊕ λ_d; then `d = m_d + (1 − 2·m_d)·λ_d` and
 //! `d·t = m_d·t + (1 − 2·m_d)·[λ_d·t]` with `λ_d·t = m_t·λ_d − λ_d·λ_t`, so the dealer shares λ_d and λ_d·λ_t.
 //!
-//! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: the bits of [`Tree`] and one of
-//! the sign, one ring element, and one more for every chosen value. Opened: masked tree bits and the masked sign; never a
+//! λ_d is the sum of a bit that each party draws, of r_(m−1), the mask's part of the sign, and of what the borrow lacks ([`Lacking`]): the
+//! parties open a share of d without the last two, under the bits they drew, and need no share of λ_d as a bit. It is as
+//! uniform as those bits, which are used for nothing else.
+//!
+//! Adversary: semi-honest server or client, with a dealer that joins neither. Correlations: the bits of [`Tree`],
+//! one ring element, and one more for every chosen value. Opened: masked tree bits and the masked sign; never a
 //! result. Leaks: nothing. Source: PROTOCOLS.md of the design, section 2 (MSB, B2A, select).
 
 use std::ops::Range;
 
-use privet_ring::planes::{plane_bytes, to_bits, words};
+use privet_ring::planes::to_bits;
 use privet_ring::{Ring, packed_len};
 
 use super::borrow::Borrow;
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
+use super::tree::Lacking;
 use crate::ProtocolError;
 
 /// The sign of a masked wire, from its low `width` bits.
@@ -48,10 +53,7 @@ impl Sign {
     pub(super) fn cost(self, ring: Ring, elements: usize, chosen: usize) -> GateCost {
         let borrow = self.borrow();
         let [first, second] = borrow.dealt(elements);
-        let dealt = first
-            + plane_bytes(elements)
-            + packed_len(ring.bits(), elements)
-            + packed_len(ring.bits(), chosen);
+        let dealt = first + packed_len(ring.bits(), elements) + packed_len(ring.bits(), chosen);
         GateCost::new(borrow.openings(1, elements), [dealt, second])
     }
 
@@ -60,9 +62,8 @@ impl Sign {
         let (n, bits) = (r.len(), dealing.ring().bits());
         let borrow = self.borrow();
         let r = borrow.bits(r, true);
-        borrow.deal(&r, dealing);
-        dealing.deal_planes(&r.top, n);
-        let mask: Vec<u64> = to_bits(&dealing.mask_plane(n), n).collect();
+        let lacking = borrow.deal(&r, dealing);
+        let mask: Vec<u64> = to_bits(&sign_mask(&r.top, &lacking, n, dealing), n).collect();
         dealing.deal_ring(&mask, bits);
         mask
     }
@@ -73,12 +74,8 @@ impl Sign {
         let borrow = self.borrow();
         let c = borrow.bits(m, true);
         let (borrow, _) = borrow.evaluate(&c, party).await?;
-        let top = &c.top;
-        let r_top = party.dealt_planes(1, n)?;
-        // d = 1 - msb; public terms are added by the first party only.
-        let flip = |w: usize| if first { !top[w] } else { 0 };
         let mask = party.mask_plane(n);
-        let own: Vec<u64> = (0..words(n)).map(|w| borrow[w] ^ r_top[w] ^ flip(w) ^ mask[w]).collect();
+        let own = sign_share(borrow, &c.top, first).iter().zip(&mask).map(|(s, m)| s ^ m).collect();
         let opened = party.open_planes(own, n).await?;
         let mask = party.dealt_ring(n, party.ring().bits())?;
         Ok((to_bits(&opened, n).collect(), mask))
@@ -126,6 +123,24 @@ impl Sign {
         };
         Ok((0..t.m.len()).map(share).collect())
     }
+}
+
+/// Dealer: λ_d, from the plane of the sign's bits of the mask.
+pub(super) fn sign_mask(
+    r_top: &[u64],
+    lacking: &Lacking,
+    elements: usize,
+    dealing: &mut Dealing,
+) -> Vec<u64> {
+    let mut mask = dealing.mask_plane(elements);
+    mask.iter_mut().zip(r_top).zip(&lacking.whole).for_each(|((m, r), l)| *m ^= r ^ l);
+    mask
+}
+
+/// Party: own share of d, but for what λ_d contains, from that of the borrow and the public plane of the sign's bits.
+pub(super) fn sign_share(borrow: Vec<u64>, c_top: &[u64], first: bool) -> Vec<u64> {
+    // d = 1 - msb; public terms are added by the first party only.
+    if first { borrow.iter().zip(c_top).map(|(b, c)| b ^ !c).collect() } else { borrow }
 }
 
 /// Share of d·t for d = m_d ⊕ λ_d: `m_d·t + (1 − 2·m_d)·[λ_d·t]`.

@@ -129,8 +129,9 @@ fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
 }
 
 #[test]
-fn tables_are_exact_for_every_index_and_mask_at_8_and_10_bits() {
-    for (bits, k) in [(8, 1), (8, 4), (8, 6), (8, 7), (10, 7), (10, 8)] {
+fn tables_are_exact_for_every_index_and_mask_at_8_to_11_bits() {
+    // Beyond 8 by keys.
+    for (bits, k) in [(8, 1), (8, 4), (8, 6), (8, 7), (10, 7), (10, 8), (10, 9), (11, 10)] {
         let ring = Ring::tiny(bits);
         let entries: Vec<i64> = (0..1i64 << k).map(|i| ring.to_signed((i * i * 37 + 11) as u64)).collect();
         let table = Table { entries: &entries };

@@ -1,4 +1,5 @@
-//! The dealer of one inference: knows λ of every wire, never m; sends to the first party, receives from nobody.
+//! The dealer of one inference: knows λ of every wire, never m; sends to the first party, keys of tables to both, receives from
+//! nobody.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use privet_net::{Channel, Frame};
 use privet_plan::{Plan, Step, WireId};
 use privet_ring::prg::{Prg, Seed};
 
-use super::{DEALT, Links, SEED, Share};
+use super::{DEALT, Links, SEED, Share, SharedWeights};
 use crate::masked::correlate::{Correlator, Mask};
 use crate::masked::gate::Half;
 use crate::masked::walk::{Walker, walk};
@@ -16,7 +17,7 @@ use crate::{Progress, ProtocolError, linear};
 pub(super) fn deal(
     plan: &Plan,
     schedule: &Schedule,
-    weights: &[Share],
+    weights: &SharedWeights,
     inputs: &[Share],
     links: Links,
     progress: &mut dyn Progress,
@@ -31,34 +32,31 @@ pub(super) fn deal(
     let seeds = [seed(first)?, seed(second)?];
     let correlator = Correlator::new(plan, schedule, seeds, Half::First);
     let mut dealer =
-        Dealer { correlator, weights, inputs, first, masks: BTreeMap::new(), outputs: Vec::new() };
+        Dealer { correlator, weights, inputs, first, second, masks: BTreeMap::new(), outputs: Vec::new() };
     walk(plan, schedule, &mut dealer, progress)?;
     dealer.first.flush()?;
+    dealer.second.flush()?;
     Ok(dealer.outputs)
 }
 
 struct Dealer<'a> {
     correlator: Correlator<'a>,
-    weights: &'a [Share],
+    weights: &'a SharedWeights<'a>,
     inputs: &'a [Share],
     first: &'a mut dyn Channel,
+    /// Is sent keys of tables only.
+    second: &'a mut dyn Channel,
     /// Shares of the outputs' wires.
     masks: BTreeMap<WireId, Share>,
     outputs: Vec<Share>,
 }
 
 impl Dealer<'_> {
-    fn send(first: &mut dyn Channel, dealt: Vec<u8>) -> Result<(), ProtocolError> {
+    fn send(party: &mut dyn Channel, dealt: Vec<u8>) -> Result<(), ProtocolError> {
         if !dealt.is_empty() {
-            first.send(Frame::new(DEALT, dealt))?;
+            party.send(Frame::new(DEALT, dealt))?;
         }
         Ok(())
-    }
-
-    /// −λ of something shared: the sum of this party's components.
-    fn negated_mask(&self, share: &Share) -> Vec<u64> {
-        let ring = self.correlator.plan.ring;
-        share.own.iter().zip(&share.next).map(|(a, b)| ring.reduce(a.wrapping_add(*b))).collect()
     }
 
     fn negated(&self, mut values: Vec<u64>) -> Vec<u64> {
@@ -72,7 +70,7 @@ impl Walker for Dealer<'_> {
     type Wire = Mask;
 
     fn input(&mut self, _: usize, input: usize, _: usize) -> Result<Mask, ProtocolError> {
-        Ok(Mask::Known(self.negated(self.negated_mask(&self.inputs[input]))))
+        Ok(Mask::Known(self.negated(self.inputs[input].sum(self.correlator.plan.ring))))
     }
 
     fn open(&mut self, k: usize, _: &[&Mask], lens: &[usize]) -> Result<Vec<Mask>, ProtocolError> {
@@ -96,7 +94,7 @@ impl Walker for Dealer<'_> {
     fn product(&mut self, k: usize, step: &Step, operand: &Mask) -> Result<Mask, ProtocolError> {
         let plan = self.correlator.plan;
         let factor = linear::factor(&step.op).expect("a product has a factor");
-        let negated_mask = self.negated_mask(&self.weights[factor.index()]);
+        let negated_mask = self.weights.negated_mask(factor.index(), plan.ring);
         let kernel = linear::kernel(plan.ring);
         let gamma = linear::multiply(plan, step, kernel, operand.lambda(), &negated_mask);
         let dealt = self.correlator.product(k, &self.negated(gamma));
@@ -116,6 +114,17 @@ impl Walker for Dealer<'_> {
 
     fn gate(&mut self, k: usize, index: usize, operands: &[&Mask]) -> Result<Mask, ProtocolError> {
         // Lane by lane, so that neither side waits for the whole of a large layer.
+        if self.correlator.schedule.instructions[k].1.dealt_client > 0 {
+            self.correlator.gate_for_both(k, index, operands, |half, dealt| match half {
+                Half::First => Self::send(self.first, dealt),
+                Half::Second => {
+                    Self::send(self.second, dealt)?;
+                    // Both have to have theirs before either can go on.
+                    Ok(self.second.flush()?)
+                }
+            })?;
+            return Ok(Mask::Shared);
+        }
         let send = |dealt: Vec<u8>| {
             let next = Vec::with_capacity(dealt.len());
             Self::send(self.first, dealt)?;

@@ -66,16 +66,20 @@ struct Party<'a> {
 }
 
 impl Party<'_> {
-    /// What the dealer sends the first party next; the second one is sent nothing.
+    /// What the dealer sends this party next.
     fn dealt(&self, len: usize) -> Result<Vec<u8>, ProtocolError> {
-        match self.evaluator.half {
-            Half::First if len > 0 => receive(&mut **self.dealer.borrow_mut(), DEALT, "dealt material", len),
-            _ => Ok(Vec::new()),
+        if len == 0 {
+            return Ok(Vec::new());
         }
+        receive(&mut **self.dealer.borrow_mut(), DEALT, "dealt material", len)
     }
 
+    /// What was dealt for an instruction that is not cut; the second party is sent nothing.
     fn dealt_for(&self, k: usize) -> Result<Vec<u8>, ProtocolError> {
-        self.dealt(self.evaluator.schedule.instructions[k].1.dealt)
+        match self.evaluator.half {
+            Half::First => self.dealt(self.evaluator.schedule.instructions[k].1.dealt),
+            Half::Second => Ok(Vec::new()),
+        }
     }
 
     /// Adds this party's additive share of a private addend: that of (m, λ), m by the first party.

@@ -104,7 +104,7 @@ pub fn infer(
     share::check(weights.shares, shapes)?;
     share::check(inputs, plan.inputs.iter().map(|i| (&i.name, &i.shape)))?;
     match position {
-        Position::Dealer => dealer::deal(plan, schedule, weights.shares, inputs, links, progress),
+        Position::Dealer => dealer::deal(plan, schedule, weights, inputs, links, progress),
         Position::First | Position::Second => {
             evaluate::evaluate(plan, schedule, position, weights, inputs, links, progress)
         }

@@ -1,8 +1,11 @@
 //! Replicated shares: v = x_0 + x_1 + x_2 modulo 2^l, party i holds x_i and x_(i+1). Two components say nothing.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::PARTIES;
 use crate::ProtocolError;
@@ -24,23 +27,45 @@ impl Drop for Share {
     }
 }
 
+impl Share {
+    /// The sum of both components, reduced.
+    pub(super) fn sum(&self, ring: Ring) -> Vec<u64> {
+        self.own.iter().zip(&self.next).map(|(a, b)| ring.reduce(a.wrapping_add(*b))).collect()
+    }
+}
+
+/// Largest tensor whose sum of components a party keeps: of a small model, whose inference may take as long as adding.
+const KEPT: usize = 1 << 20;
+
 /// A party's shares of all private tensors.
 pub struct SharedWeights<'a> {
     pub(super) shares: &'a [Share],
     /// Of `own` and `next` of each.
     pub(super) packed: [Packed; 2],
+    /// Of `own` and `next` of small ones, by which this party deals; empty for one inference.
+    sums: Vec<OnceLock<Zeroizing<Vec<u64>>>>,
 }
 
 impl<'a> SharedWeights<'a> {
     /// For any number of inferences: both components of a tensor are packed for the kernels when this party first evaluates a
-    /// product by it. It deals by their sum, which is not kept.
+    /// product by it, and the sum by which it deals is kept, if it is small.
     pub fn new(shares: &'a [Share]) -> Self {
-        Self { shares, packed: [Packed::new(shares.len()), Packed::new(shares.len())] }
+        let sums = shares.iter().map(|_| OnceLock::new()).collect();
+        Self { shares, packed: [Packed::new(shares.len()), Packed::new(shares.len())], sums }
     }
 
     /// For one inference: packing would take more than it saves.
     pub fn once(shares: &'a [Share]) -> Self {
-        Self { shares, packed: [Packed::never(), Packed::never()] }
+        Self { shares, packed: [Packed::never(), Packed::never()], sums: Vec::new() }
+    }
+
+    /// −λ of the tensor of this index, if this party deals: the sum of its components.
+    pub(super) fn negated_mask(&self, tensor: usize, ring: Ring) -> Cow<'_, [u64]> {
+        let share = &self.shares[tensor];
+        match self.sums.get(tensor).filter(|_| share.own.len() <= KEPT) {
+            Some(sum) => Cow::Borrowed(sum.get_or_init(|| Zeroizing::new(share.sum(ring)))),
+            None => Cow::Owned(share.sum(ring)),
+        }
     }
 }
 

@@ -75,6 +75,13 @@ pub fn samples() -> Vec<Sample> {
             let entries = (0..8).map(|i| i * 321 - 999).collect();
             b.step(Op::Table { entries }, &[index], &[8], 0)
         }),
+        // By keys, with an inner level.
+        sample("wide table", 16, &[8], |b, x| {
+            let sign = b.step(Op::NonNegative { width: 0 }, &[x], &[8], 0);
+            let index = b.step(Op::Combine { coefficients: vec![300], constant: 1 }, &[sign], &[8], 0);
+            let entries = (0..512).map(|i| i * 50 - 9999).collect();
+            b.step(Op::Table { entries }, &[index], &[8], 0)
+        }),
         sample("max pool", 16, &[1, 8, 1, 3], |b, x| {
             let window = window(&[1, 3], &[1, 1], &[1, 1], &[0, 0], &[0, 0]);
             b.step(Op::MaxPool { window, width: 0 }, &[x], &[1, 8, 1, 1], 8)

@@ -120,7 +120,7 @@ pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) {
             let (opened, dealt) = match position {
                 Position::Dealer => {
                     assert_eq!(payload(next), total.dealt + SEED_BYTES, "dealt bytes, l={l}");
-                    assert_eq!((payload(previous), previous.frames_sent), (SEED_BYTES, 1));
+                    assert_eq!(payload(previous), total.dealt_client + SEED_BYTES, "keys of tables, l={l}");
                     assert_eq!([next, previous].map(|t| (t.frames_received, t.rounds)), [(0, 0); 2]);
                     continue;
                 }

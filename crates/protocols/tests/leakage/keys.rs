@@ -1,11 +1,11 @@
-//! What a party has of comparisons by function secret sharing: its roots, the key of their hash, and the words it was dealt.
+//! What a party has of comparisons and tables by function secret sharing: its roots, the key of their hash, and the words it was dealt.
 //!
 //! Words are the same for both parties and tested as part of what each was dealt. Here is what a party makes of them with what
 //! it knows: words without the hash of its own root, and sums of the words of two comparisons of one gate, which say something if
 //! the two share a tree. Roots are drawn from the streams that docs/formats.md describes.
 
 use privet_fss::{Comparison, Hash, Side, root};
-use privet_plan::{Op, Plan};
+use privet_plan::{MAX_ENTRIES_WITHOUT_KEYS, Op, Plan};
 use privet_protocols::masked::{Instruction, Role, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
@@ -32,7 +32,7 @@ impl Keys {
     }
 }
 
-/// Bits of what a step compares; a max pool, whose keys lie among other material, is left to the tests of what is dealt.
+/// Bits of what a step compares, or of the index of a table, whose keys look alike; a max pool, whose keys lie among other material, is left to the tests of what is dealt.
 fn comparisons(op: &Op) -> Vec<u32> {
     match *op {
         Op::Trunc { shift } => vec![u32::from(shift)],
@@ -41,6 +41,7 @@ fn comparisons(op: &Op) -> Vec<u32> {
             if low == 0 || low == whole { vec![whole] } else { vec![whole, low] }
         }
         Op::NonNegative { width } | Op::Select { width } => vec![u32::from(width) - 1],
+        Op::Table { ref entries } if entries.len() > MAX_ENTRIES_WITHOUT_KEYS => vec![entries.len().ilog2()],
         _ => Vec::new(),
     }
 }
@@ -55,10 +56,11 @@ pub(crate) fn keys(
     k: usize,
 ) -> Vec<Keys> {
     let Instruction::Step(index) = schedule.instructions[k].0 else { return Vec::new() };
-    if !plan.uses_fss(index) {
+    let step = &plan.steps[index];
+    let kinds = comparisons(&step.op);
+    if kinds.is_empty() || !(plan.uses_fss(index) || matches!(step.op, Op::Table { .. })) {
         return Vec::new();
     }
-    let step = &plan.steps[index];
     let elements = plan.steps[step.inputs[0].index()].shape.iter().product();
     let prg = Prg::new(seed);
     let mut drawn = prg.stream(k as u64 * 2 + 1);
@@ -80,7 +82,7 @@ pub(crate) fn keys(
         let roots = root(side, elements, &mut drawn);
         Keys { comparison, hash_key, roots, words: take(comparison.key_bytes(elements)) }
     };
-    comparisons(&step.op).into_iter().map(one).collect()
+    kinds.into_iter().map(one).collect()
 }
 
 /// Adds to a party's view what it has besides what it was dealt.
@@ -117,7 +119,7 @@ pub(crate) fn see_keys(
             let (words, is_inner) = keys.first();
             if is_inner {
                 let mut hashes = vec![0; words.len()];
-                Hash::new(&keys.hash_key).blocks(&keys.roots, &mut hashes);
+                Hash::new(&keys.hash_key).blocks(&keys.roots, 0, &mut hashes);
                 follows(view, name("words without own hash"), &words, &hashes);
             }
         }

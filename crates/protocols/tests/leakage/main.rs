@@ -257,6 +257,11 @@ fn table() {
 }
 
 #[test]
+fn wide_table() {
+    views_are_uniform("wide table");
+}
+
+#[test]
 fn max_pool() {
     views_are_uniform("max pool");
 }

@@ -373,8 +373,10 @@ impl Generator {
         let x = self.pick(first, |_, _| true);
         let (low, high) = self.bounds[x.index()];
         let shape = self.shape(x);
-        let excess = (129 - (high - low).leading_zeros()).saturating_sub(9) as u8;
-        let index = if low >= 0 && high < 256 {
+        // Half of the tables take keys.
+        let most_bits = if d.below(2) == 0 { 8 } else { 9 + d.below(3) as u32 };
+        let excess = (128 - (high - low).leading_zeros()).saturating_sub(most_bits) as u8;
+        let index = if low >= 0 && high < 1 << most_bits {
             x
         } else if (1..=self.scale(x)).contains(&excess) && high - low < self.limit {
             let op = Op::Combine { coefficients: vec![1], constant: -low as i64 };
@@ -382,7 +384,7 @@ impl Generator {
             self.trunc(raised, excess)
         } else {
             let sign = self.non_negative(x);
-            let most = (1i64 << (1 + d.below(8))) - 1;
+            let most = (1i64 << (1 + d.below(most_bits as usize))) - 1;
             let op = Op::Combine { coefficients: vec![most], constant: 0 };
             self.push(op, &[sign], &shape, 0, (0, i128::from(most)))
         };

@@ -1,54 +1,17 @@
-//! Vectors of x86-64: AVX2, and AVX-512 with and without 52-bit products.
+//! Vectors of x86-64: AVX2, and AVX-512 with lanes of 32 and 64 bits, with 52-bit products, and with these and products of 16 bits.
+
+pub(super) mod avx2;
+pub(super) mod pack;
+pub(super) mod split;
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Loops, Tile};
+use super::{LANES, Loops};
 
-/// Two rows by eight columns at a time. AVX2 multiplies halves only: low by low with all 64 bits of the product, and both
-/// cross products, whose upper halves do not count, at once in 32-bit lanes.
-///
-/// # Safety
-///
-/// The panel has `depth` rows of whole vectors for `columns`, and every row of the left side is `depth` long.
-#[target_feature(enable = "avx2")]
-pub(super) unsafe fn tile_avx2(tile: &Tile, depth: usize, out: &mut [&mut [u64]]) {
-    for (pair, rows) in tile.rows.chunks(2).enumerate() {
-        let left = [rows[0].as_ptr(), rows[rows.len() - 1].as_ptr()];
-        for j in (0..tile.columns).step_by(LANES) {
-            let mut low = [[_mm256_setzero_si256(); 2]; 2];
-            let mut cross = low;
-            for p in 0..depth {
-                // SAFETY: row p of the panel has eight lanes from j on, two vectors; every row on the left has `depth`.
-                let (columns, factors) = unsafe {
-                    let at = tile.panel.as_ptr().add(p * tile.step + j).cast::<__m256i>();
-                    (
-                        [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))],
-                        [*left[0].add(p), *left[1].add(p)],
-                    )
-                };
-                for r in 0..2 {
-                    let factor = _mm256_set1_epi64x(factors[r] as i64);
-                    let swapped = _mm256_set1_epi64x(factors[r].rotate_left(32) as i64);
-                    for v in 0..2 {
-                        low[r][v] = _mm256_add_epi64(low[r][v], _mm256_mul_epu32(factor, columns[v]));
-                        cross[r][v] = _mm256_add_epi32(cross[r][v], _mm256_mullo_epi32(swapped, columns[v]));
-                    }
-                }
-            }
-            for r in 0..rows.len() {
-                let mut sums = [0u64; LANES];
-                for v in 0..2 {
-                    let both = _mm256_add_epi64(cross[r][v], _mm256_srli_epi64::<32>(cross[r][v]));
-                    let sum = _mm256_add_epi64(low[r][v], _mm256_slli_epi64::<32>(both));
-                    // SAFETY: `sums` has room for two vectors.
-                    unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast::<__m256i>().add(v), sum) };
-                }
-                let out = &mut out[2 * pair + r][tile.at + j..];
-                let columns = tile.columns - j;
-                out.iter_mut().zip(sums).take(columns).for_each(|(o, s)| *o = o.wrapping_add(s));
-            }
-        }
-    }
+/// Whether the CPU multiplies lanes of 32 and 64 bits in one micro-op: AMD's with AVX-512 do.
+pub(super) fn multiplies_lanes_at_once() -> bool {
+    let maker = __cpuid(0);
+    [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 #[target_feature(enable = "avx2")]
@@ -71,9 +34,37 @@ pub(super) fn loops_avx512(loops: impl Loops) {
     loops.run();
 }
 
-/// The same loops for two multiply-adds of 512-bit vectors, which need different target features.
+/// Adds eight sums to a row of the result, of which there may be less.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn add_words(out: &mut [u64], sums: __m512i) {
+    let at = out.as_mut_ptr().cast();
+    // SAFETY: whole vectors lie in the slice, and the mask leaves out the lanes behind its end.
+    unsafe {
+        if out.len() >= LANES {
+            return _mm512_storeu_epi64(at, _mm512_add_epi64(_mm512_loadu_epi64(at), sums));
+        }
+        let mask = u8::MAX >> (LANES - out.len());
+        let old = _mm512_maskz_loadu_epi64(mask, at);
+        _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sums));
+    }
+}
+
+/// The same for sixteen sums of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn add_halves(out: &mut [u64], sums: __m512i) {
+    let (first, second) = out.split_at_mut(out.len().min(LANES));
+    add_words(first, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(sums)));
+    if !second.is_empty() {
+        add_words(second, _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64::<1>(sums)));
+    }
+}
+
+/// The same loops for multiply-adds of 512-bit vectors that need different target features: lanes of a vector, the factor of all
+/// lanes, the multiply-add, and how sums are added to the result.
 macro_rules! vector_kernels {
-    ($name:ident, $features:literal, $multiply_add:expr) => {
+    ($name:ident, $features:literal, $lanes:expr, $factor:expr, $multiply_add:expr, $add:expr) => {
         pub(super) mod $name {
             use std::arch::x86_64::*;
 
@@ -86,7 +77,7 @@ macro_rules! vector_kernels {
             pub(in crate::kernel) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [&mut [u64]]) {
                 // SAFETY: passed on; the second parameter is the panel's width in vectors.
                 unsafe {
-                    match tile.columns.div_ceil(LANES) {
+                    match tile.columns.div_ceil($lanes) {
                         1 => by_rows::<1>(tile, depth, out),
                         2 => by_rows::<2>(tile, depth, out),
                         _ => by_rows::<3>(tile, depth, out),
@@ -122,19 +113,25 @@ macro_rules! vector_kernels {
                 out: &mut [&mut [u64]],
             ) {
                 let mut sums = [[_mm512_setzero_si512(); V]; R];
-                let left: [*const u64; R] =
-                    std::array::from_fn(|i| tile.rows.get(i).unwrap_or(&tile.rows[0]).as_ptr());
-                let right = tile.panel.as_ptr();
+                // The result comes from far away, and is needed when the products are done.
+                for out in out.iter().take(R) {
+                    for at in (tile.at..tile.at + tile.columns).step_by(LANES) {
+                        _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_add(at).cast());
+                    }
+                }
+                let mut left = [tile.rows[0].as_ptr(); R];
+                left.iter_mut().zip(tile.rows).for_each(|(left, row)| *left = row.as_ptr());
+                let mut right = tile.panel.as_ptr();
                 for p in 0..depth {
                     let mut columns = [_mm512_setzero_si512(); V];
                     for v in 0..V {
-                        let at = p * tile.step + v * LANES;
                         // SAFETY: the panel has V vectors in each of `depth` rows.
-                        columns[v] = unsafe { _mm512_loadu_epi64(right.add(at).cast()) };
+                        columns[v] = unsafe { _mm512_loadu_epi64(right.wrapping_add(v * LANES).cast()) };
                     }
+                    right = right.wrapping_add(tile.step);
                     for i in 0..R {
                         // SAFETY: every row has `depth` elements.
-                        let factor = _mm512_set1_epi64(unsafe { *left[i].add(p) } as i64);
+                        let factor = $factor(unsafe { *left[i].wrapping_add(p) });
                         for v in 0..V {
                             sums[i][v] = $multiply_add(sums[i][v], factor, columns[v]);
                         }
@@ -144,14 +141,7 @@ macro_rules! vector_kernels {
                     if i < tile.rows.len() {
                         let out = &mut out[i][tile.at..][..tile.columns];
                         for v in 0..V {
-                            let eight = &mut out[v * LANES..];
-                            let mask = u8::MAX >> (LANES - eight.len().min(LANES));
-                            let at = eight.as_mut_ptr().cast();
-                            // SAFETY: the mask leaves out the lanes behind the slice's end.
-                            unsafe {
-                                let old = _mm512_maskz_loadu_epi64(mask, at);
-                                _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, sums[i][v]));
-                            }
+                            $add(&mut out[v * $lanes..], sums[i][v]);
                         }
                     }
                 }
@@ -160,5 +150,27 @@ macro_rules! vector_kernels {
     };
 }
 
-vector_kernels!(avx512, "avx512f,avx512dq", |sum, a, b| _mm512_add_epi64(sum, _mm512_mullo_epi64(a, b)));
-vector_kernels!(ifma, "avx512f,avx512dq,avx512ifma", |sum, a, b| _mm512_madd52lo_epu64(sum, a, b));
+vector_kernels!(
+    avx512,
+    "avx512f,avx512dq",
+    LANES,
+    |factor: u64| _mm512_set1_epi64(factor as i64),
+    |sum, a, b| _mm512_add_epi64(sum, _mm512_mullo_epi64(a, b)),
+    super::add_words
+);
+vector_kernels!(
+    narrow,
+    "avx512f,avx512dq",
+    2 * LANES,
+    |factor: u64| _mm512_set1_epi32(factor as i32),
+    |sum, a, b| _mm512_add_epi32(sum, _mm512_mullo_epi32(a, b)),
+    super::add_halves
+);
+vector_kernels!(
+    ifma,
+    "avx512f,avx512dq,avx512ifma",
+    LANES,
+    |factor: u64| _mm512_set1_epi64(factor as i64),
+    |sum, a, b| _mm512_madd52lo_epu64(sum, a, b),
+    super::add_words
+);

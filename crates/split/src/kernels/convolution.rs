@@ -1,7 +1,9 @@
 //! Convolution over two axes, as a matrix product with the unfolded picture. `rten-gemm` unfolds it block by block while it
 //! packs, at most 256 rows and 1024 output positions at a time, so that the unfolded picture never exists.
 
-use rten_gemm::{BiasVector, ColOffsets, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, Im2Col, RowOffsets};
+use rten_gemm::{
+    BiasVector, ColOffsets, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, Im2Col, RowOffsets,
+};
 use rten_tensor::NdTensorView;
 
 use super::Rows;
@@ -71,7 +73,8 @@ pub(crate) fn convolve(
         let from = (n * sizes.channels + group * per_group) * in_plane;
         &x[from..from + per_group * in_plane]
     };
-    let picture = |n: usize, group: usize| NdTensorView::from_data([per_group, height, width], image(n, group));
+    let picture =
+        |n: usize, group: usize| NdTensorView::from_data([per_group, height, width], image(n, group));
     let mut unfolded = (!sizes.is_pointwise()).then(|| unfold(gemm, sizes, picture(0, 0)));
     let mut failed = None;
     w.blocks(&mut |first, block| {
@@ -166,7 +169,8 @@ fn depthwise(
             let target = &mut y[to..to + out_height * out_width];
             target.fill(bias.map_or(0.0, |b| b[filter]));
             for (k, &weight) in weights.iter().enumerate() {
-                let reach = [k / sizes.kernel[1] * sizes.dilation[0], k % sizes.kernel[1] * sizes.dilation[1]];
+                let reach =
+                    [k / sizes.kernel[1] * sizes.dilation[0], k % sizes.kernel[1] * sizes.dilation[1]];
                 let columns = valid(reach[1], sizes.padding[1], sizes.stride[1], width, out_width);
                 for out_row in valid(reach[0], sizes.padding[0], sizes.stride[0], height, out_height) {
                     let at = (out_row * sizes.stride[0] + reach[0] - sizes.padding[0]) * width;

@@ -26,7 +26,8 @@ pub(crate) fn warm_up() {
     const SIDE: usize = 1024;
     let (a, mut c) = (vec![0.0f32; SIDE * 64], vec![0.0f32; 64 * SIDE]);
     let b = vec![0.0f32; SIDE * SIDE];
-    let (left, right) = (NdTensorView::from_data([64, SIDE], &*a), NdTensorView::from_data([SIDE, SIDE], &*b));
+    let (left, right) =
+        (NdTensorView::from_data([64, SIDE], &*a), NdTensorView::from_data([SIDE, SIDE], &*b));
     let inputs = (GemmInputA::Unpacked(left), GemmInputB::Unpacked(right));
     // Whether it works shows where it matters.
     let _ = GemmExecutor::new().gemm(&mut c, inputs.0, inputs.1, GemmOptions::default());

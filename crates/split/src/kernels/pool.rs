@@ -23,7 +23,9 @@ pub(crate) fn max_pool(sizes: &Windows, x: &[f32]) -> Vec<f32> {
             line.fill(f32::NEG_INFINITY);
             for k in 0..sizes.kernel[0] {
                 let at = out_row * sizes.stride[0] + k * sizes.dilation[0];
-                let Some(row) = at.checked_sub(sizes.padding[0]).filter(|&row| row < height) else { continue };
+                let Some(row) = at.checked_sub(sizes.padding[0]).filter(|&row| row < height) else {
+                    continue;
+                };
                 let source = &image[row * width..(row + 1) * width];
                 line.iter_mut().zip(source).for_each(|(m, &v)| *m = m.max(v));
             }

@@ -1,0 +1,147 @@
+//! Requests to a server, one connection for an exchange, with a deadline over all of it.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use privet_attest::Attester;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::tls::ServerTrust;
+use super::{Address, session_cookie};
+use crate::error::KeysError;
+use crate::kbs::{printable, wire};
+
+/// A connection to a server.
+pub(crate) struct Connection {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+    peer: String,
+    host: String,
+    cookie: Option<String>,
+    deadline: Duration,
+}
+
+impl Connection {
+    /// Connects; TCP needs to know whom to trust.
+    pub(crate) fn open(
+        address: &Address,
+        trust: Option<&ServerTrust>,
+        attester: Option<&dyn Attester>,
+        deadline: Duration,
+    ) -> Result<Self, KeysError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|_| KeysError::Internal("the operating system gave no sockets"))?;
+        let peer = address.to_string();
+        let fail = |problem: String| KeysError::Peer { peer: peer.clone(), problem };
+        let (host, connecting) = match address {
+            Address::Tcp(address) => {
+                let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+                let host = host.trim_matches(['[', ']']).to_owned();
+                let trust =
+                    trust.ok_or_else(|| fail("its certificate is not known; name the file".to_owned()))?;
+                let name = ServerName::try_from(host.clone()).map_err(|e| fail(e.to_string()))?;
+                let connector = TlsConnector::from(trust.config(attester)?);
+                let connecting = runtime.block_on(timeout(deadline, async {
+                    let stream = TcpStream::connect(address)
+                        .await
+                        .map_err(|e| fail(format!("cannot connect: {e}")))?;
+                    let _ = stream.set_nodelay(true);
+                    let stream =
+                        connector.connect(name, stream).await.map_err(|e| fail(format!("TLS: {e}")))?;
+                    converse(stream).await.map_err(fail)
+                }));
+                (host, connecting)
+            }
+            Address::Unix(path) => {
+                let connecting = runtime.block_on(timeout(deadline, async {
+                    let stream =
+                        UnixStream::connect(path).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+                    converse(stream).await.map_err(fail)
+                }));
+                ("localhost".to_owned(), connecting)
+            }
+        };
+        let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: deadline.as_secs() };
+        let sender = connecting.map_err(late)??;
+        Ok(Self { runtime, sender, peer, host, cookie: None, deadline })
+    }
+
+    /// The body of the answer to a request; a refusal is an error.
+    pub(crate) fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+        let peer = self.peer.clone();
+        let fail = |problem: String| KeysError::Peer { peer: peer.clone(), problem };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.host)
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(cookie) = &self.cookie {
+            request = request.header(COOKIE, format!("{}={cookie}", wire::COOKIE));
+        }
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(&body)))
+            .map_err(|_| KeysError::Internal("a request does not encode"))?;
+        let sender = &mut self.sender;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(|e| fail(format!("no answer: {e}")))?;
+            let status = response.status();
+            let cookie =
+                response.headers().get(SET_COOKIE).and_then(|v| v.to_str().ok()).and_then(session_cookie);
+            let cookie = cookie.map(str::to_owned);
+            let body = Limited::new(response.into_body(), wire::MAX_REPLY_BYTES).collect().await;
+            let body = body.map_err(|e| fail(format!("its answer broke off or is too long: {e}")))?;
+            Ok::<_, KeysError>((status, cookie, Zeroizing::new(body.to_bytes().to_vec())))
+        };
+        let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: self.deadline.as_secs() };
+        let (status, cookie, body) =
+            self.runtime.block_on(async { timeout(self.deadline, exchange).await }).map_err(late)??;
+        if let Some(cookie) = cookie {
+            self.cookie = Some(cookie);
+        }
+        if status.is_success() {
+            return Ok(body);
+        }
+        match serde_json::from_slice::<kbs_types::ErrorInformation>(&body) {
+            Ok(information) => {
+                let kind = information.error_type.rsplit('/').next().unwrap_or_default();
+                let (kind, detail) = (printable(kind), printable(&information.detail));
+                Err(KeysError::Refused { peer, kind, detail })
+            }
+            Err(_) => Err(fail(format!("answered with status {status}"))),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+}
+
+/// HTTP/1.1 on a stream; the connection's own work is done while a request waits.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, String> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    tokio::spawn(async move {
+        // Its errors are those of the request under way.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}

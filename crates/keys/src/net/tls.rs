@@ -1,0 +1,277 @@
+//! TLS 1.3 with certificates that are pinned, or that prove by attestation whose key they hold.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use privet_attest::ratls::{AttestedIdentity, Authenticator, Freshness, client_config, server_config};
+use privet_attest::{AttestError, Attester, Policy, Verifier};
+
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, ServerConfig,
+    SignatureScheme,
+};
+use zeroize::Zeroizing;
+
+use crate::error::KeysError;
+
+/// File name of the server's private key.
+pub const TLS_KEY_FILE: &str = "tls.key";
+/// File name of the server's certificate, which clients pin.
+pub const TLS_CERTIFICATE_FILE: &str = "tls.crt";
+const ALPN: &[u8] = b"http/1.1";
+/// More is neither key nor certificate.
+const MAX_PEM_BYTES: u64 = 64 << 10;
+
+/// How long a server's attested certificate is valid; it is renewed after half of it.
+const SERVER_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// How long a client's is, which makes one for every connection.
+const CLIENT_LIFETIME: Duration = Duration::from_secs(600);
+/// How long those of others may be: twice ours.
+const LONGEST_SERVER: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_CLIENT: Duration = Duration::from_secs(1200);
+
+/// A server's side of TLS.
+pub struct ServerTls(Kind);
+
+enum Kind {
+    Fixed(Arc<ServerConfig>),
+    Attested(Box<Renewed>),
+}
+
+/// A certificate with evidence, made anew from time to time.
+struct Renewed {
+    attester: Arc<dyn Attester>,
+    clients: Option<Arc<Authenticator>>,
+    current: Mutex<(Arc<ServerConfig>, Instant)>,
+}
+
+impl ServerTls {
+    /// With the key and certificate of a directory.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or the key can be read by others.
+    pub fn load(dir: &Path) -> Result<Self, KeysError> {
+        let key_path = dir.join(TLS_KEY_FILE);
+        let mode = fs::metadata(&key_path).map_err(KeysError::io(&key_path))?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let problem =
+                format!("this private key is accessible to other users (mode {mode:o}, expected 600)");
+            return Err(KeysError::file(&key_path, problem));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&read(&key_path)?)
+            .map_err(|e| KeysError::file(&key_path, format!("not a private key in PEM: {e}")))?;
+        let path = dir.join(TLS_CERTIFICATE_FILE);
+        let chain = certificates(&path)?;
+        let fail = |e: Error| KeysError::file(&path, format!("not usable with {TLS_KEY_FILE}: {e}"));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(fail)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(fail)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self(Kind::Fixed(Arc::new(config))))
+    }
+
+    /// With a certificate by which the server proves what it runs (RA-TLS). With a policy for clients, only those that prove
+    /// the same of themselves get as far as HTTP.
+    ///
+    /// # Errors
+    /// If no evidence can be made here.
+    pub fn attested(
+        attester: Arc<dyn Attester>,
+        clients: Option<(Arc<dyn Verifier>, Policy)>,
+    ) -> Result<Self, KeysError> {
+        let clients = clients.map(|(verifier, policy)| {
+            Arc::new(Authenticator::new(verifier, policy, Freshness::Lifetime(LONGEST_CLIENT)))
+        });
+        let current = Mutex::new((attested_config(&*attester, clients.clone())?, Instant::now()));
+        Ok(Self(Kind::Attested(Box::new(Renewed { attester, clients, current }))))
+    }
+
+    /// The configuration of the next handshake. It may have to make evidence first.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        match &self.0 {
+            Kind::Fixed(config) => config.clone(),
+            Kind::Attested(renewed) => {
+                let mut current = renewed.current.lock().unwrap_or_else(PoisonError::into_inner);
+                if current.1.elapsed() > SERVER_LIFETIME / 2
+                    // Otherwise it is tried again at the next handshake, and this certificate serves as long as it is valid.
+                    && let Ok(config) = attested_config(&*renewed.attester, renewed.clients.clone())
+                {
+                    *current = (config, Instant::now());
+                }
+                current.0.clone()
+            }
+        }
+    }
+}
+
+fn attested_config(
+    attester: &dyn Attester,
+    clients: Option<Arc<Authenticator>>,
+) -> Result<Arc<ServerConfig>, KeysError> {
+    let fail = |e: AttestError| KeysError::Attest(e.to_string());
+    let identity =
+        AttestedIdentity::generate(attester, None, SystemTime::now(), SERVER_LIFETIME).map_err(fail)?;
+    let mut config = server_config(&identity, clients).map_err(fail)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Makes a server's key and self-signed certificate for these host names and addresses, in a directory that is there.
+///
+/// # Errors
+/// If one of them is there already, a name is none, or the system fails.
+pub fn make_certificate(dir: &Path, names: &[String]) -> Result<(), KeysError> {
+    let usage = |e: rcgen::Error| KeysError::Usage(format!("a certificate for {}: {e}", names.join(", ")));
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(usage)?;
+    let mut params = CertificateParams::new(names.to_vec()).map_err(usage)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "privet keyserver");
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2120, 1, 1);
+    let certificate = params.self_signed(&key).map_err(usage)?;
+    create(&dir.join(TLS_KEY_FILE), 0o600, Zeroizing::new(key.serialize_pem()).as_bytes())?;
+    create(&dir.join(TLS_CERTIFICATE_FILE), 0o644, certificate.pem().as_bytes())
+}
+
+/// Writes a file that must not exist yet, durably.
+pub(crate) fn create(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeysError> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(KeysError::io(path))
+}
+
+/// How a client knows that a server is the right one.
+#[derive(Clone)]
+pub struct ServerTrust(Trust);
+
+#[derive(Clone)]
+enum Trust {
+    Pinned(Arc<ClientConfig>),
+    Attested(Arc<Authenticator>),
+}
+
+impl ServerTrust {
+    /// By the first certificate of a file, byte for byte.
+    ///
+    /// # Errors
+    /// If the file is missing or holds no certificate.
+    pub fn pinned(path: &Path) -> Result<Self, KeysError> {
+        let certificate = certificates(path)?.swap_remove(0);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let pinned = Arc::new(Pinned { certificate, provider: provider.clone() });
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|_| KeysError::Internal("TLS 1.3 is not there"))?
+            .dangerous()
+            .with_custom_certificate_verifier(pinned)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Self(Trust::Pinned(Arc::new(config))))
+    }
+
+    /// By its evidence, and what a policy says about it (RA-TLS). The client shows its own in the handshake.
+    pub fn attested(verifier: Arc<dyn Verifier>, policy: Policy) -> Self {
+        let authenticator = Authenticator::new(verifier, policy, Freshness::Lifetime(LONGEST_SERVER));
+        Self(Trust::Attested(Arc::new(authenticator)))
+    }
+
+    /// The configuration of a connection by who has this attester.
+    pub(super) fn config(&self, attester: Option<&dyn Attester>) -> Result<Arc<ClientConfig>, KeysError> {
+        match &self.0 {
+            Trust::Pinned(config) => Ok(config.clone()),
+            Trust::Attested(authenticator) => {
+                let fail = |e: AttestError| KeysError::Attest(e.to_string());
+                let make =
+                    |attester| AttestedIdentity::generate(attester, None, SystemTime::now(), CLIENT_LIFETIME);
+                let identity = attester.map(make).transpose().map_err(fail)?;
+                let mut config = client_config(authenticator.clone(), identity.as_ref()).map_err(fail)?;
+                config.alpn_protocols = vec![ALPN.to_vec()];
+                Ok(Arc::new(config))
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let length = fs::metadata(path).map_err(KeysError::io(path))?.len();
+    if length > MAX_PEM_BYTES {
+        return Err(KeysError::file(path, format!("expected at most {MAX_PEM_BYTES} bytes, found {length}")));
+    }
+    fs::read(path).map(Zeroizing::new).map_err(KeysError::io(path))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeysError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(KeysError::file(path, "expected a certificate in PEM, found none")),
+        Err(e) => Err(KeysError::file(path, format!("not a certificate in PEM: {e}"))),
+    }
+}
+
+/// Accepts exactly one certificate; that the server holds its key is the handshake signature's part.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *end_entity == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

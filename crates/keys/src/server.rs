@@ -1,0 +1,172 @@
+//! A key server's directory, and the server itself.
+//!
+//! ```toml
+//! version = 1
+//! listen = "0.0.0.0:7300"
+//! master = { file = "master.key" }     # or { passphrase-file = ".." }, { command = ["kms", "decrypt", ".."] }
+//! ```
+//!
+//! Next to it lie `keys.redb`, `tls.key` and `tls.crt`, and the socket of a running server.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use privet_attest::Verifier;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::{ADMIN_SOCKET, AdminHandler};
+use crate::audit::{Event, Note};
+use crate::clock::{Clock, SystemClock};
+use crate::error::KeysError;
+use crate::kbs::Broker;
+use crate::keeper::StoreKeeper;
+use crate::master::MasterSource;
+use crate::net::tls::{ServerTls, create, make_certificate};
+use crate::net::{Address, Limits, Server};
+use crate::random::SystemRandomness;
+use crate::secret::MasterKey;
+use crate::store::Store;
+
+/// File name of a key server's configuration.
+pub const SERVER_CONFIG_FILE: &str = "keyserver.toml";
+/// File name of its store.
+pub const STORE_FILE: &str = "keys.redb";
+/// File name of the master key that [`ServerConfig::create`] makes.
+pub const MASTER_KEY_FILE: &str = "master.key";
+const CONFIG_VERSION: u32 = 1;
+const MAX_CONFIG_BYTES: u64 = 64 << 10;
+
+/// A key server's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    version: u32,
+    /// `HOST:PORT` to listen on.
+    pub listen: String,
+    /// Where the master key comes from; paths are relative to the directory.
+    pub master: MasterSource,
+}
+
+impl ServerConfig {
+    /// Makes a directory with configuration, store, TLS key and certificate, and, without a source of one's own, a fresh
+    /// master key.
+    ///
+    /// # Errors
+    /// If one of them is there already, or the system fails.
+    pub fn create(
+        dir: &Path,
+        listen: &str,
+        names: &[String],
+        master: Option<MasterSource>,
+    ) -> Result<(), KeysError> {
+        let path = dir.join(SERVER_CONFIG_FILE);
+        if path.exists() {
+            return Err(KeysError::file(&path, "exists already; a key server is never overwritten"));
+        }
+        private_dir(dir)?;
+        let master = match master {
+            Some(source) => source,
+            None => {
+                let key = MasterKey::draw(&SystemRandomness)?;
+                create(&dir.join(MASTER_KEY_FILE), 0o600, key.expose())?;
+                MasterSource::File(PathBuf::from(MASTER_KEY_FILE))
+            }
+        };
+        make_certificate(dir, names)?;
+        let config = Self { version: CONFIG_VERSION, listen: listen.to_owned(), master };
+        let source = config.master.clone().below(dir);
+        drop(Store::create(
+            &dir.join(STORE_FILE),
+            &source,
+            Arc::new(SystemClock),
+            Arc::new(SystemRandomness),
+        )?);
+        let text =
+            toml::to_string(&config).map_err(|_| KeysError::Internal("a configuration does not encode"))?;
+        create(&path, 0o600, text.as_bytes())
+    }
+
+    /// Reads the configuration of a directory.
+    ///
+    /// # Errors
+    /// If it is missing or malformed.
+    pub fn load(dir: &Path) -> Result<Self, KeysError> {
+        let path = dir.join(SERVER_CONFIG_FILE);
+        let config: Self = toml::from_str(&read_text(&path)?)
+            .map_err(|e| KeysError::file(&path, e.to_string().trim_end().to_owned()))?;
+        if config.version != CONFIG_VERSION {
+            let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
+            return Err(KeysError::file(&path, problem));
+        }
+        Ok(config)
+    }
+
+    /// Opens the directory's store.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_store(&self, dir: &Path) -> Result<Store, KeysError> {
+        let source = self.master.clone().below(dir);
+        Store::open(&dir.join(STORE_FILE), &source, Arc::new(SystemClock), Arc::new(SystemRandomness))
+    }
+}
+
+/// Serves the store of a directory until `stop` is set. `listening` is told the address, and the newest entry of the log,
+/// which is worth noting elsewhere.
+///
+/// # Errors
+/// If the store cannot be opened or its log has been changed, the address cannot be had, or TLS does not work.
+pub fn serve(
+    dir: &Path,
+    listen: Option<&str>,
+    tls: ServerTls,
+    verifier: Arc<dyn Verifier>,
+    limits: Limits,
+    stop: &Arc<AtomicBool>,
+    listening: impl FnOnce(&Address, &str),
+) -> Result<(), KeysError> {
+    let config = ServerConfig::load(dir)?;
+    let store = Arc::new(config.open_store(dir)?);
+    let noted = store.verify_audit(None)?.to_string();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let keeper = Arc::new(StoreKeeper::new(store.clone(), clock.clone()));
+    let seed = store.derive(b"attestation tokens")?;
+    let broker = Broker::new(keeper, verifier, clock, Arc::new(SystemRandomness), &seed, "privet keyserver")?;
+    let server = Server::tcp(listen.unwrap_or(&config.listen), tls, Arc::new(broker), limits)?;
+    let admin = Server::unix(&dir.join(ADMIN_SOCKET), Arc::new(AdminHandler(store.clone())), admin_limits())?;
+    store.note(Note::new(Event::Started, "", server.address().to_string()))?;
+    listening(server.address(), &noted);
+    let admin_stop = stop.clone();
+    let admin = std::thread::spawn(move || admin.run(&admin_stop));
+    let served = server.run(stop);
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let administered =
+        admin.join().map_err(|_| KeysError::Internal("the administration ended by a panic"))?;
+    served.and(administered)
+}
+
+/// Whoever opens the socket is the operator, who may do a lot at a time.
+fn admin_limits() -> Limits {
+    Limits { connections: 16, workers: 2, per_minute: u32::MAX, ..Limits::default() }
+}
+
+/// Makes a directory that only its owner can enter.
+pub(crate) fn private_dir(dir: &Path) -> Result<(), KeysError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(KeysError::io(dir))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(KeysError::io(dir))
+}
+
+/// A text of bounded length.
+pub(crate) fn read_text(path: &Path) -> Result<String, KeysError> {
+    let length = fs::metadata(path).map_err(KeysError::io(path))?.len();
+    if length > MAX_CONFIG_BYTES {
+        return Err(KeysError::file(
+            path,
+            format!("expected at most {MAX_CONFIG_BYTES} bytes, found {length}"),
+        ));
+    }
+    fs::read_to_string(path).map_err(KeysError::io(path))
+}

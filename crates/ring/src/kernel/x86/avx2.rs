@@ -1,0 +1,89 @@
+//! AVX2, which multiplies lanes of 32 bits only.
+
+use std::arch::x86_64::*;
+
+use crate::kernel::{LANES, Tile};
+
+/// Rows whose sums are kept in registers.
+const ROWS: usize = 4;
+/// Lanes of 64 bits of a vector.
+const QUARTET: usize = 4;
+
+/// Four rows by four columns at a time: low half by low half with all 64 bits of the product, and both cross products, whose upper
+/// halves do not count, at once in lanes of 32 bits.
+///
+/// # Safety
+///
+/// The panel has `depth` rows of whole vectors for `columns`, and every row of the left side is `depth` long.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) unsafe fn tile(tile: &Tile, depth: usize, out: &mut [&mut [u64]]) {
+    for (group, rows) in tile.rows.chunks(ROWS).enumerate() {
+        let left: [*const u64; ROWS] = std::array::from_fn(|i| rows[i.min(rows.len() - 1)].as_ptr());
+        for j in (0..tile.columns).step_by(QUARTET) {
+            let mut low = [_mm256_setzero_si256(); ROWS];
+            let mut cross = low;
+            let mut right = tile.panel[j..].as_ptr();
+            for p in 0..depth {
+                // SAFETY: row p of the panel has four lanes from j on.
+                let columns = unsafe { _mm256_loadu_si256(right.cast()) };
+                right = right.wrapping_add(tile.step);
+                let swapped = _mm256_shuffle_epi32::<0b10_11_00_01>(columns);
+                for r in 0..ROWS {
+                    // SAFETY: every row on the left has `depth` elements.
+                    let factor = _mm256_set1_epi64x(unsafe { *left[r].wrapping_add(p) } as i64);
+                    low[r] = _mm256_add_epi64(low[r], _mm256_mul_epu32(factor, columns));
+                    cross[r] = _mm256_add_epi32(cross[r], _mm256_mullo_epi32(factor, swapped));
+                }
+            }
+            for r in 0..rows.len() {
+                let both = _mm256_add_epi64(cross[r], _mm256_srli_epi64::<32>(cross[r]));
+                let sums = _mm256_add_epi64(low[r], _mm256_slli_epi64::<32>(both));
+                let mut lanes = [0u64; QUARTET];
+                // SAFETY: `lanes` has room for a vector.
+                unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums) };
+                let out = &mut out[ROWS * group + r][tile.at + j..];
+                out.iter_mut().zip(lanes).take(tile.columns - j).for_each(|(o, s)| *o = o.wrapping_add(s));
+            }
+        }
+    }
+}
+
+/// Four rows by sixteen columns at a time, in lanes of 32 bits.
+///
+/// # Safety
+///
+/// As for `tile`.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut [&mut [u64]]) {
+    for (group, rows) in tile.rows.chunks(ROWS).enumerate() {
+        let left: [*const u64; ROWS] = std::array::from_fn(|i| rows[i.min(rows.len() - 1)].as_ptr());
+        let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+        let mut right = tile.panel.as_ptr();
+        for p in 0..depth {
+            // SAFETY: row p of the panel has sixteen lanes, two vectors.
+            let columns = unsafe {
+                let at = right.cast::<__m256i>();
+                [_mm256_loadu_si256(at), _mm256_loadu_si256(at.wrapping_add(1))]
+            };
+            right = right.wrapping_add(tile.step);
+            for r in 0..ROWS {
+                // SAFETY: every row on the left has `depth` elements.
+                let factor = _mm256_set1_epi32(unsafe { *left[r].wrapping_add(p) } as i32);
+                for v in 0..2 {
+                    sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_mullo_epi32(factor, columns[v]));
+                }
+            }
+        }
+        for r in 0..rows.len() {
+            let mut lanes = [0u32; 2 * LANES];
+            // SAFETY: `lanes` has room for two vectors.
+            unsafe {
+                let at = lanes.as_mut_ptr().cast::<__m256i>();
+                _mm256_storeu_si256(at, sums[r][0]);
+                _mm256_storeu_si256(at.add(1), sums[r][1]);
+            }
+            let out = &mut out[ROWS * group + r][tile.at..][..tile.columns];
+            out.iter_mut().zip(lanes).for_each(|(o, s)| *o = o.wrapping_add(s.into()));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A sealed ONNX file back as it was.
+
+use std::io::Write;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::files::{self, PRIVATE};
+use crate::reader::ReadAt;
+use crate::{Kind, OpenedModel, SealError, Swap};
+
+/// Small pieces are gathered to writes of this size.
+const WRITE_BYTES: usize = 1 << 18;
+
+/// Writes the ONNX file that was sealed, byte for byte, with mode 0600. The file appears when all of it was verified;
+/// until then it is unnamed by `out`, and removed if anything fails.
+///
+/// # Errors
+/// If what was sealed is no ONNX file, anything is not what the owner sealed, or the system fails.
+pub fn unseal_onnx<S: ReadAt>(model: &OpenedModel<S>, out: &Path) -> Result<u64, SealError> {
+    if model.header().kind != Kind::Onnx {
+        let problem = "expected a sealed ONNX file, found the sealed state of a module".to_owned();
+        return Err(SealError::Sealed { name: model.name().to_owned(), problem });
+    }
+    let mut file = files::temporary(out)?;
+    let mut gather = Gather {
+        file: file.as_file_mut(),
+        pending: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)),
+        path: out,
+    };
+    let (mut graph, mut data) = (model.buffer(Swap::Allowed)?, model.buffer(Swap::Allowed)?);
+    let mut next = 1;
+    let mut at = 0;
+    for chunk in 0..model.chunks(0) {
+        let mut rest = model.chunk(0, chunk, &mut graph)?;
+        let is_last = chunk + 1 == model.chunks(0);
+        loop {
+            let due = model.entries().get(next).filter(|e| {
+                let distance = e.at - at;
+                distance < rest.len() as u64 || distance == rest.len() as u64 && is_last
+            });
+            let Some(entry) = due else { break };
+            let (before, behind) = rest.split_at((entry.at - at) as usize);
+            gather.write(before)?;
+            (rest, at) = (behind, entry.at);
+            for chunk in 0..model.chunks(next) {
+                gather.write(model.chunk(next, chunk, &mut data)?)?;
+            }
+            next += 1;
+        }
+        gather.write(rest)?;
+        at += rest.len() as u64;
+    }
+    gather.flush()?;
+    files::publish(file, out, PRIVATE)?;
+    Ok(model.header().plain_bytes())
+}
+
+/// A writer whose buffer is wiped.
+struct Gather<'a> {
+    file: &'a mut std::fs::File,
+    pending: Zeroizing<Vec<u8>>,
+    path: &'a Path,
+}
+
+impl Gather<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SealError> {
+        if self.pending.len() + bytes.len() > WRITE_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= WRITE_BYTES {
+            return self.file.write_all(bytes).map_err(SealError::write(self.path));
+        }
+        self.pending.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SealError> {
+        self.file.write_all(&self.pending).map_err(SealError::write(self.path))?;
+        self.pending.clear();
+        Ok(())
+    }
+}
