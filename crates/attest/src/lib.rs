@@ -15,6 +15,8 @@ pub mod claims;
 mod clock;
 mod error;
 pub mod evidence;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod policy;
 pub mod ratls;
 #[cfg(feature = "sample-attestation-insecure")]

@@ -1,9 +1,11 @@
 //! The command line.
 
+pub(crate) mod attest;
 mod bench;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hosts;
+pub(crate) mod keys;
 pub(crate) mod launch;
 pub(crate) mod seal;
 pub(crate) mod split;
@@ -15,11 +17,13 @@ use privet::Plan;
 
 use crate::exit::EXIT_CODES;
 use crate::network::Network;
+use attest::{ATTEST_HELP, AttestArgs};
 use bench::{BENCH_HELP, COMPARE_HELP, EXPORT_HELP};
 pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPart, PlainArgs, Runtime};
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
 pub(crate) use common::{AnswerArgs, ProcessArgs};
+use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
 pub(crate) use split::{Balance, SplitArgs, StagesArgs};
@@ -83,12 +87,24 @@ pub(crate) enum Command {
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
     #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
+<<<<<<< HEAD
     /// Cut a model into stages for a machine with little memory, such as an enclave. It protects nothing.
     #[command(after_help = SPLIT_HELP)]
     Split(SplitArgs),
     /// Run the stages of `privet split` one by one within their memory, in float and without privacy.
     #[command(after_help = STAGES_HELP)]
     Stages(StagesArgs),
+=======
+    /// Verify evidence of trusted execution environments.
+    #[command(after_help = ATTEST_HELP)]
+    Attest(AttestArgs),
+    /// Keep keys of sealed models, and release them to those who prove what they run.
+    #[command(after_help = KEYSERVER_HELP)]
+    Keyserver(KeyserverArgs),
+    /// Hold leased keys for workers of this host.
+    #[command(after_help = KEYCACHE_HELP)]
+    Keycache(KeycacheArgs),
+>>>>>>> main
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),

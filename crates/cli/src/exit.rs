@@ -3,7 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use privet::attest::AttestError;
 use privet::input::InputError;
+use privet::keys::KeysError;
 use privet::model::ModelError;
 use privet::output::OutputError;
 use privet::seal::SealError;
@@ -20,7 +22,7 @@ Exit codes:
   1    internal error, or the operating system failed
   2    wrong usage
   3    a model, input, configuration or state file is missing, wrong or not ready
-  4    a peer could not be reached, failed, or refused
+  4    a peer could not be reached, failed, or refused; evidence is refused
   5    a deadline passed
   6    the private result differs from the cleartext result
   130  interrupted";
@@ -89,6 +91,7 @@ impl Code {
         if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
         }
+<<<<<<< HEAD
         if let Some(error) = error.downcast_ref::<SplitError>() {
             return Some(match error {
                 SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
@@ -97,9 +100,16 @@ impl Code {
                 SplitError::Kernel(_) => Self::Internal,
                 _ => Self::Input,
             });
+=======
+        if let Some(error) = error.downcast_ref::<AttestError>() {
+            return Some(Self::of_attestation(error));
+>>>>>>> main
         }
         if let Some(error) = error.downcast_ref::<SealError>() {
             return Some(Self::of_seal(error));
+        }
+        if let Some(error) = error.downcast_ref::<KeysError>() {
+            return Some(Self::of_keys(error));
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
@@ -139,9 +149,28 @@ impl Code {
         }
     }
 
+    fn of_attestation(error: &AttestError) -> Self {
+        match error {
+            AttestError::Refused { .. } | AttestError::Appraisal(_) | AttestError::NoVerifier { .. } => {
+                Self::Peer
+            }
+            AttestError::Attester { .. } | AttestError::Tls(_) => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
     fn of_seal(error: &SealError) -> Self {
         match error {
             SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_keys(error: &KeysError) -> Self {
+        match error {
+            KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
+            KeysError::Deadline { .. } => Self::Deadline,
+            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
             _ => Self::Input,
         }
     }

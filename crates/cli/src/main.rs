@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attest;
 mod bench;
 mod cluster;
 mod commands;
 mod compare;
 mod exit;
 mod export;
+mod keys;
 mod launch;
 mod network;
 mod parties;
@@ -67,8 +69,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+<<<<<<< HEAD
         Command::Split(args) => split::split(&args),
         Command::Stages(args) => stages::stages(&args),
+=======
+        Command::Attest(args) => attest::attest(&args),
+        Command::Keyserver(args) => keys::keyserver(&args),
+        Command::Keycache(args) => keys::keycache(&args),
+>>>>>>> main
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),

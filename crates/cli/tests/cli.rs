@@ -22,7 +22,9 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn every_command_has_help_with_an_example() {
     let home = tempfile::tempdir().unwrap();
-    for command in ["run", "setup", "compile", "plan", "bench", "dealer", "server", "client"] {
+    for command in
+        ["run", "setup", "compile", "plan", "bench", "dealer", "server", "client", "key", "seal", "unseal"]
+    {
         let (code, stdout, _) = output(privet(home.path()).args([command, "--help"]));
         assert_eq!(code, Some(0));
         assert!(stdout.contains("Example") && stdout.contains(&format!("privet {command}")), "{stdout}");

@@ -12,7 +12,7 @@
 //!   the hash a level to evaluate, two to make.
 //! - Opened: nothing. Leaks: nothing.
 
-use privet_ring::blocks::Hash;
+use privet_ring::blocks::{Hash, all_if};
 
 use crate::tree::{
     LEAF_BITS, LEAF_TWEAK, NODE, PIECE, Path, doubled, level, pieces, put_leaves, read_leaves,
@@ -113,7 +113,7 @@ impl Comparison {
             for (bit, ((((hashed, word), node), sum), x)) in bits.iter_mut().zip(leaves) {
                 let index = x & index_mask;
                 let upper = 0u64.wrapping_sub(index >> 6);
-                let corrects = 0u64.wrapping_sub(*node as u64 & 1);
+                let corrects = all_if(*node as u64);
                 let leaf = half(*hashed, upper) ^ corrects & half(*word, upper);
                 *bit = (*sum as u64 ^ leaf >> (index & 63)) & 1;
             }

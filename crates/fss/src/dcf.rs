@@ -13,7 +13,7 @@
 //!   four to make. Where a bit is enough, a comparison is smaller and twice as fast.
 //! - Opened: nothing. Leaks: nothing.
 
-use privet_ring::blocks::Hash;
+use privet_ring::blocks::{Hash, all_if};
 use privet_ring::{Ring, pack, packed_len};
 
 use crate::tree::{NODE, PIECE, Path, Side, VALUE_TWEAK, doubled, level, pieces};
@@ -97,7 +97,7 @@ impl Dcf {
                 pack::unpack_into(packed, self.ring.bits(), &mut values[..len]).expect("as many as asked");
                 hash.blocks(nodes, VALUE_TWEAK, hashed);
                 for (i, sum) in sums[..len].iter_mut().enumerate() {
-                    let corrects = 0u64.wrapping_sub(nodes[i] as u64 & 1);
+                    let corrects = all_if(nodes[i] as u64);
                     let value = (hashed[i] as u64).wrapping_add(corrects & values[i]);
                     // Public: x goes to the left.
                     *sum = sum.wrapping_add((!x[i] >> bit & 1).wrapping_mul(value));

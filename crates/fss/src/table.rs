@@ -15,9 +15,9 @@
 
 use std::ops::Range;
 
-use privet_ring::blocks::Hash;
+use privet_ring::blocks::{Hash, all_if};
 
-use crate::tree::{LEAF_BITS, LEAF_TWEAK, NODE, Path, Side, all_if, level, pieces, put_leaves, read_leaves};
+use crate::tree::{LEAF_BITS, LEAF_TWEAK, NODE, Path, Side, level, pieces, put_leaves, read_leaves};
 
 /// Tables of 2^`bits` entries, from 1 to 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Table {
             put_leaves((0..alpha.len()).map(word), self.leaf_bytes(), leaves);
             let nodes = path.second();
             signs.extend((0..alpha.len()).map(|i| {
-                let leaf = second[i] ^ all_if(nodes[i]) & word(i);
+                let leaf = second[i] ^ masked(nodes[i], word(i));
                 1 - 2 * (leaf >> (alpha[i] & low) & 1) as i64
             }));
         }
@@ -140,10 +140,16 @@ impl Table {
         hash.blocks(&nodes, LEAF_TWEAK, &mut made);
         for (nodes, made) in nodes.chunks_exact(len).zip(made.chunks_exact_mut(len)) {
             let own = nodes.iter().zip(&words).zip(made);
-            own.for_each(|((node, word), made)| *made ^= all_if(*node) & word);
+            own.for_each(|((node, word), made)| *made ^= masked(*node, *word));
         }
         made
     }
+}
+
+/// The word, if the node's party corrects.
+fn masked(node: u128, word: u128) -> u128 {
+    let corrects = all_if(node as u64);
+    word & (u128::from(corrects) << 64 | u128::from(corrects))
 }
 
 #[cfg(test)]

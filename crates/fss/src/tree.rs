@@ -41,12 +41,6 @@ pub fn root(side: Side, keys: usize, stream: &mut Stream) -> Vec<u128> {
     pairs.iter().map(|[low, high]| (u128::from(*high) << 64 | u128::from(*low)) & !1 | lowest).collect()
 }
 
-/// All ones if the lowest bit of `value` is 1.
-#[inline(always)]
-pub(crate) fn all_if(value: u128) -> u128 {
-    0u128.wrapping_sub(value & 1)
-}
-
 /// The keys 0 to `keys` − 1 in runs of at most `piece`.
 pub(crate) fn pieces(keys: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
     (0..keys).step_by(piece).map(move |at| at..(at + piece).min(keys))

@@ -8,14 +8,16 @@ mod admin;
 pub mod audit;
 pub mod cache;
 mod clock;
+mod development;
 mod error;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kbs;
 mod keeper;
 mod master;
 mod net;
 mod policy;
-mod process;
 mod random;
 mod resource;
 mod secret;
@@ -24,6 +26,7 @@ mod store;
 
 pub use admin::{ADMIN_SOCKET, AdminReply, AdminRequest, OwnerKey, administer, administer_at};
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
+pub use development::{machine_attester, verifier};
 pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper};
@@ -31,8 +34,28 @@ pub use master::{MIN_PASSPHRASE, MasterSource};
 pub use net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate};
 pub use net::{Address, Handler, Incoming, Limits, Server};
 pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
-pub use process::forbid_core_dumps;
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};
 pub use secret::MasterKey;
 pub use store::{KeyInfo, KeyState, MAX_POLICY_BYTES, Store, VersionInfo};
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Display};
+
+    use static_assertions::assert_not_impl_any;
+
+    use super::*;
+
+    // What holds a key cannot be printed.
+    assert_not_impl_any!(MasterKey: Debug, Display);
+    assert_not_impl_any!(Grant: Debug, Display);
+    assert_not_impl_any!(Lease: Debug, Display);
+    assert_not_impl_any!(OwnerKey: Debug, Display);
+    assert_not_impl_any!(AdminRequest: Debug, Display);
+    assert_not_impl_any!(cache::SealingKey: Debug, Display);
+    assert_not_impl_any!(cache::LeaseBook: Debug, Display);
+    assert_not_impl_any!(Incoming: Debug, Display);
+    assert_not_impl_any!(kbs::TeeSecret: Debug, Display);
+    assert_not_impl_any!(keeper::Base64Secret: Debug, Display);
+}

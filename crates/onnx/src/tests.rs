@@ -121,6 +121,15 @@ fn nonlinear_operators_follow_their_opsets() {
     assert_eq!(of(16, "LeakyRelu", vec![float("alpha", 0.5)]), [-1.0, 0.5, 3.0, -0.5]);
     assert_eq!(of(10, "ThresholdedRelu", vec![]), [0.0, 0.0, 3.0, 0.0]);
     assert_eq!(of(7, "HardSigmoid", vec![float("alpha", 1.0), float("beta", 0.0)]), [0.0, 0.5, 1.0, 0.0]);
+    assert!(
+        of(9, "Erf", vec![])
+            .iter()
+            .zip([-0.995_322, 0.520_5, 0.999_978, -0.842_701])
+            .all(|(a, b)| (a - b).abs() < 1e-5)
+    );
+    assert!(of(7, "Tanh", vec![]).iter().zip(x).all(|(a, x)| *a == f64::from(x).tanh() as f32));
+    let [exact, close] = [of(20, "Gelu", vec![]), of(20, "Gelu", vec![string("approximate", "tanh")])];
+    assert!(exact != close && exact.iter().zip(close).all(|(a, b)| (a - b).abs() < 1e-3));
     assert_eq!(of(13, "LRN", vec![int("size", 1), float("alpha", 1.0), float("beta", 0.0)]), x);
     let refused = |opset, op, attributes| {
         refusal(&model(opset, &[2, 2], vec![node(op, &["x"], "y", attributes)], vec![]))
@@ -131,7 +140,9 @@ fn nonlinear_operators_follow_their_opsets() {
     assert!(refused(13, "LRN", vec![]).contains("size"));
     assert!(refused(13, "HardSwish", vec![]).contains("HardSwish"));
     // Functions that need an exponential have no private form.
-    for op in ["Elu", "Selu", "Celu", "Softplus", "Tanh", "Exp", "Log", "Sqrt", "Erf"] {
+    assert!(refused(19, "Gelu", vec![]).contains("Gelu"));
+    assert!(refused(20, "Gelu", vec![string("approximate", "fast")]).contains("approximate"));
+    for op in ["Elu", "Selu", "Celu", "Softplus", "Exp", "Log", "Sqrt"] {
         assert!(refused(13, op, vec![]).contains(&format!("operator {op} (opset 13) is not supported")));
     }
 }

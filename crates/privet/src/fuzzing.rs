@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use ndarray::ArrayD;
+use privet_attest::fuzzing as attest;
 use privet_graph::{CompileOptions, FloatModel, Graph};
 use privet_net::{Fingerprint, fuzzing as net};
 use privet_plan::{
@@ -19,6 +20,7 @@ use privet_protocols::masked::{RevealTo, Role, Schedule, Sink, Source, deal};
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
+use privet_seal::fuzzing as seal;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::config::ConfigFile;
@@ -64,8 +66,11 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
 pub const TARGETS: &[Target] = &[
     target("bundle", bundle),
     target("csv", csv),
+    target("evidence", attest::evidence),
     target("frames", frames),
     target("handshake", handshake),
+    target("kbs", privet_keys::fuzzing::message),
+    target("keypolicy", privet_keys::fuzzing::policy),
     target("messages", messages),
     target("npy", npy),
     // Deflate packs 1032 to 1, and bytes become floats.
@@ -75,6 +80,10 @@ pub const TARGETS: &[Target] = &[
     // A byte of a PNG can stand for 8256 pixels, of four bytes and again of three.
     Target { per_byte: 8256 * 8, ..target("picture", picture) },
     target("plan", plan),
+    target("policy", attest::policy),
+    target("ratls", attest::ratls),
+    target("sealed", seal::sealed),
+    target("sealing", seal::onnx),
     target("share", share),
     target("toml", toml),
     target("weights", weights),
@@ -294,13 +303,17 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> bool {
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "bundle" => bundle_seed().into_iter().collect(),
+        "evidence" => attest::evidence_seeds(),
         "frames" => vec![net::frames_seed()],
+        "kbs" => privet_keys::fuzzing::message_seeds(),
+        "keypolicy" => vec![privet_keys::fuzzing::policy_seed()],
         "messages" => message_seeds(),
         "plan" => {
             let file = example().0.to_bytes();
             let body = file[18..file.len() - 32].to_vec();
             vec![file, body]
         }
+        "sealed" => seal::seeds(),
         "share" => share_seeds(),
         "weights" => {
             let plan = &example().0;

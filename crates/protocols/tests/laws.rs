@@ -232,6 +232,21 @@ fn every_number_of_elements_and_every_table_is_bit_equal() {
     }
 }
 
+/// What LLAMA's implementation publishes for its truncation, by 13 bits in a ring of 21: `FSS/tests/truncatereduce` of
+/// github.com/mpc-msri/EzPC. (Its sigmoid and tanh are splines of its own, rounded otherwise.)
+#[test]
+fn truncation_gives_the_published_results_of_llama() {
+    let mut b = Builder::new(21, 13);
+    let x = b.input(&[10]);
+    let y = b.step(Op::Trunc { shift: 13 }, &[x], &[10], 0);
+    b.output(y);
+    let (plan, weights) = b.finish();
+    let x = vec![0, 8192, 16384, 24576, 32768, 40960, -8192, -16384, -24576, -32768];
+    let published = vec![vec![0, 1, 2, 3, 4, 5, -1, -2, -3, -4]];
+    assert_eq!(reference(&plan, &weights, std::slice::from_ref(&x)), published);
+    law(&plan, &weights, &[x], RevealTo::Client);
+}
+
 /// The reference does not wrap: a product of two wires beyond 64 bits is trapped, not reduced.
 #[test]
 fn overflow_of_products_of_wires_is_trapped() {

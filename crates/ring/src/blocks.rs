@@ -99,8 +99,8 @@ impl Hash {
             let hashed = &mut hashed[..nodes.len()];
             self.blocks(nodes, 0, hashed);
             for (i, s) in nodes.iter_mut().enumerate() {
-                let left = hashed[i] ^ (all_if(*s) & u128::from_le_bytes(words[i]));
-                let goes_right = all_if(u128::from(x[i][0] >> bit));
+                let left = hashed[i] ^ (all_if_wide(*s) & u128::from_le_bytes(words[i]));
+                let goes_right = all_if_wide(u128::from(x[i][0] >> bit));
                 sums[i] ^= (left ^ *s) & !goes_right;
                 *s = left ^ (goes_right & *s);
             }
@@ -138,10 +138,10 @@ impl Hash {
             self.blocks(nodes, 0, h_0);
             self.blocks(others, 0, h_1);
             for (i, s) in nodes.iter_mut().enumerate() {
-                let goes_right = all_if(u128::from(alpha[i][0] >> bit));
+                let goes_right = all_if_wide(u128::from(alpha[i][0] >> bit));
                 let word = h_0[i] ^ h_1[i] ^ (!goes_right & differences[i]);
                 words[i] = word.to_le_bytes();
-                *s = h_0[i] ^ (all_if(*s) & word) ^ (goes_right & *s);
+                *s = h_0[i] ^ (all_if_wide(*s) & word) ^ (goes_right & *s);
             }
         }
     }
@@ -156,7 +156,7 @@ impl Hash {
         }
         self.blocks(nodes, 0, left);
         for (i, s) in nodes.iter().enumerate() {
-            left[i] ^= all_if(*s) & u128::from_le_bytes(words[i]);
+            left[i] ^= all_if_wide(*s) & u128::from_le_bytes(words[i]);
             right[i] = left[i] ^ s;
         }
     }
@@ -198,8 +198,15 @@ fn sigma(block: u128) -> u128 {
 
 /// All ones if the lowest bit of `value` is 1.
 #[inline(always)]
-fn all_if(value: u128) -> u128 {
-    0u128.wrapping_sub(value & 1)
+fn all_if_wide(value: u128) -> u128 {
+    let mask = all_if(value as u64);
+    u128::from(mask) << 64 | u128::from(mask)
+}
+
+/// All ones if the lowest bit of `value` is 1, in a way that the compiler cannot make a branch of.
+#[inline(always)]
+pub fn all_if(value: u64) -> u64 {
+    black_box(0u64.wrapping_sub(value & 1))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl<'a> Rows<'a> {
         let taps = self.taps();
         let filter = x.len() / inputs * taps.len();
         for (i, channel) in x.chunks_exact(inputs).enumerate() {
-            self.pad(channel, room);
+            kernel.run(|| self.pad(channel, room));
             for (w, z) in w.chunks_exact(filter).zip(z.chunks_exact_mut(outputs)) {
                 let factors = &w[i * taps.len()..][..taps.len()];
                 let line = self.step(0) * self.padded[1] * self.padded[2];
@@ -74,6 +74,7 @@ impl<'a> Rows<'a> {
         rows.iter().flat_map(|&y| axis(1).map(move |x| y + x % phases * len + x / phases)).collect()
     }
 
+    #[inline(always)]
     fn pad(&self, channel: &[u64], room: &mut [u64]) {
         let [height, phases, len] = self.padded;
         let [top, left] = [self.begin(0), self.begin(1)];
@@ -88,9 +89,18 @@ impl<'a> Rows<'a> {
                 // Padded columns are those of the input from `left` on.
                 let first = (phase + phases - left % phases) % phases;
                 let at = (left + first) / phases;
-                let out = &mut phases_of_row[phase * len..][..len];
-                let from = row.iter().skip(first).step_by(phases);
-                out.iter_mut().skip(at).zip(from).for_each(|(o, v)| *o = *v);
+                let out = phases_of_row[phase * len..][..len].get_mut(at..).unwrap_or(&mut []);
+                let from = row.get(first..).unwrap_or(&[]);
+                if phases == 2 {
+                    // Nearly every stride but one: as vectors.
+                    let (pairs, last) = from.as_chunks::<2>();
+                    out.iter_mut().zip(pairs).for_each(|(o, pair)| *o = pair[0]);
+                    if let (Some(o), &[v]) = (out.get_mut(pairs.len()), last) {
+                        *o = v;
+                    }
+                } else {
+                    out.iter_mut().zip(from.iter().step_by(phases)).for_each(|(o, v)| *o = *v);
+                }
             }
         }
     }

@@ -6,6 +6,9 @@
 use crate::conv::{PADDING, Taps};
 use crate::kernel::LANES;
 
+/// Rows that elements are fetched ahead for.
+const AHEAD: usize = 6;
+
 /// Eight columns of one row of the right side. Lanes that the mask leaves out are zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -130,22 +133,33 @@ impl<'a> Right<'a> {
         (&self.x[plane * self.runs.plane..][..self.runs.plane], runs)
     }
 
-    /// Rows that read the same plane.
-    pub(crate) fn positions(&self) -> usize {
-        self.runs.table.len() / self.runs.vectors
-    }
-
-    /// Where the columns of vectors `first`.. start in a plane, about, and how many elements further the last one ends.
-    pub(crate) fn reach(&self, first: usize, vectors: usize) -> (i32, usize) {
+    /// Where to fetch elements into the cache before row p is read, for vectors `first`.. of its columns: planes lie far apart, so that
+    /// no hardware does it. `is_first` where nothing was read before.
+    #[inline(always)]
+    pub(crate) fn ahead(
+        &self,
+        p: usize,
+        is_first: bool,
+        first: usize,
+        vectors: usize,
+    ) -> impl Iterator<Item = *const u64> {
+        let (plane, position) = (p / self.positions(), p % self.positions());
+        let furthest = plane + (AHEAD / self.positions()).max(1);
+        let planes = match (is_first, position) {
+            (true, _) => plane + 1..=furthest,
+            (_, 0) => furthest..=furthest,
+            _ => 1..=0,
+        };
         let last = self.runs.table.len() - self.runs.vectors + first + vectors - 1;
-        let [from, to] = [first, last].map(|at| self.runs.table[at]);
-        let end = to.start + (LANES * usize::from(to.step.max(1))) as i32;
-        (from.start, end.saturating_sub(from.start).max(0) as usize)
+        let [from, to] = [first, last].map(|at| self.runs.table[at].start);
+        let columns = (from..to.saturating_add(2 * LANES as i32)).step_by(LANES);
+        let planes = planes.filter_map(|plane| self.x.get(plane * self.runs.plane..));
+        planes.flat_map(move |x| columns.clone().map(|at| x.as_ptr().wrapping_offset(at as isize)))
     }
 
-    /// Where plane `plane` starts, if there is one.
-    pub(crate) fn plane(&self, plane: usize) -> Option<&'a [u64]> {
-        self.x.get(plane * self.runs.plane..)
+    /// Rows that read the same plane.
+    fn positions(&self) -> usize {
+        self.runs.table.len() / self.runs.vectors
     }
 
     /// Offsets of lanes that have no common distance.

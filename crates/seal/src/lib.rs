@@ -14,8 +14,11 @@ mod digest;
 mod dtype;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod hex;
+mod hollow;
 mod id;
 mod key;
 mod onnx;

@@ -14,7 +14,7 @@ use crate::header::{MAX_ENTRIES, MAX_NAME_BYTES, MAX_RANK};
 use crate::{DType, SealError};
 
 /// Deeper graphs in graphs are refused.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 
 /// A tensor's data in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(crate) fn find_tensors(path: &Path, file: &File, len: u64) -> Result<Vec<Ten
 
 /// The messages on the way to tensors.
 #[derive(Debug, Clone, Copy)]
-enum Message {
+pub(crate) enum Message {
     Model,
     Graph,
     Function,
@@ -51,7 +51,7 @@ enum Message {
 
 impl Message {
     /// The message in a field of this one.
-    fn inside(self, field: u64) -> Option<Message> {
+    pub(crate) fn inside(self, field: u64) -> Option<Message> {
         match (self, field) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
             (Self::Model, 25) => Some(Self::Function),

@@ -18,16 +18,23 @@ const WRITE_BYTES: usize = 1 << 18;
 /// # Errors
 /// If what was sealed is no ONNX file, anything is not what the owner sealed, or the system fails.
 pub fn unseal_onnx<S: ReadAt>(model: &OpenedModel<S>, out: &Path) -> Result<u64, SealError> {
+    let mut file = files::temporary(out)?;
+    let bytes = write_onnx(model, file.as_file_mut(), out)?;
+    files::publish(file, out, PRIVATE)?;
+    Ok(bytes)
+}
+
+/// Writes the ONNX file that was sealed to `out`, named `path`.
+pub(crate) fn write_onnx<S: ReadAt>(
+    model: &OpenedModel<S>,
+    out: &mut impl Write,
+    path: &Path,
+) -> Result<u64, SealError> {
     if model.header().kind != Kind::Onnx {
         let problem = "expected a sealed ONNX file, found the sealed state of a module".to_owned();
         return Err(SealError::Sealed { name: model.name().to_owned(), problem });
     }
-    let mut file = files::temporary(out)?;
-    let mut gather = Gather {
-        file: file.as_file_mut(),
-        pending: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)),
-        path: out,
-    };
+    let mut gather = Gather { out, pending: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)), path };
     let (mut graph, mut data) = (model.buffer(Swap::Allowed)?, model.buffer(Swap::Allowed)?);
     let mut next = 1;
     let mut at = 0;
@@ -52,31 +59,30 @@ pub fn unseal_onnx<S: ReadAt>(model: &OpenedModel<S>, out: &Path) -> Result<u64,
         at += rest.len() as u64;
     }
     gather.flush()?;
-    files::publish(file, out, PRIVATE)?;
     Ok(model.header().plain_bytes())
 }
 
 /// A writer whose buffer is wiped.
-struct Gather<'a> {
-    file: &'a mut std::fs::File,
+struct Gather<'a, W> {
+    out: &'a mut W,
     pending: Zeroizing<Vec<u8>>,
     path: &'a Path,
 }
 
-impl Gather<'_> {
+impl<W: Write> Gather<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SealError> {
         if self.pending.len() + bytes.len() > WRITE_BYTES {
             self.flush()?;
         }
         if bytes.len() >= WRITE_BYTES {
-            return self.file.write_all(bytes).map_err(SealError::write(self.path));
+            return self.out.write_all(bytes).map_err(SealError::write(self.path));
         }
         self.pending.extend_from_slice(bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), SealError> {
-        self.file.write_all(&self.pending).map_err(SealError::write(self.path))?;
+        self.out.write_all(&self.pending).map_err(SealError::write(self.path))?;
         self.pending.clear();
         Ok(())
     }

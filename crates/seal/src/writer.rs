@@ -63,8 +63,23 @@ pub fn seal_onnx(
 ) -> Result<Sealed, SealError> {
     refuse_same(model, out)?;
     let file = File::open(model).map_err(SealError::read(model))?;
+    let mut sealed = files::temporary(out)?;
+    let summary = seal_file(&file, model, sealed.as_file_mut(), out, keys, options)?;
+    files::publish(sealed, out, PUBLIC)?;
+    Ok(summary)
+}
+
+/// Seals the ONNX file `file`, named `model`, to `sealed`, named `out`.
+pub(crate) fn seal_file<W: Write + Seek>(
+    file: &File,
+    model: &Path,
+    sealed: &mut W,
+    out: &Path,
+    keys: &OwnerKeys,
+    options: &SealOptions,
+) -> Result<Sealed, SealError> {
     let len = file.metadata().map_err(SealError::read(model))?.len();
-    let tensors = find_tensors(model, &file, len)?;
+    let tensors = find_tensors(model, file, len)?;
     let (mut graph, mut end) = (Vec::new(), 0);
     for tensor in &tensors {
         graph.push(end..tensor.bytes.start);
@@ -73,7 +88,7 @@ pub fn seal_onnx(
     graph.push(end..len);
     let graph = Spans::new(graph);
     let mut header = Header {
-        graph_digest: graph.digest(model, &file)?,
+        graph_digest: graph.digest(model, file)?,
         entries: vec![Entry {
             name: String::new(),
             dtype: None,
@@ -103,9 +118,8 @@ pub fn seal_onnx(
     let (mut sum, mut read) = (Context::new(&SHA256), 0);
     let expected = header.graph_digest;
     let changed = || SealError::file(model, "it changed while it was read; seal it again");
-    let mut sealed = files::temporary(out)?;
-    let summary = write(header, keys, sealed.as_file_mut(), out, |entry, at, chunk| {
-        data[entry].read(&file, at, chunk).map_err(SealError::read(model))?;
+    let summary = write(header, keys, sealed, out, |entry, at, chunk| {
+        data[entry].read(file, at, chunk).map_err(SealError::read(model))?;
         if entry == 0 {
             sum.update(chunk);
             read += chunk.len() as u64;
@@ -118,7 +132,6 @@ pub fn seal_onnx(
     if file.metadata().map_err(SealError::read(model))?.len() != len {
         return Err(changed());
     }
-    files::publish(sealed, out, PUBLIC)?;
     Ok(summary)
 }
 

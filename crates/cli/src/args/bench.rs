@@ -59,6 +59,8 @@ pub(crate) enum KernelPart {
     Memory,
     /// Dealing and evaluating comparisons.
     Gates,
+    /// Making and evaluating keys of function secret sharing.
+    Fss,
     /// The TLS channel over loopback.
     Tls,
 }

@@ -6,6 +6,7 @@ use kbs_types::TeePubKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::wire::CanonicalKey;
 use crate::error::{KeysError, unspecified};
 
 /// Longest token that is looked at.
@@ -48,6 +49,7 @@ impl Signer {
 
     pub(crate) fn sign(&self, statement: &Statement<'_>) -> Result<String, KeysError> {
         let jwk: Value = json!({ "crv": "Ed25519", "kty": "OKP", "x": BASE64URL.encode(self.public()) });
+        // Names in their order, so that the bytes do not depend on how serde_json was built.
         let claims = json!({
             "claims-digest": statement.claims_digest,
             "exp": statement.expires,
@@ -56,7 +58,7 @@ impl Signer {
             "jti": statement.session,
             "jwk": jwk,
             "tee": statement.tee,
-            "tee-pubkey": statement.key,
+            "tee-pubkey": CanonicalKey::of(statement.key),
         });
         let signed = format!(
             "{}.{}",

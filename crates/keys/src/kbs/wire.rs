@@ -41,25 +41,33 @@ pub fn report_data(runtime: &RuntimeData, additional_evidence: &str) -> Option<[
         additional_evidence: &'a str,
         nonce: &'a str,
         #[serde(rename = "tee-pubkey")]
-        tee_pubkey: Key<'a>,
+        tee_pubkey: CanonicalKey<'a>,
     }
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Key<'a> {
-        Ec { alg: &'a str, crv: &'a str, kty: &'a str, x: &'a str, y: &'a str },
-        Rsa { alg: &'a str, e: &'a str, kty: &'a str, n: &'a str },
-        Akp { alg: &'a str, kty: &'a str, r#pub: &'a str },
-    }
-    let tee_pubkey = match &runtime.tee_pubkey {
-        TeePubKey::EC { crv, alg, x, y } => Key::Ec { alg, crv, kty: "EC", x, y },
-        TeePubKey::RSA { alg, k_mod, k_exp } => Key::Rsa { alg, e: k_exp, kty: "RSA", n: k_mod },
-        TeePubKey::AKP { alg, public_key } => Key::Akp { alg, kty: "AKP", r#pub: public_key },
-    };
+    let tee_pubkey = CanonicalKey::of(&runtime.tee_pubkey);
     let bound = Bound { additional_evidence, nonce: &runtime.nonce, tee_pubkey };
     let mut data = [0; 64];
     let digest = HASH.digest(&serde_json::to_vec(&bound).ok()?);
     data[..digest.len()].copy_from_slice(&digest);
     Some(data)
+}
+
+/// A public key whose fields are in the order of their names.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum CanonicalKey<'a> {
+    Ec { alg: &'a str, crv: &'a str, kty: &'a str, x: &'a str, y: &'a str },
+    Rsa { alg: &'a str, e: &'a str, kty: &'a str, n: &'a str },
+    Akp { alg: &'a str, kty: &'a str, r#pub: &'a str },
+}
+
+impl<'a> CanonicalKey<'a> {
+    pub(crate) fn of(key: &'a TeePubKey) -> Self {
+        match key {
+            TeePubKey::EC { crv, alg, x, y } => Self::Ec { alg, crv, kty: "EC", x, y },
+            TeePubKey::RSA { alg, k_mod, k_exp } => Self::Rsa { alg, e: k_exp, kty: "RSA", n: k_mod },
+            TeePubKey::AKP { alg, public_key } => Self::Akp { alg, kty: "AKP", r#pub: public_key },
+        }
+    }
 }
 
 /// The evidence in an attestation: of Privet's clients (`{"privet": base64url}`), or the bare quote of SGX and TDX clients of

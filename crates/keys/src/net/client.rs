@@ -46,15 +46,14 @@ impl Connection {
             .map_err(|_| KeysError::Internal("the operating system gave no sockets"))?;
         let peer = address.to_string();
         let fail = |problem: String| KeysError::Peer { peer: peer.clone(), problem };
-        let (host, connecting) = match address {
-            Address::Tcp(address) => {
-                let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-                let host = host.trim_matches(['[', ']']).to_owned();
-                let trust =
-                    trust.ok_or_else(|| fail("its certificate is not known; name the file".to_owned()))?;
-                let name = ServerName::try_from(host.clone()).map_err(|e| fail(e.to_string()))?;
-                let connector = TlsConnector::from(trust.config(attester)?);
-                let connecting = runtime.block_on(timeout(deadline, async {
+        let connect = async {
+            match address {
+                Address::Tcp(address) => {
+                    let host = host_of(address);
+                    let trust = trust
+                        .ok_or_else(|| fail("its certificate is not known; name the file".to_owned()))?;
+                    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
+                    let connector = TlsConnector::from(trust.config(attester)?);
                     let stream = TcpStream::connect(address)
                         .await
                         .map_err(|e| fail(format!("cannot connect: {e}")))?;
@@ -62,17 +61,18 @@ impl Connection {
                     let stream =
                         connector.connect(name, stream).await.map_err(|e| fail(format!("TLS: {e}")))?;
                     converse(stream).await.map_err(fail)
-                }));
-                (host, connecting)
-            }
-            Address::Unix(path) => {
-                let connecting = runtime.block_on(timeout(deadline, async {
+                }
+                Address::Unix(path) => {
                     let stream =
                         UnixStream::connect(path).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
                     converse(stream).await.map_err(fail)
-                }));
-                ("localhost".to_owned(), connecting)
+                }
             }
+        };
+        let connecting = runtime.block_on(async { timeout(deadline, connect).await });
+        let host = match address {
+            Address::Tcp(address) => host_of(address),
+            Address::Unix(_) => "localhost".to_owned(),
         };
         let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: deadline.as_secs() };
         let sender = connecting.map_err(late)??;
@@ -132,6 +132,12 @@ impl Connection {
     pub(crate) fn peer(&self) -> &str {
         &self.peer
     }
+}
+
+/// Without port, and without the brackets of IPv6.
+fn host_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_matches(['[', ']']).to_owned()
 }
 
 /// HTTP/1.1 on a stream; the connection's own work is done while a request waits.

@@ -200,9 +200,11 @@ impl<'a> Material<'a> {
         if !was_ready {
             return Err(unusable("another session has used it".to_owned()));
         }
-        // The open file stays readable; the name goes so that no backup finds it. Opening the material sweeps up after a crash.
+        // The open file stays readable; the name goes so that no backup finds it. Nobody waits until a crash of the machine
+        // cannot bring it back: opening the material sweeps it up then, as its record says that it is burnt.
         std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
-        sync_dir(&self.dir)?;
+        let dir = self.dir.clone();
+        let _ = std::thread::Builder::new().name("unlinked".to_owned()).spawn(move || sync_dir(&dir));
         crash_point("bundle unlinked");
         Ok(reader)
     }

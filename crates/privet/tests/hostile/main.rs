@@ -41,6 +41,13 @@ fn configuration() {
 }
 
 #[test]
+fn attestation() {
+    check("evidence", 20_000);
+    check("policy", 30_000);
+    check("ratls", 20_000);
+}
+
+#[test]
 fn onnx_models() {
     check("onnx", 150_000);
 }
@@ -61,6 +68,12 @@ fn shares() {
 }
 
 #[test]
+fn sealed_models() {
+    check("sealed", 30_000);
+    check("sealing", 2_000);
+}
+
+#[test]
 fn bundles() {
     check("bundle", 6_000);
 }
@@ -73,6 +86,12 @@ fn streams_of_frames() {
 #[test]
 fn control_messages() {
     check("messages", 100_000);
+}
+
+#[test]
+fn messages_and_policies_of_key_servers() {
+    check("kbs", 2_000);
+    check("keypolicy", 30_000);
 }
 
 #[test]

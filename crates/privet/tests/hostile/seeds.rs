@@ -14,6 +14,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         "npy" => arrays(),
         "npz" => archives(),
         "picture" => pictures(),
+        "policy" => policies(),
         "toml" => configurations(),
         _ => Vec::new(),
     }
@@ -89,6 +90,28 @@ fn pictures() -> Vec<Vec<u8>> {
         jpeg(ExtendedColorType::L8, 1),
         jpeg(ExtendedColorType::Rgb8, 3),
     ]
+}
+
+fn policies() -> Vec<Vec<u8>> {
+    let hash = |length: usize| "5a".repeat(length);
+    let sgx = format!(
+        "version = 1\n[sgx]\nmrsigner = [\"{}\"]\nproduct_id = 1\nminimum_svn = 2\n[sgx.tcb]\nstatuses = [\"UpToDate\", \"SWHardeningNeeded\"]\n\
+         advisories = [\"INTEL-SA-00615\"]\nallow_smt = true\n",
+        hash(32)
+    );
+    let tdx = format!(
+        "version = 1\n[tdx]\nmrtd = [\"{0}\"]\nrtmr1 = [\"{0}\"]\nallow_migration = true\n",
+        hash(48)
+    );
+    let snp = format!(
+        "version = 1\n[snp]\nmeasurement = [\"{}\"]\nminimum_tcb = {{ bootloader = 4, tee = 0, snp = 22, microcode = 213 }}\nrequire_crl = true\n",
+        hash(48)
+    );
+    let sample = format!(
+        "version = 1\n[sample]\nmeasurement = [\"{}\"]\nallow_sample_insecure = true\n",
+        "01".repeat(32)
+    );
+    texts(&[&sgx, &tdx, &snp, &sample])
 }
 
 fn configurations() -> Vec<Vec<u8>> {

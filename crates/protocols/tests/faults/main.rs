@@ -45,6 +45,12 @@ fn network() -> (Plan, Weights) {
     let index = b.step(Op::Combine { coefficients: vec![14], constant: 1 }, &[sign], &[1, 2, 2, 2], 0);
     let entries = (0..16).map(|i| i * 21 - 99).collect();
     let looked_up = b.step(Op::Table { entries }, &[index], &[1, 2, 2, 2], 10);
+    // By keys, with every engine.
+    let index = b.step(Op::Combine { coefficients: vec![270], constant: 1 }, &[sign], &[1, 2, 2, 2], 0);
+    let entries = (0..512).map(|i| i * 3 - 99).collect();
+    let wide = b.step(Op::Table { entries }, &[index], &[1, 2, 2, 2], 10);
+    let looked_up =
+        b.step(Op::Combine { coefficients: vec![1, -1], constant: 0 }, &[looked_up, wide], &[1, 2, 2, 2], 10);
     let chosen = b.step(Op::Select { width: 0 }, &[centred, looked_up], &[1, 2, 2, 2], 10);
     let product = b.step(Op::BatchMatMul, &[y, chosen], &[1, 2, 2, 2], 20);
     let y = b.step(Op::Trunc { shift: 10 }, &[product], &[1, 2, 2, 2], 10);

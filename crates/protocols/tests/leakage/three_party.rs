@@ -194,13 +194,14 @@ fn see_dealt(plan: &Plan, schedule: &Schedule, position: Position, frames: &[See
     assert_eq!((seed.kind, seed.instruction), (SEED, 0));
     view.add_bytes(format!("seed of the {} party", position.name()), &seed.payload);
     for (k, (_, cost)) in schedule.instructions.iter().enumerate() {
-        if position != Position::First || cost.dealt == 0 {
+        let expected = if position == Position::First { cost.dealt } else { cost.dealt_client };
+        if expected == 0 {
             continue;
         }
         let lanes = schedule.openings(plan, k).iter().map(|o| o.lane + 1).max().unwrap_or(1);
         let (own, rest) = dealt.split_at_checked(lanes).expect("a frame for every lane");
         assert!(own.iter().all(|frame| frame.kind == DEALT && frame.instruction == k), "dealt for {k}");
-        assert_eq!(own.iter().map(|frame| frame.payload.len()).sum::<usize>(), cost.dealt, "dealt for {k}");
+        assert_eq!(own.iter().map(|frame| frame.payload.len()).sum::<usize>(), expected, "dealt for {k}");
         for (lane, frame) in own.iter().enumerate() {
             view.add_bytes(format!("dealt for lane {lane} of {k}"), &frame.payload);
         }

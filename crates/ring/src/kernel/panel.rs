@@ -12,6 +12,17 @@ pub(super) fn left_parts(a: u64, b: u64) -> u64 {
     parts(a) | parts(b) << 32
 }
 
+/// Fetches the line of an element, if there is one, into the cache.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+#[inline(always)]
+pub(super) fn fetch(element: *const u64) {
+    // SAFETY: fetching reads nothing, wherever the pointer leads.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(element.cast());
+    }
+}
+
 /// Sizes of a block of the right side: panels of `step` columns, the last one perhaps narrower, one after the other.
 pub(crate) struct Panels {
     pub(crate) form: Form,
@@ -52,8 +63,10 @@ impl Panels {
     /// Packs rows k0.. and vectors `first`.. of their columns; lanes behind the last column hold anything.
     #[inline(always)]
     pub(super) fn pack(&self, right: &Right, k0: usize, first: usize, room: &mut [u64]) {
+        let vectors = self.columns.div_ceil(LANES);
         for p in 0..self.depth {
-            let (plane, runs) = right.row(k0 + p, first, self.columns.div_ceil(LANES));
+            right.ahead(k0 + p, p == 0, first, vectors).for_each(fetch);
+            let (plane, runs) = right.row(k0 + p, first, vectors);
             for panel in self.iter() {
                 let vectors = &runs[panel.first / LANES..][..panel.columns.div_ceil(LANES)];
                 let row = &mut room[panel.at + p * panel.row..][..panel.row];

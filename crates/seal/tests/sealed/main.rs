@@ -2,6 +2,7 @@
 
 mod files;
 mod forge;
+mod golden;
 mod onnx;
 mod tamper;
 

@@ -105,6 +105,24 @@ fn every_tensor_is_an_entry_and_the_file_comes_back() {
     assert!(model.find("none").is_none());
 }
 
+/// The graph with tensors that refer to entries, written field by field.
+#[test]
+fn a_graph_refers_to_its_tensors() {
+    let home = tempfile::tempdir().unwrap();
+    let sealed = seal(home.path(), &small()).unwrap();
+    let accepted = Accepted::new(&keys().release, version(1));
+    let opened = SealedModel::verify(&sealed[..], "m", &accepted).unwrap().open(&keys().content).unwrap();
+    let reference = |name: &str, code: u64, dims: &[u64], entry: usize| {
+        let dims: Vec<u8> = dims.iter().flat_map(|&d| number(1, d)).collect();
+        let pair = [bytes(1, b"location"), bytes(2, format!("entry {entry}").as_bytes())].concat();
+        [dims, number(2, code), bytes(8, name.as_bytes()), bytes(13, &pair), number(14, 1)].concat()
+    };
+    let initializers =
+        [reference("w1", 1, &[2, 3], 2), reference("w2", 1, &[2, 3], 3), reference("b", 1, &[3], 4)];
+    let expected = model(&initializers, &reference("", 11, &[], 1));
+    assert_eq!(opened.graph().unwrap()[..], expected[..]);
+}
+
 #[test]
 fn sizes_around_chunks_come_back() {
     let home = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! Everything runs in this process. What a piece is compared with (a loop of its own instructions in registers, a copy of
 //! the same bytes) is measured in turn with it, because clocks and neighbours change within seconds.
 
+mod fss;
 mod gates;
 mod measure;
 mod memory;
@@ -78,6 +79,7 @@ fn jobs(part: KernelPart, effort: &Effort) -> Vec<Job> {
         KernelPart::Prg => vec![memory::prg()],
         KernelPart::Memory => memory::jobs(),
         KernelPart::Gates => gates::jobs(effort),
+        KernelPart::Fss => vec![fss::job()],
         KernelPart::Tls => vec![transport::job()],
     }
 }

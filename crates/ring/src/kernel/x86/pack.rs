@@ -2,11 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernel::panel::fetch;
 use crate::kernel::{Form, LANES, Panels};
 use crate::right::{Right, Run};
-
-/// Rows whose elements are fetched ahead: planes lie far apart, so that no hardware does it.
-const AHEAD: usize = 6;
 
 /// Packs rows k0.. and vectors `first`.. of their columns; lanes behind the last column hold anything.
 ///
@@ -40,19 +38,8 @@ pub(in crate::kernel) unsafe fn panels(
 unsafe fn rows<const FORM: u8>(right: &Right, k0: usize, first: usize, panels: &Panels, room: &mut [u64]) {
     let room = room.as_mut_ptr();
     let vectors = panels.columns.div_ceil(LANES);
-    let positions = right.positions();
-    let ahead = (AHEAD / positions).max(1);
-    let (from, reach) = right.reach(first, vectors);
     for p in 0..panels.depth {
-        if p == 0 || (k0 + p) % positions == 0 {
-            let near = if p == 0 { 1 } else { ahead };
-            for plane in (near..=ahead).filter_map(|next| right.plane((k0 + p) / positions + next)) {
-                let start = plane.as_ptr().wrapping_offset(from as isize);
-                for at in (0..reach).step_by(LANES) {
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast());
-                }
-            }
-        }
+        right.ahead(k0 + p, p == 0, first, vectors).for_each(fetch);
         let (plane, runs) = right.row(k0 + p, first, vectors);
         for panel in panels.iter() {
             let runs = &runs[panel.first / LANES..][..panel.columns.div_ceil(LANES)];

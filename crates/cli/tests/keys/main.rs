@@ -1,0 +1,351 @@
+//! Key server, key cache and workers as processes: what the documentation shows, what is refused, and that no word of
+//! theirs holds a key.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kill;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use common::{output, privet, signal};
+use nix::sys::signal::Signal;
+use privet::attest::sample::sample_measurement;
+use privet::seal::read_content;
+
+const SAMPLE: &str = "--allow-sample-insecure";
+
+/// A directory, and everything that commands in it have said.
+struct Home {
+    dir: tempfile::TempDir,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), said: Arc::default() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = privet(self.dir.path());
+        command.current_dir(self.dir.path()).args(line.split_whitespace());
+        command.envs([("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "full")]);
+        command
+    }
+
+    /// Runs a command to its end; its code, and all that it said.
+    fn run(&self, line: &str) -> (Option<i32>, String) {
+        let (code, out, err) = output(&mut self.command(line));
+        self.said.lock().unwrap().extend([out.as_bytes(), err.as_bytes()].concat());
+        (code, out + &err)
+    }
+
+    #[track_caller]
+    fn ok(&self, line: &str) -> String {
+        let (code, text) = self.run(line);
+        assert_eq!(code, Some(0), "privet {line}: {text}");
+        text
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, line: &str, word: &str) {
+        let (found, text) = self.run(line);
+        assert_eq!(found, Some(code), "privet {line}: {text}");
+        assert!(text.contains(word), "privet {line}: {text}");
+    }
+
+    /// Starts a service; its address.
+    fn start(&self, line: &str) -> (Service, String) {
+        let mut child = self.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let heard = self.said.clone();
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            BufReader::new(stderr).read_to_end(&mut text).unwrap();
+            heard.lock().unwrap().extend(&text);
+            text
+        });
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        self.said.lock().unwrap().extend(line.as_bytes());
+        match line.trim_end().strip_prefix("listening on ") {
+            Some(address) => (Service { child, errors: Some(errors) }, address.to_owned()),
+            None => panic!("{:?}", String::from_utf8_lossy(&errors.join().unwrap())),
+        }
+    }
+}
+
+struct Service {
+    child: Child,
+    errors: Option<std::thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Service {
+    fn end(mut self, how: Signal) -> Option<i32> {
+        signal(&self.child, how);
+        let code = self.child.wait().unwrap().code();
+        self.errors.take().unwrap().join().unwrap();
+        code
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// SHA-256 of the program, as development evidence has it.
+fn own_measurement() -> String {
+    let binary = fs::read(env!("CARGO_BIN_EXE_privet")).unwrap();
+    sample_measurement(&binary, &[]).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn policy(release: &Path, worker: &str, cache: &str) -> String {
+    let text = fs::read_to_string(release).unwrap();
+    let value = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    let section = |name: &str, measurement: &str| {
+        format!(
+            "[{name}]\nversion = 1\n[{name}.sample]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n"
+        )
+    };
+    format!(
+        "version = 1\n{}\n{}\nminimum_model_version = 1\n{}[lease]\nseconds = 3600\n{}",
+        value("key_id"),
+        value("model_id"),
+        section("get", worker),
+        section("lease.to", cache)
+    )
+}
+
+/// A server's directory with a key, its policy, and a file of a policy that accepts nobody.
+fn set_up(home: &Home) {
+    home.ok("key new --id resnet --out owner");
+    home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name localhost --name 127.0.0.1");
+    home.ok("keyserver key add --dir keys --key owner");
+    let (own, nobody) = (own_measurement(), "00".repeat(32));
+    let release = home.at("owner/release.toml");
+    fs::write(home.at("resnet.toml"), policy(&release, &own, &own)).unwrap();
+    fs::write(home.at("nobody.toml"), policy(&release, &nobody, &nobody)).unwrap();
+    home.ok("keyserver policy check resnet.toml");
+    home.ok("keyserver policy set --dir keys resnet.toml");
+}
+
+#[test]
+fn from_a_new_key_to_a_worker_and_through_a_cache() {
+    let home = Home::new();
+    set_up(&home);
+    let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+    let fetch =
+        format!("keyserver fetch {address} --key resnet --server-certificate keys/tls.crt --json {SAMPLE}");
+    let fingerprint = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with('{')).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["fingerprint"].as_str().unwrap().to_owned()
+    };
+    let of = |dir: &str| read_content(&home.at(dir)).unwrap().0.fingerprint().to_string();
+    let text = home.ok(&fetch);
+    assert!(text.contains("sample, INSECURE"), "{text}");
+    assert_eq!(fingerprint(&text), of("owner"));
+
+    // Without the flag there is neither evidence nor anyone who accepts it.
+    home.fails(1, &fetch.replace(SAMPLE, ""), "cannot attest");
+    home.fails(4, &fetch.replace("--key resnet", "--key vgg"), "InvalidRequestPath");
+    home.fails(4, &fetch.replace("--server-certificate keys/tls.crt", ""), "its certificate is not known");
+    // Changes while the server runs: through it.
+    home.ok("keyserver key rotate --dir keys --key owner --out owner2");
+    assert_eq!(fingerprint(&home.ok(&fetch)), of("owner2"));
+    assert_eq!(fingerprint(&home.ok(&format!("{fetch} --version 1"))), of("owner"));
+    home.fails(3, "keyserver key add --dir keys --key owner", "there is a key resnet already");
+    home.ok("keyserver policy set --dir keys nobody.toml");
+    home.fails(4, &fetch, "PolicyDeny");
+    home.ok("keyserver policy set --dir keys resnet.toml");
+    let list = home.ok("keyserver key list --dir keys");
+    assert!(list.contains("version 1, active") && list.contains("version 2, active"), "{list}");
+
+    // A cache, and workers of its host.
+    home.ok(&format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt"));
+    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
+    home.fails(3, &serve, "found none");
+    fs::copy(home.at("resnet.toml"), home.at("cache/policies/resnet.toml")).unwrap();
+    home.fails(3, &format!("keycache serve --dir cache {SAMPLE}"), "--sealing-key-file-insecure");
+    let (cache, local) = home.start(&serve);
+    let locally = format!("keyserver fetch {local} --key resnet --json {SAMPLE}");
+    assert_eq!(fingerprint(&home.ok(&locally)), of("owner2"));
+    home.fails(4, &locally.replace("--key resnet", "--key vgg"), "no policy for this key");
+
+    // Without the server, after a crash.
+    assert_eq!(server.end(Signal::SIGTERM), Some(0));
+    home.fails(4, &fetch, "cannot connect");
+    cache.end(Signal::SIGKILL);
+    let (cache, _) = home.start(&serve);
+    assert_eq!(fingerprint(&home.ok(&locally)), of("owner2"));
+    home.fails(4, &format!("{locally} --version 1"), "no lease of this key");
+    assert_eq!(cache.end(Signal::SIGTERM), Some(0));
+    let leases = fs::read(home.at("cache/leases.sealed")).unwrap();
+    fs::write(home.at("cache/leases.sealed"), [&leases[..], b"x"].concat()).unwrap();
+    home.fails(3, &serve, "have been changed");
+
+    // Revoked; the log tells it all.
+    home.ok("keyserver key revoke --dir keys resnet");
+    let (server, address) = home.start(&format!("keyserver serve --dir keys --listen 127.0.0.1:0 {SAMPLE}"));
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let fetch = fetch.replace(fetch.split_whitespace().nth(2).unwrap(), &format!("localhost:{port}"));
+    home.fails(4, &fetch, "all versions of this key are revoked");
+    let whole = home.ok("keyserver audit verify --dir keys");
+    let anchor = whole.trim().rsplit(' ').next().unwrap().to_owned();
+    drop(server.end(Signal::SIGTERM));
+    home.ok(&format!("keyserver audit verify --dir keys --noted {anchor}"));
+    let other = anchor.replace(|c: char| c.is_ascii_digit(), "1");
+    home.fails(3, &format!("keyserver audit verify --dir keys --noted {other}"), "has been changed");
+    let log = home.ok("keyserver audit list --dir keys");
+    for event in [
+        "created",
+        "key-added",
+        "policy-set",
+        "started",
+        "attested",
+        "released",
+        "leased",
+        "refused",
+        "key-revoked",
+    ] {
+        assert!(log.contains(&format!("\"{event}\"")), "{event} in {log}");
+    }
+}
+
+#[test]
+fn server_and_workers_attest_each_other() {
+    let home = Home::new();
+    set_up(&home);
+    let accepts = |measurement: &str| {
+        format!("version = 1\n[sample]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n")
+    };
+    fs::write(home.at("peer.toml"), accepts(&own_measurement())).unwrap();
+    fs::write(home.at("other.toml"), accepts(&"11".repeat(32))).unwrap();
+    let serve = format!("keyserver serve --dir keys --ra-tls --clients peer.toml {SAMPLE}");
+    let (_server, address) = home.start(&serve);
+    let fetch = format!("keyserver fetch {address} --key resnet {SAMPLE}");
+    home.ok(&format!("{fetch} --server-policy peer.toml"));
+    home.fails(4, &format!("{fetch} --server-policy other.toml"), "measurement");
+    home.fails(4, &format!("{fetch} --server-certificate keys/tls.crt"), "TLS");
+}
+
+#[test]
+fn policies_are_linted_and_stores_closed() {
+    let home = Home::new();
+    set_up(&home);
+    let text = home.ok("keyserver policy check resnet.toml");
+    assert!(text.contains("INSECURE: get.sample") && text.contains("INSECURE: lease.to.sample"), "{text}");
+    let good = fs::read_to_string(home.at("resnet.toml")).unwrap();
+    for (from, to, word) in [
+        ("version = 1\nkey_id", "version = 9\nkey_id", "version 9"),
+        ("[lease]\nseconds", "[lease]\nhours", "unknown field"),
+        ("minimum_model_version = 1", "minimum_model_version = -1", "minimum_model_version"),
+        ("key_id = ", "key_id == ", "TOML parse error"),
+    ] {
+        assert!(good.contains(from), "{good}");
+        fs::write(home.at("bad.toml"), good.replacen(from, to, 1)).unwrap();
+        home.fails(3, "keyserver policy check bad.toml", word);
+        home.fails(3, "keyserver policy set --dir keys bad.toml", word);
+    }
+    fs::write(home.at("bad.toml"), good.replace("\"resnet\"", "\"vgg\"")).unwrap();
+    home.fails(3, "keyserver policy set --dir keys bad.toml", "no key vgg");
+    home.fails(3, "keyserver policy check missing.toml", "missing.toml");
+    home.fails(3, "keyserver key list --dir nowhere", "keyserver.toml");
+    home.fails(3, "keyserver init --dir keys", "already");
+    fs::remove_file(home.at("keys/master.key")).unwrap();
+    home.fails(3, "keyserver key list --dir keys", "master.key");
+    let (code, text) = home.run("keyserver init --dir kms --master-command false");
+    assert!(code == Some(3) && text.contains("exit status: 1"), "{text}");
+}
+
+/// Nothing that is said, written or stored holds a key as bytes, hexadecimal, base64 or a list of numbers.
+#[test]
+fn no_key_is_said_or_stored_in_the_clear() {
+    use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+
+    let home = Home::new();
+    set_up(&home);
+    let words = "correct horse battery staple 7";
+    fs::write(home.at("words"), words).unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(home.at("words"), closed).unwrap();
+    home.ok("keyserver init --dir other --passphrase-file words");
+    home.ok("keyserver key add --dir other --key owner");
+    let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+    let fetch = format!("keyserver fetch {address} --key resnet --server-certificate keys/tls.crt {SAMPLE}");
+    home.ok(&fetch);
+    home.ok("keyserver key rotate --dir keys --key owner --out owner2");
+    home.ok(&fetch);
+    home.ok("keyserver policy set --dir keys nobody.toml");
+    home.fails(4, &fetch, "PolicyDeny");
+    home.ok("keyserver policy set --dir keys resnet.toml");
+    home.ok(&format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt"));
+    fs::copy(home.at("resnet.toml"), home.at("cache/policies/resnet.toml")).unwrap();
+    let (cache, local) =
+        home.start(&format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}"));
+    home.ok(&format!("keyserver fetch {local} --key resnet {SAMPLE}"));
+    // What a process may say when it breaks: files that hold keys where something else is expected.
+    for line in [
+        "keyserver policy check owner/content.key",
+        "keyserver policy check keys/master.key",
+        "keyserver policy set --dir keys keys/master.key",
+        "keyserver init --dir third --master-key-file owner/content.key",
+        "keyserver init --dir fourth --passphrase-file owner/content.key",
+        "keyserver key add --dir keys --key owner",
+    ] {
+        assert_ne!(home.run(line).0, Some(0), "{line}");
+    }
+    home.ok("keyserver key list --dir keys --json");
+    home.ok("keyserver audit list --dir keys");
+    drop((server.end(Signal::SIGTERM), cache.end(Signal::SIGTERM)));
+
+    let key = |dir: &str| read_content(&home.at(dir)).unwrap().0.expose().to_vec();
+    let mut looks: Vec<(&str, Vec<u8>)> = vec![("passphrase", words.as_bytes().to_vec())];
+    for (name, secret) in [
+        ("content key", key("owner")),
+        ("content key 2", key("owner2")),
+        ("master key", fs::read(home.at("keys/master.key")).unwrap()),
+        ("sealing key", fs::read(home.at("seal.key")).unwrap()),
+    ] {
+        assert_eq!(secret.len(), 32);
+        let list: Vec<String> = secret.iter().map(u8::to_string).collect();
+        looks.extend([
+            (name, secret.clone()),
+            (name, HEXLOWER.encode(&secret).into_bytes()),
+            (name, HEXLOWER.encode(&secret).to_uppercase().into_bytes()),
+            // The last characters depend on what follows.
+            (name, BASE64.encode(&secret).into_bytes()[..42].to_vec()),
+            (name, BASE64URL_NOPAD.encode(&secret).into_bytes()[..42].to_vec()),
+            (name, list.join(", ").into_bytes()),
+            (name, list.join(",").into_bytes()),
+        ]);
+    }
+    let said = home.said.lock().unwrap();
+    assert!(said.len() > 5000, "they have said a lot");
+    let absent = |place: &str, text: &[u8]| {
+        for (name, look) in &looks {
+            let found = text.windows(look.len()).any(|w| w == look);
+            assert!(!found, "{name} in {place}");
+        }
+    };
+    absent("what was said", &said);
+    for file in [
+        "keys/keys.redb",
+        "other/keys.redb",
+        "cache/leases.sealed",
+        "keys/keyserver.toml",
+        "cache/keycache.toml",
+    ] {
+        absent(file, &fs::read(home.at(file)).unwrap());
+    }
+}
