@@ -87,14 +87,12 @@ pub(crate) enum Command {
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
     #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
-<<<<<<< HEAD
     /// Cut a model into stages for a machine with little memory, such as an enclave. It protects nothing.
     #[command(after_help = SPLIT_HELP)]
     Split(SplitArgs),
     /// Run the stages of `privet split` one by one within their memory, in float and without privacy.
     #[command(after_help = STAGES_HELP)]
     Stages(StagesArgs),
-=======
     /// Verify evidence of trusted execution environments.
     #[command(after_help = ATTEST_HELP)]
     Attest(AttestArgs),
@@ -104,7 +102,6 @@ pub(crate) enum Command {
     /// Hold leased keys for workers of this host.
     #[command(after_help = KEYCACHE_HELP)]
     Keycache(KeycacheArgs),
->>>>>>> main
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),

@@ -91,7 +91,6 @@ impl Code {
         if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
         }
-<<<<<<< HEAD
         if let Some(error) = error.downcast_ref::<SplitError>() {
             return Some(match error {
                 SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
@@ -100,10 +99,9 @@ impl Code {
                 SplitError::Kernel(_) => Self::Internal,
                 _ => Self::Input,
             });
-=======
+        }
         if let Some(error) = error.downcast_ref::<AttestError>() {
             return Some(Self::of_attestation(error));
->>>>>>> main
         }
         if let Some(error) = error.downcast_ref::<SealError>() {
             return Some(Self::of_seal(error));

@@ -69,14 +69,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
-<<<<<<< HEAD
         Command::Split(args) => split::split(&args),
         Command::Stages(args) => stages::stages(&args),
-=======
         Command::Attest(args) => attest::attest(&args),
         Command::Keyserver(args) => keys::keyserver(&args),
         Command::Keycache(args) => keys::keycache(&args),
->>>>>>> main
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),
