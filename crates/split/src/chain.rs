@@ -22,7 +22,10 @@ pub struct Taken {
     pub peak: Option<u64>,
 }
 
-/// Runs the stages of a directory. Returns the model's outputs in its order, and what every stage took.
+/// Outputs of a model by their names, in its order.
+pub type Outputs = Vec<(String, Tensor)>;
+
+/// Runs the stages of a directory. Returns the model's outputs, and what every stage took.
 ///
 /// # Errors
 /// Inputs that are not the model's; stages that do not fit together or cannot be read.
@@ -30,7 +33,7 @@ pub fn run_stages(
     directory: &Path,
     index: &Index,
     inputs: Vec<(String, ArrayD<f32>)>,
-) -> Result<(Vec<(String, Tensor)>, Vec<Taken>), SplitError> {
+) -> Result<(Outputs, Vec<Taken>), SplitError> {
     let mut tensors: Tensors = inputs.into_iter().map(|(name, values)| (name, values.into())).collect();
     if let Some(input) = index.inputs.iter().find(|i| !tensors.contains_key(&i.name)) {
         let (name, expected) = (input.name.clone(), format!("{} of shape {:?}", input.dtype, input.shape));

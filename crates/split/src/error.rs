@@ -10,10 +10,10 @@ use privet_onnx::OnnxError;
 pub enum SplitError {
     /// The model's file.
     #[error(transparent)]
-    Onnx(#[from] OnnxError),
+    Onnx(Box<OnnxError>),
     /// The model.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(Box<GraphError>),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -90,4 +90,16 @@ pub enum SplitError {
 /// An error of the file at `path`.
 pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> SplitError {
     SplitError::Io { path: path.to_owned(), source }
+}
+
+impl From<OnnxError> for SplitError {
+    fn from(error: OnnxError) -> Self {
+        Self::Onnx(Box::new(error))
+    }
+}
+
+impl From<GraphError> for SplitError {
+    fn from(error: GraphError) -> Self {
+        Self::Graph(Box::new(error))
+    }
 }

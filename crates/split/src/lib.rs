@@ -19,7 +19,7 @@ mod stage;
 mod weights;
 
 pub use analysis::Analysis;
-pub use chain::{Taken, run_stages, to_floats};
+pub use chain::{Outputs, Taken, run_stages, to_floats};
 pub use error::SplitError;
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
 pub use source::WeightSource;

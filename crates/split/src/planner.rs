@@ -167,7 +167,7 @@ impl Table {
         let places: Vec<usize> = [0].into_iter().chain((0..count).filter(cut)).chain([count]).collect();
         let mut costs = vec![Vec::new(); places.len()];
         let mut seen = vec![usize::MAX; work.weights.len()];
-        for end in 1..places.len() {
+        for (end, costs) in costs.iter_mut().enumerate().skip(1) {
             let (mut held, mut most, mut time) = (0u64, 0u64, 0u64);
             for begin in (0..end).rev() {
                 for op in &work.operations[places[begin]..places[begin + 1]] {
@@ -182,7 +182,7 @@ impl Table {
                 if held + most > memory {
                     break;
                 }
-                costs[end].push((held + most, time));
+                costs.push((held + most, time));
             }
         }
         Self { places, costs }
