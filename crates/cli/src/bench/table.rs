@@ -213,10 +213,10 @@ fn beside(theirs: Option<f64>, show: fn(f64) -> String, ours: f64) -> String {
     }
 }
 
-/// Two significant digits are enough.
+/// Two significant digits are enough, one below a tenth.
 pub(super) fn ratio(value: f64) -> String {
     let decimals = match value {
-        ..0.0995 => 3,
+        ..0.00995 => 3,
         ..0.995 => 2,
         ..9.95 => 1,
         _ => 0,
