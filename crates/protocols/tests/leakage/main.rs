@@ -4,15 +4,17 @@
 //! fresh seeds, on zeros and on other inputs and weights. All that a party gets to see ([`view`]) has to be jointly uniform: no
 //! sum modulo 2 of any of its bits is constant (which finds every missing, halved, shortened or repeated mask of bits and of the
 //! lowest bits of ring elements), every half byte is uniform, and so is what remains of opened values without the party's own
-//! masks; no bit of an opened value, with or without the party's own mask, is equal to any other bit more or less often than not: a comparison whose bit lacks
-//! its mask is uniform by itself, but not together with the m that it compares; and both choices of secrets give the same distribution. A larger network is run once for each of several secrets, and
-//! its frames are tested one by one. Keys of function secret sharing are part of what a party is dealt, and are tested together with
-//! its roots ([`keys`]).
+//! masks; and both choices of secrets give the same distribution. And no bit of an opened value, with or without the party's own
+//! mask, equals any other bit more or less often than not: the bit of a comparison that lacks its mask may be uniform by itself,
+//! but not together with the m that is compared. A larger network is run once for each of several secrets, and its frames are
+//! tested one by one. Keys of function secret sharing are part of what a party is dealt, and are tested together with its roots
+//! ([`keys`]); those of two sets are tested together as well.
 //!
-//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine, that of the
-//! network once in 10^10 (chi-square, corrected for the number of statistics), sums of two bits once in 10^11 (Hoeffding, likewise); all together less than once in 10^8 runs. The
-//! dealer of `2pc` and `fss` is given nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds
-//! shares, and what is sent to it is nothing.
+//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine (chi-square,
+//! corrected for the number of statistics) and once in 10^11 because of a sum of two bits (Hoeffding, likewise), that of the
+//! network and those of sets once in 10^10; all together less than once in 10^8 runs. The dealer of `2pc` and `fss` is given
+//! nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds shares, and what is sent to
+//! it is nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
