@@ -12,7 +12,7 @@ use crate::error::KeysError;
 use crate::kbs::{Plain, Problem, Refusal, hex_digest};
 use crate::policy::KeyPolicy;
 use crate::resource::{Kind, Resource};
-use crate::store::{KeyInfo, KeyState, Store, versioned};
+use crate::store::{KeyInfo, KeyState, Store, View, versioned};
 
 /// Version of what is released.
 const GRANT_VERSION: u32 = 1;
@@ -178,10 +178,10 @@ impl StoreKeeper {
         Self { store, clock }
     }
 
-    fn grant(&self, resource: &Resource, peer: &Peer) -> Result<(Note, Plain), Decision> {
+    fn grant(&self, stored: &View<'_>, resource: &Resource, peer: &Peer) -> Result<(Note, Plain), Decision> {
         let Resource { key: id, kind, version } = resource;
-        let info = self.store.info(id)?.ok_or_else(|| Decision::missing(id))?;
-        let text = self.store.policy(id)?.ok_or_else(|| Decision::deny("there is no policy for this key"))?;
+        let info = stored.info(id)?.ok_or_else(|| Decision::missing(id))?;
+        let text = stored.policy(id)?.ok_or_else(|| Decision::deny("there is no policy for this key"))?;
         let policy = KeyPolicy::parse(id.as_str(), &text)?;
         policy.check_key(&info)?;
         let whom = match kind {
@@ -201,7 +201,7 @@ impl StoreKeeper {
             return Err(Decision::deny(format!("version {} of this key is revoked", found.version)));
         }
         let version = found.version;
-        let key = self.store.secret(id, version)?.ok_or(Decision::Failed)?;
+        let key = stored.secret(id, version)?.ok_or(Decision::Failed)?;
         let mut grant = Grant::new(&info, version, &policy, &key);
         let (event, plain) = match (kind, &policy.lease) {
             (Kind::Key, _) => (Event::Released, Zeroizing::new(key.expose().to_vec())),
@@ -263,16 +263,16 @@ impl Keeper for StoreKeeper {
     }
 
     fn release(&self, resource: &Resource, peer: &Peer) -> Result<Plain, Refusal> {
-        let (problem, detail) = match self.grant(resource, peer) {
-            Ok((note, plain)) => {
-                return self.store.note(note).map(|()| plain).map_err(|_| Refusal::internal());
-            }
-            Err(Decision::Failed) => return Err(Refusal::internal()),
-            Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
-            Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
-        };
-        let note = Note::new(Event::Refused, resource.to_string(), &detail).claimed(&peer.digest);
-        let _ = self.store.note(note);
-        Err(Refusal::new(problem, detail))
+        let decided = self.store.decide(|stored| {
+            let (problem, detail) = match self.grant(stored, resource, peer) {
+                Ok((note, plain)) => return Ok((note, Ok(plain))),
+                Err(Decision::Failed) => return Err(KeysError::Internal("a decision failed")),
+                Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
+                Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
+            };
+            let note = Note::new(Event::Refused, resource.to_string(), &detail).claimed(&peer.digest);
+            Ok((note, Err(Refusal::new(problem, detail))))
+        });
+        decided.unwrap_or_else(|_| Err(Refusal::internal()))
     }
 }

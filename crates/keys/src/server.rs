@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use privet_attest::Verifier;
+use privet_attest::policy::toml_problem;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{ADMIN_SOCKET, AdminHandler};
@@ -92,11 +93,13 @@ impl ServerConfig {
     /// Reads the configuration of a directory.
     ///
     /// # Errors
-    /// If it is missing or malformed.
+    /// If it is missing or malformed, or others can write into the directory.
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
+        check_dir(dir)?;
         let path = dir.join(SERVER_CONFIG_FILE);
-        let config: Self = toml::from_str(&read_text(&path)?)
-            .map_err(|e| KeysError::file(&path, e.to_string().trim_end().to_owned()))?;
+        let text = read_text(&path)?;
+        let config: Self =
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
@@ -157,6 +160,18 @@ fn admin_limits() -> Limits {
 pub(crate) fn private_dir(dir: &Path) -> Result<(), KeysError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(KeysError::io(dir))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(KeysError::io(dir))
+}
+
+/// Refuses a directory into which others can write: their socket would be told keys, their configuration names a command.
+pub(crate) fn check_dir(dir: &Path) -> Result<(), KeysError> {
+    // What is missing is named by who looks for it.
+    let mode = fs::metadata(dir).map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let problem =
+        format!("other users can write into it (mode {mode:o}, expected 700); run: chmod 700 {}", dir.display());
+    Err(KeysError::file(dir, problem))
 }
 
 /// A text of bounded length.

@@ -274,6 +274,25 @@ fn what_the_server_refuses_is_not_kept() {
 }
 
 #[test]
+fn a_rotated_key_comes_when_half_of_the_lease_is_over() {
+    let owner = Owner::new();
+    let (server, trust) = served(&owner);
+    let dir = tempfile::tempdir().unwrap();
+    let wall = Arc::new(ManualClock::new(NOON));
+    let cache = Cache::open(dir.path(), Some(server.endpoint(Some(trust))), &wall);
+    cache.book.renew();
+    let (key, release) = rotated(&owner_keys());
+    owner.store.rotate(&key, &release).unwrap();
+    assert!(cache.fetch(WORKER).unwrap().key().unwrap() == owner_keys().content, "not yet asked again");
+    owner.clock.set(NOON + 1800);
+    wall.set(NOON + 1800);
+    cache.book.renew();
+    assert!(cache.fetch(WORKER).unwrap().key().unwrap() == key, "the newest is the new one");
+    let held: Vec<_> = cache.book.held().iter().map(|lease| (lease.version.get(), lease.ends)).collect();
+    assert_eq!(held, [(2, NOON + 5400), (1, NOON + 5400)], "the old one serves models sealed under it");
+}
+
+#[test]
 fn both_policies_have_to_accept_a_worker() {
     let owner = Owner::new();
     let (server, trust) = served(&owner);

@@ -84,6 +84,25 @@ fn who_may_not_have_a_key_does_not_get_it() {
     assert_eq!((last.event.name(), last.key.as_str()), ("refused", "resnet/key/latest"));
 }
 
+/// Through the broker, with workers that ask all the time: nothing is released once a key is revoked.
+#[test]
+fn releases_and_revocations_are_in_one_order() {
+    let owner = Owner::new();
+    let id = owner_keys().release.key_id;
+    let clients: Vec<Client> = (0..4).map(|i| Client::admitted(WORKER, 11 + i, &owner.broker)).collect();
+    std::thread::scope(|scope| {
+        for client in &clients {
+            let broker = &owner.broker;
+            scope.spawn(|| while client.get(broker, "resnet/release/1").status == 200 {});
+        }
+        owner.store.revoke(&id, None).unwrap();
+    });
+    let entries = owner.store.entries().unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| entry.note.event.name()).collect();
+    let revoked = names.iter().position(|&name| name == "key-revoked").unwrap();
+    assert!(names[revoked..].iter().all(|&name| name != "released"), "{names:?}");
+}
+
 #[test]
 fn revoked_versions_are_gone_and_old_ones_stay_until_then() {
     let owner = Owner::new();
