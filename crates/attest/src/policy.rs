@@ -82,7 +82,8 @@ impl Policy {
 /// What is wrong with a TOML file, and where. The line itself is not quoted: it may be of a key's file, given by mistake.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let (line, column) = (before.split('\n').count(), before.chars().rev().take_while(|&c| c != '\n').count());
+    let (line, column) =
+        (before.split('\n').count(), before.chars().rev().take_while(|&c| c != '\n').count());
     format!("TOML parse error at line {line}, column {}: {}", column + 1, error.message())
 }
 

@@ -59,7 +59,8 @@ impl OwnerKey {
 
     fn open(&self) -> Result<(ContentKey, Release), KeysError> {
         let fail = |problem: String| KeysError::Usage(problem);
-        let release = Release::from_toml(&self.release).map_err(|e| fail(format!("release file: {}", e.message())))?;
+        let release =
+            Release::from_toml(&self.release).map_err(|e| fail(format!("release file: {}", e.message())))?;
         let bytes = self.key.decode().ok_or_else(|| fail("the key is not base64".to_owned()))?;
         Ok((ContentKey::from_slice(&bytes)?, release))
     }
@@ -113,10 +114,7 @@ pub fn administer(store: &Store, request: &AdminRequest) -> Result<AdminReply, K
             AdminReply::Done
         }
         AdminRequest::VerifyAudit(noted) => AdminReply::Audit(store.verify_audit(*noted)?),
-        AdminRequest::Entries(after) => {
-            let entries = store.entries()?.into_iter().filter(|entry| entry.sequence > *after);
-            AdminReply::Entries(entries.take(PAGE).collect())
-        }
+        AdminRequest::Entries(after) => AdminReply::Entries(store.entries_after(*after, PAGE)?),
     })
 }
 

@@ -111,9 +111,8 @@ impl MasterSource {
                 Err(KeysError::Master(problem.to_owned()))
             }
             (Self::File(path), None) => parse(&read_private(path)?).map_err(|p| KeysError::file(path, p)),
-            (Self::Command(words), None) => {
-                parse(&output(words, PATIENCE)?).map_err(|p| KeysError::Master(format!("{}: {p}", words.join(" "))))
-            }
+            (Self::Command(words), None) => parse(&output(words, PATIENCE)?)
+                .map_err(|p| KeysError::Master(format!("{}: {p}", words.join(" ")))),
         }
     }
 }

@@ -168,7 +168,9 @@ impl LeaseBook {
             // It may have come as the newest, or be gone.
             let now = self.clock.now();
             let is_due = |lease: &Lease| {
-                lease.grant.key_id == id && Some(lease.grant.key_version) == version && lease.is_half_over(now)
+                lease.grant.key_id == id
+                    && Some(lease.grant.key_version) == version
+                    && lease.is_half_over(now)
             };
             if version.is_some() && !self.lock().leases.iter().any(is_due) {
                 continue;
@@ -277,7 +279,7 @@ impl LeaseBook {
         // Without a lease the server is asked once more, for a worker that may have the key here.
         self.lease(id, *version)
             .map_err(|reason| Decision::deny(format!("no lease of this key: {reason}")))?;
-        found(&mut self.lock()).unwrap_or(Err(Decision::Failed))
+        found(&mut self.lock()).unwrap_or_else(|| Err(Decision::deny("the lease of this key has just ended")))
     }
 
     fn hand_over(&self, lease: &Lease, kind: Kind, peer: &Peer) -> Result<(LeaseInfo, Plain), Decision> {
@@ -288,7 +290,7 @@ impl LeaseBook {
         let plain = match kind {
             Kind::Key => Zeroizing::new(lease.grant.key()?.expose().to_vec()),
             Kind::Release => encode(&lease.grant)?,
-            Kind::Lease => return Err(Decision::Failed),
+            Kind::Lease => return Err(Decision::deny("a cache does not lease keys to other caches")),
         };
         Ok((lease.info(), plain))
     }
@@ -315,7 +317,10 @@ impl Keeper for LeaseBook {
                 (self.tell)(&CacheEvent::Released(info, peer.digest.clone()));
                 return Ok(plain);
             }
-            Err(Decision::Failed) => return Err(Refusal::internal()),
+            Err(Decision::Failed(error)) => {
+                (self.tell)(&CacheEvent::Refused(format!("{resource}: {error}")));
+                return Err(Refusal::internal());
+            }
             Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
             Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
         };

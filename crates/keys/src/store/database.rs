@@ -198,16 +198,19 @@ impl Snapshot<'_> {
         self.get_bytes(table, key)?.map(|bytes| self.database.decode(table, &bytes)).transpose()
     }
 
-    /// All records of a table, in the order of their keys.
-    pub(crate) fn all<V: DeserializeOwned>(&self, table: &str) -> Result<Vec<V>, KeysError> {
-        let Some(rows) = self.rows(table)? else { return Ok(Vec::new()) };
-        let rows = rows.iter().map_err(|e| self.fail(e))?;
-        rows.map(|row| {
+    /// The records of a table from a key on, in the order of their keys, one by one.
+    pub(crate) fn each<V: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<V, KeysError>>, KeysError> {
+        let rows = self.rows(table)?.map(|rows| rows.range::<&[u8]>(from..));
+        let rows = rows.transpose().map_err(|e| self.fail(e))?;
+        Ok(rows.into_iter().flatten().map(move |row| {
             let (key, value) = row.map_err(|e| self.fail(e))?;
             let bytes = self.database.decrypt(table, key.value(), value.value())?;
             self.database.decode(table, &bytes)
-        })
-        .collect()
+        }))
     }
 }
 

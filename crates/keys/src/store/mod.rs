@@ -229,7 +229,7 @@ impl Store {
     /// # Errors
     /// If the store fails.
     pub fn list(&self) -> Result<Vec<KeyInfo>, KeysError> {
-        self.database.snapshot()?.all(KEYS)
+        self.database.snapshot()?.each(KEYS, &[])?.collect()
     }
 
     /// Everything about a key but the key.
@@ -299,7 +299,13 @@ impl Store {
     /// # Errors
     /// If the store fails.
     pub fn entries(&self) -> Result<Vec<Entry>, KeysError> {
-        self.database.snapshot()?.all(AUDIT)
+        self.entries_after(0, usize::MAX)
+    }
+
+    /// At most so many entries after the one of this number.
+    pub(crate) fn entries_after(&self, after: u64, most: usize) -> Result<Vec<Entry>, KeysError> {
+        let from = after.saturating_add(1).to_be_bytes();
+        self.database.snapshot()?.each(AUDIT, &from)?.take(most).collect()
     }
 
     /// Checks the whole log, and that it contains an entry that was noted elsewhere. Gives its newest entry.
@@ -310,7 +316,7 @@ impl Store {
         // Entries that are written meanwhile are in neither.
         let now = self.database.snapshot()?;
         let newest = now.get(META, NEWEST)?.unwrap_or_default();
-        self.chain.verify(&now.all(AUDIT)?, newest, noted)?;
+        self.chain.verify(now.each(AUDIT, &[])?, newest, noted)?;
         Ok(newest)
     }
 
