@@ -8,6 +8,7 @@ pub(crate) mod hosts;
 pub(crate) mod keys;
 pub(crate) mod launch;
 pub(crate) mod seal;
+pub(crate) mod split;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
+pub(crate) use split::{Balance, SplitArgs, StagesArgs};
+use split::{SPLIT_HELP, STAGES_HELP};
 
 /// Runs machine-learning models on data and weights that stay private.
 #[derive(Debug, Parser)]
@@ -83,6 +86,12 @@ pub(crate) enum Command {
     /// Start the three parties of a cluster on their hosts over ssh, and fetch logs and results.
     #[command(after_help = LAUNCH_HELP)]
     Launch(LaunchArgs),
+    /// Cut a model into stages for a machine with little memory, such as an enclave. It protects nothing.
+    #[command(after_help = SPLIT_HELP)]
+    Split(SplitArgs),
+    /// Run the stages of `privet split` one by one within their memory, in float and without privacy.
+    #[command(after_help = STAGES_HELP)]
+    Stages(StagesArgs),
     /// Verify evidence of trusted execution environments.
     #[command(after_help = ATTEST_HELP)]
     Attest(AttestArgs),

@@ -10,6 +10,7 @@ use privet::model::ModelError;
 use privet::output::OutputError;
 use privet::seal::SealError;
 use privet::setup::SetupError;
+use privet::split::SplitError;
 use privet::{ConfigError, Error, NetError, ProtocolError};
 
 use crate::show::printable;
@@ -89,6 +90,15 @@ impl Code {
         }
         if error.is::<ConfigError>() || error.is::<InputError>() || error.is::<OutputError>() {
             return Some(Self::Input);
+        }
+        if let Some(error) = error.downcast_ref::<SplitError>() {
+            return Some(match error {
+                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
+                    Self::Usage
+                }
+                SplitError::Kernel(_) => Self::Internal,
+                _ => Self::Input,
+            });
         }
         if let Some(error) = error.downcast_ref::<AttestError>() {
             return Some(Self::of_attestation(error));

@@ -24,6 +24,8 @@ mod seal;
 mod secrets;
 mod show;
 mod signals;
+mod split;
+mod stages;
 mod status;
 mod watch;
 
@@ -68,6 +70,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Party(args) => cluster::party(&args),
         Command::Reveal(args) => cluster::reveal(&args),
         Command::Launch(args) => launch::launch(&args),
+        Command::Split(args) => split::split(&args),
+        Command::Stages(args) => stages::stages(&args),
         Command::Attest(args) => attest::attest(&args),
         Command::Keyserver(args) => keys::keyserver(&args),
         Command::Keycache(args) => keys::keycache(&args),

@@ -71,7 +71,7 @@ impl Dcf {
         }
     }
 
-    /// Party: own shares of β·[x < α], reduced.
+    /// Party: own shares of `β·[x < α]`, reduced.
     ///
     /// # Panics
     /// Unless `words` are as many keys as there are `x` and `roots`.

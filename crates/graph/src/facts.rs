@@ -90,7 +90,9 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         let mut node = match next {
             Work::Node(node) => node,
             Work::Alias(from, to) => {
-                alias.insert(from, alias.get(&to).copied().unwrap_or(to));
+                let to = alias.get(&to).copied().unwrap_or(to);
+                facts.0[from.index()] = Some(facts.get(to)?.clone());
+                alias.insert(from, to);
                 continue;
             }
         };
@@ -108,6 +110,8 @@ pub(crate) fn infer(graph: &mut Graph) -> Result<Facts, GraphError> {
         if node.op.is_identity(Args(&operands))
             && let Some(Some(operand)) = node.inputs.first()
         {
+            let fact = facts.get(*operand)?.clone();
+            facts.0[node.outputs[0].index()] = Some(fact);
             alias.insert(node.outputs[0], *operand);
             continue;
         }

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 use privet_plan::{OutputSpec, Plan, Post};
 
 use crate::facts::{self, Facts};
-use crate::{Args, Graph, GraphError, GraphOutput, Tensor, ValueId, passes};
+use crate::{Args, Fact, Graph, GraphError, GraphOutput, Tensor, ValueId, passes};
 
 /// A graph with settled shapes, folded and simplified, that runs in float.
 #[derive(Debug, Clone)]
@@ -21,6 +21,25 @@ impl FloatModel {
         facts::resolve_inputs(&mut graph, input_shapes)?;
         let facts = passes::simplify(&mut graph)?;
         Ok(Self { graph, facts })
+    }
+
+    /// Settles shapes and folds constants, and leaves every operator as it is. Inputs may have any element type.
+    ///
+    /// # Errors
+    /// Shapes that contradict each other or stay open, and operators that cannot work on their operands.
+    pub fn settle(graph: &Graph, input_shapes: &[(Option<String>, Vec<usize>)]) -> Result<Self, GraphError> {
+        let mut graph = graph.clone();
+        facts::resolve_inputs(&mut graph, input_shapes)?;
+        let facts = facts::infer(&mut graph)?;
+        Ok(Self { graph, facts })
+    }
+
+    /// What is known about a value: also about those that folding removed.
+    ///
+    /// # Errors
+    /// Nothing defines the value.
+    pub fn fact(&self, value: ValueId) -> Result<&Fact, GraphError> {
+        self.facts.get(value)
     }
 
     /// Runs the model, final softmax included. Inputs and outputs are in the model's order.
@@ -80,6 +99,16 @@ impl FloatModel {
     /// The simplified graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// For every node, the values that no node reads afterwards; results that nobody reads are their own node's.
+    pub fn last_reads(&self) -> Vec<Vec<ValueId>> {
+        let mut dead = self.last_uses(&[]);
+        let uses = self.graph.uses();
+        for (node, dead) in self.graph.nodes.iter().zip(&mut dead) {
+            dead.extend(node.outputs.iter().filter(|output| uses[output.index()] == 0));
+        }
+        dead
     }
 
     pub(crate) fn facts(&self) -> &Facts {

@@ -210,7 +210,7 @@ fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { f: Some(value), ..attribute(name, ATTRIBUTE_FLOAT) }
 }
 
-fn write(name: String, tensor: &Tensor) -> TensorProto {
+pub(crate) fn write(name: String, tensor: &Tensor) -> TensorProto {
     let (data_type, raw) = match tensor {
         Tensor::F32(values) => (FLOAT, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         Tensor::I64(values) => (INT64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),

@@ -1,11 +1,12 @@
 //! From the protobuf messages to the graph.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use privet_graph::ops::If;
-use privet_graph::{Body, Dim, Graph, GraphInput, Node, Operator, ValueId};
+use privet_graph::{Body, Dim, Graph, GraphInput, Node, Operator, Tensor, ValueId};
 
 use crate::node::{NodeReader, Operand, Parsed};
 use crate::ops::{NEWEST_OPSET, OLDEST_OPSET, Row, TABLE};
@@ -14,11 +15,46 @@ use crate::{OnnxError, tensor};
 
 /// Reads a model.
 pub(crate) fn graph(model: ModelProto, name: &str, directory: Option<&Path>) -> Result<Graph, OnnxError> {
+    Ok(named(model, name, directory, Vec::new(), Vec::new())?.graph)
+}
+
+/// Reads a model, and keeps what its values and nodes are called.
+///
+/// `given` are float tensors that the graph gets as inputs, in front of its own: initialisers that stay where they are.
+/// `read` are initialisers that were read already.
+pub(crate) fn named(
+    model: ModelProto,
+    name: &str,
+    directory: Option<&Path>,
+    given: Vec<(String, Vec<usize>)>,
+    read: Vec<(String, Tensor)>,
+) -> Result<Imported, OnnxError> {
     let opset = opset(&model)?;
     let proto = model.graph.ok_or_else(|| OnnxError::Malformed("there is no graph".to_owned()))?;
     let mut importer = Importer::new(name, opset, None);
+    for (name, shape) in given {
+        let value = importer.graph.input(name.clone(), shape.into_iter().map(Dim::Fixed).collect());
+        importer.define(name.clone(), value)?;
+        importer.given.insert(name);
+    }
+    for (name, tensor) in read {
+        let value = importer.graph.constant(tensor);
+        importer.define(name, value)?;
+    }
     importer.read(proto, directory)?;
-    Ok(importer.graph)
+    let Importer { graph, values, ranges, .. } = importer;
+    Ok(Imported { graph, values, nodes: ranges })
+}
+
+/// A graph, and what became of the names and nodes of its file.
+#[derive(Debug)]
+pub struct Imported {
+    /// The graph.
+    pub graph: Graph,
+    /// The value of every name.
+    pub values: HashMap<String, ValueId>,
+    /// For every node of the file, the nodes of the graph that it became.
+    pub nodes: Vec<Range<usize>>,
 }
 
 /// The version of the default operator set; other domains do not matter until a node uses them.
@@ -49,12 +85,17 @@ struct Importer<'a> {
     outer: Option<&'a Importer<'a>>,
     /// Values of the graph around this branch that the branch reads, and the values here that stand for them.
     captured: Vec<(String, ValueId)>,
+    /// Inputs of the graph that stand for initialisers.
+    given: HashSet<String>,
+    /// The nodes that every node of the file became.
+    ranges: Vec<Range<usize>>,
 }
 
 impl<'a> Importer<'a> {
     fn new(name: &str, opset: i64, outer: Option<&'a Importer<'a>>) -> Self {
         let (values, used) = (HashMap::new(), HashSet::new());
-        Self { graph: Graph::new(name), values, opset, used, outer, captured: Vec::new() }
+        let (given, ranges) = (HashSet::new(), Vec::new());
+        Self { graph: Graph::new(name), values, opset, used, outer, captured: Vec::new(), given, ranges }
     }
 
     fn read(&mut self, proto: GraphProto, directory: Option<&Path>) -> Result<(), OnnxError> {
@@ -73,7 +114,9 @@ impl<'a> Importer<'a> {
             self.input(input)?;
         }
         for (i, node) in proto.node.iter().enumerate() {
+            let first = self.graph.nodes.len();
             self.node(i, node, directory)?;
+            self.ranges.push(first..self.graph.nodes.len());
         }
         for output in proto.output {
             let value = self.value(&output.name, "the outputs")?;
@@ -135,7 +178,8 @@ impl<'a> Importer<'a> {
 
     /// Inputs with an initializer are constants; IR versions below 4 list every initializer as an input.
     fn input(&mut self, input: ValueInfoProto) -> Result<(), OnnxError> {
-        if self.values.get(&input.name).is_some_and(|v| self.graph.constants.contains_key(v)) {
+        let constant = |value: &ValueId| self.graph.constants.contains_key(value);
+        if self.given.contains(&input.name) || self.values.get(&input.name).is_some_and(constant) {
             return Ok(());
         }
         let what = format!("input {:?}", input.name);

@@ -1,4 +1,5 @@
-//! Reads ONNX files into a [`privet_graph::Graph`], and writes layers as such files ([`export`]).
+//! Reads ONNX files into a [`privet_graph::Graph`], and writes layers as such files ([`export`])
+//! or parts of a file as files of their own ([`ModelFile`]).
 //!
 //! Opsets 7 to 28 of the default domain. Every attribute of every operator is honoured or refused by name, as are
 //! unknown operators, domains and element types. Files are foreign bytes: they never panic, and nothing is allocated
@@ -8,10 +9,13 @@
 
 mod error;
 mod export;
+mod file;
 mod import;
 mod node;
 mod ops;
+mod part;
 mod proto;
+mod scan;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -23,6 +27,9 @@ use prost::Message;
 
 pub use error::OnnxError;
 pub use export::export;
+pub use file::{FileNode, ModelFile, StoredTensor};
+pub use import::Imported;
+pub use part::{Declared, Part};
 
 /// Largest model file: what protobuf allows.
 const MAX_FILE: u64 = 1 << 31;

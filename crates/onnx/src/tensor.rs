@@ -125,8 +125,33 @@ impl Data {
     }
 }
 
+/// Bytes of one element.
+pub(crate) fn element_size(proto: &TensorProto) -> Result<usize, OnnxError> {
+    Ok(element(&format!("tensor {:?}", proto.name), proto.data_type)?.size())
+}
+
+/// Whether the data are in another file.
+pub(crate) fn is_external(proto: &TensorProto) -> bool {
+    proto.data_location == EXTERNAL
+}
+
 /// Reads `bytes` bytes of external data after checking that they are there.
 fn external(proto: &TensorProto, directory: Option<&Path>, bytes: usize) -> Result<Vec<u8>, OnnxError> {
+    let (path, offset) = place(proto, directory, bytes)?;
+    let io = |source| OnnxError::Io { path: path.clone(), source };
+    let mut file = File::open(&path).map_err(io)?;
+    file.seek(SeekFrom::Start(offset)).map_err(io)?;
+    let mut data = Vec::with_capacity(bytes);
+    file.take(bytes as u64).read_to_end(&mut data).map_err(io)?;
+    Ok(data)
+}
+
+/// The file and offset of `bytes` bytes of external data, which are there.
+pub(crate) fn place(
+    proto: &TensorProto,
+    directory: Option<&Path>,
+    bytes: usize,
+) -> Result<(PathBuf, u64), OnnxError> {
     let name = &proto.name;
     let entry = |key: &str| proto.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &'static str| match entry(key) {
@@ -140,8 +165,7 @@ fn external(proto: &TensorProto, directory: Option<&Path>, bytes: usize) -> Resu
     let path = inside(name, directory, location)?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let io = |source| OnnxError::Io { path: path.clone(), source };
-    let mut file = File::open(&path).map_err(io)?;
-    let size = file.metadata().map_err(io)?.len();
+    let size = std::fs::metadata(&path).map_err(io)?.len();
     let available = length.unwrap_or(size.saturating_sub(offset));
     if available != bytes as u64 || offset.checked_add(available).is_none_or(|end| end > size) {
         return Err(wrong(
@@ -151,10 +175,7 @@ fn external(proto: &TensorProto, directory: Option<&Path>, bytes: usize) -> Resu
             &format!("{available} bytes in a file of {size}"),
         ));
     }
-    file.seek(SeekFrom::Start(offset)).map_err(io)?;
-    let mut data = Vec::with_capacity(bytes);
-    file.take(bytes as u64).read_to_end(&mut data).map_err(io)?;
-    Ok(data)
+    Ok((path, offset))
 }
 
 /// The file at `location` under `directory`; links that lead outside are followed before the check.
@@ -214,7 +235,7 @@ fn element(what: &str, number: i32) -> Result<Element, OnnxError> {
     }
 }
 
-fn array<T>(shape: &[usize], values: Vec<T>) -> ArrayD<T> {
+pub(crate) fn array<T>(shape: &[usize], values: Vec<T>) -> ArrayD<T> {
     ArrayD::from_shape_vec(IxDyn(shape), values).expect("the count was checked")
 }
 

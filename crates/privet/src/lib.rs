@@ -48,4 +48,5 @@ pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
 pub use privet_protocols::masked::RevealTo;
 pub use privet_seal as seal;
+pub use privet_split as split;
 pub use wire::PROTOCOL_VERSION;

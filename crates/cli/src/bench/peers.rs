@@ -87,9 +87,9 @@ const fn paper(
     Peer { source: Source::Paper, cpu_s: None, wall_s, megabytes, ..none }
 }
 
-/// Its 0.19 MB are two ring elements of 64 bits each way for some 5,000 comparisons; ours of 20 and 50 filters has 15,220.
+/// Which LeNet was measured is not recorded: 0.19 MB are too few for the 15,220 comparisons of 20 and 50 filters.
 const SMALL_LENET: &str =
-    "dealer's seed is a constant; by its traffic the LeNet of 6 and 16 filters, lenet5 here";
+    "dealer's seed is a constant; taken to be the LeNet of 6 and 16 filters, lenet5 here";
 
 pub(super) static PEERS: &[Peer] = &[
     dealt(measured("lenet", SYTORCH, 0.14, 0.19, Some(30), SMALL_LENET), 0.08, 16.8),

@@ -190,7 +190,10 @@ fn default_frac_bits(ring: Option<Ring>) -> u32 {
 }
 
 /// Parses `1,3,224,224` or `name=1,3,224,224`.
-fn parse_shape(text: &str) -> Result<(Option<String>, Vec<usize>), ModelError> {
+///
+/// # Errors
+/// Something else.
+pub fn parse_shape(text: &str) -> Result<(Option<String>, Vec<usize>), ModelError> {
     let (name, dims) = match text.rsplit_once('=') {
         Some((name, dims)) => (Some(name.to_owned()), dims),
         None => (None, text),

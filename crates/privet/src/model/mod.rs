@@ -27,7 +27,7 @@ use crate::files;
 use crate::input::InputError;
 
 pub use calibrate::Accuracy;
-pub use compile::compile;
+pub use compile::{compile, parse_shape};
 use inputs::names;
 pub use inputs::{NamedFile, fixed_inputs, load_inputs};
 pub use options::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN};

@@ -49,7 +49,7 @@ impl Isa {
     ///
     /// The order of vectors follows from micro-ops, of which both makers run two a cycle: AMD multiplies lanes of 32 and 64 bits
     /// (`vpmulld`, `vpmullq`) in one (measured on Zen 5: two a cycle, as many as `vpmadd52luq` and `vpdpwssd`, so that 32 and 16
-    /// multiply-adds a cycle come to 13 with IFMA and VNNI); Intel in two and three, besides the addition (uops.info, Skylake-X to
+    /// multiply-adds a cycle come to 13 with IFMA and VNNI); Intel in two and three, besides the addition (published counts of micro-ops, not measured here, Skylake-X to
     /// Sapphire Rapids: 10.7 and 4 a cycle, against 16 of 52 bits and 6.4 with IFMA and VNNI, which ran at 17.6 GMAC/s where
     /// `vpmullq` reached 11.5).
     #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,26 @@
+//! Cuts models into stages for machines with little memory, and runs models and stages in float.
+//!
+//! [`split`] writes the stages of an ONNX file as ONNX files with an [`Index`]. The [`planner`] decides where to cut, from what
+//! an [`Analysis`] says about the model. A [`Stage`] runs in float, with weights from a [`WeightSource`]: as a whole, or block by
+//! block where they do not fit. Cutting is for small memories, such as those of enclaves; it protects nothing.
+
+#![forbid(unsafe_code)]
+
+mod analysis;
+mod chain;
+mod error;
+mod index;
+mod kernels;
+mod memory;
+pub mod planner;
+mod process;
+mod source;
+mod stage;
+mod weights;
+
+pub use analysis::Analysis;
+pub use chain::{Outputs, Taken, run_stages, to_floats};
+pub use error::SplitError;
+pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
+pub use source::WeightSource;
+pub use stage::{Blocks, Stage, Tensors};

@@ -1,0 +1,285 @@
+//! Models cut into stages give what they give as a whole.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use privet_graph::nn::{self, Module, Parameters};
+use privet_graph::{FloatModel, ops};
+use privet_onnx::ModelFile;
+use privet_split::{Analysis, Index, SplitError, SplitOptions, Stage, Tensors, run_stages, split, to_floats};
+
+/// Largest difference between kernels, relative to the largest output.
+const TOLERANCE: f32 = 1e-4;
+/// Real models of the shared test data that have to hold.
+const FEWEST_MODELS: usize = 10;
+/// May have operators that Privet does not know; then it is refused by their names.
+const UNKNOWN: &str = "minilm_l6_encoder_fp32";
+
+type Named = Vec<(String, ArrayD<f32>)>;
+
+/// Inputs of a model, by a seed.
+fn inputs(model: &Path) -> Named {
+    let analysis = Analysis::new(&ModelFile::open(model).unwrap(), &[]).unwrap();
+    let draw =
+        |(i, d): (usize, &privet_onnx::Declared)| (d.name.clone(), nn::random_input(7, i as u64, &d.shape));
+    analysis.inputs.iter().enumerate().map(draw).collect()
+}
+
+/// The graph's own evaluation.
+fn reference(model: &Path, inputs: &Named) -> Vec<ArrayD<f32>> {
+    let graph = privet_onnx::load(model).unwrap();
+    let given: Vec<ArrayD<f32>> = inputs.iter().map(|(_, x)| x.clone()).collect();
+    FloatModel::new(&graph, &[]).unwrap().run(&given).unwrap()
+}
+
+fn difference(found: &[ArrayD<f32>], expected: &[ArrayD<f32>]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let one = |(found, expected): (&ArrayD<f32>, &ArrayD<f32>)| {
+        assert_eq!(found.shape(), expected.shape());
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
+        let pairs = found.iter().zip(expected);
+        pairs
+            .fold(0.0f32, |m, (a, b)| if a.is_nan() { f32::INFINITY } else { m.max((a - b).abs() / largest) })
+    };
+    found.iter().zip(expected).map(one).fold(0.0, f32::max)
+}
+
+/// Cuts into `parts` and runs the stages.
+fn cut(model: &Path, options: &SplitOptions, inputs: &Named) -> (Index, Vec<ArrayD<f32>>) {
+    let home = tempfile::tempdir().unwrap();
+    let index = split(model, options, home.path()).unwrap();
+    assert_eq!(Index::load(home.path()).unwrap(), index);
+    index.check(home.path()).unwrap();
+    let files = std::fs::read_dir(home.path()).unwrap().count();
+    assert_eq!(files, index.stages.len() + 1);
+    let (outputs, taken) = run_stages(home.path(), &index, inputs.clone()).unwrap();
+    assert_eq!(taken.len(), index.stages.len());
+    (index, outputs.iter().map(|(_, t)| to_floats(t)).collect())
+}
+
+/// Cuts at 2, 5, 12 and as many places as there are: all give the same bits, close to the graph's own evaluation.
+fn holds(model: &Path) -> usize {
+    let most = Analysis::new(&ModelFile::open(model).unwrap(), &[]).unwrap().most_parts();
+    let inputs = inputs(model);
+    let whole = cut(model, &SplitOptions { parts: Some(1), ..SplitOptions::default() }, &inputs).1;
+    let off = difference(&whole, &reference(model, &inputs));
+    assert!(off <= TOLERANCE, "{}: off by {off}", model.display());
+    for parts in [2, 5, 12, most].into_iter().filter(|&parts| parts <= most) {
+        let options = SplitOptions { parts: Some(parts), ..SplitOptions::default() };
+        let (index, found) = cut(model, &options, &inputs);
+        assert_eq!(index.stages.len(), parts);
+        assert_eq!(found, whole, "{} in {parts} parts", model.display());
+    }
+    let home = tempfile::tempdir().unwrap();
+    let options = SplitOptions { parts: Some(most + 1), ..SplitOptions::default() };
+    let error = split(model, &options, home.path()).unwrap_err();
+    assert!(matches!(error, SplitError::Parts { most: m, .. } if m == most), "{error}");
+    most
+}
+
+fn written(home: &Path, module: &Module, shape: &[usize]) -> PathBuf {
+    let built = module.build("model", shape, Parameters::random(3)).unwrap();
+    let path = home.join("model.onnx");
+    std::fs::write(&path, privet_onnx::export(&built.graph).unwrap()).unwrap();
+    path
+}
+
+fn network() -> Module {
+    let block = || nn::seq().add(nn::conv2d(16, 16, 3).padding(1).bias(false)).add(nn::batch_norm2d(16));
+    nn::seq()
+        .add(nn::conv2d(3, 16, (3, 5)).stride([1, 2]).padding(2))
+        .add(nn::batch_norm2d(16))
+        .add(nn::relu6())
+        .add(nn::residual(block()))
+        .add(nn::max_pool2d(3).stride(2).padding(1).ceil_mode(true))
+        .add(nn::conv2d(16, 16, 3).padding(1).groups(16))
+        .add(nn::conv2d(16, 16, 3).stride([2, 2]).padding(1).groups(4))
+        .add(nn::leaky_relu(0.25))
+        .add(nn::residual(block().add(nn::relu())))
+        .inline(nn::branches([nn::conv2d(16, 8, 1), nn::conv2d(16, 40, 1).bias(false)].map(|conv| {
+            let name = format!("{conv:?}").len().to_string();
+            nn::seq().named(name, conv)
+        })))
+        .add(nn::flatten())
+        .add(nn::linear(48 * 6 * 3, 300))
+        .add(nn::relu())
+        .add(nn::linear(300, 10))
+        .add(nn::softmax())
+        .into()
+}
+
+#[test]
+fn residuals_branches_groups_and_matrices_cross() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[2, 3, 20, 18]);
+    assert!(holds(&model) > 12);
+}
+
+#[test]
+fn a_matrix_larger_than_the_memory_arrives_in_blocks() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[2, 3, 20, 18]);
+    let inputs = inputs(&model);
+    let whole = reference(&model, &inputs);
+    let memory = Some(200 << 10);
+    let (index, found) = cut(&model, &SplitOptions { memory, ..SplitOptions::default() }, &inputs);
+    assert!(index.stages.iter().any(|s| !s.blocks.is_empty()), "{index:?}");
+    assert!(index.stages.iter().all(|s| s.peak <= 200 << 10));
+    let off = difference(&found, &whole);
+    assert!(off <= TOLERANCE, "off by {off}");
+
+    let empty = tempfile::tempdir().unwrap();
+    let options = SplitOptions { memory: Some(1 << 10), ..SplitOptions::default() };
+    let error = split(&model, &options, empty.path()).unwrap_err();
+    let SplitError::Memory { least, .. } = error else { panic!("{error}") };
+    cut(&model, &SplitOptions { memory: Some(least), ..SplitOptions::default() }, &inputs);
+    let options = SplitOptions { memory: Some(least - 1), ..SplitOptions::default() };
+    assert!(matches!(split(&model, &options, empty.path()), Err(SplitError::Memory { .. })));
+}
+
+#[test]
+fn an_input_that_is_an_output_passes_by() {
+    let mut graph = privet_graph::Graph::new("both");
+    let dims = vec![privet_graph::Dim::Fixed(1), privet_graph::Dim::Fixed(4)];
+    let x = graph.input("x", dims);
+    let y = graph.node("first", ops::Relu, &[x]);
+    let z = graph.node("second", ops::Add, &[y, x]);
+    graph.output("x", x);
+    graph.output("z", z);
+    graph.output("y", y);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("both.onnx");
+    std::fs::write(&path, privet_onnx::export(&graph).unwrap()).unwrap();
+    let inputs = vec![("x".to_owned(), nn::random_input(1, 0, &[1, 4]))];
+    let (index, found) = cut(&path, &SplitOptions { parts: Some(2), ..SplitOptions::default() }, &inputs);
+    assert_eq!(index.outputs.len(), 3);
+    let (x, relu) = (&inputs[0].1, inputs[0].1.mapv(|v| v.max(0.0)));
+    assert_eq!(found, [x.clone(), x + &relu, relu]);
+}
+
+#[test]
+fn files_that_are_not_what_the_index_says_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[1, 3, 20, 18]);
+    let out = home.path().join("out");
+    let options = SplitOptions { parts: Some(3), ..SplitOptions::default() };
+    let index = split(&model, &options, &out).unwrap();
+    let again = split(&model, &options, &out).unwrap_err().to_string();
+    assert!(again.contains("an empty directory"), "{again}");
+
+    let error = run_stages(&out, &index, Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("expected float32 of shape [1, 3, 20, 18], found nothing"), "{error}");
+    let wrong = vec![(index.inputs[0].name.clone(), nn::random_input(1, 0, &[1, 3, 20, 19]))];
+    assert!(run_stages(&out, &index, wrong).is_err());
+
+    let stage = out.join("stage-02.onnx");
+    let mut bytes = std::fs::read(&stage).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&stage, &bytes).unwrap();
+    let error = index.check(&out).unwrap_err().to_string();
+    assert!(error.contains("stage-02.onnx") && error.contains(&index.stages[1].digest), "{error}");
+
+    let text = std::fs::read_to_string(out.join("stages.json")).unwrap();
+    for (from, to, expected) in [
+        ("\"version\": 1", "\"version\": 9", "expected version 1, found 9"),
+        ("\"stage-01.onnx\"", "\"../stage-01.onnx\"", "names of files in the directory"),
+    ] {
+        std::fs::write(out.join("stages.json"), text.replace(from, to)).unwrap();
+        let error = Index::load(&out).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn cut_off_and_damaged_models_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[1, 3, 20, 18]);
+    let bytes = std::fs::read(&model).unwrap();
+    let path = home.path().join("damaged.onnx");
+    for at in (0..bytes.len()).step_by(bytes.len() / 60) {
+        std::fs::write(&path, &bytes[..at]).unwrap();
+        let refused = ModelFile::open(&path).map_err(SplitError::from).and_then(|f| Analysis::new(&f, &[]));
+        assert!(refused.is_err(), "cut off at {at}");
+    }
+    // Whatever happens, it is no panic.
+    for at in 0..bytes.len().min(600) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x55;
+        std::fs::write(&path, &damaged).unwrap();
+        let _ = ModelFile::open(&path).map_err(SplitError::from).and_then(|f| Analysis::new(&f, &[]));
+    }
+}
+
+#[test]
+fn weights_come_from_any_source() {
+    struct Counting(ModelFile, usize);
+    impl privet_split::WeightSource for Counting {
+        fn rows(
+            &mut self,
+            name: &str,
+            rows: std::ops::Range<usize>,
+            into: &mut [f32],
+        ) -> Result<(), SplitError> {
+            self.1 += into.len();
+            self.0.rows(name, rows, into)
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[1, 3, 20, 18]);
+    let inputs = inputs(&model);
+    let file = ModelFile::open(&model).unwrap();
+    let name = file.tensors().iter().max_by_key(|(_, t)| t.len()).unwrap().0.clone();
+    let imported = file.graph(&HashSet::from([name.as_str()])).unwrap();
+    let weights = HashSet::from([name.clone()]);
+    let blocks = [(name.clone(), 7)].into();
+    let source = Counting(ModelFile::open(&model).unwrap(), 0);
+    let mut stage = Stage::new(&imported.graph, &weights, source, &blocks).unwrap();
+    let mut tensors: Tensors = inputs.iter().map(|(n, x)| (n.clone(), x.clone().into())).collect();
+    stage.run(&mut tensors, &HashSet::new()).unwrap();
+    let found = to_floats(tensors.values().next().unwrap());
+    assert!(difference(&[found], &reference(&model, &inputs)) <= TOLERANCE);
+    assert_eq!(stage.source().1, file.tensors()[&name].len());
+}
+
+/// ONNX files under a directory.
+fn models(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            models(&path, found);
+        } else if path.extension().is_some_and(|e| e == "onnx") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+#[test]
+fn real_models_give_the_same_in_stages() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models");
+    if !data.is_dir() {
+        eprintln!("SKIPPED: no {}", data.display());
+        return;
+    }
+    let mut found = Vec::new();
+    models(&data, &mut found);
+    let mut held = 0;
+    for model in found {
+        let analysis = ModelFile::open(&model).map_err(SplitError::from).and_then(|f| Analysis::new(&f, &[]));
+        match analysis {
+            Err(error) if model.file_stem().is_some_and(|name| name == UNKNOWN) => {
+                let text = error.to_string();
+                assert!(text.contains("is not supported; supported:"), "{text}");
+                eprintln!("REFUSED: {}: {}", model.display(), text.split(';').next().unwrap_or_default());
+            }
+            _ => {
+                let most = holds(&model);
+                held += 1;
+                eprintln!("{}: up to {most} stages", model.display());
+            }
+        }
+    }
+    assert!(held >= FEWEST_MODELS, "{held} models, expected {FEWEST_MODELS}");
+}
