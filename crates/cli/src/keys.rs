@@ -260,6 +260,9 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
         "got key {} version {} of model {}",
         fetched.key_id, fetched.key_version, fetched.model_id
     ))?;
+    if allow {
+        print("  evidence              sample, INSECURE: it proves nothing")?;
+    }
     print(&format!("  fingerprint           {}", fetched.fingerprint))?;
     let or_any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
     print(&format!("  sealed model          {}", or_any(fetched.model_digest)))?;
@@ -301,7 +304,8 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
     let listening = |address: &privet::keys::Address| {
         let _ = print(&format!("listening on {address}"));
     };
-    let tell = Arc::new(|event: &CacheEvent| eprintln!("{}", describe(event)));
+    let mark = if allow { "sample, INSECURE: " } else { "" };
+    let tell = Arc::new(move |event: &CacheEvent| eprintln!("{mark}{}", describe(event)));
     let setting = CacheSetting { attester, verifier, sealing, limits: Limits::default() };
     cache::serve(&args.dir, setting, &stop, listening, tell)?;
     Ok(())

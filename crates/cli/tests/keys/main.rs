@@ -189,7 +189,12 @@ fn from_a_new_key_to_a_worker_and_through_a_cache() {
     let (cache, _) = home.start(&serve);
     assert_eq!(fingerprint(&home.ok(&locally)), of("owner2"));
     home.fails(4, &format!("{locally} --version 1"), "no lease of this key");
+    assert!(home.ok(&locally.replace("--json", "")).contains("evidence              sample, INSECURE"));
     assert_eq!(cache.end(Signal::SIGTERM), Some(0));
+    let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
+    let of_cache = |line: &&str| line.contains("leased key") || line.contains("released key");
+    let of_cache: Vec<&str> = said.lines().filter(of_cache).collect();
+    assert!(of_cache.len() >= 3 && of_cache.iter().all(|line| line.starts_with("sample, INSECURE: ")), "{said}");
     let leases = fs::read(home.at("cache/leases.sealed")).unwrap();
     fs::write(home.at("cache/leases.sealed"), [&leases[..], b"x"].concat()).unwrap();
     home.fails(3, &serve, "have been changed");
