@@ -297,7 +297,7 @@ fn wrong_usage_is_2_and_missing_files_are_3() {
         (
             &["--exp", "kernels", "--kernels", "gem"],
             2,
-            "possible values: gemm, conv, prg, memory, gates, tls",
+            "possible values: gemm, conv, prg, memory, gates, fss, tls",
         ),
     ];
     for (args, expected, message) in cases {

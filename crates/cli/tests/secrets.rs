@@ -285,7 +285,8 @@ fn no_process_says_or_keeps_what_is_another_s() {
             searched += text.len();
         }
     }
-    assert!(searched > 20_000, "the processes said {searched} bytes only");
+    // Some 7,600: progress is told now and then, not for every instruction.
+    assert!(searched > 6_000, "the processes said {searched} bytes only");
 
     // What is kept where it does not belong.
     let of = |what: &[&str]| {

@@ -38,7 +38,15 @@ fn vgg16_runs_within_64_mib() {
 
     let run = |stages| json(home, &["stages", stages, "--input", "x.csv", "--json"]);
     let (little, whole) = (run("little"), run("whole"));
-    assert_eq!(little["outputs"], whole["outputs"]);
+    // Blocks of rows are summed in another order.
+    let values = |v: &Value| -> Vec<f64> {
+        v["outputs"][0]["values"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let (by_blocks, at_once) = (values(&little), values(&whole));
+    let largest = at_once.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let apart = by_blocks.iter().zip(&at_once).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert_eq!((by_blocks.len(), at_once.len()), (1000, 1000));
+    assert!(apart <= 1e-5 * largest, "{apart} apart, outputs up to {largest}");
     assert_eq!(little["limit_bytes"], 88 * MEBIBYTE);
     let bytes = |v: &Value, name: &str| v[name].as_u64().unwrap() as f64;
     for ran in [&little, &whole] {

@@ -213,10 +213,10 @@ fn beside(theirs: Option<f64>, show: fn(f64) -> String, ours: f64) -> String {
     }
 }
 
-/// Two significant digits are enough.
+/// Two significant digits are enough, one below a tenth.
 pub(super) fn ratio(value: f64) -> String {
     let decimals = match value {
-        ..0.0995 => 3,
+        ..0.00995 => 3,
         ..0.995 => 2,
         ..9.95 => 1,
         _ => 0,
@@ -253,7 +253,7 @@ mod tests {
     fn numbers_are_short() {
         let shown = [0.0, 0.00123, 0.0994, 0.1234, 1.234, 12.34, 123.4, 1234.5].map(significant);
         assert_eq!(shown, ["0", "0.0012", "0.0994", "0.123", "1.23", "12.3", "123", "1234"]);
-        assert_eq!([0.054, 0.54, 5.4, 54.4].map(ratio), ["0.054", "0.54", "5.4", "54"]);
+        assert_eq!([0.054, 0.54, 5.4, 54.4].map(ratio), ["0.05", "0.54", "5.4", "54"]);
         assert_eq!(beside(Some(13_400e6), megabytes, 310e6), "13400 MB (43x)");
         assert_eq!(
             (beside(None, seconds, 1.0), beside(Some(1.0), seconds, 0.0)),
