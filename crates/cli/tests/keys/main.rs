@@ -194,7 +194,10 @@ fn from_a_new_key_to_a_worker_and_through_a_cache() {
     let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
     let of_cache = |line: &&str| line.contains("leased key") || line.contains("released key");
     let of_cache: Vec<&str> = said.lines().filter(of_cache).collect();
-    assert!(of_cache.len() >= 3 && of_cache.iter().all(|line| line.starts_with("sample, INSECURE: ")), "{said}");
+    assert!(
+        of_cache.len() >= 3 && of_cache.iter().all(|line| line.starts_with("sample, INSECURE: ")),
+        "{said}"
+    );
     let leases = fs::read(home.at("cache/leases.sealed")).unwrap();
     fs::write(home.at("cache/leases.sealed"), [&leases[..], b"x"].concat()).unwrap();
     home.fails(3, &serve, "have been changed");
