@@ -56,7 +56,7 @@ impl Policy {
             let problem = format!("{} bytes, at most {MAX_POLICY_BYTES} are allowed", text.len());
             return Err(AttestError::Policy(problem));
         }
-        toml::from_str(text).map_err(|e| AttestError::Policy(e.to_string().trim_end().to_owned()))
+        toml::from_str(text).map_err(|e| AttestError::Policy(toml_problem(text, &e)))
     }
 
     /// A policy of these rules.
@@ -77,6 +77,14 @@ impl Policy {
     pub fn lint(&self) -> Vec<Lint> {
         lint::lint(&self.rules)
     }
+}
+
+/// What is wrong with a TOML file, and where. The line itself is not quoted: it may be of a key's file, given by mistake.
+pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let (line, column) =
+        (before.split('\n').count(), before.chars().rev().take_while(|&c| c != '\n').count());
+    format!("TOML parse error at line {line}, column {}: {}", column + 1, error.message())
 }
 
 impl FromStr for Policy {

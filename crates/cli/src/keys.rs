@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use privet::attest::{Collateral, Policy};
 use privet::keys::cache::{self, CacheConfig, CacheEvent, CacheSetting, LeaseInfo, SealingKey};
-use privet::keys::server::{self, ServerConfig};
+use privet::keys::server::{self, ServerConfig, ServerSetting};
 use privet::keys::{
     AdminReply, AdminRequest, Endpoint, KeyPolicy, KeysError, Limits, MAX_POLICY_BYTES, MasterSource,
     OwnerKey, ServerTls, ServerTrust, administer_at, fetch_key, machine_attester, verifier,
@@ -51,8 +51,10 @@ pub(crate) fn keycache(args: &KeycacheArgs) -> anyhow::Result<()> {
 }
 
 fn init(args: &InitArgs) -> anyhow::Result<()> {
-    let absolute =
-        |path: &PathBuf| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
+    let absolute = |path: &PathBuf| {
+        let fail = |e| Failure::error(Code::Input, format!("cannot find {}: {e}", path.display()));
+        fs::canonicalize(path).map_err(fail)
+    };
     let master = match (&args.master_key_file, &args.passphrase_file, &args.master_command) {
         (Some(path), ..) => Some(MasterSource::File(absolute(path)?)),
         (_, Some(path), _) => Some(MasterSource::PassphraseFile(absolute(path)?)),
@@ -93,7 +95,9 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     warn_of_sample(&args.attestation);
     let limits = Limits { per_minute: args.rate, ..Limits::default() };
     let stop = signals::stop_flag()?;
-    server::serve(dir, args.listen.as_deref(), tls, verifier, limits, &stop, |address, noted| {
+    let tell = Arc::new(|error: &KeysError| eprintln!("a request failed: {error}"));
+    let setting = ServerSetting { tls, verifier, limits, tell };
+    server::serve(dir, args.listen.as_deref(), setting, &stop, |address, noted| {
         eprintln!("audit log is whole up to {noted}");
         // Nobody reads it if this fails.
         let _ = print(&format!("listening on {address}"));
@@ -256,6 +260,9 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
         "got key {} version {} of model {}",
         fetched.key_id, fetched.key_version, fetched.model_id
     ))?;
+    if allow {
+        print("  evidence              sample, INSECURE: it proves nothing")?;
+    }
     print(&format!("  fingerprint           {}", fetched.fingerprint))?;
     let or_any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
     print(&format!("  sealed model          {}", or_any(fetched.model_digest)))?;
@@ -297,7 +304,8 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
     let listening = |address: &privet::keys::Address| {
         let _ = print(&format!("listening on {address}"));
     };
-    let tell = Arc::new(|event: &CacheEvent| eprintln!("{}", describe(event)));
+    let mark = if allow { "sample, INSECURE: " } else { "" };
+    let tell = Arc::new(move |event: &CacheEvent| eprintln!("{mark}{}", describe(event)));
     let setting = CacheSetting { attester, verifier, sealing, limits: Limits::default() };
     cache::serve(&args.dir, setting, &stop, listening, tell)?;
     Ok(())
@@ -325,7 +333,8 @@ fn warn_of_sample(args: &AttestationArgs) {
 
 fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
     let Some(path) = &args.collateral else { return Ok(Collateral::default()) };
-    let dcap = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let fail = |e| Failure::error(Code::Input, format!("cannot read {}: {e}", path.display()));
+    let dcap = fs::read(path).map_err(fail)?;
     Ok(Collateral { dcap: Some(dcap), ..Collateral::default() })
 }
 

@@ -15,7 +15,7 @@ use crate::keeper::{Base64Secret, encode};
 use crate::net::client::Connection;
 use crate::net::{Address, Handler, Incoming};
 use crate::policy::KeyPolicy;
-use crate::server::ServerConfig;
+use crate::server::{ServerConfig, check_dir};
 use crate::store::{KeyInfo, Store};
 
 /// Name of the socket by which a running server is told what to do; only its user can open it.
@@ -59,7 +59,8 @@ impl OwnerKey {
 
     fn open(&self) -> Result<(ContentKey, Release), KeysError> {
         let fail = |problem: String| KeysError::Usage(problem);
-        let release = Release::from_toml(&self.release).map_err(|e| fail(format!("release file: {e}")))?;
+        let release =
+            Release::from_toml(&self.release).map_err(|e| fail(format!("release file: {}", e.message())))?;
         let bytes = self.key.decode().ok_or_else(|| fail("the key is not base64".to_owned()))?;
         Ok((ContentKey::from_slice(&bytes)?, release))
     }
@@ -113,10 +114,7 @@ pub fn administer(store: &Store, request: &AdminRequest) -> Result<AdminReply, K
             AdminReply::Done
         }
         AdminRequest::VerifyAudit(noted) => AdminReply::Audit(store.verify_audit(*noted)?),
-        AdminRequest::Entries(after) => {
-            let entries = store.entries()?.into_iter().filter(|entry| entry.sequence > *after);
-            AdminReply::Entries(entries.take(PAGE).collect())
-        }
+        AdminRequest::Entries(after) => AdminReply::Entries(store.entries_after(*after, PAGE)?),
     })
 }
 
@@ -125,6 +123,7 @@ pub fn administer(store: &Store, request: &AdminRequest) -> Result<AdminReply, K
 /// # Errors
 /// As [`administer`]; or if neither server nor store can be reached.
 pub fn administer_at(dir: &Path, request: &AdminRequest) -> Result<AdminReply, KeysError> {
+    check_dir(dir)?;
     let socket = dir.join(ADMIN_SOCKET);
     let started = Instant::now();
     loop {

@@ -209,10 +209,10 @@ impl Chain {
         (entry, newest)
     }
 
-    /// Checks a whole log whose newest entry should be `newest`, and which should contain the entry `noted`.
+    /// Checks, one by one, a whole log whose newest entry should be `newest`, and which should contain the entry `noted`.
     pub(crate) fn verify(
         &self,
-        entries: &[Entry],
+        entries: impl IntoIterator<Item = Result<Entry, KeysError>>,
         newest: Anchor,
         noted: Option<Anchor>,
     ) -> Result<(), KeysError> {
@@ -220,7 +220,8 @@ impl Chain {
         let mut last = Anchor::default();
         let mut found = noted.filter(|noted| *noted != Anchor::default());
         for entry in entries {
-            let Entry { sequence, previous, mac, .. } = entry;
+            let entry = entry?;
+            let Entry { sequence, previous, mac, .. } = &entry;
             if *sequence != last.sequence + 1 {
                 return fail(format!(
                     "expected entry {}, found entry {sequence}: entries have been removed, repeated or moved",
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn every_change_removal_and_reordering_is_found() {
         let (chain, entries, newest) = log();
-        let verify = |entries: &[Entry]| chain.verify(entries, newest, None);
+        let verify = |entries: &[Entry]| chain.verify(entries.iter().cloned().map(Ok), newest, None);
         verify(&entries).unwrap();
         for i in 0..entries.len() {
             let with = |change: fn(&mut Entry)| {
@@ -316,14 +317,16 @@ mod tests {
     #[test]
     fn a_store_put_back_is_found_by_a_note_from_elsewhere() {
         let (chain, entries, newest) = log();
-        chain.verify(&entries, newest, Some(newest)).unwrap();
+        let verify =
+            |entries: &[Entry], newest, noted| chain.verify(entries.iter().cloned().map(Ok), newest, noted);
+        verify(&entries, newest, Some(newest)).unwrap();
         let earlier = Anchor { sequence: 4, hash: entries[3].hash() };
-        chain.verify(&entries, newest, Some(earlier)).unwrap();
-        chain.verify(&entries[..4], earlier, None).unwrap();
-        let error = chain.verify(&entries[..4], earlier, Some(newest)).unwrap_err().to_string();
+        verify(&entries, newest, Some(earlier)).unwrap();
+        verify(&entries[..4], earlier, None).unwrap();
+        let error = verify(&entries[..4], earlier, Some(newest)).unwrap_err().to_string();
         assert!(error.contains("older than the note"), "{error}");
         let other = Anchor { sequence: 4, hash: entries[2].hash() };
-        assert!(chain.verify(&entries, newest, Some(other)).unwrap_err().to_string().contains("not the one"));
+        assert!(verify(&entries, newest, Some(other)).unwrap_err().to_string().contains("not the one"));
         assert_eq!(newest.to_string().parse::<Anchor>().unwrap(), newest);
         assert!("5:zz".parse::<Anchor>().is_err() && "x".parse::<Anchor>().is_err());
     }

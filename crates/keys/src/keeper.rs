@@ -12,7 +12,7 @@ use crate::error::KeysError;
 use crate::kbs::{Plain, Problem, Refusal, hex_digest};
 use crate::policy::KeyPolicy;
 use crate::resource::{Kind, Resource};
-use crate::store::{KeyInfo, KeyState, Store, versioned};
+use crate::store::{KeyInfo, KeyState, Store, View, versioned};
 
 /// Version of what is released.
 const GRANT_VERSION: u32 = 1;
@@ -170,18 +170,34 @@ impl<'de> Deserialize<'de> for Base64Secret {
 pub struct StoreKeeper {
     store: std::sync::Arc<Store>,
     clock: std::sync::Arc<dyn crate::clock::Clock>,
+    tell: std::sync::Arc<Tell>,
 }
+
+/// Told what failed here, and why: for the operator, not for peers.
+pub type Tell = dyn Fn(&KeysError) + Send + Sync;
 
 impl StoreKeeper {
     /// Of a store.
     pub fn new(store: std::sync::Arc<Store>, clock: std::sync::Arc<dyn crate::clock::Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, tell: std::sync::Arc::new(|_| {}) }
     }
 
-    fn grant(&self, resource: &Resource, peer: &Peer) -> Result<(Note, Plain), Decision> {
+    /// Tells of failures.
+    #[must_use]
+    pub fn telling(self, tell: std::sync::Arc<Tell>) -> Self {
+        Self { tell, ..self }
+    }
+
+    /// Tells of a failure, of which peers need not know more.
+    fn failed(&self, error: &KeysError) -> Refusal {
+        (self.tell)(error);
+        Refusal::internal()
+    }
+
+    fn grant(&self, stored: &View<'_>, resource: &Resource, peer: &Peer) -> Result<(Note, Plain), Decision> {
         let Resource { key: id, kind, version } = resource;
-        let info = self.store.info(id)?.ok_or_else(|| Decision::missing(id))?;
-        let text = self.store.policy(id)?.ok_or_else(|| Decision::deny("there is no policy for this key"))?;
+        let info = stored.info(id)?.ok_or_else(|| Decision::missing(id))?;
+        let text = stored.policy(id)?.ok_or_else(|| Decision::deny("there is no policy for this key"))?;
         let policy = KeyPolicy::parse(id.as_str(), &text)?;
         policy.check_key(&info)?;
         let whom = match kind {
@@ -201,7 +217,7 @@ impl StoreKeeper {
             return Err(Decision::deny(format!("version {} of this key is revoked", found.version)));
         }
         let version = found.version;
-        let key = self.store.secret(id, version)?.ok_or(Decision::Failed)?;
+        let key = stored.secret(id, version)?.ok_or(KeysError::Internal("an active key has no secret"))?;
         let mut grant = Grant::new(&info, version, &policy, &key);
         let (event, plain) = match (kind, &policy.lease) {
             (Kind::Key, _) => (Event::Released, Zeroizing::new(key.expose().to_vec())),
@@ -211,7 +227,7 @@ impl StoreKeeper {
                 grant.not_after = Some(issued.saturating_add(terms.seconds));
                 (Event::Leased, encode(&Lease { grant, issued, policy: text })?)
             }
-            (Kind::Lease, None) => return Err(Decision::Failed),
+            (Kind::Lease, None) => return Err(KeysError::Internal("a lease without terms").into()),
         };
         let note = Note::new(event, versioned(id, version), peer.claims.tee.name()).claimed(&peer.digest);
         Ok((note, plain))
@@ -222,7 +238,7 @@ impl StoreKeeper {
 pub(crate) enum Decision {
     Deny(String),
     Missing(String),
-    Failed,
+    Failed(KeysError),
 }
 
 impl Decision {
@@ -236,8 +252,8 @@ impl Decision {
 }
 
 impl From<KeysError> for Decision {
-    fn from(_: KeysError) -> Self {
-        Self::Failed
+    fn from(error: KeysError) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -253,26 +269,29 @@ pub(crate) fn allowed(peer: &Peer, policy: &AttestationPolicy) -> Result<(), Str
 
 impl Keeper for StoreKeeper {
     fn attested(&self, peer: &Peer) -> Result<(), KeysError> {
-        self.store.note(Note::new(Event::Attested, "", peer.claims.tee.name()).claimed(&peer.digest))
+        let note = Note::new(Event::Attested, "", peer.claims.tee.name()).claimed(&peer.digest);
+        self.store.note(note).inspect_err(|error| (self.tell)(error))
     }
 
     fn attestation_refused(&self, reason: &str) {
         let note = Note::new(Event::AttestationRefused, "", crate::kbs::printable(reason));
         // It is refused either way.
-        let _ = self.store.note(note);
+        if let Err(error) = self.store.note(note) {
+            (self.tell)(&error);
+        }
     }
 
     fn release(&self, resource: &Resource, peer: &Peer) -> Result<Plain, Refusal> {
-        let (problem, detail) = match self.grant(resource, peer) {
-            Ok((note, plain)) => {
-                return self.store.note(note).map(|()| plain).map_err(|_| Refusal::internal());
-            }
-            Err(Decision::Failed) => return Err(Refusal::internal()),
-            Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
-            Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
-        };
-        let note = Note::new(Event::Refused, resource.to_string(), &detail).claimed(&peer.digest);
-        let _ = self.store.note(note);
-        Err(Refusal::new(problem, detail))
+        let decided = self.store.decide(|stored| {
+            let (problem, detail) = match self.grant(stored, resource, peer) {
+                Ok((note, plain)) => return Ok((note, Ok(plain))),
+                Err(Decision::Failed(error)) => return Err(error),
+                Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
+                Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
+            };
+            let note = Note::new(Event::Refused, resource.to_string(), &detail).claimed(&peer.digest);
+            Ok((note, Err(Refusal::new(problem, detail))))
+        });
+        decided.unwrap_or_else(|error| Err(self.failed(&error)))
     }
 }

@@ -29,7 +29,7 @@ pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
 pub use development::{machine_attester, verifier};
 pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
-pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper};
+pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper, Tell};
 pub use master::{MIN_PASSPHRASE, MasterSource};
 pub use net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate};
 pub use net::{Address, Handler, Incoming, Limits, Server};

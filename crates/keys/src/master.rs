@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
@@ -19,6 +19,8 @@ use crate::secret::MasterKey;
 
 /// How long a command may take to give the key.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether it has ended.
+const GLANCE: Duration = Duration::from_millis(20);
 /// More is neither a key nor a passphrase.
 const MAX_BYTES: usize = 4096;
 
@@ -109,9 +111,8 @@ impl MasterSource {
                 Err(KeysError::Master(problem.to_owned()))
             }
             (Self::File(path), None) => parse(&read_private(path)?).map_err(|p| KeysError::file(path, p)),
-            (Self::Command(words), None) => {
-                parse(&output(words)?).map_err(|p| KeysError::Master(format!("{}: {p}", words.join(" "))))
-            }
+            (Self::Command(words), None) => parse(&output(words, PATIENCE)?)
+                .map_err(|p| KeysError::Master(format!("{}: {p}", words.join(" ")))),
         }
     }
 }
@@ -157,7 +158,7 @@ fn bounded(from: impl Read) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
 }
 
 /// Runs a command, without a shell, and gives what it writes to its standard output.
-fn output(words: &[String]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+fn output(words: &[String], patience: Duration) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let fail = |problem: String| KeysError::Master(format!("{}: {problem}", words.join(" ")));
     let (program, arguments) =
         words.split_first().ok_or_else(|| KeysError::Master("the command is empty".to_owned()))?;
@@ -168,21 +169,34 @@ fn output(words: &[String]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
         .spawn()
         .map_err(|e| fail(format!("cannot run it: {e}")))?;
     let stdout = child.stdout.take().ok_or(KeysError::Internal("a pipe that was asked for"))?;
+    let started = Instant::now();
     let (sender, receiver) = channel();
     // If it outlives the wait, what it has read is wiped when nobody takes it.
     std::thread::spawn(move || sender.send(bounded(stdout)));
-    let read = receiver.recv_timeout(PATIENCE);
-    if read.is_err() {
+    let read = receiver.recv_timeout(patience);
+    // One that has said all may go on, with its output closed.
+    let mut status = None;
+    while read.is_ok() && status.is_none() && started.elapsed() < patience {
+        status = child.try_wait().map_err(|e| fail(e.to_string()))?;
+        if status.is_none() {
+            std::thread::sleep(GLANCE);
+        }
+    }
+    let ended = status.is_some();
+    if !ended {
         let _ = child.kill();
     }
-    let status = child.wait().map_err(|e| fail(e.to_string()))?;
+    let status = status.map_or_else(|| child.wait(), Ok).map_err(|e| fail(e.to_string()))?;
     let read = match read {
         Ok(read) => read.map_err(|e| fail(format!("cannot read from it: {e}")))?,
-        Err(RecvTimeoutError::Timeout) => return Err(fail(format!("gave no key within {PATIENCE:?}"))),
+        Err(RecvTimeoutError::Timeout) => return Err(fail(format!("gave no key within {patience:?}"))),
         Err(RecvTimeoutError::Disconnected) => {
             return Err(KeysError::Internal("the reader of a pipe has gone"));
         }
     };
+    if !ended {
+        return Err(fail(format!("did not end within {patience:?}")));
+    }
     let too_long =
         || fail(format!("expected a key on its standard output, found more than {MAX_BYTES} bytes"));
     let read = read.ok_or_else(too_long)?;
@@ -244,6 +258,12 @@ mod tests {
         assert!(run(&["sh", "-c", "exit 3"]).err().unwrap().to_string().contains("exit status: 3"));
         assert!(run(&["/nonexistent/kms"]).err().unwrap().to_string().contains("cannot run it"));
         assert!(run(&[]).is_err());
+        // One that closes its output and stays, and one that says nothing.
+        for command in ["echo 00; exec sleep 600 >&-", "exec sleep 600"] {
+            let words = ["sh", "-c", command].map(str::to_owned);
+            let error = output(&words, Duration::from_millis(300)).err().unwrap().to_string();
+            assert!(error.contains("within 300ms"), "{error}");
+        }
         let error = run(&["head", "-c", "5000", "/dev/zero"]).err().unwrap().to_string();
         assert!(error.contains("more than 4096"), "{error}");
     }

@@ -23,7 +23,7 @@
 //! A cache has files of the same form, in which `[get]` says which workers of its host it serves.
 
 use privet_attest::Policy as AttestationPolicy;
-use privet_attest::policy::Severity;
+use privet_attest::policy::{Severity, toml_problem};
 use privet_seal::{KeyId, ModelId, ModelVersion, SealDigest};
 use serde::Deserialize;
 
@@ -77,7 +77,7 @@ impl KeyPolicy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(fail(format!("expected at most {MAX_POLICY_BYTES} bytes, found {}", text.len())));
         }
-        let policy: Self = toml::from_str(text).map_err(|e| fail(e.to_string().trim_end().to_owned()))?;
+        let policy: Self = toml::from_str(text).map_err(|e| fail(toml_problem(text, &e)))?;
         policy.check().map_err(fail)?;
         Ok(policy)
     }
@@ -219,6 +219,17 @@ mod tests {
             assert!(error.contains(expected) && error.contains("p.toml"), "{error}");
         }
         assert!(KeyPolicy::parse("p", &" ".repeat(MAX_POLICY_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn a_key_in_place_of_a_policy_is_not_quoted() {
+        let key = "00112233445566778899aabbccddeeff".repeat(2);
+        for text in [key.clone(), format!("version = 1\n{key}\n")] {
+            let error = KeyPolicy::parse("p.toml", &text).unwrap_err().to_string();
+            assert!(error.contains("column 65: ") && !error.contains("0011"), "{error}");
+        }
+        let error = KeyPolicy::parse("p.toml", &format!("version = 1\n{key}")).unwrap_err().to_string();
+        assert!(error.contains("line 2, column 65: key with no value"), "{error}");
     }
 
     #[test]

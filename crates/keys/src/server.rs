@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use privet_attest::Verifier;
+use privet_attest::policy::toml_problem;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{ADMIN_SOCKET, AdminHandler};
@@ -22,9 +23,9 @@ use crate::audit::{Event, Note};
 use crate::clock::{Clock, SystemClock};
 use crate::error::KeysError;
 use crate::kbs::Broker;
-use crate::keeper::StoreKeeper;
+use crate::keeper::{StoreKeeper, Tell};
 use crate::master::MasterSource;
-use crate::net::tls::{ServerTls, create, make_certificate};
+use crate::net::tls::{ServerTls, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, create, make_certificate};
 use crate::net::{Address, Limits, Server};
 use crate::random::SystemRandomness;
 use crate::secret::MasterKey;
@@ -63,10 +64,30 @@ impl ServerConfig {
         master: Option<MasterSource>,
     ) -> Result<(), KeysError> {
         let path = dir.join(SERVER_CONFIG_FILE);
-        if path.exists() {
-            return Err(KeysError::file(&path, "exists already; a key server is never overwritten"));
+        let mut files = vec![SERVER_CONFIG_FILE, STORE_FILE, TLS_KEY_FILE, TLS_CERTIFICATE_FILE];
+        if master.is_none() {
+            files.push(MASTER_KEY_FILE);
+        }
+        let files: Vec<PathBuf> = files.into_iter().map(|name| dir.join(name)).collect();
+        if let Some(found) = files.iter().find(|file| file.symlink_metadata().is_ok()) {
+            return Err(KeysError::file(found, "exists already; a key server is never overwritten"));
         }
         private_dir(dir)?;
+        let made = Self::fill(dir, &path, listen, names, master);
+        if made.is_err() {
+            // None of them was there before: what is wrong can be mended, and the command repeated.
+            files.iter().for_each(|file| drop(fs::remove_file(file)));
+        }
+        made
+    }
+
+    fn fill(
+        dir: &Path,
+        path: &Path,
+        listen: &str,
+        names: &[String],
+        master: Option<MasterSource>,
+    ) -> Result<(), KeysError> {
         let master = match master {
             Some(source) => source,
             None => {
@@ -86,17 +107,19 @@ impl ServerConfig {
         )?);
         let text =
             toml::to_string(&config).map_err(|_| KeysError::Internal("a configuration does not encode"))?;
-        create(&path, 0o600, text.as_bytes())
+        create(path, 0o600, text.as_bytes())
     }
 
     /// Reads the configuration of a directory.
     ///
     /// # Errors
-    /// If it is missing or malformed.
+    /// If it is missing or malformed, or others can write into the directory.
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
+        check_dir(dir)?;
         let path = dir.join(SERVER_CONFIG_FILE);
-        let config: Self = toml::from_str(&read_text(&path)?)
-            .map_err(|e| KeysError::file(&path, e.to_string().trim_end().to_owned()))?;
+        let text = read_text(&path)?;
+        let config: Self =
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
@@ -114,6 +137,18 @@ impl ServerConfig {
     }
 }
 
+/// How a server shows itself, whom it believes, how much peers get, and who is told what fails.
+pub struct ServerSetting {
+    /// Its side of TLS.
+    pub tls: ServerTls,
+    /// Verifies workers and caches.
+    pub verifier: Arc<dyn Verifier>,
+    /// For them.
+    pub limits: Limits,
+    /// Told why a request failed, where peers are told only that it did.
+    pub tell: Arc<Tell>,
+}
+
 /// Serves the store of a directory until `stop` is set. `listening` is told the address, and the newest entry of the log,
 /// which is worth noting elsewhere.
 ///
@@ -122,17 +157,16 @@ impl ServerConfig {
 pub fn serve(
     dir: &Path,
     listen: Option<&str>,
-    tls: ServerTls,
-    verifier: Arc<dyn Verifier>,
-    limits: Limits,
+    setting: ServerSetting,
     stop: &Arc<AtomicBool>,
     listening: impl FnOnce(&Address, &str),
 ) -> Result<(), KeysError> {
+    let ServerSetting { tls, verifier, limits, tell } = setting;
     let config = ServerConfig::load(dir)?;
     let store = Arc::new(config.open_store(dir)?);
     let noted = store.verify_audit(None)?.to_string();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let keeper = Arc::new(StoreKeeper::new(store.clone(), clock.clone()));
+    let keeper = Arc::new(StoreKeeper::new(store.clone(), clock.clone()).telling(tell));
     let seed = store.derive(b"attestation tokens")?;
     let broker = Broker::new(keeper, verifier, clock, Arc::new(SystemRandomness), &seed, "privet keyserver")?;
     let server = Server::tcp(listen.unwrap_or(&config.listen), tls, Arc::new(broker), limits)?;
@@ -157,6 +191,20 @@ fn admin_limits() -> Limits {
 pub(crate) fn private_dir(dir: &Path) -> Result<(), KeysError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(KeysError::io(dir))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(KeysError::io(dir))
+}
+
+/// Refuses a directory into which others can write: their socket would be told keys, their configuration names a command.
+pub(crate) fn check_dir(dir: &Path) -> Result<(), KeysError> {
+    // What is missing is named by who looks for it.
+    let mode = fs::metadata(dir).map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let problem = format!(
+        "other users can write into it (mode {mode:o}, expected 700); run: chmod 700 {}",
+        dir.display()
+    );
+    Err(KeysError::file(dir, problem))
 }
 
 /// A text of bounded length.

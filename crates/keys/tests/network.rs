@@ -124,6 +124,34 @@ fn who_speaks_no_tls_or_nothing_is_hung_up_on() {
     assert!(fetch(&server.endpoint(Some(trust)), WORKER).is_ok(), "others are served all the same");
 }
 
+/// Connections that are opened and left alone, as many as one address gets and more.
+#[test]
+fn one_address_does_not_take_all_connections() {
+    let owner = Owner::new();
+    make_certificate(owner.dir.path(), &["127.0.0.1".to_owned()]).unwrap();
+    let tls = ServerTls::load(owner.dir.path()).unwrap();
+    let patient = Limits { connections: 8, handshake: Duration::from_secs(600), ..limits() };
+    let server = Running::new(Server::tcp("127.0.0.1:0", tls, owner.broker.clone(), patient).unwrap());
+    let connect = || {
+        let stream = TcpStream::connect(server.tcp()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    };
+    let silent = [connect(), connect()];
+    for _ in 0..8 {
+        assert_eq!(connect().read(&mut [0]).unwrap(), 0, "hung up on at once");
+    }
+    drop(silent);
+    let trust = ServerTrust::pinned(&owner.at("tls.crt")).unwrap();
+    let endpoint = server.endpoint(Some(trust));
+    let mut fetched = fetch(&endpoint, WORKER);
+    // The server has to notice first that they have gone.
+    while matches!(&fetched, Err(KeysError::Peer { .. })) {
+        fetched = fetch(&endpoint, WORKER);
+    }
+    assert!(fetched.is_ok());
+}
+
 #[test]
 fn requests_are_bounded() {
     let owner = Owner::new();
@@ -271,6 +299,25 @@ fn what_the_server_refuses_is_not_kept() {
     assert!(cache.book.held().is_empty());
     let error = cache.fetch(WORKER).err().unwrap().to_string();
     assert!(error.contains("revoked"), "{error}");
+}
+
+#[test]
+fn a_rotated_key_comes_when_half_of_the_lease_is_over() {
+    let owner = Owner::new();
+    let (server, trust) = served(&owner);
+    let dir = tempfile::tempdir().unwrap();
+    let wall = Arc::new(ManualClock::new(NOON));
+    let cache = Cache::open(dir.path(), Some(server.endpoint(Some(trust))), &wall);
+    cache.book.renew();
+    let (key, release) = rotated(&owner_keys());
+    owner.store.rotate(&key, &release).unwrap();
+    assert!(cache.fetch(WORKER).unwrap().key().unwrap() == owner_keys().content, "not yet asked again");
+    owner.clock.set(NOON + 1800);
+    wall.set(NOON + 1800);
+    cache.book.renew();
+    assert!(cache.fetch(WORKER).unwrap().key().unwrap() == key, "the newest is the new one");
+    let held: Vec<_> = cache.book.held().iter().map(|lease| (lease.version.get(), lease.ends)).collect();
+    assert_eq!(held, [(2, NOON + 5400), (1, NOON + 5400)], "the old one serves models sealed under it");
 }
 
 #[test]

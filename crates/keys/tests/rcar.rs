@@ -3,10 +3,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use common::*;
 use kbs_types::{Attestation, Tee, TeePubKey};
+use privet_attest::Attester as _;
 use privet_keys::kbs::{Credential, Reply, wire};
+use privet_keys::{Keeper as _, Peer, StoreKeeper};
 use privet_seal::KeyVersion;
 use serde_json::{Value, json};
 
@@ -82,6 +86,40 @@ fn who_may_not_have_a_key_does_not_get_it() {
     let notes = owner.store.entries().unwrap();
     let last = &notes.last().unwrap().note;
     assert_eq!((last.event.name(), last.key.as_str()), ("refused", "resnet/key/latest"));
+}
+
+#[test]
+fn the_operator_is_told_what_failed() {
+    let owner = Owner::new();
+    owner.store.set_policy(&owner_keys().release.key_id, "damaged").unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let keeper = StoreKeeper::new(owner.store.clone(), owner.clock.clone())
+        .telling(Arc::new(move |error| heard.lock().unwrap().push(error.to_string())));
+    let claims = verifier().verify(&attester(WORKER).evidence(&[0; 64]).unwrap(), SystemTime::now()).unwrap();
+    let refusal = keeper.release(&"resnet/key/1".parse().unwrap(), &Peer::new(claims).unwrap()).unwrap_err();
+    assert!(refusal.problem.status() == 500 && !refusal.detail.contains("policy"), "{}", refusal.detail);
+    let told = told.lock().unwrap();
+    assert!(told.len() == 1 && told[0].contains("policy resnet: TOML parse error"), "{told:?}");
+}
+
+/// Through the broker, with workers that ask all the time: nothing is released once a key is revoked.
+#[test]
+fn releases_and_revocations_are_in_one_order() {
+    let owner = Owner::new();
+    let id = owner_keys().release.key_id;
+    let clients: Vec<Client> = (0..4).map(|i| Client::admitted(WORKER, 11 + i, &owner.broker)).collect();
+    std::thread::scope(|scope| {
+        for client in &clients {
+            let broker = &owner.broker;
+            scope.spawn(|| while client.get(broker, "resnet/release/1").status == 200 {});
+        }
+        owner.store.revoke(&id, None).unwrap();
+    });
+    let entries = owner.store.entries().unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| entry.note.event.name()).collect();
+    let revoked = names.iter().position(|&name| name == "key-revoked").unwrap();
+    assert!(names[revoked..].iter().all(|&name| name != "released"), "{names:?}");
 }
 
 #[test]

@@ -86,8 +86,9 @@ impl Release {
     pub fn read(path: &Path) -> Result<Release, SealError> {
         let bytes = files::read_bounded(path, MAX_BYTES)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| SealError::file(path, "expected UTF-8 text"))?;
-        Release::from_toml(text)
-            .map_err(|e| SealError::file(path, format!("not a release file of privet key new: {e}")))
+        // Without the line that is wrong: it may be of a key's file, given by mistake.
+        let fail = |e: toml::de::Error| format!("not a release file of privet key new: {}", e.message());
+        Release::from_toml(text).map_err(|e| SealError::file(path, fail(e)))
     }
 
     /// Writes it, readable by everyone; an existing file is not overwritten.

@@ -189,7 +189,15 @@ fn from_a_new_key_to_a_worker_and_through_a_cache() {
     let (cache, _) = home.start(&serve);
     assert_eq!(fingerprint(&home.ok(&locally)), of("owner2"));
     home.fails(4, &format!("{locally} --version 1"), "no lease of this key");
+    assert!(home.ok(&locally.replace("--json", "")).contains("evidence              sample, INSECURE"));
     assert_eq!(cache.end(Signal::SIGTERM), Some(0));
+    let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
+    let of_cache = |line: &&str| line.contains("leased key") || line.contains("released key");
+    let of_cache: Vec<&str> = said.lines().filter(of_cache).collect();
+    assert!(
+        of_cache.len() >= 3 && of_cache.iter().all(|line| line.starts_with("sample, INSECURE: ")),
+        "{said}"
+    );
     let leases = fs::read(home.at("cache/leases.sealed")).unwrap();
     fs::write(home.at("cache/leases.sealed"), [&leases[..], b"x"].concat()).unwrap();
     home.fails(3, &serve, "have been changed");
@@ -266,6 +274,25 @@ fn policies_are_linted_and_stores_closed() {
     home.fails(3, "keyserver key list --dir keys", "master.key");
     let (code, text) = home.run("keyserver init --dir kms --master-command false");
     assert!(code == Some(3) && text.contains("exit status: 1"), "{text}");
+    // What failed can be done again; nothing of it is left, and nothing that was there is touched.
+    home.fails(3, "keyserver init --dir kms --passphrase-file missing", "cannot find missing");
+    home.ok("keyserver init --dir kms");
+    home.ok("keyserver key list --dir kms");
+    fs::remove_file(home.at("kms/keyserver.toml")).unwrap();
+    home.fails(3, "keyserver init --dir kms", "keys.redb: exists already");
+    assert!(home.at("kms/master.key").exists() && home.at("kms/keys.redb").exists());
+    // Others could put a socket of their own into it.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(home.at("keys"), open).unwrap();
+    home.fails(3, "keyserver key add --dir keys --key owner", "chmod 700");
+    home.fails(3, &format!("keyserver serve --dir keys {SAMPLE}"), "chmod 700");
+    // A key's file where a policy is expected is not quoted.
+    let key = "0123456789abcdef".repeat(4);
+    fs::write(home.at("key.hex"), &key).unwrap();
+    for line in ["keyserver policy check key.hex", "attest verify --policy key.hex resnet.toml"] {
+        let (code, text) = home.run(line);
+        assert!(code == Some(3) && text.contains("line 1, column 65") && !text.contains(&key), "{text}");
+    }
 }
 
 /// Nothing that is said, written or stored holds a key as bytes, hexadecimal, base64 or a list of numbers.

@@ -77,6 +77,10 @@ impl Lease {
     fn ends(&self) -> u64 {
         self.grant.not_after.unwrap_or(0)
     }
+
+    fn is_half_over(&self, now: u64) -> bool {
+        now >= self.issued.saturating_add(self.ends().saturating_sub(self.issued) / 2)
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -149,15 +153,28 @@ impl LeaseBook {
             if !leases.leases.is_empty() && now >= leases.mark + MARK_SECONDS {
                 self.keep(&mut leases);
             }
-            let half_over =
-                |lease: &&Lease| now >= lease.issued + (lease.ends() - lease.issued.min(lease.ends())) / 2;
+            let half_over = |lease: &&Lease| lease.is_half_over(now);
             let renewed = leases.leases.iter().filter(half_over);
             let renewed = renewed.map(|lease| (lease.grant.key_id.clone(), Some(lease.grant.key_version)));
-            let held = |id: &KeyId| leases.leases.iter().any(|lease| lease.grant.key_id == *id);
-            let missing = self.policies.iter().map(|policy| &policy.key_id).filter(|id| !held(id));
-            missing.map(|id| (id.clone(), None)).chain(renewed).collect()
+            // The newest version too, which may be another one by now.
+            let ids = self.policies.iter().map(|policy| &policy.key_id);
+            let newest = ids.filter(|id| {
+                let of_this_key = leases.leases.iter().filter(|lease| lease.grant.key_id == **id);
+                of_this_key.max_by_key(|lease| lease.grant.key_version).as_ref().is_none_or(half_over)
+            });
+            newest.map(|id| (id.clone(), None)).chain(renewed).collect()
         };
         for (id, version) in wanted {
+            // It may have come as the newest, or be gone.
+            let now = self.clock.now();
+            let is_due = |lease: &Lease| {
+                lease.grant.key_id == id
+                    && Some(lease.grant.key_version) == version
+                    && lease.is_half_over(now)
+            };
+            if version.is_some() && !self.lock().leases.iter().any(is_due) {
+                continue;
+            }
             // Told already; others may fare better.
             let _ = self.lease(&id, version);
         }
@@ -262,7 +279,7 @@ impl LeaseBook {
         // Without a lease the server is asked once more, for a worker that may have the key here.
         self.lease(id, *version)
             .map_err(|reason| Decision::deny(format!("no lease of this key: {reason}")))?;
-        found(&mut self.lock()).unwrap_or(Err(Decision::Failed))
+        found(&mut self.lock()).unwrap_or_else(|| Err(Decision::deny("the lease of this key has just ended")))
     }
 
     fn hand_over(&self, lease: &Lease, kind: Kind, peer: &Peer) -> Result<(LeaseInfo, Plain), Decision> {
@@ -273,7 +290,7 @@ impl LeaseBook {
         let plain = match kind {
             Kind::Key => Zeroizing::new(lease.grant.key()?.expose().to_vec()),
             Kind::Release => encode(&lease.grant)?,
-            Kind::Lease => return Err(Decision::Failed),
+            Kind::Lease => return Err(Decision::deny("a cache does not lease keys to other caches")),
         };
         Ok((lease.info(), plain))
     }
@@ -300,7 +317,10 @@ impl Keeper for LeaseBook {
                 (self.tell)(&CacheEvent::Released(info, peer.digest.clone()));
                 return Ok(plain);
             }
-            Err(Decision::Failed) => return Err(Refusal::internal()),
+            Err(Decision::Failed(error)) => {
+                (self.tell)(&CacheEvent::Refused(format!("{resource}: {error}")));
+                return Err(Refusal::internal());
+            }
             Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
             Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
         };

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use privet_attest::policy::toml_problem;
 use privet_attest::{Attester, Policy, Verifier};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,7 @@ use crate::net::tls::{ServerTls, ServerTrust, create};
 use crate::net::{Address, Limits, Server};
 use crate::policy::KeyPolicy;
 use crate::random::{Randomness as _, SystemRandomness};
-use crate::server::{private_dir, read_text};
+use crate::server::{check_dir, private_dir, read_text};
 pub use book::{CacheEvent, LeaseBook, LeaseInfo, Renewal};
 pub use sealing::SealingKey;
 
@@ -119,11 +120,13 @@ impl CacheConfig {
     /// Reads the configuration of a directory.
     ///
     /// # Errors
-    /// If it is missing or malformed.
+    /// If it is missing or malformed, or others can write into the directory.
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
+        check_dir(dir)?;
         let path = dir.join(CACHE_CONFIG_FILE);
-        let config: Self = toml::from_str(&read_text(&path)?)
-            .map_err(|e| KeysError::file(&path, e.to_string().trim_end().to_owned()))?;
+        let text = read_text(&path)?;
+        let config: Self =
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));

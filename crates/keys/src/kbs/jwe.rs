@@ -98,7 +98,9 @@ impl TeeKey {
                 };
                 let (n, e) = (decode(k_mod, *RSA_BYTES.end())?, decode(k_exp, 4)?);
                 let key = PublicKeyComponents { n, e }.try_into().and_then(OaepPublicEncryptingKey::new);
-                let key = key.map_err(|_| "tee-pubkey: not an RSA key of 2048 to 8192 bits".to_owned())?;
+                // Even moduli and exponents, and an exponent of 1, show only when something is encrypted.
+                let usable = key.ok().filter(|key| wrap_rsa(key, &[0; 32]).is_ok());
+                let key = usable.ok_or("tee-pubkey: not an RSA key of 2048 to 8192 bits")?;
                 Ok(Self::Rsa(Box::new(key)))
             }
             TeePubKey::RSA { .. } => Err(format!("tee-pubkey: of RSA only {RSA} is supported")),
@@ -132,12 +134,7 @@ impl TeeKey {
         let mut iv = [0; 12];
         random.fill(&mut iv)?;
         let (alg, encrypted_key, other_fields) = match self {
-            Self::Rsa(key) => {
-                let mut out = vec![0; key.ciphertext_size()];
-                key.encrypt(&OAEP_SHA256_MGF1SHA256, &*content_key, &mut out, None)
-                    .map_err(unspecified(FAILED))?;
-                (RSA, out, Map::new())
-            }
+            Self::Rsa(key) => (RSA, wrap_rsa(key, &content_key)?, Map::new()),
             Self::Ecdh(recipient) => {
                 let (encrypted_key, epk) = recipient.wrap(&content_key, random)?;
                 (ECDH, encrypted_key, Map::from_iter([("epk".to_owned(), epk)]))
@@ -168,6 +165,13 @@ impl Recipient {
         let (x, y) = coordinates(public.as_ref());
         Ok((wrapped, json!({ "crv": self.curve.name, "kty": "EC", "x": x, "y": y })))
     }
+}
+
+/// The content key encrypted by RSA-OAEP.
+fn wrap_rsa(key: &OaepPublicEncryptingKey, content_key: &[u8; 32]) -> Result<Vec<u8>, KeysError> {
+    let mut out = vec![0; key.ciphertext_size()];
+    key.encrypt(&OAEP_SHA256_MGF1SHA256, content_key, &mut out, None).map_err(unspecified(FAILED))?;
+    Ok(out)
 }
 
 /// A fresh private key.
@@ -369,6 +373,12 @@ mod tests {
         let mut plain = [response.ciphertext.clone(), response.tag.clone()].concat();
         let aad = Aad::from(response.protected.generate_aad().unwrap());
         assert_eq!(cipher.open_in_place(nonce, aad, &mut plain).unwrap(), PLAIN);
+        // What cannot be encrypted to is refused before anything is released to it.
+        let even = [&modulus[..255], &[modulus[255] & !1]].concat();
+        for (n, e) in [(&even, &[1, 0, 1][..]), (&modulus, &[1]), (&modulus, &[2]), (&modulus, &[0])] {
+            let wrong = TeePubKey::RSA { alg: RSA.to_owned(), k_mod: encode(n), k_exp: encode(e) };
+            assert!(TeeKey::parse(&wrong).is_err(), "exponent {e:?}");
+        }
         for (alg, n) in [("RSA1_5", &modulus[..]), (RSA, &modulus[..128]), (RSA, b""), ("RSA-OAEP", &modulus)]
         {
             assert!(TeeKey::parse(&key(alg, n)).is_err(), "{alg}, {} bytes", n.len());

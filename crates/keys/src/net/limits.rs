@@ -1,8 +1,9 @@
 //! How much of it peers get: connections, time, and requests a minute.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bounds of a server.
@@ -28,6 +29,53 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             request: Duration::from_secs(30),
             per_minute: 600,
+        }
+    }
+}
+
+impl Limits {
+    /// Connections that one address may have at a time: a quarter, so that one alone cannot keep all others out.
+    pub(super) fn connections_of_one(&self) -> usize {
+        self.connections.div_ceil(4)
+    }
+}
+
+/// An address has too many connections.
+pub(super) struct TooMany;
+
+/// Who has how many connections.
+#[derive(Default)]
+pub(super) struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+
+impl Crowd {
+    /// A place for a connection from this address, if it has fewer than so many.
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Result<Place, TooMany> {
+        let from = network(from);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(from).or_default();
+        // It is never zero but for a new one: an entry goes with its last connection.
+        if *count >= most {
+            return Err(TooMany);
+        }
+        *count += 1;
+        Ok(Place { crowd: self.clone(), from })
+    }
+}
+
+/// A connection's place, given back when it is dropped.
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    from: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.from) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 }
@@ -79,6 +127,21 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_so_many_connections() {
+        let crowd = Arc::new(Crowd::default());
+        let enter = |text: &str| crowd.enter(text.parse().unwrap(), 2).ok();
+        let (one, two) = (enter("192.0.2.1"), enter("192.0.2.1"));
+        assert!(one.is_some() && two.is_some() && enter("192.0.2.1").is_none());
+        assert!(enter("192.0.2.2").is_some(), "another address");
+        drop(one);
+        assert!(enter("192.0.2.1").is_some());
+        let held = [enter("2001:db8::1"), enter("2001:db8::2")];
+        assert!(held.iter().all(Option::is_some) && enter("2001:db8::3").is_none(), "the same network");
+        drop((two, held));
+        assert!(crowd.0.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn an_address_gets_so_many_a_minute() {

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use super::limits::{Limits, Rates};
+use super::limits::{Crowd, Limits, Place, Rates, TooMany};
 use super::tls::ServerTls;
 use super::{Address, Handler, Incoming, session_cookie};
 use crate::error::KeysError;
@@ -54,6 +54,7 @@ struct Shared {
     handler: Arc<dyn Handler>,
     limits: Limits,
     rates: Rates,
+    crowd: Arc<Crowd>,
     workers: Arc<Semaphore>,
 }
 
@@ -124,10 +125,12 @@ impl Server {
                 let Some(accepted) = until(stop, accept(&listener)).await else { break };
                 match accepted {
                     Ok(connection) => {
+                        // Who has too many already is hung up on.
+                        let Ok(seat) = connection.seat(&shared) else { continue };
                         let shared = shared.clone();
                         tokio::spawn(async move {
                             connection.serve(&shared).await;
-                            drop(place);
+                            drop((place, seat));
                         });
                     }
                     // Of one connection, or for want of files: others may fare better, a little later.
@@ -149,7 +152,7 @@ impl Server {
 impl Shared {
     fn new(handler: Arc<dyn Handler>, limits: Limits) -> Arc<Self> {
         let (rates, workers) = (Rates::new(limits.per_minute), Arc::new(Semaphore::new(limits.workers)));
-        Arc::new(Self { handler, limits, rates, workers })
+        Arc::new(Self { handler, limits, rates, crowd: Arc::default(), workers })
     }
 
     async fn answer(self: Arc<Self>, request: Request<Body>, from: Option<IpAddr>) -> Reply {
@@ -207,6 +210,16 @@ async fn accept(listener: &Listener) -> std::io::Result<Connection> {
 }
 
 impl Connection {
+    /// Its address's place among the connections; none is needed on a Unix socket.
+    fn seat(&self, shared: &Shared) -> Result<Option<Place>, TooMany> {
+        match self {
+            Self::Unix(_) => Ok(None),
+            Self::Tcp(_, from, _) => {
+                shared.crowd.enter(from.ip(), shared.limits.connections_of_one()).map(Some)
+            }
+        }
+    }
+
     async fn serve(self, shared: &Arc<Shared>) {
         match self {
             Self::Unix(stream) => speak(stream, None, shared).await,

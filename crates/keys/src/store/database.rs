@@ -18,6 +18,7 @@ use crate::secret::MasterKey;
 const VERSION: u32 = 1;
 
 type Definition<'a> = TableDefinition<'a, &'static [u8], &'static [u8]>;
+type Records = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// The only table in the clear: layout version, and how a passphrase becomes the master key.
 const HEADER: Definition<'_> = TableDefinition::new("header");
@@ -133,36 +134,20 @@ impl Database {
         self.write(|inner| work(&Transaction { database: self, inner, random }))
     }
 
+    /// All records as they are now, whatever is written meanwhile.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, KeysError> {
+        let inner = self.inner.begin_read().map_err(|e| failure(&self.path, e))?;
+        Ok(Snapshot { database: self, inner })
+    }
+
     /// The bytes of a record, if there is one.
     pub(crate) fn get_bytes(&self, table: &str, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
-        let transaction = self.inner.begin_read().map_err(|e| failure(&self.path, e))?;
-        let rows = match transaction.open_table(Definition::new(table)) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            other => other.map_err(|e| failure(&self.path, e))?,
-        };
-        let row = rows.get(key).map_err(|e| failure(&self.path, e))?;
-        row.map(|row| self.decrypt(table, key, row.value())).transpose()
+        self.snapshot()?.get_bytes(table, key)
     }
 
     /// A record, if there is one.
     pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, KeysError> {
-        self.get_bytes(table, key)?.map(|bytes| self.decode(table, &bytes)).transpose()
-    }
-
-    /// All records of a table, in the order of their keys.
-    pub(crate) fn all<V: DeserializeOwned>(&self, table: &str) -> Result<Vec<(Vec<u8>, V)>, KeysError> {
-        let transaction = self.inner.begin_read().map_err(|e| failure(&self.path, e))?;
-        let rows = match transaction.open_table(Definition::new(table)) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            other => other.map_err(|e| failure(&self.path, e))?,
-        };
-        let rows = rows.iter().map_err(|e| failure(&self.path, e))?;
-        rows.map(|row| {
-            let (key, value) = row.map_err(|e| failure(&self.path, e))?;
-            let bytes = self.decrypt(table, key.value(), value.value())?;
-            Ok((key.value().to_vec(), self.decode(table, &bytes)?))
-        })
-        .collect()
+        self.snapshot()?.get(table, key)
     }
 
     fn decrypt(&self, table: &str, key: &[u8], record: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
@@ -182,6 +167,51 @@ impl Database {
     }
 }
 
+/// Records as they were at one moment.
+pub(crate) struct Snapshot<'a> {
+    database: &'a Database,
+    inner: redb::ReadTransaction,
+}
+
+impl Snapshot<'_> {
+    fn fail(&self, error: impl Into<redb::Error>) -> KeysError {
+        failure(&self.database.path, error)
+    }
+
+    fn rows(&self, table: &str) -> Result<Option<Records>, KeysError> {
+        match self.inner.open_table(Definition::new(table)) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            other => other.map(Some).map_err(|e| self.fail(e)),
+        }
+    }
+
+    fn get_bytes(&self, table: &str, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
+        let Some(rows) = self.rows(table)? else { return Ok(None) };
+        let row = rows.get(key).map_err(|e| self.fail(e))?;
+        row.map(|row| self.database.decrypt(table, key, row.value())).transpose()
+    }
+
+    /// A record, if there is one.
+    pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, KeysError> {
+        self.get_bytes(table, key)?.map(|bytes| self.database.decode(table, &bytes)).transpose()
+    }
+
+    /// The records of a table from a key on, in the order of their keys, one by one.
+    pub(crate) fn each<V: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<V, KeysError>>, KeysError> {
+        let rows = self.rows(table)?.map(|rows| rows.range::<&[u8]>(from..));
+        let rows = rows.transpose().map_err(|e| self.fail(e))?;
+        Ok(rows.into_iter().flatten().map(move |row| {
+            let (key, value) = row.map_err(|e| self.fail(e))?;
+            let bytes = self.database.decrypt(table, key.value(), value.value())?;
+            self.database.decode(table, &bytes)
+        }))
+    }
+}
+
 /// Several changes that happen together.
 pub(crate) struct Transaction<'a> {
     database: &'a Database,
@@ -194,12 +224,16 @@ impl Transaction<'_> {
         failure(&self.database.path, error)
     }
 
-    /// A record, if there is one.
-    pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, KeysError> {
+    /// The bytes of a record, if there is one.
+    pub(crate) fn get_bytes(&self, table: &str, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
         let rows = self.inner.open_table(Definition::new(table)).map_err(|e| self.fail(e))?;
         let row = rows.get(key).map_err(|e| self.fail(e))?;
-        let bytes = row.map(|row| self.database.decrypt(table, key, row.value())).transpose()?;
-        bytes.map(|bytes| self.database.decode(table, &bytes)).transpose()
+        row.map(|row| self.database.decrypt(table, key, row.value())).transpose()
+    }
+
+    /// A record, if there is one.
+    pub(crate) fn get<V: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<V>, KeysError> {
+        self.get_bytes(table, key)?.map(|bytes| self.database.decode(table, &bytes)).transpose()
     }
 
     /// Stores a record.

@@ -229,7 +229,7 @@ impl Store {
     /// # Errors
     /// If the store fails.
     pub fn list(&self) -> Result<Vec<KeyInfo>, KeysError> {
-        Ok(self.database.all(KEYS)?.into_iter().map(|(_, info)| info).collect())
+        self.database.snapshot()?.each(KEYS, &[])?.collect()
     }
 
     /// Everything about a key but the key.
@@ -278,12 +278,34 @@ impl Store {
         self.transact(|t| self.link(t, note))
     }
 
+    /// Decides by what is stored, and writes the decision to the log, as one: no key is revoked and no policy set in between.
+    /// Durable when this returns.
+    ///
+    /// # Errors
+    /// If the store or the decision fails: then there is none.
+    pub(crate) fn decide<T>(
+        &self,
+        decide: impl FnOnce(&View<'_>) -> Result<(Note, T), KeysError>,
+    ) -> Result<T, KeysError> {
+        self.transact(|t| {
+            let (note, decision) = decide(&View(t))?;
+            self.link(t, note)?;
+            Ok(decision)
+        })
+    }
+
     /// All entries of the log, unchecked.
     ///
     /// # Errors
     /// If the store fails.
     pub fn entries(&self) -> Result<Vec<Entry>, KeysError> {
-        Ok(self.database.all(AUDIT)?.into_iter().map(|(_, entry)| entry).collect())
+        self.entries_after(0, usize::MAX)
+    }
+
+    /// At most so many entries after the one of this number.
+    pub(crate) fn entries_after(&self, after: u64, most: usize) -> Result<Vec<Entry>, KeysError> {
+        let from = after.saturating_add(1).to_be_bytes();
+        self.database.snapshot()?.each(AUDIT, &from)?.take(most).collect()
     }
 
     /// Checks the whole log, and that it contains an entry that was noted elsewhere. Gives its newest entry.
@@ -291,8 +313,10 @@ impl Store {
     /// # Errors
     /// [`KeysError::Audit`], or if the store fails.
     pub fn verify_audit(&self, noted: Option<Anchor>) -> Result<Anchor, KeysError> {
-        let newest = self.database.get(META, NEWEST)?.unwrap_or_default();
-        self.chain.verify(&self.entries()?, newest, noted)?;
+        // Entries that are written meanwhile are in neither.
+        let now = self.database.snapshot()?;
+        let newest = now.get(META, NEWEST)?.unwrap_or_default();
+        self.chain.verify(now.each(AUDIT, &[])?, newest, noted)?;
         Ok(newest)
     }
 
@@ -308,6 +332,27 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, KeysError>,
     ) -> Result<T, KeysError> {
         self.database.transact(&*self.random, work)
+    }
+}
+
+/// What a decision goes by.
+pub(crate) struct View<'a>(&'a Transaction<'a>);
+
+impl View<'_> {
+    /// As [`Store::info`].
+    pub(crate) fn info(&self, id: &KeyId) -> Result<Option<KeyInfo>, KeysError> {
+        self.0.get(KEYS, id.as_str().as_bytes())
+    }
+
+    /// As [`Store::policy`].
+    pub(crate) fn policy(&self, id: &KeyId) -> Result<Option<String>, KeysError> {
+        self.0.get(POLICIES, id.as_str().as_bytes())
+    }
+
+    /// As [`Store::secret`].
+    pub(crate) fn secret(&self, id: &KeyId, version: KeyVersion) -> Result<Option<ContentKey>, KeysError> {
+        let bytes = self.0.get_bytes(SECRETS, &secret_key(id, version))?;
+        Ok(bytes.map(|bytes| ContentKey::from_slice(&bytes)).transpose()?)
     }
 }
 

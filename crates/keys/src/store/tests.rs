@@ -203,3 +203,26 @@ fn a_database_that_was_tampered_with_is_noticed() {
     write(place.path(), &pristine).unwrap();
     place.open().unwrap().verify_audit(None).unwrap();
 }
+
+/// A log that grows while it is checked is no log that was cut off.
+#[test]
+fn the_log_can_be_checked_while_it_is_written() {
+    let place = Place::new();
+    let store = place.create();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    store.note(Note::new(Event::Released, "resnet@1", "")).unwrap();
+                }
+            });
+        }
+        let mut check = store.verify_audit(None);
+        while check.as_ref().is_ok_and(|newest| newest.sequence < 400) {
+            check = store.verify_audit(None);
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        check.unwrap();
+    });
+}
