@@ -159,6 +159,7 @@ impl Code {
 
     fn of_seal(error: &SealError) -> Self {
         match error {
+            SealError::Interrupted => Self::Interrupted,
             SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
             _ => Self::Input,
         }

@@ -15,6 +15,7 @@ use crate::args::seal::{KeyAction, KeyArgs, KeyNewArgs, KeyUnwrapArgs, KeyWrapAr
 use crate::commands::print_line;
 use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
+use crate::signals;
 
 pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
@@ -140,7 +141,9 @@ pub(crate) fn unseal(args: &UnsealArgs) -> anyhow::Result<()> {
     let model = SealedModel::verify_file(&args.input, &accepted)?;
     let sealed_bytes = std::fs::metadata(&args.input).map_or(0, |m| m.len());
     let model = model.open(&content)?;
-    let bytes = seal::unseal_onnx(&model, &args.out)?;
+    // What is written until then is the model in the clear: it must not stay.
+    let stop = signals::quiet_flag()?;
+    let bytes = seal::unseal_onnx_until(&model, &args.out, &stop)?;
     let header = model.header();
     let result = SealResult {
         model_id: header.model_id.to_string(),

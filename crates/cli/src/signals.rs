@@ -30,6 +30,11 @@ pub(crate) fn abort_flag() -> anyhow::Result<Arc<AtomicBool>> {
     })
 }
 
+/// A flag that signals set, for work that looks at it often and clears away what it has begun.
+pub(crate) fn quiet_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    flag_set_by_signals(|_| ())
+}
+
 /// The first signal ends this process.
 pub(crate) fn end_at_once() -> anyhow::Result<()> {
     let end = || {

@@ -82,8 +82,9 @@ impl Blow {
         };
         let victim = victims[random.below(victims.len())];
         let moment = if random.below(2) == 0 {
-            let events = random.below(if online { 20 } else { 60 });
-            Moment::Events(events, Duration::from_micros(random.below(3_000) as u64))
+            // Few events of a short session are told: the time after one covers the rest.
+            let (events, microseconds) = if online { (4, 8_000) } else { (6, 30_000) };
+            Moment::Events(random.below(events), Duration::from_micros(random.below(microseconds) as u64))
         } else {
             let place = places[random.below(places.len())];
             Moment::Place(place, if place == "before a message" { random.below(20) } else { 0 })

@@ -12,7 +12,7 @@
 //! Keys are made and evaluated in batches: what is here are loops over a few hundred keys at one level of their trees
 //! ([`struct@Hash`] has the levels), so that the cipher's pipeline is full and everything stays in the first-level cache. Keys lie in
 //! memory in the order in which they are read: batch by batch, each level by level. Nothing here reads files or sends anything;
-//! neither run time nor memory accesses depend on α, on a key or on a share. The point at which keys are evaluated is public.
+//! neither run time nor memory accesses depend on α, on a key or on a share (but see `ring/blocks.rs` on masked loads). The point at which keys are evaluated is public.
 
 #![forbid(unsafe_code)]
 

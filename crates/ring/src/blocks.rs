@@ -7,7 +7,9 @@
 //!
 //! A level of a half-tree is one pass over the nodes: where the CPU has VAES and AVX-512, sixteen blocks go through the cipher
 //! together, and everything around it happens in the same registers (`blocks/vaes.rs`). Elsewhere blocks go through the `aes`
-//! crate, which is also what the tests compare with. Neither run time nor memory accesses depend on a node, on a word or on α.
+//! crate, which is also what the tests compare with. Neither run time nor memory
+//! accesses depend on a node, on a word or on α, but that the AVX-512 code loads words under masks made of such bits: the
+//! same lines are read and the time is the same, but a page that is not there is only asked for where a mask is not zero.
 
 #[cfg(target_arch = "x86_64")]
 #[expect(clippy::needless_range_loop, reason = "one index into several arrays, as registers are")]

@@ -25,6 +25,9 @@ pub enum SealError {
         /// Its bytes.
         found: usize,
     },
+    /// The caller wanted it to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// The system has no randomness.
     #[error("the system gives no random bytes")]
     Randomness,

@@ -41,6 +41,6 @@ pub use owner::{CONTENT_KEY_FILE, OwnerKeys, SIGNING_KEY_FILE, read_content};
 pub use reader::{Accepted, OpenedModel, ReadAt, SealedModel};
 pub use release::{RELEASE_FILE, Release};
 pub use state::{ModuleState, StateTensor, load_state, open_state, save_state, seal_state};
-pub use unseal::unseal_onnx;
+pub use unseal::{unseal_onnx, unseal_onnx_until};
 pub use wrap::{WrappedKey, WrappingKey, unwrap_into};
 pub use writer::{SealOptions, Sealed, seal_onnx};

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -18,10 +19,48 @@ const WRITE_BYTES: usize = 1 << 18;
 /// # Errors
 /// If what was sealed is no ONNX file, anything is not what the owner sealed, or the system fails.
 pub fn unseal_onnx<S: ReadAt>(model: &OpenedModel<S>, out: &Path) -> Result<u64, SealError> {
+    unseal_onnx_until(model, out, &AtomicBool::new(false))
+}
+
+/// [`unseal_onnx`], which ends, with nothing left, soon after `stop` is set.
+///
+/// # Errors
+/// As [`unseal_onnx`], and [`SealError::Interrupted`].
+pub fn unseal_onnx_until<S: ReadAt>(
+    model: &OpenedModel<S>,
+    out: &Path,
+    stop: &AtomicBool,
+) -> Result<u64, SealError> {
     let mut file = files::temporary(out)?;
-    let bytes = write_onnx(model, file.as_file_mut(), out)?;
+    let mut target = Stoppable { file: file.as_file_mut(), stop };
+    let written = write_onnx(model, &mut target, out);
+    if stop.load(Ordering::SeqCst) {
+        return Err(SealError::Interrupted);
+    }
+    let bytes = written?;
     files::publish(file, out, PRIVATE)?;
     Ok(bytes)
+}
+
+/// A file whose next write fails once `stop` is set.
+struct Stoppable<'a, W> {
+    file: &'a mut W,
+    stop: &'a AtomicBool,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Not `Interrupted`, after which `write_all` tries again.
+        if self.stop.load(Ordering::SeqCst) {
+            Err(std::io::ErrorKind::Other.into())
+        } else {
+            self.file.write(bytes)
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Writes the ONNX file that was sealed to `out`, named `path`.

@@ -116,7 +116,7 @@ pub fn samples() -> Vec<Sample> {
 }
 
 /// A plan of one input with 8 fractional bits and one output, if `build` adds no others.
-fn sample(
+pub fn sample(
     name: &'static str,
     ring: u32,
     shape: &[usize],

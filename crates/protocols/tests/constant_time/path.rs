@@ -48,7 +48,7 @@ pub(crate) const ENGINES: [Engine; 3] = [
     Engine {
         name: "3pc",
         plan: Plan::clone,
-        tested: &["a chain", "conv, open, relu"],
+        tested: &["a chain", "conv, open, relu", "wide table"],
         record: |plan, secrets| {
             three_party::Recording::new(plan, &Schedule::three_party(plan), secrets).to_bytes()
         },

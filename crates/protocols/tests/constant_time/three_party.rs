@@ -6,7 +6,7 @@ use privet_net::memory::MemoryChannel;
 use privet_net::{Frame, FrameKind};
 use privet_plan::Plan;
 use privet_protocols::Silent;
-use privet_protocols::masked::Schedule;
+use privet_protocols::masked::{Role, Schedule};
 use privet_protocols::replicated::{PARTIES, Position, Share};
 
 use crate::common::samples::Secrets;
@@ -85,14 +85,17 @@ impl Recording {
         });
         let openings = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(plan, k));
         let opened: Vec<_> = openings.map(|opening| (OPENING, opening.bytes())).collect();
-        let dealt = schedule.instructions.iter().map(|(_, cost)| (DEALT, cost.dealt));
-        let dealt: Vec<_> = dealt.filter(|(_, len)| *len > 0).collect();
-        let seed = (SEED, 16);
+        // The seed, and chunk by chunk what is dealt. Costs have the first party in the server's place.
+        let dealt = |role| -> Vec<(FrameKind, usize)> {
+            let chunks = (0..schedule.instructions.len()).flat_map(|k| schedule.chunks(plan, k, role));
+            std::iter::once((SEED, 16)).chain(chunks.map(|len| (DEALT, len))).collect()
+        };
         let mut frames = |lens: &[(FrameKind, usize)]| -> Vec<Frame> {
             lens.iter().map(|&(kind, len)| Frame::new(kind, take(len).to_vec())).collect()
         };
-        let first = [frames(&opened), frames(&[&[seed][..], &dealt].concat())];
-        let received = [[Vec::new(), Vec::new()], first, [frames(&[seed]), frames(&opened)]];
+        let first = [frames(&opened), frames(&dealt(Role::Server))];
+        let second = [frames(&dealt(Role::Client)), frames(&opened)];
+        let received = [[Vec::new(), Vec::new()], first, second];
         Self { shares, received }
     }
 }

@@ -1,7 +1,7 @@
 //! What a party has of comparisons and tables by function secret sharing: its roots, the key of their hash, and the words it was dealt.
 //!
 //! Words are the same for both parties and tested as part of what each was dealt. Here is what a party makes of them with what
-//! it knows: words without the hash of its own root, and sums of the words of two comparisons of one gate, which say something if
+//! it knows: words without the hash of its own root, and sums of the words of two sets of keys of one gate, which say something if
 //! the two share a tree. Roots are drawn from the streams that docs/formats.md describes.
 
 use privet_fss::{Comparison, Hash, Side, root};
@@ -10,9 +10,12 @@ use privet_protocols::masked::{Instruction, Role, Schedule};
 use privet_ring::prg::{Prg, Seed};
 
 use crate::common::Chunks;
-use crate::view::View;
+use crate::view::{Part, View};
 
-/// One party's keys of the comparisons of an instruction's elements.
+/// Keys of at most so many elements are one set, with a hash of their own.
+const SET: usize = 1 << 14;
+
+/// One party's keys of a comparison or table for a set of an instruction's elements.
 pub(crate) struct Keys {
     pub(crate) comparison: Comparison,
     pub(crate) hash_key: Seed,
@@ -61,7 +64,7 @@ pub(crate) fn keys(
     if kinds.is_empty() || !(plan.uses_fss(index) || matches!(step.op, Op::Table { .. })) {
         return Vec::new();
     }
-    let elements = plan.steps[step.inputs[0].index()].shape.iter().product();
+    let elements: usize = plan.steps[step.inputs[0].index()].shape.iter().product();
     let prg = Prg::new(seed);
     let mut drawn = prg.stream(k as u64 * 2 + 1);
     let mut rest = &dealt.0[&k][..];
@@ -70,7 +73,7 @@ pub(crate) fn keys(
         rest = others;
         own.to_vec()
     };
-    let one = |bits: u32| {
+    let mut one = |bits: u32, elements: usize| {
         let comparison = Comparison::new(bits);
         let (side, key) = match role {
             Role::Server => {
@@ -82,7 +85,11 @@ pub(crate) fn keys(
         let roots = root(side, elements, &mut drawn);
         Keys { comparison, hash_key, roots, words: take(comparison.key_bytes(elements)) }
     };
-    kinds.into_iter().map(one).collect()
+    let mut sets = Vec::new();
+    for bits in kinds {
+        sets.extend((0..elements).step_by(SET).map(|at| one(bits, SET.min(elements - at))));
+    }
+    sets
 }
 
 /// Adds to a party's view what it has besides what it was dealt.
@@ -98,7 +105,7 @@ pub(crate) fn see_keys(
         let keys = keys(plan, schedule, role, seed, dealt, k);
         for (i, keys) in keys.iter().enumerate() {
             let name = |what: &str| {
-                format!("{what} of comparison {i} of instruction {k}, {}", schedule.name(plan, k))
+                format!("{what} of set {i} of keys of instruction {k}, {}", schedule.name(plan, k))
             };
             if role == Role::Server {
                 view.add_bytes(name("hash key"), keys.hash_key.expose());
@@ -108,13 +115,13 @@ pub(crate) fn see_keys(
                 name("low halves of roots"),
                 63,
                 keys.roots.iter().map(|s| *s as u64 >> 1).collect(),
-                true,
+                Part::Adds,
             );
             view.add(
                 name("high halves of roots"),
                 64,
                 keys.roots.iter().map(|s| (s >> 64) as u64).collect(),
-                true,
+                Part::Adds,
             );
             let (words, is_inner) = keys.first();
             if is_inner {
@@ -126,7 +133,7 @@ pub(crate) fn see_keys(
         if let [a, b] = &keys[..] {
             let [(a, a_is_inner), (b, b_is_inner)] = [a.first(), b.first()];
             if a_is_inner && b_is_inner {
-                follows(view, format!("sums of words of both comparisons of instruction {k}"), &a, &b);
+                follows(view, format!("sums of words of both sets of keys of instruction {k}"), &a, &b);
             }
         }
     }
@@ -135,5 +142,5 @@ pub(crate) fn see_keys(
 /// Sums of what a party has.
 fn follows(view: &mut View, name: String, a: &[u128], b: &[u128]) {
     let halves = a.iter().zip(b).flat_map(|(a, b)| [(a ^ b) as u64, ((a ^ b) >> 64) as u64]);
-    view.add(name, 64, halves.collect(), false);
+    view.add(name, 64, halves.collect(), Part::Follows);
 }

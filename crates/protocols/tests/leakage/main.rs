@@ -4,14 +4,17 @@
 //! fresh seeds, on zeros and on other inputs and weights. All that a party gets to see ([`view`]) has to be jointly uniform: no
 //! sum modulo 2 of any of its bits is constant (which finds every missing, halved, shortened or repeated mask of bits and of the
 //! lowest bits of ring elements), every half byte is uniform, and so is what remains of opened values without the party's own
-//! masks; and both choices of secrets give the same distribution. A larger network is run once for each of several secrets, and
-//! its frames are tested one by one. Keys of function secret sharing are part of what a party is dealt, and are tested together with
-//! its roots ([`keys`]).
+//! masks; and both choices of secrets give the same distribution. And no bit of an opened value, with or without the party's own
+//! mask, equals any other bit more or less often than not: the bit of a comparison that lacks its mask may be uniform by itself,
+//! but not together with the m that is compared. A larger network is run once for each of several secrets, and its frames are
+//! tested one by one. Keys of function secret sharing are part of what a party is dealt, and are tested together with its roots
+//! ([`keys`]); those of two sets are tested together as well.
 //!
-//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine, that of the
-//! network once in 10^10 (chi-square, corrected for the number of statistics); all together less than once in 10^8 runs. The
-//! dealer of `2pc` and `fss` is given nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds
-//! shares, and what is sent to it is nothing.
+//! False alarms: with independent uniform views, each test of a small plan fails once in 10^10 runs of an engine (chi-square,
+//! corrected for the number of statistics) and once in 10^11 because of a sum of two bits (Hoeffding, likewise), that of the
+//! network and those of sets once in 10^10; all together less than once in 10^8 runs. The dealer of `2pc` and `fss` is given
+//! nothing but the plan and seeds of its own, by the signature of `masked::deal`; that of `3pc` holds shares, and what is sent to
+//! it is nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -24,16 +27,16 @@ mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::deal;
-use common::samples::{Sample, Secrets, samples};
+use common::samples::{Sample, Secrets, sample, samples};
+use common::{Builder, deal};
 use keys::keys;
 use network::{network, secrets};
 use privet_fss::Hash;
-use privet_plan::Plan;
+use privet_plan::{Op, Plan, WireId};
 use privet_protocols::masked::{Content, Instruction, RevealTo, Role, Schedule};
 use privet_ring::prg::Prg;
-use statistics::{Family, constant_sum};
-use view::{View, half_bytes, rows};
+use statistics::{Family, biased_pair, constant_sum};
+use view::{Part, View, half_bytes, opened_rows, row_name, rows};
 
 /// An engine whose parties' views are tested.
 #[derive(Clone, Copy)]
@@ -100,6 +103,9 @@ const WANTED: &str = "PRIVET_LEAKAGE_ENGINES";
 /// How often a test of a correct build fails.
 const FALSE_ALARMS: f64 = 1e-10;
 
+/// How often it fails because of a sum of two bits.
+const FALSE_ALARMS_OF_PAIRS: f64 = 1e-11;
+
 /// Runs beyond the number of bits in a view: a constant sum appears by chance with a probability of 2^-63.
 const SPARE_RUNS: usize = 64;
 
@@ -159,10 +165,21 @@ fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) 
     for (party, choices) in engine.parties.iter().zip(&views) {
         let name = format!("{}, {name}, {party}", engine.name);
         for choice in &choices[..sums] {
-            let (rows, names) = rows(&choice[..choice[0].bits() + SPARE_RUNS]);
+            let rows = rows(&choice[..choice[0].bits() + SPARE_RUNS], Part::adds);
             if let Some(sum) = constant_sum(&rows, choice[0].bits() + SPARE_RUNS) {
-                let named: Vec<&String> = sum.iter().map(|&i| &names[i]).take(8).collect();
+                let named: Vec<String> =
+                    sum.iter().map(|&i| row_name(&choice[0], Part::adds, i)).take(8).collect();
                 panic!("{name}: a constant sum of {} bits: {named:#?}", sum.len());
+            }
+        }
+        for choice in choices {
+            let in_pairs = |part: Part| part.adds() || part.is_opened();
+            let opened = opened_rows(&choice[0], in_pairs);
+            let rows = rows(&choice[..LEAST_RUNS], in_pairs);
+            let rate = FALSE_ALARMS_OF_PAIRS / (2 * views.len()) as f64;
+            if let Some((a, b)) = biased_pair(&rows, &opened, LEAST_RUNS, rate) {
+                let [a, b] = [a, b].map(|row| row_name(&choice[0], in_pairs, row));
+                panic!("{name}: whether two bits are equal is no coin flip: {a}; {b}");
             }
         }
         for (f, field) in choices[0][0].fields.iter().enumerate() {
@@ -391,20 +408,19 @@ fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
     });
 }
 
+/// The values of the first field whose name begins like this.
+fn field(view: &View, name: &str) -> Vec<u64> {
+    let field = view.fields.iter().find(|f| f.name.starts_with(name));
+    field.unwrap_or_else(|| panic!("no {name}")).values.clone()
+}
+
 /// What the tests take for a party's own masks are its own masks: with both halves off, values remain.
 #[test]
 fn masks_are_drawn_from_the_documented_streams() {
     let Sample { plan, secrets, .. } = find("open, add, trunc of a leaf");
     let schedule = Schedule::new(&plan, RevealTo::Client);
     let [server, client] = <[View; 2]>::try_from(two_party::run(&plan, &schedule, &secrets[1])).ok().unwrap();
-    let part = |view: &View, part: &str| {
-        view.fields
-            .iter()
-            .find(|f| f.name.starts_with(part))
-            .unwrap_or_else(|| panic!("no {part}"))
-            .values
-            .clone()
-    };
+    let part = field;
     let (opened, ours, theirs) = (
         part(&server, "opening 0 of instruction 3"),
         part(&server, "own mask 0 of instruction 3"),
@@ -462,4 +478,97 @@ fn roots_are_drawn_from_the_documented_streams() {
             }
         }
     });
+}
+
+/// What the server alone is told is under the client's mask, too: m is taken from the server's share of the product that reads
+/// it, which is m·W + γ − λ·m_W.
+#[test]
+fn what_the_server_alone_is_told_is_under_both_masks() {
+    let plan_of = |b: &mut Builder, x: WireId| {
+        let y = b.step(Op::Trunc { shift: 2 }, &[x], &[8], 6);
+        let factor = b.param(&[8], 2, 7);
+        let y = b.step(Op::Scale { factor }, &[y], &[8], 8);
+        b.step(Op::Trunc { shift: 2 }, &[y], &[8], 6)
+    };
+    on(&[ENGINES[0], ENGINES[2]], |engine| {
+        let Sample { plan, secrets: [_, secrets], .. } = sample("told", 16, &[8], plan_of);
+        let plan = (engine.plan)(&plan);
+        let mut secrets = secrets;
+        // Odd, so that m follows from m·W.
+        secrets.weights.tensors[0].iter_mut().for_each(|w| *w |= 1);
+        let schedule = (engine.schedule)(&plan, WHOLE);
+        let told = (0..schedule.instructions.len())
+            .find(|&k| matches!(schedule.instructions[k].0, Instruction::Open(_)))
+            .unwrap();
+        assert!(schedule.openings(&plan, told).iter().all(|o| o.to == RevealTo::Server), "told");
+        let views = (engine.run)(&plan, &schedule, &secrets);
+        let [server, client] = &views[..] else { panic!("two parties") };
+        let halves = [server, client].map(|view| field(view, &format!("own mask 0 of instruction {told},")));
+        let part = |part: &str| field(server, &format!("{part} 0 of instruction {},", told + 2));
+        let (opened, received, own) = (part("opening"), part("received frame"), part("own mask"));
+        let words = |bytes: Vec<u64>| -> Vec<u64> { bytes.chunks(2).map(|b| b[0] | b[1] << 8).collect() };
+        let gamma = words(field(server, &format!("dealt for {}", told + 1)));
+        let m_w = words(field(client, "masked weights"));
+        for i in 0..8 {
+            let w = secrets.weights.tensors[0][i] as u64;
+            let share = opened[i].wrapping_sub(received[i]).wrapping_sub(own[i]);
+            let m_times_w = share.wrapping_sub(gamma[i]).wrapping_add(halves[0][i].wrapping_mul(m_w[i]));
+            // w is its own inverse modulo 8, and each step doubles the bits.
+            let inverse = (0..3).fold(w, |v, _| v.wrapping_mul(2u64.wrapping_sub(w.wrapping_mul(v))));
+            let m = m_times_w.wrapping_mul(inverse);
+            let value = plan
+                .ring
+                .to_signed(plan.ring.reduce(m.wrapping_sub(halves[0][i]).wrapping_sub(halves[1][i])));
+            assert_eq!(value, secrets.inputs[0][i] >> 2, "element {i}");
+        }
+    });
+}
+
+/// Tests a plan of more elements than a set of keys has, `gates` of whose gates take keys: no two sets share a tree.
+#[track_caller]
+fn sets_are_independent(
+    engines: &[Engine],
+    gates: impl Fn(&Engine) -> usize,
+    build: fn(&mut Builder, WireId) -> WireId,
+) {
+    let Sample { plan, secrets: [secrets, _], .. } = sample("sets", 24, &[SET_AND_MORE], build);
+    on(engines, |engine| {
+        let plan = (engine.plan)(&plan);
+        let views = (engine.run)(&plan, &(engine.schedule)(&plan, WHOLE), &secrets);
+        let mut family = Family::new(FALSE_ALARMS);
+        for (view, name) in views.iter().zip(engine.parties).filter(|(_, name)| **name != "dealer") {
+            let sums = view.fields.iter().filter(|f| f.name.starts_with("sums of words of both sets"));
+            assert_eq!(sums.count(), gates(engine), "{name}: two sets a gate");
+            view.fields.iter().for_each(|f| family.frame(|| format!("{name}: {}", f.name), &f.bytes()));
+        }
+        family.check();
+    });
+}
+
+const SET_AND_MORE: usize = (1 << 14) + (1 << 10);
+
+#[test]
+fn sets_of_keys_are_independent() {
+    sets_are_independent(
+        &[ENGINES[2]],
+        |_| 1,
+        |b, x| b.step(Op::NonNegative { width: 0 }, &[x], &[SET_AND_MORE], 0),
+    );
+}
+
+/// Of the largest tables, which take keys in every engine.
+#[test]
+fn sets_of_keys_of_tables_are_independent() {
+    let signs = |engine: &Engine| usize::from(engine.name == "fss");
+    sets_are_independent(
+        &ENGINES,
+        |engine| 1 + signs(engine),
+        |b, x| {
+            let sign = b.step(Op::NonNegative { width: 0 }, &[x], &[SET_AND_MORE], 0);
+            let index = Op::Combine { coefficients: vec![40_000], constant: 1 };
+            let index = b.step(index, &[sign], &[SET_AND_MORE], 0);
+            let entries = (0..1 << 16).map(|i| i * 50 - 9999).collect();
+            b.step(Op::Table { entries }, &[index], &[SET_AND_MORE], 0)
+        },
+    );
 }

@@ -92,6 +92,32 @@ fn bound(freedom: f64, probability: f64) -> f64 {
     high
 }
 
+/// Bits of samples as for [`constant_sum`]: finds two positions, the first of `some`, whose sum modulo 2 is 1 too often or too seldom; of
+/// all, the two for which it is furthest from half of the samples.
+///
+/// Bits that are uniform and independent two by two have such a pair with a probability below `rate`: by Hoeffding's inequality
+/// a sum is 1 in t samples of n more or less than half with one of at most 2·exp(−2t²/n).
+pub(crate) fn biased_pair(
+    rows: &[Vec<u64>],
+    some: &[usize],
+    samples: usize,
+    rate: f64,
+) -> Option<(usize, usize)> {
+    let (pairs, samples) = ((some.len() * rows.len()) as f64, samples as f64);
+    let mut furthest = (samples / 2.0 * (2.0 * pairs / rate).ln()).sqrt();
+    let mut found = None;
+    for (j, b) in rows.iter().enumerate() {
+        for &i in some.iter().filter(|&&i| i != j) {
+            let ones: u32 = rows[i].iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum();
+            let distance = (f64::from(ones) - samples / 2.0).abs();
+            if distance > furthest {
+                (furthest, found) = (distance, Some((i, j)));
+            }
+        }
+    }
+    found
+}
+
 /// Bits of samples, one row of words for every bit position; finds positions whose sum modulo 2 is the same in all samples.
 ///
 /// For `positions` independent uniform bits, that some sum of them is constant over `samples` samples has a probability below
@@ -165,19 +191,36 @@ fn samples_of_different_sizes_are_compared() {
     assert!((family.members[0].statistic - expected).abs() < 1e-9, "{expected}");
 }
 
+/// Uniform bits: 200 positions of 300 samples.
+#[cfg(test)]
+fn uniform_rows() -> Vec<Vec<u64>> {
+    let prg = privet_ring::prg::Prg::new(&privet_ring::prg::Seed::from_bytes([3; 16]));
+    let row = |i| {
+        let mut row = prg.stream(i).words(5, u64::MAX);
+        row[4] &= u64::MAX >> 20;
+        row
+    };
+    (0..200).map(row).collect()
+}
+
 #[test]
 fn a_constant_sum_is_found_and_named() {
-    let prg = privet_ring::prg::Prg::new(&privet_ring::prg::Seed::from_bytes([3; 16]));
-    let samples = 300;
-    let mut rows: Vec<Vec<u64>> = (0..200)
-        .map(|i| {
-            let mut row = prg.stream(i).words(5, u64::MAX);
-            row[4] &= u64::MAX >> 20;
-            row
-        })
-        .collect();
+    let (mut rows, samples) = (uniform_rows(), 300);
     assert_eq!(constant_sum(&rows, samples), None);
     rows[150] =
         (0..5).map(|w| rows[3][w] ^ rows[77][w] ^ if w == 4 { u64::MAX >> 20 } else { u64::MAX }).collect();
     assert_eq!(constant_sum(&rows, samples), Some(vec![3, 77, 150]));
+}
+
+/// Of 300 samples, a sum that is 1 in 75 of them; the two bits are uniform.
+#[test]
+fn a_biased_pair_is_found() {
+    let (mut rows, samples) = (uniform_rows(), 300);
+    let some = [3, 77];
+    assert_eq!(biased_pair(&rows, &some, samples, 1e-6), None);
+    rows[150] = (0..5).map(|w| rows[77][w] ^ rows[5][w] & rows[6][w]).collect();
+    assert_eq!(biased_pair(&rows, &some, samples, 1e-6), Some((77, 150)));
+    assert_eq!(biased_pair(&rows, &some[..1], samples, 1e-6), None);
+    rows[150] = rows[77].clone();
+    assert_eq!(biased_pair(&rows, &some, samples, 1e-6), Some((77, 150)), "two bits that are always equal");
 }

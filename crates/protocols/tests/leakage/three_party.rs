@@ -11,10 +11,11 @@ use privet_protocols::masked::{Instruction, Role, Schedule};
 use privet_protocols::replicated::{PARTIES, Position, Share};
 use privet_ring::prg::Seed;
 
-use crate::common::reference;
 use crate::common::samples::Secrets;
 use crate::common::three_party::{self, reconstruct, ring_of_channels, share};
-use crate::view::{Now, Recorder, Seen, View, WRONG, see};
+use crate::common::{Chunks, reference};
+use crate::keys::see_keys;
+use crate::view::{Now, Part, Recorder, Seen, View, WRONG, see};
 
 const SEED: FrameKind = FrameKind::new(0x201);
 const DEALT: FrameKind = FrameKind::new(0x202);
@@ -47,7 +48,7 @@ impl Shares {
 
 fn add_share(view: &mut View, plan: &Plan, of: &str, share: &Share) {
     for (component, values) in [("own", &share.own), ("next", &share.next)] {
-        view.add(format!("{component} component of {of}"), plan.ring.bits(), values.clone(), true);
+        view.add(format!("{component} component of {of}"), plan.ring.bits(), values.clone(), Part::Adds);
     }
 }
 
@@ -140,10 +141,11 @@ impl Party {
             Position::Second => Role::Client,
         };
         let (dealer, peer) = if role == Role::Server { (previous, next) } else { (next, previous) };
-        let seed = see_dealt(plan, schedule, self.position, dealer, view);
+        let (seed, dealt) = see_dealt(plan, schedule, self.position, dealer, view);
         let before = view.fields.len();
         see(plan, schedule, role, &seed, peer, view);
         self.outputs_are_what_was_opened_last(plan, schedule, &mut view.fields[before..]);
+        see_keys(plan, schedule, role, &seed, &dealt, view);
         self.see_outputs(plan, view);
     }
 
@@ -166,7 +168,7 @@ impl Party {
         let Instruction::Open(wires) = &schedule.instructions[last].0 else { unreachable!("just found") };
         let [mut opened, mut masks] = [Vec::<u64>::new(), Vec::new()];
         for field in fields.iter_mut().filter(|f| f.name.contains(&format!("of instruction {last},"))) {
-            field.adds = false;
+            field.part = Part::Follows;
             match field.name.split(' ').next() {
                 Some("opening") => opened.extend(&field.values),
                 Some("own") => masks.extend(&field.values),
@@ -188,10 +190,17 @@ impl Party {
 }
 
 /// What the dealer sent, which is what the schedule says; and that it was sent nothing.
-fn see_dealt(plan: &Plan, schedule: &Schedule, position: Position, frames: &[Seen], view: &mut View) -> Seed {
+fn see_dealt(
+    plan: &Plan,
+    schedule: &Schedule,
+    position: Position,
+    frames: &[Seen],
+    view: &mut View,
+) -> (Seed, Chunks) {
     assert!(frames.iter().all(|frame| !frame.sent), "the dealer is sent something");
     let (seed, mut dealt) = frames.split_first().expect("a seed from the dealer");
     assert_eq!((seed.kind, seed.instruction), (SEED, 0));
+    let mut all = Chunks::default();
     view.add_bytes(format!("seed of the {} party", position.name()), &seed.payload);
     for (k, (_, cost)) in schedule.instructions.iter().enumerate() {
         let expected = if position == Position::First { cost.dealt } else { cost.dealt_client };
@@ -206,9 +215,10 @@ fn see_dealt(plan: &Plan, schedule: &Schedule, position: Position, frames: &[See
         assert_eq!(chunks.iter().sum::<usize>(), expected, "dealt for {k}");
         for (chunk, frame) in own.iter().enumerate() {
             view.add_bytes(format!("dealt chunk {chunk} of {k}"), &frame.payload);
+            all.0.entry(k).or_default().extend(&frame.payload);
         }
         dealt = rest;
     }
     assert!(dealt.is_empty(), "{position:?}: more is dealt than the schedule lists");
-    Seed::from_bytes(seed.payload[..].try_into().expect("a seed of 16 bytes"))
+    (Seed::from_bytes(seed.payload[..].try_into().expect("a seed of 16 bytes")), all)
 }

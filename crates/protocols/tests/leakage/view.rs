@@ -13,7 +13,7 @@ use privet_net::memory::MemoryChannel;
 use privet_net::{Channel, Frame, FrameKind, NetError, Peer, Traffic};
 use privet_plan::Plan;
 use privet_protocols::Progress;
-use privet_protocols::masked::{Content, Opening, Role, Schedule};
+use privet_protocols::masked::{Content, Instruction, Opening, Role, Schedule};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{pack, planes};
 
@@ -35,22 +35,44 @@ pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) width: u32,
     pub(crate) values: Vec<u64>,
-    /// Whether it adds to the view; what does not follows from other fields.
-    pub(crate) adds: bool,
+    pub(crate) part: Part,
+}
+
+/// What a field is to its view.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Adds to it.
+    Adds,
+    /// Adds to it, and both parties' masks are on it.
+    Opened,
+    /// Opened, without the party's own mask. It follows from other fields, but from no single one.
+    Unmasked,
+    /// Follows from other fields.
+    Follows,
+}
+
+impl Part {
+    pub(crate) fn adds(self) -> bool {
+        matches!(self, Part::Adds | Part::Opened)
+    }
+
+    pub(crate) fn is_opened(self) -> bool {
+        matches!(self, Part::Opened | Part::Unmasked)
+    }
 }
 
 impl View {
     /// Bits that add to it.
     pub(crate) fn bits(&self) -> usize {
-        self.fields.iter().filter(|f| f.adds).map(|f| f.values.len() * f.width as usize).sum()
+        self.fields.iter().filter(|f| f.part.adds()).map(|f| f.values.len() * f.width as usize).sum()
     }
 
-    pub(crate) fn add(&mut self, name: String, width: u32, values: Vec<u64>, adds: bool) {
-        self.fields.push(Field { name, width, values, adds });
+    pub(crate) fn add(&mut self, name: String, width: u32, values: Vec<u64>, part: Part) {
+        self.fields.push(Field { name, width, values, part });
     }
 
     pub(crate) fn add_bytes(&mut self, name: String, bytes: &[u8]) {
-        self.add(name, 8, bytes.iter().map(|&b| u64::from(b)).collect(), true);
+        self.add(name, 8, bytes.iter().map(|&b| u64::from(b)).collect(), Part::Adds);
     }
 }
 
@@ -63,25 +85,40 @@ impl Field {
     }
 }
 
-/// The bits of all runs' views that add something, one row for each position; and where each comes from.
-pub(crate) fn rows(views: &[View]) -> (Vec<Vec<u64>>, Vec<String>) {
-    let added = |view: &'_ View| -> Vec<(u64, u32)> {
-        let fields = view.fields.iter().filter(|field| field.adds);
+/// The bits of all runs' views in fields that are `wanted`, one row for each position.
+pub(crate) fn rows(views: &[View], wanted: impl Fn(Part) -> bool) -> Vec<Vec<u64>> {
+    let fields = |view: &'_ View| -> Vec<(u64, u32)> {
+        let fields = view.fields.iter().filter(|field| wanted(field.part));
         fields.flat_map(|field| field.values.iter().map(|&value| (value, field.width))).collect()
     };
-    let mut rows = vec![vec![0; views.len().div_ceil(64)]; views[0].bits()];
+    let positions = fields(&views[0]).iter().map(|(_, width)| *width as usize).sum();
+    let mut rows = vec![vec![0; views.len().div_ceil(64)]; positions];
     for (run, view) in views.iter().enumerate() {
         let bits =
-            added(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
+            fields(view).into_iter().flat_map(|(value, width)| (0..width).map(move |bit| value >> bit & 1));
         rows.iter_mut().zip(bits).for_each(|(row, bit)| row[run / 64] |= bit << (run % 64));
     }
-    let mut names = Vec::with_capacity(rows.len());
-    for field in views[0].fields.iter().filter(|field| field.adds) {
-        for i in 0..field.values.len() {
-            names.extend((0..field.width).map(|bit| format!("bit {bit} of value {i} of {}", field.name)));
+    rows
+}
+
+/// Which rows of [`rows`] are of opened values.
+pub(crate) fn opened_rows(view: &View, wanted: impl Fn(Part) -> bool) -> Vec<usize> {
+    let fields = view.fields.iter().filter(|field| wanted(field.part));
+    let bits =
+        fields.flat_map(|f| std::iter::repeat_n(f.part.is_opened(), f.values.len() * f.width as usize));
+    bits.enumerate().filter(|(_, is_opened)| *is_opened).map(|(row, _)| row).collect()
+}
+
+/// Where the row of this index of [`rows`] comes from.
+pub(crate) fn row_name(view: &View, wanted: impl Fn(Part) -> bool, mut row: usize) -> String {
+    for field in view.fields.iter().filter(|field| wanted(field.part)) {
+        let width = field.width as usize;
+        if row < width * field.values.len() {
+            return format!("bit {} of value {} of {}", row % width, row / width, field.name);
         }
+        row -= width * field.values.len();
     }
-    (rows, names)
+    unreachable!("there are no more rows")
 }
 
 /// Counts of every half byte of a field's values over all runs; the topmost one of a value may overlap with the one below.
@@ -127,25 +164,37 @@ pub(crate) fn see(
     let prg = Prg::new(seed);
     for k in 0..schedule.instructions.len() {
         let mut masks: BTreeMap<usize, Stream> = BTreeMap::new();
+        // The mask of an input is its owner's.
+        let is_open = matches!(schedule.instructions[k].0, Instruction::Open(_));
         for (i, opening) in schedule.openings(plan, k).iter().enumerate() {
             let lane = opening.lane;
             let masks =
                 masks.entry(lane).or_insert_with(|| prg.stream(((lane as u64) << 48) | (k as u64 * 2)));
             let sent = opening.to.includes(peer).then(|| lanes(opening, &next(k, opening, true).payload));
-            let Some(received) =
-                opening.to.includes(role).then(|| lanes(opening, &next(k, opening, false).payload))
-            else {
-                continue;
-            };
             let name = |what: &str| format!("{what} {i} of instruction {k}, {}", schedule.name(plan, k));
             let (width, is_bits) = match opening.what {
                 Content::MaskedBits => (8, true),
                 Content::MaskedElements | Content::Value => (opening.bits, false),
             };
+            let Some(received) =
+                opening.to.includes(role).then(|| lanes(opening, &next(k, opening, false).payload))
+            else {
+                // What only the peer is told is no less known to the party: m of its inputs, and so λ.
+                if let (Some(sent), Content::MaskedElements) = (sent, opening.what) {
+                    view.add(name("sent value"), width, sent, Part::Adds);
+                    if is_open {
+                        view.add(name("own mask"), width, own_masks(opening, masks), Part::Adds);
+                    }
+                }
+                continue;
+            };
             // A revealed share is the output minus what the party has, so it adds nothing else to the view.
             let Some(sent) = sent.filter(|_| opening.what != Content::Value) else {
-                let adds = opening.what != Content::Value;
-                view.add(name("received value"), width, received, adds);
+                let part = if opening.what == Content::Value { Part::Follows } else { Part::Opened };
+                view.add(name("received value"), width, received, part);
+                if is_open {
+                    view.add(name("own mask"), width, own_masks(opening, masks), Part::Adds);
+                }
                 continue;
             };
             let mask = u64::MAX >> (64 - width);
@@ -159,10 +208,10 @@ pub(crate) fn see(
             };
             let own = own_masks(opening, masks);
             let opened = combine(&sent, &received, false);
-            view.add(name("without own mask, opening"), width, combine(&opened, &own, true), false);
-            view.add(name("received frame"), width, received, false);
-            view.add(name("own mask"), width, own, true);
-            view.add(name("opening"), width, opened, true);
+            view.add(name("without own mask, opening"), width, combine(&opened, &own, true), Part::Unmasked);
+            view.add(name("received frame"), width, received, Part::Follows);
+            view.add(name("own mask"), width, own, Part::Adds);
+            view.add(name("opening"), width, opened, Part::Opened);
         }
     }
     assert!(

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use privet_seal::{Accepted, DType, SealError, SealedModel, Swap, seal_onnx, unseal_onnx};
+use privet_seal::{Accepted, DType, SealError, SealedModel, Swap, seal_onnx, unseal_onnx, unseal_onnx_until};
 
 use crate::{keys, options, version};
 
@@ -77,6 +78,22 @@ fn seal(dir: &Path, model: &[u8]) -> Result<Vec<u8>, SealError> {
     unseal_onnx(&opened, &back)?;
     assert!(fs::read(&back).unwrap() == model, "byte for byte");
     Ok(sealed)
+}
+
+#[test]
+fn nothing_is_left_of_an_interrupted_file() {
+    let home = tempfile::tempdir().unwrap();
+    seal(home.path(), &of_sizes(&[1 << 20, 3])).unwrap();
+    let (sealed, out) = (home.path().join("m.sealed"), home.path().join("interrupted.onnx"));
+    let accepted = Accepted::new(&keys().release, version(1));
+    let opened = SealedModel::verify_file(&sealed, &accepted).unwrap().open(&keys().content).unwrap();
+    let files = || fs::read_dir(home.path()).unwrap().count();
+    let before = files();
+    let result = unseal_onnx_until(&opened, &out, &AtomicBool::new(true));
+    assert!(matches!(result, Err(SealError::Interrupted)), "{result:?}");
+    assert_eq!(files(), before);
+    unseal_onnx_until(&opened, &out, &AtomicBool::new(false)).unwrap();
+    assert_eq!(files(), before + 1);
 }
 
 #[test]
