@@ -257,7 +257,7 @@ fn policies_are_linted_and_stores_closed() {
     for (from, to, word) in [
         ("version = 1\nkey_id", "version = 9\nkey_id", "version 9"),
         ("[lease]\nseconds", "[lease]\nhours", "unknown field"),
-        ("minimum_model_version = 1", "minimum_model_version = -1", "minimum_model_version"),
+        ("minimum_model_version = 1", "minimum_model_version = -1", "line 4, column 25: invalid value"),
         ("key_id = ", "key_id == ", "TOML parse error"),
     ] {
         assert!(good.contains(from), "{good}");

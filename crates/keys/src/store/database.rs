@@ -18,7 +18,7 @@ use crate::secret::MasterKey;
 const VERSION: u32 = 1;
 
 type Definition<'a> = TableDefinition<'a, &'static [u8], &'static [u8]>;
-type Records = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// The only table in the clear: layout version, and how a passphrase becomes the master key.
 const HEADER: Definition<'_> = TableDefinition::new("header");
@@ -178,7 +178,7 @@ impl Snapshot<'_> {
         failure(&self.database.path, error)
     }
 
-    fn rows(&self, table: &str) -> Result<Option<Records>, KeysError> {
+    fn rows(&self, table: &str) -> Result<Option<Rows>, KeysError> {
         match self.inner.open_table(Definition::new(table)) {
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             other => other.map(Some).map_err(|e| self.fail(e)),
