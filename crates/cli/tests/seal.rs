@@ -165,6 +165,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("unseal --in cut --key one --out x.onnx", 3, "cut off"),
         ("unseal --in flipped --key one --out x.onnx", 3, "not what the owner sealed"),
         ("unseal --in m.onnx --key one --out x.onnx", 3, "not a sealed model"),
+        ("plan m.sealed", 3, "m.sealed: a sealed model; open it first: privet unseal"),
         ("unseal --in m.sealed --key one --out none/x.onnx", 3, "none/x.onnx"),
         ("key wrap --key one --kek m.onnx --out w", 3, "chmod 600 m.onnx"),
     ];

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use crate::{DType, KeyId, KeyVersion, ModelId, ModelVersion, SealError};
 
 /// What a sealed model begins with.
-pub(crate) const MAGIC: &[u8; 8] = b"PRIVSEAL";
+pub const MAGIC: &[u8; 8] = b"PRIVSEAL";
 /// Version of the format.
 pub const SEAL_VERSION: u16 = 1;
 /// Magic, version, length of the header, number of chunks.

@@ -34,7 +34,7 @@ pub use buffer::{SecretBuffer, Swap};
 pub use digest::SealDigest;
 pub use dtype::DType;
 pub use error::SealError;
-pub use header::{Entry, Header, Kind, Part, SEAL_VERSION};
+pub use header::{Entry, Header, Kind, MAGIC, Part, SEAL_VERSION};
 pub use id::{KeyId, KeyVersion, ModelId, ModelVersion};
 pub use key::{ContentKey, KEY_BYTES, KeyFingerprint, SigningKey, VerifyingKey};
 pub use owner::{CONTENT_KEY_FILE, OwnerKeys, SIGNING_KEY_FILE, read_content};

@@ -1,6 +1,7 @@
 //! From an ONNX file or a graph to plan and weights, with ranges from calibration inputs.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use privet_graph::{Graph, GraphError};
@@ -21,7 +22,16 @@ use crate::input::{load_labels, preprocess_from_str_or_file};
 pub fn compile(model: &Path, options: &CompileOptions) -> Result<Model, ModelError> {
     let settings = Settings::read(options)?;
     let unreadable = |e: std::io::Error| ModelError::Read { path: model.to_owned(), problem: e.to_string() };
-    File::open(model).map_err(unreadable)?;
+    let mut start = Vec::new();
+    File::open(model)
+        .map_err(unreadable)?
+        .take(privet_seal::MAGIC.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(unreadable)?;
+    if start == privet_seal::MAGIC {
+        let problem = "a sealed model; open it first: privet unseal --in .. --key .. --out ..".to_owned();
+        return Err(ModelError::Read { path: model.to_owned(), problem });
+    }
     let graph = privet_onnx::load(model)
         .map_err(|source| ModelError::Onnx { path: model.to_owned(), source: Box::new(source) })?;
     settings.compile(&graph, model)
