@@ -3,7 +3,7 @@
 //! 256 entries are what all engines look up without keys; with interpolation they are as exact as 2^14 without. A spline with one
 //! interval key for all its knots would be as exact with about sixty of them, each a walk down the key's tree.
 //!
-//! A table covers its domain with cells. [`Lowering::bounded`] has equal ones around 0. [`Lowering::companded`] makes them wider where the function is flatter: a
+//! A table covers its domain with cells. `Lowering::bounded` has equal ones around 0. [`Lowering::companded`] makes them wider where the function is flatter: a
 //! concave, piecewise-linear, exact map of the operand, clipped at the end of the domain, whose upper 8 bits are the
 //! cell and whose lower bits are the place in it. [`Lowering::inverse_square_root`] normalises to one octave first, which
 //! covers any domain but compares with each of its powers of two: for few values.

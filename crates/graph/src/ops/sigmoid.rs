@@ -5,7 +5,7 @@ use privet_plan::{Post, WireId};
 use crate::lower::Far;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor};
 
-/// `1 / (1 + exp(-x))`, with an error of at most 1e-4 inside a model, see [`Lowering::bounded`].
+/// `1 / (1 + exp(-x))`, with an error of at most 1e-4 inside a model, see `Lowering::bounded`.
 #[derive(Debug, Clone, Copy)]
 pub struct Sigmoid;
 
