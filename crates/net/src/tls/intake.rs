@@ -17,9 +17,9 @@ use crate::frame::{Assembler, Frame};
 /// Bytes per system call.
 const READ: usize = 256 << 10;
 
-/// For this long a caller looks at the socket again and again before it sleeps: about what falling asleep and being woken
-/// take. Whoever else can run does so in between.
-const SOON: Duration = Duration::from_micros(20);
+/// For this long a caller looks at the socket again and again before it sleeps: about twice what falling asleep and being
+/// woken take on a virtual machine whose cores fall asleep as well. Whoever else can run does so in between.
+const SOON: Duration = Duration::from_micros(100);
 
 /// The receiving end of a connection. There is one, and who holds it reads: the caller that waits for a frame, or the reader.
 pub(super) struct Intake {
