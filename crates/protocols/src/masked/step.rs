@@ -6,6 +6,7 @@ use std::ops::Range;
 use privet_plan::{Op, Plan};
 use privet_ring::Ring;
 
+use super::borrow::Way;
 use super::compare::Gate;
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
@@ -14,6 +15,11 @@ use super::maxpool::Tournament;
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
+
+/// Comparisons that are made at once, of a step or of a level of a max pool, from which on their trees are not flat. A round costs
+/// what some thousands of elements cost in material. All parties have to decide alike, days apart: with it, change the
+/// versions of the protocol and of bundle files.
+pub(super) const FLAT: usize = (1 << 13) + 1;
 
 /// A step that is a gate.
 pub(super) enum GateStep<'a> {
@@ -28,33 +34,37 @@ pub(super) enum GateStep<'a> {
     /// `area` elements a channel.
     MaxPool {
         tournament: Tournament,
-        relu: Gate,
         area: usize,
     },
 }
 
 impl<'a> GateStep<'a> {
-    /// The gate of a step, if it is one; `fss` says whether its comparisons take keys.
-    pub(super) fn of(plan: &'a Plan, index: usize, fss: bool) -> Option<Self> {
+    /// The gate of a step, if it is one; `fss` says whether its comparisons take keys. If not, fewer than `flat` take flat trees.
+    pub(super) fn of(plan: &'a Plan, index: usize, fss: bool, flat: usize) -> Option<Self> {
         let step = &plan.steps[index];
+        let way = |comparisons| if fss { Way::Keys } else { Way::Tree { flat: comparisons < flat } };
+        let elements = step.inputs.first().map_or(0, |wire| plan.len(*wire));
+        let each = way(elements);
         Some(match &step.op {
-            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift), fss }),
+            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift), way: each }),
             Op::Relu { shift, width } => {
-                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width), fss })
+                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width), way: each })
             }
-            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), fss }),
+            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), way: each }),
             Op::Select { width } => Self::Select {
-                sign: Sign { width: u32::from(*width), fss },
+                sign: Sign { width: u32::from(*width), way: each },
                 values: plan.len(step.inputs[1]) / plan.len(step.inputs[0]),
             },
             Op::Table { entries } => Self::Table(Table { entries }),
             Op::MaxPool { window, width } => {
                 let input = &plan.shape(step.inputs[0])[2..];
-                Self::MaxPool {
-                    tournament: Tournament::new(window, input, &step.shape[2..]),
-                    relu: Gate::Relu { shift: 0, width: u32::from(*width), fss },
-                    area: input.iter().product(),
-                }
+                let area = input.iter().product();
+                let relu = |pairs: usize| Gate::Relu {
+                    shift: 0,
+                    width: u32::from(*width),
+                    way: way(pairs * (elements / area)),
+                };
+                Self::MaxPool { tournament: Tournament::new(window, input, &step.shape[2..], relu), area }
             }
             _ => return None,
         })
@@ -81,7 +91,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.cost(ring, elements, 0),
             Self::Select { sign, values } => sign.cost(ring, elements, values * elements),
             Self::Table(table) => table.cost(ring, elements),
-            Self::MaxPool { tournament, relu, area } => tournament.cost(*relu, ring, elements / area),
+            Self::MaxPool { tournament, area } => tournament.cost(ring, elements / area),
         }
     }
 
@@ -103,7 +113,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.deal(r, &mut dealing)?,
             Self::Select { sign, .. } => sign.deal_select(r, t, &mut dealing)?,
             Self::Table(table) => table.deal(r, &mut dealing)?,
-            Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, &mut dealing).await?,
+            Self::MaxPool { tournament, .. } => tournament.deal(r, &mut dealing).await?,
         }
         dealing.hand_on()
     }
@@ -120,7 +130,7 @@ impl<'a> GateStep<'a> {
             Self::Sign(sign) => sign.bit(x.m, party).await,
             Self::Select { sign, .. } => sign.select(x.m, t, party).await,
             Self::Table(table) => table.evaluate(x.m, party).await,
-            Self::MaxPool { tournament, relu, .. } => tournament.evaluate(x.m, x.lambda, *relu, party).await,
+            Self::MaxPool { tournament, .. } => tournament.evaluate(x.m, x.lambda, party).await,
         }
     }
 }
