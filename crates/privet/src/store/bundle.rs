@@ -24,7 +24,7 @@ use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"PRIVBNDL";
 /// Changes with the file and with what an engine draws from a seed for which instruction.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 const MAX_HEADER: usize = 4096;
 /// Bytes that are read at a time, next to large chunks: the first ones are waited for before the bundle is burnt.
 const BUFFER: usize = 64 << 10;

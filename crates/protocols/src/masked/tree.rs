@@ -412,7 +412,7 @@ mod tests {
         }
         // Bits that are dealt, and opened with the result.
         for (bits, split, dealt, opened) in
-            [(31, None, 296, 12), (33, None, 360, 12), (33, Some(14), 356, 14), (39, Some(16), 0, 0)]
+            [(31, None, 296, 12), (33, None, 356, 14), (33, Some(14), 356, 14), (39, Some(16), 516, 14)]
         {
             let tree = Tree::new(bits, split, true);
             assert_eq!((tree.dealt(), tree.opened()[0] + 1), (dealt, opened), "{bits} split at {split:?}");

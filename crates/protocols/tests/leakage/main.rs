@@ -281,8 +281,8 @@ fn relu_by_a_flat_tree_split_at_two_leaves() {
 }
 
 #[test]
-fn relu_by_a_flat_tree_split_above_the_leaves() {
-    views_of_flat_trees_are_uniform("relu split above the leaves");
+fn relu_by_a_flat_tree_of_larger_leaves() {
+    views_of_flat_trees_are_uniform("relu of larger leaves");
 }
 
 #[test]
