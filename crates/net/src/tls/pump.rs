@@ -25,7 +25,8 @@ pub(super) fn read(shared: &Shared, arrivals: &Arrivals) {
         let left =
             state.read_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
         if state.is_busy() {
-            state = shared.wanted.wait_timeout(state, LEFT_TO_CALLER).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                shared.wanted.wait_timeout(state, LEFT_TO_CALLER).unwrap_or_else(PoisonError::into_inner).0;
         } else if state.intake.is_none() || !state.has_room() {
             // The caller reads, or has to take a frame first.
             state.reader_parked = true;

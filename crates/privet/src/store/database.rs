@@ -75,7 +75,10 @@ impl Database {
         if known.is_none() || !lacking.is_empty() {
             database.transact(|t| {
                 t.put("meta", b"version", &VERSION)?;
-                lacking.iter().flat_map(|entry| &entry.changes).try_for_each(|change| t.apply(change).map(|_| ()))?;
+                lacking
+                    .iter()
+                    .flat_map(|entry| &entry.changes)
+                    .try_for_each(|change| t.apply(change).map(|_| ()))?;
                 t.put(JOURNALLED.0, JOURNALLED.1, &lacking.last().map_or(known.unwrap_or(0), |e| e.number))
             })?;
         }

@@ -107,7 +107,8 @@ impl Journal {
 
     /// Whether the next transaction can be appended, if these are its changes; otherwise the database has to sync it.
     pub(super) fn takes(&self, changes: &[Change]) -> bool {
-        let bytes = changes.iter().map(|c| c.table.len() + c.key.len() + c.value.as_ref().map_or(0, Vec::len) + 32);
+        let bytes =
+            changes.iter().map(|c| c.table.len() + c.key.len() + c.value.as_ref().map_or(0, Vec::len) + 32);
         !self.failed && self.next() - self.durable <= SLOTS && bytes.sum::<usize>() + HEAD + 64 <= SLOT
     }
 

@@ -43,10 +43,10 @@ fn leaf_shares_of<const SETS: usize>(
     let full = (1usize << bits) - 1;
     let mut g = Vec::with_capacity(stride);
     let mut p = Vec::with_capacity(if with_p { stride } else { 0 });
-    let mut pieces = vec![[0; PLANE_PIECE]; full];
+    let mut pieces = Pieces::new(full, stride);
     for start in (0..stride).step_by(PLANE_PIECE) {
         let len = PLANE_PIECE.min(stride - start);
-        dealt.read(len, &mut pieces);
+        pieces.read(len, &mut dealt);
         for at in (0..len).step_by(LANES) {
             // not[U]: all bits of c in U are zero.
             let mut not = [[u64::MAX; LANES]; SETS];
@@ -56,7 +56,7 @@ fn leaf_shares_of<const SETS: usize>(
             }
             let (mut sum_g, mut sum_p) = ([0; LANES], if_first(first, not[full]));
             for set in 1..full + 1 {
-                let share = lanes(&pieces[set - 1], at);
+                let share = lanes(pieces.plane(set - 1), at);
                 // The lowest bit of the set generates, the higher ones pass: where r_k is not a factor, ¬c_k is.
                 let lowest = set.trailing_zeros() as usize;
                 let above = full & !((2 << lowest) - 1);
@@ -141,19 +141,19 @@ pub(super) fn node_shares(
     first: bool,
 ) -> Vec<Shares> {
     let stride = children[0].g.len();
-    let mut pieces = vec![[0; PLANE_PIECE]; node.dealt()];
+    let mut pieces = Pieces::new(node.dealt(), stride);
     let mut shares: Vec<Shares> =
         vec![(Vec::with_capacity(stride), node.with_p.then(Vec::new)); arities.len()];
     for start in (0..stride).step_by(PLANE_PIECE) {
         let len = PLANE_PIECE.min(stride - start);
-        dealt.read(len, &mut pieces);
+        pieces.read(len, &mut dealt);
         // A share of a product is an own mask, or dealt. The lowest child may have no P.
         let mut products = Products { p: [&[]; 1 << FLAT_ARITY], g: [[&[]; 1 << FLAT_ARITY]; FLAT_ARITY] };
         for (k, child) in children.iter().enumerate() {
             products.p[1 << k] = child.p_mask.get(start..).unwrap_or_default();
             products.g[k][0] = &child.g_mask[start..];
         }
-        for (product, plane) in node.products().zip(&pieces) {
+        for (product, plane) in node.products().zip(pieces.planes()) {
             match product.g {
                 Some(j) => products.g[j][product.p] = plane,
                 None => products.p[product.p] = plane,
@@ -161,7 +161,7 @@ pub(super) fn node_shares(
         }
         if !node.root {
             // The sum of all products of a G with every P above it stands for the lowest one.
-            products.g[0][(1 << node.arity) - 2] = &pieces[pieces.len() - 1];
+            products.g[0][(1 << node.arity) - 2] = pieces.plane(node.dealt() - 1);
         }
         for (&arity, (g, p)) in arities.iter().zip(&mut shares) {
             for at in (0..len).step_by(LANES) {
@@ -216,6 +216,34 @@ fn node_lanes<const SETS: usize>(
         sum_p = xor(sum_p, and(passes[full & !set], lanes(products.p[set], at)));
     }
     (sum_g, sum_p)
+}
+
+/// Pieces of dealt planes. They lie close to each other, but not a power of two apart: they would share lines of the cache.
+struct Pieces {
+    words: Vec<u64>,
+    stride: usize,
+}
+
+impl Pieces {
+    /// Of so many planes of `len` words.
+    fn new(planes: usize, len: usize) -> Self {
+        let stride = len.min(PLANE_PIECE).next_multiple_of(LANES) + LANES;
+        Self { words: vec![0; planes * stride], stride }
+    }
+
+    /// Reads the next words of all planes.
+    fn read(&mut self, len: usize, dealt: &mut PlaneShares) {
+        dealt.read(len, &mut self.words, self.stride);
+    }
+
+    #[inline(always)]
+    fn plane(&self, index: usize) -> &[u64] {
+        &self.words[index * self.stride..][..self.stride]
+    }
+
+    fn planes(&self) -> impl Iterator<Item = &[u64]> {
+        self.words.chunks_exact(self.stride)
+    }
 }
 
 /// Words that are computed with side by side, so that the compiler uses vectors. Written out, as iterators stay calls in

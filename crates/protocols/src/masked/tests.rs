@@ -220,11 +220,20 @@ fn flat_trees_are_exact_for_every_pair_of_6_to_10_bits() {
         let evaluate = |_: Masked, party: &mut Party| {
             let first = party.is_first();
             let (whole, side) = alone(tree.evaluate(&c_planes, n, party))?;
-            Ok(borrows(&whole, &match side {
-                Side::None => vec![0; whole.len()],
-                Side::Opened(masked) => if first { masked } else { vec![0; whole.len()] },
-                Side::Share(share) => share,
-            }))
+            Ok(borrows(
+                &whole,
+                &match side {
+                    Side::None => vec![0; whole.len()],
+                    Side::Opened(masked) => {
+                        if first {
+                            masked
+                        } else {
+                            vec![0; whole.len()]
+                        }
+                    }
+                    Side::Share(share) => share,
+                },
+            ))
         };
         let zeros = (vec![0; n], vec![0; n]);
         let found = run(cost, ring, &zeros.0, &zeros.1, deal, evaluate);

@@ -91,7 +91,9 @@ impl Tree {
             let leaves = even(split, low).chain(even(bits - split, high));
             leaves.map(|len| (1 << len) - 1).sum::<usize>() + Node::root(low + high).dealt()
         };
-        parts.min_by_key(|parts| (dealt(parts), parts[0] + parts[1])).map_or(tree, |p| Self::flat(p, bits, split))
+        parts
+            .min_by_key(|parts| (dealt(parts), parts[0] + parts[1]))
+            .map_or(tree, |p| Self::flat(p, bits, split))
     }
 
     /// With so many leaves below and above the split, which the root joins.
@@ -398,9 +400,8 @@ mod tests {
             for split in 0..=bits {
                 let split = Some(split).filter(|&s| s > 0);
                 let [deep, flat] = [false, true].map(|flat| Tree::new(bits, split, flat));
-                let opened = |tree: &Tree| {
-                    tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened())
-                };
+                let opened =
+                    |tree: &Tree| tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened());
                 assert!(opened(&flat) <= opened(&deep), "{bits} split at {split:?}");
                 assert!(flat.opened().len() <= deep.opened().len());
                 let parts = [split.unwrap_or(0), bits - split.unwrap_or(0)];

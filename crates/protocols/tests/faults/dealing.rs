@@ -31,7 +31,8 @@ impl Source for Dealt<'_> {
 
 /// Dealing and preparing a half over a bad network: whether dealer and party failed, and what the dealer sent.
 fn deal(case: &Case, role: Role, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32) {
-    let (Case { plan, weights, .. }, schedule) = (case, &Schedule::with_sizes(&case.plan, RevealTo::Both, SMALL));
+    let (Case { plan, weights, .. }, schedule) =
+        (case, &Schedule::with_sizes(&case.plan, RevealTo::Both, SMALL));
     let seeds: [Seed; 3] = std::array::from_fn(|_| Seed::random().unwrap());
     let [server, client, weight_seed] = &seeds;
     let (mut a, mut b) = faulty_pair(deadline, faults, Vec::new());
