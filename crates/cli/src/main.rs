@@ -33,9 +33,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
+use privet_ring::wipe::WipingAllocator;
 
 use args::{Cli, Command};
 use exit::Code;
+
+/// Wipes what is freed where a command holds a sealed model.
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
