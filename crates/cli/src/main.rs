@@ -49,7 +49,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("{}", exit::message(&error));
+            if !error.to_string().is_empty() {
+                eprintln!("{}", exit::message(&error));
+            }
             Code::of(&error).into()
         }
         Err(_) => Code::Internal.into(),

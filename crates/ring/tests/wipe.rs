@@ -16,8 +16,7 @@ fn use_and_free(seed: u64) {
         grown.push(pattern(seed, i));
     }
     let sizes = [2, 5, 40, 300, 9000];
-    let kept: Vec<Vec<u64>> =
-        sizes.iter().map(|&len| (0..len).map(|i| pattern(seed, i)).collect()).collect();
+    let kept: Vec<Vec<u64>> = sizes.iter().map(|&len| (0..len).map(|i| pattern(seed, i)).collect()).collect();
     std::hint::black_box((grown, kept));
 }
 
