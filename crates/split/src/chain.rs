@@ -66,8 +66,8 @@ pub struct SealedStages<'a> {
 }
 
 /// Runs sealed stages. All are verified before the first runs, as far as that is possible without a key. While one computes, a
-/// thread opens as much of the next as its peak leaves room for, in the memory that was asked for, or else below the largest
-/// peak.
+/// thread opens as much of the next as its peak leaves room for, in 15/16 of the memory that was asked for, or else of the
+/// largest peak.
 ///
 /// # Errors
 /// Inputs that are not the model's; a stage that is not the one that the index names; chunks that are not what the owner sealed.
@@ -81,6 +81,8 @@ pub fn run_sealed_stages(
     let mut models = models.collect::<Result<Vec<_>, _>>()?.into_iter();
     let mut chain = Chain::new(&index.inputs, &index.outputs, stages, inputs)?;
     let room = index.memory.unwrap_or_else(|| stages.iter().map(|s| s.peak).max().unwrap_or(0));
+    // Nodes, and what the allocator keeps, are not counted.
+    let room = room - room / 16;
     let mut meter = Meter::new();
     let mut next = models.next().map(|model| model.open(key)).transpose()?.map(Next::Opened);
     for (i, entry) in stages.iter().enumerate() {
