@@ -4,6 +4,7 @@ pub(crate) mod attest;
 mod bench;
 pub(crate) mod cluster;
 mod common;
+pub(crate) mod enclave;
 pub(crate) mod hosts;
 pub(crate) mod keys;
 pub(crate) mod launch;
@@ -22,6 +23,7 @@ pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPar
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
 pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
+use enclave::{ENCLAVE_HELP, EnclaveArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
@@ -101,6 +103,9 @@ pub(crate) enum Command {
     /// Hold leased keys for workers of this host.
     #[command(after_help = KEYCACHE_HELP)]
     Keycache(KeycacheArgs),
+    /// Run a sealed model in an enclave for clients that verify it first; and ask such a worker.
+    #[command(after_help = ENCLAVE_HELP)]
+    Enclave(EnclaveArgs),
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),
