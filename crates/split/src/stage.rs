@@ -10,6 +10,7 @@ use rten_gemm::GemmExecutor;
 
 use crate::kernels::{self, Product, Rows};
 use crate::memory::{self, Facts};
+use crate::source::Memory;
 use crate::{SplitError, WeightSource};
 
 /// Rows of weights that are in memory at a time, for weights that are not resident.
@@ -38,7 +39,7 @@ struct Weight {
 /// How much of a weight is in memory.
 enum Held {
     /// All of it.
-    Whole(Tensor),
+    Whole(Memory),
     /// As many rows at a time.
     Blocks(usize),
 }
@@ -92,7 +93,7 @@ impl<S: WeightSource> Stage<S> {
             let shape = stage.model.fact(input.value)?.shape.clone();
             let held = match blocks.get(&input.name) {
                 Some(&rows) => Held::Blocks(rows.max(1)),
-                None => Held::Whole(whole(&mut stage.source, &input.name, &shape)?),
+                None => Held::Whole(stage.source.whole(&input.name, &shape)?),
             };
             stage.weights.insert(input.value, Weight { name: input.name.clone(), shape, held });
         }
@@ -187,9 +188,8 @@ impl<S: WeightSource> Stage<S> {
         {
             let constant = operands.get(1).copied().flatten();
             let mut rows = match (weight, constant) {
-                (Some(Weight { held: Held::Whole(tensor), .. }), _) | (None, Some(tensor)) => {
-                    Stored::Whole(slice(tensor)?)
-                }
+                (Some(Weight { held: Held::Whole(values), .. }), _) => Stored::Whole(values),
+                (None, Some(tensor)) => Stored::Whole(slice(tensor)?),
                 (Some(Weight { name, shape, held: Held::Blocks(rows) }), _) => {
                     Stored::Blocks { source, name, shape, rows: *rows }
                 }
@@ -216,16 +216,15 @@ impl<S: WeightSource> Stage<S> {
         // Everything else is the graph's own evaluation, with weights as a whole.
         let mut loaded: Vec<(usize, Tensor)> = Vec::new();
         for (i, value) in node.inputs.iter().enumerate() {
-            if let Some(Weight { name, shape, held: Held::Blocks(_) }) = value.and_then(|v| weights.get(&v)) {
-                loaded.push((i, whole(source, name, shape)?));
+            if let Some(Weight { name, shape, held }) = value.and_then(|v| weights.get(&v)) {
+                let values = match held {
+                    Held::Whole(values) => values.to_vec(),
+                    Held::Blocks(_) => source.whole(name, shape)?.to_vec(),
+                };
+                loaded.push((i, array(shape, values)));
             }
         }
         let mut operands = operands;
-        for (i, value) in node.inputs.iter().enumerate() {
-            if let Some(Weight { held: Held::Whole(tensor), .. }) = value.and_then(|v| weights.get(&v)) {
-                operands[i] = Some(tensor);
-            }
-        }
         loaded.iter().for_each(|(i, tensor)| operands[*i] = Some(tensor));
         let results = node.op.eval(Args(&operands)).map_err(|error| privet_graph::GraphError::Op {
             node: node.name.clone(),
@@ -270,7 +269,7 @@ impl<S: WeightSource> Rows for Stored<'_, S> {
             Self::Whole(values) => f(0, values),
             Self::Blocks { source, name, shape, rows } => {
                 let row: usize = shape[1..].iter().product();
-                let mut block = vec![0.0f32; row * (*rows).min(shape[0])];
+                let mut block = source.memory(row * (*rows).min(shape[0]))?;
                 for first in (0..shape[0]).step_by(*rows) {
                     let end = (first + *rows).min(shape[0]);
                     let block = &mut block[..(end - first) * row];
@@ -281,12 +280,6 @@ impl<S: WeightSource> Rows for Stored<'_, S> {
         }
         Ok(())
     }
-}
-
-fn whole(source: &mut impl WeightSource, name: &str, shape: &[usize]) -> Result<Tensor, SplitError> {
-    let mut values = vec![0.0f32; shape.iter().product()];
-    source.rows(name, 0..shape.first().copied().unwrap_or(1), &mut values)?;
-    Ok(array(shape, values))
 }
 
 fn array(shape: &[usize], values: Vec<f32>) -> Tensor {
