@@ -83,6 +83,7 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     let dir = &args.place.dir;
     let verifier = verifier(collateral(&args.attestation)?, args.attestation.allow_sample_insecure)?;
     let tls = if args.ra_tls {
@@ -226,6 +227,7 @@ struct Fetched<'a> {
 }
 
 fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let attester = machine_attester(allow)?;
     let trust =
@@ -280,6 +282,7 @@ fn cache_init(args: &CacheInitArgs) -> anyhow::Result<()> {
 }
 
 fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let verifier = verifier(collateral(&args.attestation)?, allow)?;
     let attester = machine_attester(allow)?;
@@ -333,6 +336,11 @@ pub(crate) fn trust(
         }
         (None, None) => None,
     })
+}
+
+/// Ends with the parent, where the parent asked for it.
+pub(crate) fn follow_parent(args: &AttestationArgs) -> anyhow::Result<()> {
+    args.exit_with_parent.map_or(Ok(()), signals::exit_with_parent)
 }
 
 pub(crate) fn warn_of_sample(args: &AttestationArgs) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use privet::model::{self, Model, NamedFile};
-use privet::{Event, Plan, Report, output, reference};
+use privet::{Event, Report, output, reference};
+use privet_plan::InputSpec;
 
 use crate::args::{AutoArgs, Engine, RunArgs};
 use crate::choice::program;
@@ -138,7 +139,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 /// The masked engine, in processes of its parties.
 fn two_party(task: &Task<'_>, engine: Engine) -> anyhow::Result<Outcome> {
     let Task { model, files, network, watch, terminal, .. } = *task;
-    let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let inputs = files.iter().map(|i| absolute(&model.plan.inputs, i)).collect::<anyhow::Result<Vec<_>>>()?;
     let plan = watch.computing(|| program(engine, &model.plan, network, task.keys))?;
     let mut parties = Parties::new(&plan, &model.weights, network, watch, terminal)?;
     let offline = parties.offline(1)?;
@@ -172,8 +173,8 @@ fn three_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
 }
 
 /// `[NAME=]FILE` with an absolute path, because the client works in its own directory.
-fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
-    let NamedFile { name, file } = NamedFile::parse(plan, input);
+pub(crate) fn absolute(inputs: &[InputSpec], input: &Path) -> anyhow::Result<OsString> {
+    let NamedFile { name, file } = NamedFile::parse(inputs, input);
     let prefix = name.map_or_else(String::new, |name| format!("{name}="));
     let file = std::path::absolute(&file).with_context(|| format!("no path for {}", file.display()))?;
     let mut whole = OsString::from(prefix);

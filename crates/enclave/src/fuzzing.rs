@@ -34,6 +34,7 @@ pub fn samples() -> Vec<Vec<u8>> {
         digest,
         inputs: vec![TensorSpec::new("x", DType::F32, &[1, 3, 4, 4])],
         outputs: vec![TensorSpec::new("y", DType::I64, &[1])],
+        endings: vec![wire::Ending::Values],
     };
     let welcome = wire::Welcome { version: wire::WIRE_VERSION, evidence: vec![1, 2, 3], model };
     let refusal = Refusal::new(wire::RefusalKind::Busy, "come back later");

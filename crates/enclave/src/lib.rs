@@ -15,6 +15,7 @@ mod error;
 mod freshness;
 #[doc(hidden)]
 pub mod fuzzing;
+mod model;
 mod session;
 mod tensor;
 mod tenure;
@@ -24,7 +25,8 @@ mod worker;
 pub use client::{Answer, Asked, Connection};
 pub use engine::Program;
 pub use error::EnclaveError;
+pub use model::{Pinned, SealedProgram};
 pub use tenure::{KeySource, RemoteKey};
 pub use tensor::{ElementType, TensorSpec};
-pub use wire::{MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};
+pub use wire::{Ending, MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};
 pub use worker::{Tell, WorkerEvent, WorkerSetting, serve};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use privet_attest::Attester;
 use privet_keys::{Clock, Endpoint, Grant, KeysError, fetch_key};
-use privet_seal::{KeyId, KeyVersion};
+use privet_seal::{KeyFingerprint, KeyId, KeyVersion};
 
 use crate::error::EnclaveError;
 use crate::wire::ModelInfo;
@@ -27,11 +27,13 @@ pub struct RemoteKey {
     pub attester: Arc<dyn Attester>,
     /// Which key.
     pub key: KeyId,
+    /// Which version, where the caller does not say; none is the newest.
+    pub version: Option<KeyVersion>,
 }
 
 impl KeySource for RemoteKey {
     fn fetch(&self, version: Option<KeyVersion>) -> Result<Grant, KeysError> {
-        fetch_key(&self.endpoint, &*self.attester, &self.key, version)
+        fetch_key(&self.endpoint, &*self.attester, &self.key, version.or(self.version))
     }
 }
 
@@ -75,9 +77,9 @@ impl Tenure {
 }
 
 /// Whether a grant still lets this model be used: the owner's policy may have changed.
-pub(crate) fn still_accepts(first: &Grant, again: &Grant, model: &ModelInfo) -> Result<(), EnclaveError> {
+pub(crate) fn still_accepts(first: KeyFingerprint, again: &Grant, model: &ModelInfo) -> Result<(), EnclaveError> {
     let fail = |problem: String| Err(EnclaveError::KeyEnded(problem));
-    if again.fingerprint != first.fingerprint {
+    if again.fingerprint != first {
         return fail(format!("another key came under its name, {}", again.fingerprint));
     }
     if again.model_digest.is_some_and(|digest| digest != model.digest) {
@@ -137,9 +139,10 @@ mod tests {
             digest: digest.parse::<SealDigest>().unwrap(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            endings: Vec::new(),
         };
-        let first = grant(0, None, None, None);
-        let check = |again: Grant| still_accepts(&first, &again, &model);
+        let first = grant(0, None, None, None).fingerprint;
+        let check = |again: Grant| still_accepts(first, &again, &model);
         assert!(check(grant(0, None, Some(&digest), Some(3))).is_ok());
         let other = "cd".repeat(32);
         for (again, word) in [

@@ -79,6 +79,21 @@ pub struct ModelInfo {
     pub inputs: Vec<TensorSpec>,
     /// What it gives, in this order.
     pub outputs: Vec<TensorSpec>,
+    /// What the outputs are results of, in the same order.
+    pub endings: Vec<Ending>,
+}
+
+/// What the values of an output are. Encoded by its number: new ones go to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// Logits, or anything else.
+    Values,
+    /// Probabilities that sum to 1.
+    Softmax,
+    /// Their logarithms.
+    LogSoftmax,
+    /// Probabilities, each for itself.
+    Sigmoid,
 }
 
 impl ModelInfo {
@@ -95,6 +110,9 @@ impl ModelInfo {
             if let Some(odd) = odd {
                 let (name, rank) = (odd.name.len(), odd.shape.len());
                 return Err(format!("a tensor with a name of {name} bytes and {rank} axes"));
+            }
+            if self.endings.len() != self.outputs.len() {
+                return Err(format!("{} outputs and {} endings", self.outputs.len(), self.endings.len()));
             }
             if total(specs) > MAX_TENSOR_BYTES {
                 return Err(format!(

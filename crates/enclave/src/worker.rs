@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use privet_attest::{Attester, Policy, Verifier};
 use privet_keys::{Clock, Grant, KeysError, Limits, Server, ServerTls};
+use privet_seal::{KeyFingerprint, KeyVersion};
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{Program, compute};
+use crate::engine::{Job, Load, Program, compute};
 use crate::error::EnclaveError;
 use crate::session::{Office, State};
 use crate::tenure::{KeySource, Tenure, still_accepts};
@@ -100,8 +101,8 @@ pub struct WorkerSetting {
 pub fn serve(
     setting: WorkerSetting,
     source: &Arc<dyn KeySource>,
-    load: impl FnOnce(&Grant) -> Result<Box<dyn Program>, EnclaveError>,
-    stop: &Arc<AtomicBool>,
+    load: impl FnOnce(&Grant) -> Result<Box<dyn Program>, EnclaveError> + Send + 'static,
+    stop: &AtomicBool,
     tell: Arc<Tell>,
 ) -> Result<(), EnclaveError> {
     let WorkerSetting { listen, attester, clients, sessions, queue, threads, key_lifetime, clock } = setting;
@@ -124,14 +125,11 @@ pub fn serve(
     let closing = Arc::new(AtomicBool::new(false));
     let closed = closing.clone();
     let serving = thread::spawn(move || server.run(&closed));
-    let mut worker = Worker { source, tenure, stop, serving: &serving, tell: &tell };
-    let outcome = worker.start(load, &began).and_then(|(program, grant)| {
-        let model = Arc::new(program.info().clone());
-        state.send_replace(State::Ready(model.clone()));
-        let over = worker.tenure.clone();
-        let computing = thread::spawn(move || compute(program, jobs, threads, move || over.is_over()));
-        let outcome = worker.keep(&grant, &model, &computing);
-        Ok((outcome, computing))
+    let worker = Worker { source, tenure, stop, serving: &serving, tell: &tell };
+    let outcome = worker.start(Box::new(load), jobs, threads, &began).and_then(|started| {
+        state.send_replace(State::Ready(started.model.clone()));
+        let kept = worker.keep(&started);
+        Ok((kept, started.computing))
     });
     let kind = match &outcome {
         Ok((Ok(()), _)) => RefusalKind::Stopping,
@@ -140,10 +138,12 @@ pub fn serve(
     };
     state.send_replace(State::Ended(kind));
     closing.store(true, Ordering::SeqCst);
-    let served = serving.join().unwrap_or(Err(KeysError::Internal("the worker's connections ended by a panic")));
+    let served =
+        serving.join().unwrap_or(Err(KeysError::Internal("the worker's connections ended by a panic")));
     let (kept, computing) = outcome?;
     // No connection can send jobs any more, so it ends after the one under way, and its memory is wiped.
-    let computed = computing.join().unwrap_or(Err(EnclaveError::Internal("the computation ended by a panic")));
+    let computed =
+        computing.join().unwrap_or(Err(EnclaveError::Internal("the computation ended by a panic")));
     kept.and(computed).and(served.map_err(EnclaveError::from))
 }
 
@@ -170,28 +170,48 @@ struct Worker<'a> {
     tell: &'a Arc<Tell>,
 }
 
+/// A worker with its model.
+struct Started {
+    model: Arc<ModelInfo>,
+    key: (KeyFingerprint, KeyVersion),
+    computing: Computing,
+}
+
 impl Worker<'_> {
     /// Gets the key, and with it the model.
     fn start(
-        &mut self,
-        load: impl FnOnce(&Grant) -> Result<Box<dyn Program>, EnclaveError>,
+        &self,
+        load: Box<Load>,
+        jobs: mpsc::Receiver<Job>,
+        threads: usize,
         began: &Mutex<Option<Instant>>,
-    ) -> Result<(Box<dyn Program>, Grant), EnclaveError> {
+    ) -> Result<Started, EnclaveError> {
         let (asked, start) = (self.tenure.now(), Instant::now());
         let grant = self.source.fetch(None)?;
         let arrived = Instant::now();
         self.tenure.extend(&grant, asked);
+        let key = (grant.fingerprint, grant.key_version);
         (self.tell)(&WorkerEvent::Key { took: start.elapsed(), ends: self.tenure.ends() });
-        let program = load(&grant)?;
-        program.info().check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
+        let (over, (sender, loaded)) = (self.tenure.clone(), std_mpsc::sync_channel(1));
+        let computing = thread::spawn(move || {
+            let loaded = move |made| drop(sender.send(made));
+            compute(load, grant, jobs, threads, loaded, move || over.is_over())
+        });
+        let Ok(made) = loaded.recv() else {
+            let ended = computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
+            return Err(ended.err().unwrap_or(EnclaveError::Internal("the model's loading ended early")));
+        };
+        let model = made?;
+        model.check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
         *began.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);
-        let model = Arc::new(program.info().clone());
-        (self.tell)(&WorkerEvent::Ready { model, took: arrived.elapsed() });
-        Ok((program, grant))
+        let model = Arc::new(model);
+        (self.tell)(&WorkerEvent::Ready { model: model.clone(), took: arrived.elapsed() });
+        Ok(Started { model, key, computing })
     }
 
     /// Has the key renewed in time, until the worker is stopped or may not use it any more.
-    fn keep(&self, grant: &Grant, model: &ModelInfo, computing: &Computing) -> Result<(), EnclaveError> {
+    fn keep(&self, started: &Started) -> Result<(), EnclaveError> {
+        let Started { model, key: (_, version), computing } = started;
         let (answers, answered) = std_mpsc::channel();
         let mut asks_at = Instant::now() + self.pause(2);
         let mut asked: Option<u64> = None;
@@ -208,12 +228,12 @@ impl Worker<'_> {
             match (asked, answered.try_recv()) {
                 (Some(at), Ok(again)) => {
                     asked = None;
-                    asks_at = Instant::now() + self.renewed(grant, model, again, at)?;
+                    asks_at = Instant::now() + self.renewed(started.key.0, model, again, at)?;
                 }
                 (None, Err(TryRecvError::Empty)) if Instant::now() >= asks_at => {
                     asked = Some(self.tenure.now());
                     // On a thread of its own: the server may let it wait, and the key may end meanwhile.
-                    let (source, answers, version) = (self.source.clone(), answers.clone(), grant.key_version);
+                    let (source, answers, version) = (self.source.clone(), answers.clone(), *version);
                     thread::spawn(move || drop(answers.send(source.fetch(Some(version)))));
                 }
                 _ => {}
@@ -225,7 +245,7 @@ impl Worker<'_> {
     /// Takes what came of asking again; how long to wait until the next time.
     fn renewed(
         &self,
-        first: &Grant,
+        first: KeyFingerprint,
         model: &ModelInfo,
         again: Result<Grant, KeysError>,
         asked: u64,

@@ -26,4 +26,5 @@ pub use error::SplitError;
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
 pub use sealed::{Opening, SealedWeights};
 pub use source::{Memory, WeightSource};
-pub use stage::{Blocks, Stage, Tensors};
+pub use privet_graph::Tensor;
+pub use stage::{Blocks, OutputFact, Stage, Tensors};
