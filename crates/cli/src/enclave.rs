@@ -36,10 +36,9 @@ use crate::signals;
 
 pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
-    match (&args.command, &args.worker) {
-        (Some(EnclaveCommand::Ask(args)), _) => ask(args),
-        (None, Some(args)) => worker(args),
-        (None, None) => Err(Failure::error(Code::Usage, "expected --sealed FILE, or the command ask; see --help")),
+    match &args.command {
+        Some(EnclaveCommand::Ask(args)) => ask(args),
+        None => worker(&args.worker),
     }
 }
 

@@ -28,6 +28,7 @@ mod signals;
 mod split;
 mod stages;
 mod status;
+mod tee;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

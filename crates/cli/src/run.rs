@@ -9,7 +9,7 @@ use privet::model::{self, Model, NamedFile};
 use privet::{Event, Report, output, reference};
 use privet_plan::InputSpec;
 
-use crate::args::{AutoArgs, Engine, RunArgs};
+use crate::args::{AutoArgs, Engine, RunArgs, RunEngine};
 use crate::choice::program;
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
@@ -20,6 +20,7 @@ use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
 use crate::show::{accuracy_line, answer, print, table};
+use crate::tee;
 use crate::watch::Watch;
 
 /// What an engine gives.
@@ -53,8 +54,13 @@ impl Task<'_> {
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    args.keys.check(&[args.engine])?;
-    if args.engine == Engine::Cleartext {
+    let RunEngine::Of(engine) = args.engine else { return tee::run(args) };
+    if args.allow_sample_insecure || args.threads.is_some() {
+        let text = "--allow-sample-insecure and --threads are about --engine tee, which is not asked for";
+        return Err(Failure::error(Code::Usage, text));
+    }
+    args.keys.check(&[engine])?;
+    if engine == Engine::Cleartext {
         args.network.refuse_in_the_clear()?;
     }
     let terminal = Terminal::new();
@@ -81,7 +87,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         terminal: &terminal,
     };
     let reference = task.run(Engine::Cleartext)?;
-    let (outcome, matches_cleartext) = match args.engine {
+    let (outcome, matches_cleartext) = match engine {
         Engine::Cleartext => (reference, true),
         private => {
             let outcome = task.run(private)?;
@@ -98,7 +104,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.answer.json {
         let rows = &outcome.rows;
         print_line(&RunResult {
-            engine: args.engine.name(),
+            engine: engine.name(),
             answer: Answer::new(plan, &outputs, &best),
             offline: Offline::total(rows.iter().filter_map(|r| r.offline.as_ref())),
             online: Online::total(rows.iter().filter_map(|r| r.online.as_ref())),
@@ -111,7 +117,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             calibration: model.accuracy.as_ref(),
         })?;
     } else {
-        let equal = match args.engine {
+        let equal = match engine {
             private if private != Engine::Cleartext && matches_cleartext => {
                 "equal to the cleartext engine, bit for bit; "
             }

@@ -27,7 +27,7 @@ pub(crate) struct EnclaveArgs {
     #[command(subcommand)]
     pub(crate) command: Option<EnclaveCommand>,
     #[command(flatten)]
-    pub(crate) worker: Option<WorkerArgs>,
+    pub(crate) worker: WorkerArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,7 +38,6 @@ pub(crate) enum EnclaveCommand {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "worker")]
 pub(crate) struct WorkerArgs {
     /// The sealed model.
     #[arg(long, value_name = "FILE", required = true)]
