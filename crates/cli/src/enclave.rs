@@ -53,8 +53,7 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     warn_of_sample(&args.attestation);
     let address = args.keycache.clone().or_else(|| args.keyserver.clone());
     let address = address.ok_or_else(|| Failure::error(Code::Usage, "expected --keycache or --keyserver"))?;
-    let trust =
-        trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
+    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     let endpoint = Endpoint { address, trust, deadline: Duration::from_secs(args.key_deadline) };
     let key = pinned.key_id.clone();
     let source: Arc<dyn KeySource> =
@@ -80,7 +79,8 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         tell(backend, is_json, event);
     };
     let load = move |grant: &_| {
-        SealedProgram::open(&sealed, &pinned, grant, swap).map(|program| Box::new(program) as Box<dyn Program>)
+        SealedProgram::open(&sealed, &pinned, grant, swap)
+            .map(|program| Box::new(program) as Box<dyn Program>)
     };
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
     if args.json {
@@ -104,14 +104,7 @@ fn pinned(args: &WorkerArgs) -> anyhow::Result<Pinned> {
     let (Some(verifying_key), Some(key_id)) = (args.verifying_key, args.key_id.clone()) else {
         return Err(Failure::error(Code::Usage, "expected --release, or --verifying-key and --key-id"));
     };
-    Ok(Pinned {
-        verifying_key,
-        model_id: None,
-        key_id,
-        key_version: args.key_version,
-        min_version,
-        digest,
-    })
+    Ok(Pinned { verifying_key, model_id: None, key_id, key_version: args.key_version, min_version, digest })
 }
 
 fn attester(kind: AttesterKind, allow: bool) -> anyhow::Result<Arc<dyn Attester>> {
@@ -155,14 +148,11 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
     let line = match event {
         WorkerEvent::Listening(address) => Line::Listening { address },
         WorkerEvent::Key { took, ends } => Line::Key { seconds: took.as_secs_f64(), ends: *ends },
-        WorkerEvent::Ready { model, took } => {
-            Line::Ready { model, seconds_since_key: took.as_secs_f64() }
-        }
+        WorkerEvent::Ready { model, took } => Line::Ready { model, seconds_since_key: took.as_secs_f64() },
         WorkerEvent::First { after } => Line::FirstAnswer { seconds_since_key: after.as_secs_f64() },
-        WorkerEvent::Answered { queued, computed } => Line::Answered {
-            queue_seconds: queued.as_secs_f64(),
-            compute_seconds: computed.as_secs_f64(),
-        },
+        WorkerEvent::Answered { queued, computed } => {
+            Line::Answered { queue_seconds: queued.as_secs_f64(), compute_seconds: computed.as_secs_f64() }
+        }
         WorkerEvent::Refused { kind, detail } => Line::Refused { reason: kind.to_string(), detail },
         WorkerEvent::Failed(detail) => Line::Failed { detail },
         WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends },
@@ -180,7 +170,9 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
             return;
         }
         Line::Key { seconds, ends } => {
-            format!("got the key in {seconds:.3} s, to be used until {ends} s after 1970 unless it is renewed")
+            format!(
+                "got the key in {seconds:.3} s, to be used until {ends} s after 1970 unless it is renewed"
+            )
         }
         Line::Ready { model, seconds_since_key } => format!(
             "model {} version {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",

@@ -230,8 +230,7 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
     follow_parent(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let attester = machine_attester(allow)?;
-    let trust =
-        trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
+    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     warn_of_sample(&args.attestation);
     let deadline = Duration::from_secs(args.deadline);
     let endpoint = Endpoint { address: args.address.clone(), trust, deadline };

@@ -15,12 +15,12 @@ use privet::attest::{Collateral, Tee};
 use privet::keys::cache::CacheConfig;
 use privet::keys::server::ServerConfig;
 use privet::keys::{
-    AdminRequest, Address, OwnerKey, TLS_CERTIFICATE_FILE, administer_at, machine_attester, verifier,
+    Address, AdminRequest, OwnerKey, TLS_CERTIFICATE_FILE, administer_at, machine_attester, verifier,
 };
-use privet::reference::{FloatReference, float_difference};
-use privet::seal::{ModelId, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
+use privet::reference::{FloatReference, float_difference};
+use privet::seal::{ModelId, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
 use privet::{input, model};
 use privet_plan::Post;
 use serde::Serialize;
@@ -55,7 +55,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     check(args)?;
     let terminal = Terminal::new();
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
-    let preprocess = args.lowering.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
+    let preprocess =
+        args.lowering.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
     let preprocess = preprocess.unwrap_or_default();
     let (float, inputs) = watch.computing(|| {
         let _spinner = terminal.spinner("reading the model");
@@ -104,7 +105,8 @@ fn check(args: &RunArgs) -> anyhow::Result<()> {
     }
     args.keys.check(&[])?;
     let LoweringArgs { labels, preprocess, .. } = &args.lowering;
-    let own = LoweringArgs { labels: labels.clone(), preprocess: preprocess.clone(), ..LoweringArgs::default() };
+    let own =
+        LoweringArgs { labels: labels.clone(), preprocess: preprocess.clone(), ..LoweringArgs::default() };
     if args.lowering != own {
         return usage(
             "--engine tee runs the model in float as it is: of the options for models it takes --labels and --preprocess only",
@@ -131,9 +133,8 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
     for dir in ["worker", "client"] {
         fs::create_dir(at(dir)).context("cannot make a directory")?;
     }
-    let sealed = watch.computing(|| {
-        seal_onnx(&args.model, &at("worker/model.sealed"), &keys, &SealOptions::default())
-    })?;
+    let sealed = watch
+        .computing(|| seal_onnx(&args.model, &at("worker/model.sealed"), &keys, &SealOptions::default()))?;
     keys.release.write(&at("worker").join(RELEASE_FILE))?;
     ServerConfig::create(&at("server"), ANYWHERE, &["127.0.0.1".to_owned()], None)?;
     administer_at(&at("server"), &AdminRequest::Add(OwnerKey::new(&keys.content, &keys.release)))?;
@@ -141,7 +142,8 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
     let policy = key_policy(&keys, &sealed.digest.to_string(), &measurement);
     administer_at(&at("server"), &AdminRequest::SetPolicy(policy.clone()))?;
     drop(keys);
-    fs::write(at("client/worker.toml"), sample_policy("sample", &measurement)).context("cannot write a policy")?;
+    fs::write(at("client/worker.toml"), sample_policy("sample", &measurement))
+        .context("cannot write a policy")?;
 
     let mut crew = Crew::new(watch);
     let here = ["--dir", "."];
@@ -160,7 +162,8 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
     let worker = crew.address(WORKER)?;
     let deadline = args.deadline.min(86_400).to_string();
     let topk = args.answer.topk.to_string();
-    let ask = ["enclave", "ask", &worker, "--policy", "worker.toml", "--deadline", &deadline, "--topk", &topk];
+    let ask =
+        ["enclave", "ask", &worker, "--policy", "worker.toml", "--deadline", &deadline, "--topk", &topk];
     let mut ask: Vec<OsString> = ask.into_iter().map(OsString::from).collect();
     for given in &args.input {
         ask.extend(["--input".into(), absolute(float.inputs(), given)?]);
@@ -168,7 +171,8 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
     let files = [("--labels", args.lowering.labels.as_deref()), ("--preprocess", preprocess_file(args))];
     for (option, file) in files {
         if let Some(file) = file {
-            let file = std::path::absolute(file).with_context(|| format!("no path for {}", file.display()))?;
+            let file =
+                std::path::absolute(file).with_context(|| format!("no path for {}", file.display()))?;
             ask.extend([option.into(), file.into()]);
         }
     }
@@ -205,14 +209,18 @@ fn measurement() -> anyhow::Result<String> {
     let evidence = machine_attester(true)?.evidence(&[0; 64])?;
     let claims = verifier(Collateral::default(), true)?.verify(&evidence, SystemTime::now())?;
     match claims.identity {
-        Identity::Sample { measurement } => Ok(measurement.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Identity::Sample { measurement } => {
+            Ok(measurement.iter().map(|byte| format!("{byte:02x}")).collect())
+        }
         _ => Err(Failure::error(Code::Internal, "development evidence of another kind")),
     }
 }
 
 fn sample_policy(section: &str, measurement: &str) -> String {
     let table = section.strip_suffix(".sample").map_or_else(String::new, |table| format!("[{table}]\n"));
-    format!("{table}version = 1\n[{section}]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n")
+    format!(
+        "{table}version = 1\n[{section}]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n"
+    )
 }
 
 fn key_policy(keys: &OwnerKeys, digest: &str, measurement: &str) -> String {
@@ -261,7 +269,8 @@ impl<'a> Crew<'a> {
         loop {
             let listening = |line: &String| {
                 let plain = line.strip_prefix("listening on ").map(str::to_owned);
-                let event = || serde_json::from_str::<Value>(line).ok()?["address"].as_str().map(str::to_owned);
+                let event =
+                    || serde_json::from_str::<Value>(line).ok()?["address"].as_str().map(str::to_owned);
                 plain.or_else(event)
             };
             let own = self.said.iter().filter(|(who, _)| *who == party);
@@ -359,7 +368,8 @@ impl Ran {
     /// The outputs, in the model's order.
     fn outputs(&self) -> anyhow::Result<Vec<Output>> {
         let specs = self.worker.iter().find(|line| line["event"] == "ready");
-        let specs = specs.and_then(|line| line["model"]["outputs"].as_array()).context("the worker had no model")?;
+        let specs =
+            specs.and_then(|line| line["model"]["outputs"].as_array()).context("the worker had no model")?;
         let output = |spec: &Value| {
             let name = spec["name"].as_str().context("an output without a name")?;
             let found = &self.answer["outputs"][name];
@@ -383,7 +393,10 @@ impl Ran {
         let result = TeeResult {
             engine: "tee",
             backend,
-            model: args.model.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            model: args
+                .model
+                .file_stem()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             model_digest: &self.digest,
             top: &self.answer["top"],
             outputs: &self.answer["outputs"],

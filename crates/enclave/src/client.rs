@@ -23,8 +23,8 @@ use crate::error::EnclaveError;
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
 use crate::tensor::{self, TensorSpec, total};
 use crate::wire::{
-    self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, ModelInfo, NONCE_BYTES, PROTOCOL,
-    Refusal,
+    self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, ModelInfo, NONCE_BYTES,
+    PROTOCOL, Refusal,
 };
 
 /// How long a client's own certificate is valid.
@@ -137,7 +137,8 @@ impl Connection {
         };
         let body = runtime.block_on(within(peer, *deadline, exchange))?;
         let wrong = |problem: String| EnclaveError::Peer { peer: peer.clone(), problem };
-        let field = |at| wire::number_at(&body, at).ok_or_else(|| wrong("its answer is too short".to_owned()));
+        let field =
+            |at| wire::number_at(&body, at).ok_or_else(|| wrong("its answer is too short".to_owned()));
         if field(0)? != *number {
             return Err(wrong(format!("answered request {}, expected {number}", field(0)?)));
         }
@@ -154,8 +155,8 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), EnclaveEr
     for (i, spec) in specs.iter().enumerate() {
         let found = inputs.get(i);
         if found.is_none_or(|tensor| !spec.fits(tensor)) {
-            let found = found
-                .map_or("nothing".to_owned(), |t| TensorSpec::new("", t.dtype(), t.shape()).to_string());
+            let found =
+                found.map_or("nothing".to_owned(), |t| TensorSpec::new("", t.dtype(), t.shape()).to_string());
             let (name, expected) = (spec.name.clone(), spec.to_string());
             return Err(EnclaveError::Input { name, expected, found });
         }

@@ -26,7 +26,7 @@ pub use client::{Answer, Asked, Connection};
 pub use engine::Program;
 pub use error::EnclaveError;
 pub use model::{Pinned, SealedProgram};
-pub use tenure::{KeySource, RemoteKey};
 pub use tensor::{ElementType, TensorSpec};
+pub use tenure::{KeySource, RemoteKey};
 pub use wire::{Ending, MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};
 pub use worker::{Tell, WorkerEvent, WorkerSetting, serve};

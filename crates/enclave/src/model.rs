@@ -7,7 +7,8 @@ use std::path::Path;
 use privet_graph::Tensor;
 use privet_keys::Grant;
 use privet_seal::{
-    Accepted, KeyId, KeyVersion, ModelId, ModelVersion, Part, Release, SealDigest, SealedModel, Swap, VerifyingKey,
+    Accepted, KeyId, KeyVersion, ModelId, ModelVersion, Part, Release, SealDigest, SealedModel, Swap,
+    VerifyingKey,
 };
 use privet_split::{Blocks, SealedWeights, Stage, Tensors};
 
@@ -103,8 +104,7 @@ impl SealedProgram {
         let inputs = names.map(|(name, fact)| TensorSpec::new(name, fact.dtype, &fact.shape)).collect();
         let outputs = stage.output_facts()?;
         let endings = outputs.iter().map(|output| ending(output.operator)).collect();
-        let outputs =
-            outputs.iter().map(|o| TensorSpec::new(o.name, o.fact.dtype, &o.fact.shape)).collect();
+        let outputs = outputs.iter().map(|o| TensorSpec::new(o.name, o.fact.dtype, &o.fact.shape)).collect();
         let info = ModelInfo { id, version, digest, inputs, outputs, endings };
         Ok(Self { stage, info })
     }
@@ -127,8 +127,7 @@ impl Program for SealedProgram {
 
     fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EnclaveError> {
         let Self { stage, info } = self;
-        let mut tensors: Tensors =
-            info.inputs.iter().map(|input| input.name.clone()).zip(inputs).collect();
+        let mut tensors: Tensors = info.inputs.iter().map(|input| input.name.clone()).zip(inputs).collect();
         stage.run(&mut tensors, &HashSet::new())?;
         let output = |spec: &TensorSpec| {
             let found = tensors.get(&spec.name).filter(|tensor| spec.fits(tensor)).cloned();

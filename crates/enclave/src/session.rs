@@ -15,10 +15,11 @@ use zeroize::Zeroizing;
 
 use crate::engine::{Done, Job};
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
-use crate::tenure::Tenure;
 use crate::tensor::{self, total};
+use crate::tenure::Tenure;
 use crate::wire::{
-    self, ANSWER_FRONT, HELLO_BYTES, INFER_FRONT, Kind, ModelInfo, Refusal, RefusalKind, WIRE_VERSION, Welcome,
+    self, ANSWER_FRONT, HELLO_BYTES, INFER_FRONT, Kind, ModelInfo, Refusal, RefusalKind, WIRE_VERSION,
+    Welcome,
 };
 use crate::worker::{Tell, WorkerEvent};
 
@@ -121,7 +122,9 @@ impl Office {
             Ok(Ok(model)) => model,
             Ok(Err(kind)) => return Err(farewell(kind).into()),
             Err(_) => {
-                return Err(Refusal::new(RefusalKind::NotReady, "the model is not loaded yet; come back").into());
+                return Err(
+                    Refusal::new(RefusalKind::NotReady, "the model is not loaded yet; come back").into()
+                );
             }
         };
         let attester = self.attester.clone();
@@ -132,11 +135,7 @@ impl Office {
             (self.tell)(&WorkerEvent::Failed(error.to_string()));
             failed()
         })?;
-        let welcome = Welcome {
-            version: WIRE_VERSION,
-            evidence: evidence.encode(),
-            model: (*model).clone(),
-        };
+        let welcome = Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: (*model).clone() };
         let bytes = wire::encode(&welcome).map_err(|_| failed())?;
         write(stream, Kind::Welcome, &bytes, GREETING).await?;
         Ok(model)
@@ -152,7 +151,8 @@ impl Office {
         let limit = |kind| if kind == Kind::Infer { expected } else { 0 };
         let Some((_, body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
         let protocol = |problem: String| Refusal::new(RefusalKind::Protocol, problem);
-        let number = wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
+        let number =
+            wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
         let inputs = tensor::read(&model.inputs, &body[INFER_FRONT..]).map_err(protocol)?;
         Ok(Some((number, inputs)))
     }
@@ -201,7 +201,9 @@ fn failed() -> Refusal {
 
 fn farewell(kind: RefusalKind) -> Refusal {
     let detail = match kind {
-        RefusalKind::KeyEnded => "this worker's lease of the model's key has ended, or its owner has taken it back",
+        RefusalKind::KeyEnded => {
+            "this worker's lease of the model's key has ended, or its owner has taken it back"
+        }
         RefusalKind::Stopping => "this worker is being stopped",
         _ => "this worker has no model",
     };

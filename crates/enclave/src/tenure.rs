@@ -72,12 +72,18 @@ impl Tenure {
     /// The error of an end.
     pub(crate) fn over(&self) -> EnclaveError {
         let ends = self.ends();
-        EnclaveError::KeyEnded(format!("its lease, or the time for which it is kept, ended {ends} s after 1970"))
+        EnclaveError::KeyEnded(format!(
+            "its lease, or the time for which it is kept, ended {ends} s after 1970"
+        ))
     }
 }
 
 /// Whether a grant still lets this model be used: the owner's policy may have changed.
-pub(crate) fn still_accepts(first: KeyFingerprint, again: &Grant, model: &ModelInfo) -> Result<(), EnclaveError> {
+pub(crate) fn still_accepts(
+    first: KeyFingerprint,
+    again: &Grant,
+    model: &ModelInfo,
+) -> Result<(), EnclaveError> {
     let fail = |problem: String| Err(EnclaveError::KeyEnded(problem));
     if again.fingerprint != first {
         return fail(format!("another key came under its name, {}", again.fingerprint));

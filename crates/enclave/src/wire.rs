@@ -187,10 +187,10 @@ pub(crate) fn hello(nonce: &[u8; NONCE_BYTES]) -> Vec<u8> {
 }
 
 pub(crate) fn read_hello(bytes: &[u8]) -> Result<[u8; NONCE_BYTES], Refusal> {
-    let (front, nonce) =
-        bytes.split_at_checked(MAGIC.len() + 2).filter(|(front, _)| front.starts_with(MAGIC)).ok_or_else(
-            || Refusal::new(RefusalKind::Protocol, "expected a hello, which begins with PRIVENCL"),
-        )?;
+    let (front, nonce) = bytes
+        .split_at_checked(MAGIC.len() + 2)
+        .filter(|(front, _)| front.starts_with(MAGIC))
+        .ok_or_else(|| Refusal::new(RefusalKind::Protocol, "expected a hello, which begins with PRIVENCL"))?;
     let version = u16::from_le_bytes([front[8], front[9]]);
     if version != WIRE_VERSION {
         let detail = format!("version {version} of the messages; this worker speaks {WIRE_VERSION}");
@@ -246,10 +246,13 @@ impl Head {
     /// Of a frame with at most `limit` bytes for its kind.
     pub(crate) fn parse(head: [u8; HEAD_BYTES], limit: impl Fn(Kind) -> u64) -> Result<Self, String> {
         let [number, length @ ..] = head;
-        let kind = Kind::from_number(number).ok_or_else(|| format!("an unknown kind of message, {number}"))?;
+        let kind =
+            Kind::from_number(number).ok_or_else(|| format!("an unknown kind of message, {number}"))?;
         let (length, limit) = (u32::from_le_bytes(length), limit(kind));
         if u64::from(length) > limit {
-            return Err(format!("a message of kind {number} with {length} bytes; at most {limit} are expected"));
+            return Err(format!(
+                "a message of kind {number} with {length} bytes; at most {limit} are expected"
+            ));
         }
         Ok(Self { kind, length: length as usize })
     }

@@ -198,7 +198,8 @@ impl Worker<'_> {
             compute(load, grant, jobs, threads, loaded, move || over.is_over())
         });
         let Ok(made) = loaded.recv() else {
-            let ended = computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
+            let ended =
+                computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
             return Err(ended.err().unwrap_or(EnclaveError::Internal("the model's loading ended early")));
         };
         let model = made?;

@@ -114,8 +114,8 @@ impl FloatReference {
     /// The file is no model, or leaves shapes open.
     pub fn read(path: &Path, preprocess: &Preprocess) -> Result<Self, Error> {
         let graph = privet_onnx::load(path);
-        let graph = graph
-            .map_err(|source| ModelError::Onnx { path: path.to_owned(), source: Box::new(source) })?;
+        let graph =
+            graph.map_err(|source| ModelError::Onnx { path: path.to_owned(), source: Box::new(source) })?;
         let fail = |source| ModelError::Graph { path: path.to_owned(), source: Box::new(source) };
         let model = FloatModel::settle(&graph, &[]).map_err(fail)?;
         let mut inputs = Vec::new();

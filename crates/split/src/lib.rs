@@ -24,7 +24,7 @@ pub use analysis::Analysis;
 pub use chain::{Outputs, Taken, run_stages, to_floats};
 pub use error::SplitError;
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
+pub use privet_graph::Tensor;
 pub use sealed::{Opening, SealedWeights};
 pub use source::{Memory, WeightSource};
-pub use privet_graph::Tensor;
 pub use stage::{Blocks, OutputFact, Stage, Tensors};

@@ -61,12 +61,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN)]
     pub(crate) min_version: NonZeroU64,
     /// The key cache of this host: unix:PATH, or a loopback address.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        required_unless_present = "keyserver",
-        conflicts_with = "keyserver"
-    )]
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "keyserver", conflicts_with = "keyserver")]
     pub(crate) keycache: Option<Address>,
     /// A key server, instead of a cache.
     #[arg(long, value_name = "HOST:PORT")]

@@ -93,7 +93,8 @@ pub(crate) struct Tensor<'a> {
 impl<'a> Tensor<'a> {
     /// By their names.
     pub(crate) fn all(outputs: &'a [Output]) -> BTreeMap<&'a str, Self> {
-        let tensor = |o: &'a Output| (o.name.as_str(), Self { shape: o.values.shape(), data: Data::of(&o.values) });
+        let tensor =
+            |o: &'a Output| (o.name.as_str(), Self { shape: o.values.shape(), data: Data::of(&o.values) });
         outputs.iter().map(tensor).collect()
     }
 }
