@@ -50,6 +50,7 @@ impl From<Code> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
+    /// Empty where a child has said it already.
     pub(crate) message: String,
 }
 
@@ -159,6 +160,18 @@ impl Code {
         match error {
             SealError::Interrupted => Self::Interrupted,
             SealError::Randomness | SealError::Crypto(_) | SealError::Memory { .. } => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_split(error: &SplitError) -> Self {
+        match error {
+            SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
+                Self::Usage
+            }
+            SplitError::Kernel(_) => Self::Internal,
+            SplitError::Interrupted => Self::Interrupted,
+            SplitError::Seal(error) => Self::of_seal(error),
             _ => Self::Input,
         }
     }

@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 use privet_graph::FloatModel;
 use privet_graph::nn::{self, Module, Parameters};
 use privet_onnx::ModelFile;
+use privet_seal::{ContentKey, KeyVersion, ModelId, OwnerKeys, SigningKey};
 use privet_split::Analysis;
 
 /// Real models of the shared test data, if they are there.
@@ -92,4 +93,12 @@ fn models(directory: &Path, found: &mut Vec<PathBuf>) {
         }
     }
     found.sort();
+}
+
+/// Keys that are the same in every run.
+pub(crate) fn keys() -> OwnerKeys {
+    let content = ContentKey::from_slice(&[1; 32]).unwrap();
+    let signing = SigningKey::from_slice(&[2; 32]).unwrap();
+    let (model_id, key_id) = (ModelId::from_bytes([7; 16]), "test".parse().unwrap());
+    OwnerKeys::new(content, signing, model_id, key_id, KeyVersion::FIRST).unwrap()
 }
