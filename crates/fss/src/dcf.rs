@@ -16,7 +16,7 @@
 use privet_ring::blocks::{Hash, all_if};
 use privet_ring::{Ring, pack, packed_len};
 
-use crate::tree::{NODE, PIECE, Path, Side, VALUE_TWEAK, doubled, level, pieces};
+use crate::tree::{Lines, NODE, PIECE, Path, Side, VALUE_TWEAK, appended, doubled, level, pieces};
 
 /// Comparisons of n-bit numbers with results in a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +63,7 @@ impl Dcf {
                 let values: Vec<u64> = (0..n).map(value).collect();
                 pack::pack(&values, self.ring.bits(), words);
                 if bit > 0 {
-                    let start = words.len();
-                    words.resize(start + n * NODE, 0);
-                    path.descend(hash, bit, &mut words[start..]);
+                    path.descend(hash, bit, appended(words, n * NODE));
                 }
             }
         }
@@ -87,7 +85,7 @@ impl Dcf {
         let mut shares = Vec::with_capacity(n);
         for piece in pieces(n, PIECE) {
             let len = piece.len();
-            let (mut nodes, mut hashed, mut unused) = ([0; PIECE], [0; PIECE], [0; PIECE]);
+            let (mut nodes, mut hashed, mut unused) = (Lines::new(), Lines::new(), Lines::new());
             let (mut values, mut sums) = ([0; PIECE], [0u64; PIECE]);
             let (nodes, hashed, x) = (&mut nodes[..len], &mut hashed[..len], &x[piece.clone()]);
             nodes.copy_from_slice(&roots[piece]);

@@ -164,6 +164,82 @@ impl Hash {
         }
     }
 
+    /// A party's shares of bits in leaves, packed 64 to a word: of each tree bit x mod 128 of `H(node ⊕ tweak) ⊕ t·word`, and
+    /// on it the lowest bit of the tree's sum. Unused bits are zero.
+    ///
+    /// # Panics
+    /// Unless there is one of each for every tree, and room for their bits.
+    pub fn look_up(
+        &self,
+        nodes: &[u128],
+        tweak: u128,
+        words: &[Word],
+        x: &[Doubled],
+        sums: &[u128],
+        shares: &mut [u64],
+    ) {
+        let n = nodes.len();
+        assert_eq!([words.len(), x.len(), sums.len()], [n; 3], "one of each for {n} trees");
+        assert_eq!(shares.len(), n.div_ceil(64), "a word for 64 trees");
+        let pieces =
+            nodes.chunks(BATCH).zip(words.chunks(BATCH)).zip(x.chunks(BATCH).zip(sums.chunks(BATCH)));
+        for (((nodes, words), (x, sums)), shares) in pieces.zip(shares.chunks_mut(BATCH / 64)) {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(keys) = &self.vaes {
+                keys.look_up(nodes, tweak, words, x, sums, shares);
+                continue;
+            }
+            let mut hashed = [0; BATCH];
+            let hashed = &mut hashed[..nodes.len()];
+            self.blocks(nodes, tweak, hashed);
+            shares.fill(0);
+            for (i, node) in nodes.iter().enumerate() {
+                let leaf = hashed[i] ^ (all_if_wide(*node) & u128::from_le_bytes(words[i]));
+                let index = x[i][0] & 127;
+                // The half that the index lies in, which is public, without a branch for speed.
+                let upper = 0u64.wrapping_sub(index >> 6);
+                let half = (leaf as u64 & !upper) | ((leaf >> 64) as u64 & upper);
+                shares[i / 64] |= ((half >> (index & 63) ^ sums[i] as u64) & 1) << (i % 64);
+            }
+        }
+    }
+
+    /// The dealer's words for leaves in which all bits below α mod 128 are to be 1: of each tree the sum of both nodes' hashes
+    /// under the tweak, and those bits. `nodes` and `differences` are as for [`Self::split`].
+    ///
+    /// # Panics
+    /// Unless there is one of each for every tree.
+    pub fn leaves_below(
+        &self,
+        nodes: &[u128],
+        differences: &[u128],
+        tweak: u128,
+        alpha: &[Doubled],
+        words: &mut [Word],
+    ) {
+        let n = nodes.len();
+        assert_eq!([differences.len(), alpha.len(), words.len()], [n; 3], "one of each for {n} trees");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = &self.vaes {
+            return keys.leaves_below(nodes, differences, tweak, alpha, words);
+        }
+        let (mut others, mut hashed) = ([0; BATCH], [[0; BATCH]; 2]);
+        let pieces = nodes.chunks(BATCH).zip(differences.chunks(BATCH));
+        for ((nodes, differences), (alpha, words)) in
+            pieces.zip(alpha.chunks(BATCH).zip(words.chunks_mut(BATCH)))
+        {
+            let others = &mut others[..nodes.len()];
+            others.iter_mut().zip(nodes.iter().zip(differences)).for_each(|(o, (s, d))| *o = s ^ d);
+            let [h_0, h_1] = hashed.each_mut().map(|hashed| &mut hashed[..others.len()]);
+            self.blocks(nodes, tweak, h_0);
+            self.blocks(others, tweak, h_1);
+            for (i, word) in words.iter_mut().enumerate() {
+                let below = (1u128 << (alpha[i][0] & 127)) - 1;
+                *word = (h_0[i] ^ h_1[i] ^ below).to_le_bytes();
+            }
+        }
+    }
+
     /// The sum modulo 2^64 of those `entries` whose bit is 1 in `bits`: bit i mod 128 of word `stride`·(i div 128). All are read.
     ///
     /// # Panics
