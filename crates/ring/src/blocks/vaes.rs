@@ -222,7 +222,7 @@ fn in_step(state: &mut [__m512i]) {
                 inout(zmm_reg) * b,
                 inout(zmm_reg) * c,
                 inout(zmm_reg) * d,
-                options(pure, nomem, nostack, preserves_flags)
+                options(nostack, preserves_flags)
             );
         }
     }
@@ -239,7 +239,7 @@ fn tie(a: &mut __m512i, b: &mut __m512i, c: &mut __m512i) {
             inout(zmm_reg) * a,
             inout(zmm_reg) * b,
             inout(zmm_reg) * c,
-            options(pure, nomem, nostack, preserves_flags)
+            options(nostack, preserves_flags)
         );
     }
 }
@@ -312,6 +312,7 @@ fn pipeline<const HASHES: usize, const VECTORS: usize>(
     let place = |group: usize, v: usize| Place { at: (group * VECTORS + v) * LANES, mask: u8::MAX };
     // After the last group, it is read once more for nothing: cheaper than to ask.
     let next = |group: usize| (group + 1).min(groups - 1);
+    let keys = &Keys { rounds: keys.rounds };
     if groups > 0 {
         let mut group = Group::<HASHES, VECTORS>::new();
         (0..VECTORS).for_each(|v| group.enter(keys, v, head(place(0, v))));
