@@ -15,7 +15,7 @@
 use privet_ring::blocks::{Hash, Word};
 
 use crate::tree::{
-    LEAF_BITS, LEAF_TWEAK, Lines, NODE, PIECE, Path, appended, doubled, level, level_mut, pieces, put_leaves,
+    LEAF_BITS, LEAF_TWEAK, Lines, NODE, PIECE, Path, appended, double, level, level_mut, pieces, put_leaves,
     read_leaves,
 };
 
@@ -63,10 +63,11 @@ impl Comparison {
     /// the two parties', see [`root`](crate::root).
     pub fn make(self, hash: &Hash, alpha: &[u64], roots: [&[u128]; 2], words: &mut Vec<u8>) {
         words.reserve(self.key_bytes(alpha.len()));
+        let mut path = Path::empty();
         for piece in pieces(alpha.len(), PIECE) {
             let (n, bytes) = (piece.len(), self.leaf_bytes());
             let roots = roots.map(|roots| &roots[piece.clone()]);
-            let mut path = Path::new(roots, &self.reduced(&alpha[piece])[..n]);
+            path.start(roots, &alpha[piece], self.bits);
             path.descend_all(hash, self.bits, self.depth(), words);
             if bytes == NODE {
                 path.leaves_below(hash, level_mut(appended(words, n * NODE)));
@@ -89,7 +90,8 @@ impl Comparison {
     pub fn evaluate(self, hash: &Hash, x: &[u64], roots: &[u128], words: &[u8]) -> Vec<u64> {
         let n = x.len();
         assert_eq!((roots.len(), words.len()), (n, self.key_bytes(n)), "keys of {n} comparisons");
-        let (mut nodes, mut sums, mut leaves) = (Lines::new(), Lines::new(), Lines::new());
+        let (mut nodes, mut sums, mut points, mut leaves) =
+            (Lines::new(), Lines::new(), Lines::new(), Lines::new());
         let mut shares = vec![0; n.div_ceil(64)];
         let mut rest = words;
         for (piece, shares) in pieces(n, PIECE).zip(shares.chunks_mut(PIECE / 64)) {
@@ -100,7 +102,7 @@ impl Comparison {
             let (nodes, sums) = (&mut nodes[..len], &mut sums[..len]);
             nodes.copy_from_slice(&roots[piece.clone()]);
             sums.fill(0);
-            let points = doubled(&self.reduced(&x[piece])[..len]);
+            double(&x[piece], self.bits, &mut points);
             let points = &points[..len];
             for (bit, words) in (0..self.bits).rev().zip(levels.chunks_exact(len * NODE)) {
                 hash.descend(nodes, level(words), points, bit, sums);
@@ -116,13 +118,6 @@ impl Comparison {
             hash.look_up(nodes, LEAF_TWEAK, leaves, points, sums, shares);
         }
         shares
-    }
-
-    /// Without bits beyond the domain.
-    fn reduced(self, x: &[u64]) -> Lines<u64> {
-        let mut reduced = Lines::new();
-        reduced.iter_mut().zip(x).for_each(|(reduced, x)| *reduced = x & ((1 << self.bits) - 1));
-        reduced
     }
 }
 

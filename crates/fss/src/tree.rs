@@ -84,8 +84,14 @@ impl<T> DerefMut for Lines<T> {
 /// Numbers as [`Hash`] reads them.
 pub(crate) fn doubled(x: &[u64]) -> Lines<Doubled> {
     let mut doubled = Lines::new();
-    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [*x; 2]);
+    double(x, u64::BITS, &mut doubled);
     doubled
+}
+
+/// The `bits` lowest bits of numbers, as [`Hash`] reads them.
+pub(crate) fn double(x: &[u64], bits: u32, doubled: &mut Lines<Doubled>) {
+    let mask = u64::MAX >> (u64::BITS - bits);
+    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [x & mask; 2]);
 }
 
 /// The dealer's nodes on the path to α, for a piece of keys.
@@ -99,14 +105,25 @@ pub(crate) struct Path {
 }
 
 impl Path {
+    /// Of no keys yet.
+    pub(crate) fn empty() -> Self {
+        Self { first: Lines::new(), difference: Lines::new(), alpha: Lines::new(), len: 0 }
+    }
+
     /// From both parties' roots.
-    pub(crate) fn new([first, second]: [&[u128]; 2], alpha: &[u64]) -> Self {
-        let (len, alpha) = (alpha.len(), doubled(alpha));
-        let mut path = Self { first: Lines::new(), difference: Lines::new(), alpha, len };
-        path.first[..len].copy_from_slice(first);
-        let roots = first.iter().zip(second);
-        path.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
+    pub(crate) fn new(roots: [&[u128]; 2], alpha: &[u64]) -> Self {
+        let mut path = Self::empty();
+        path.start(roots, alpha, u64::BITS);
         path
+    }
+
+    /// From both parties' roots, to the `bits` lowest bits of α.
+    pub(crate) fn start(&mut self, [first, second]: [&[u128]; 2], alpha: &[u64], bits: u32) {
+        self.len = alpha.len();
+        double(alpha, bits, &mut self.alpha);
+        self.first[..self.len].copy_from_slice(first);
+        let roots = first.iter().zip(second);
+        self.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
     }
 
     /// Down one level, to the child that bit `bit` of α says; writes the level's words.

@@ -369,8 +369,9 @@ fn descend_loop(keys: &Keys, nodes: &mut [u128], words: &[Word], x: &[Doubled], 
     let (nodes, words, x, sums) = (nodes.as_mut_ptr(), words.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
     let bit = _mm512_set1_epi64(1 << bit);
     // SAFETY: as in `blocks_loop`.
-    let head = |place| unsafe {
+    let head = |place: Place| unsafe {
         let s = load(nodes, place);
+        _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(place.at + 2 * n).cast());
         [[s], [correction(words, place, s)]]
     };
     // SAFETY: as in `blocks_loop`.
