@@ -3,7 +3,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "../common/dumps.rs"]
+mod dumps;
 mod kill;
+#[cfg(target_os = "linux")]
+mod memory;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
