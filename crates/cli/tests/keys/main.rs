@@ -3,13 +3,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "../common/dumps.rs"]
+mod dumps;
 #[path = "../common/home.rs"]
 mod home;
 mod kill;
+#[cfg(target_os = "linux")]
+mod memory;
 
 use std::fs;
 
-use home::{Home, SAMPLE, own_measurement, policy};
+use home::{Home, SAMPLE, Service, own_measurement, policy};
 use nix::sys::signal::Signal;
 use privet::seal::read_content;
 
