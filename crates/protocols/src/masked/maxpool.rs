@@ -7,10 +7,11 @@ use privet_plan::Window;
 use privet_ring::Ring;
 
 use super::RevealTo;
-use super::compare::Gate;
 use super::cost::{GateCost, Opening};
 use super::gate::{Dealing, Party};
 use super::lanes::turn;
+use super::product::Compare;
+use super::sign::Masked;
 use crate::ProtocolError;
 
 /// The tournament, for one channel; all channels play the same one.
@@ -26,7 +27,7 @@ struct Level {
     /// The next elements.
     next: Vec<Slot>,
     /// What compares a pair, without truncation.
-    relu: Gate,
+    relu: Compare,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +44,7 @@ impl Tournament {
         window: &Window,
         input: &[usize],
         output: &[usize],
-        relu: impl Fn(usize) -> Gate,
+        relu: impl Fn(usize) -> Compare,
     ) -> Self {
         let mut levels = Vec::new();
         let mut sizes = input.to_vec();
@@ -136,7 +137,8 @@ impl Tournament {
                 let subtract = |v: &[u64]| -> Vec<u64> {
                     level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
                 };
-                let mut share = level.relu.evaluate(&subtract(&m), &subtract(&lambda), party).await?;
+                let (m_x, lambda_x) = (subtract(&m), subtract(&lambda));
+                let mut share = level.relu.evaluate(Masked { m: &m_x, lambda: &lambda_x }, party).await?;
                 for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
                     *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));
                 }
@@ -164,7 +166,7 @@ impl Tournament {
 
 impl Level {
     /// Pairs up neighbours within every list; a last odd element goes on.
-    fn join(lists: &mut [Vec<u32>], relu: impl Fn(usize) -> Gate) -> Self {
+    fn join(lists: &mut [Vec<u32>], relu: impl Fn(usize) -> Compare) -> Self {
         let (mut pairs, mut next) = (Vec::new(), Vec::new());
         for list in lists {
             *list = list
