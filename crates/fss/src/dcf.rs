@@ -20,7 +20,7 @@ use std::hint::black_box;
 use privet_ring::blocks::Hash;
 use privet_ring::{Ring, pack, packed_len};
 
-use crate::tree::{NODE, PIECE, Path, Side, VALUE_TWEAK, doubled, level, pieces};
+use crate::tree::{Lines, NODE, PIECE, Path, Side, VALUE_TWEAK, appended, doubled, level, pieces};
 
 /// Comparisons of n-bit numbers with `VALUES` results in a ring, one or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +90,7 @@ impl<const VALUES: usize> Dcf<VALUES> {
                     pack::pack(&values[..n], self.ring.bits(), words);
                 }
                 if bit > 0 {
-                    let start = words.len();
-                    words.resize(start + n * NODE, 0);
-                    path.descend(hash, bit, &mut words[start..]);
+                    path.descend(hash, bit, appended(words, n * NODE));
                 }
             }
         }
@@ -119,7 +117,7 @@ impl<const VALUES: usize> Dcf<VALUES> {
             own
         };
         let mut shares = [(); VALUES].map(|()| Vec::with_capacity(n));
-        let (mut nodes, mut hashed, mut unused) = ([0; PIECE], [0; PIECE], [0; PIECE]);
+        let (mut nodes, mut hashed, mut unused) = (Lines::new(), Lines::new(), Lines::new());
         let mut corrections = [0; PIECE];
         for piece in pieces(n, PIECE) {
             let len = piece.len();
