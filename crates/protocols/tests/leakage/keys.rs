@@ -204,17 +204,14 @@ pub(crate) fn see_keys(
                         add("differences of values".to_owned(), differences.collect());
                     }
                     if is_inner {
-                        // If both were made by the same hash, the other party's would cancel.
+                        // If children were made by the hash of values, the other party's would cancel.
                         let mut children = vec![0; keys.roots.len()];
                         Hash::new(&keys.hash_key).blocks(&keys.roots, 0, &mut children);
-                        let both = words.iter().zip(&children).zip(&rest).map(|((word, hash), rest)| {
-                            let word = ((word ^ hash) >> (64 * k)) as u64;
-                            let sum = if role == Role::Server {
-                                rest.wrapping_add(word)
-                            } else {
-                                rest.wrapping_sub(word)
-                            };
-                            ring.reduce(sum)
+                        let both = words.iter().zip(&children).zip(&own).map(|((word, hash), value)| {
+                            let [word, hash] = [word ^ hash, *hash].map(|block| (block >> (64 * k)) as u64);
+                            let other = word.wrapping_sub(hash);
+                            let other = if role == Role::Server { other } else { other.wrapping_neg() };
+                            ring.reduce(value.wrapping_add(other))
                         });
                         add(format!("values {k} and words without own hashes"), both.collect());
                     }
