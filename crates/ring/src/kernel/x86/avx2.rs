@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::{LANES, Tile};
+use crate::kernel::{LANES, MR, Tile};
 
 /// Rows whose sums are kept in registers.
 const ROWS: usize = 4;
@@ -75,6 +75,13 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
             }
         }
         for r in 0..rows.len() {
+            let out = &mut out[ROWS * group + r][tile.at..][..tile.columns];
+            if let Ok(out) = <&mut [u64; 2 * LANES]>::try_from(&mut *out) {
+                for (v, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    add_eight(out, sums[r][v]);
+                }
+                continue;
+            }
             let mut lanes = [0u32; 2 * LANES];
             // SAFETY: `lanes` has room for two vectors.
             unsafe {
@@ -82,8 +89,54 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
                 _mm256_storeu_si256(at, sums[r][0]);
                 _mm256_storeu_si256(at.add(1), sums[r][1]);
             }
-            let out = &mut out[ROWS * group + r][tile.at..][..tile.columns];
             out.iter_mut().zip(lanes).for_each(|(o, s)| *o = o.wrapping_add(s.into()));
         }
     }
+}
+
+/// Adds eight sums of 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_eight(out: &mut [u64; LANES], sums: __m256i) {
+    let halves = [_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums)];
+    for (out, sums) in out.as_chunks_mut::<QUARTET>().0.iter_mut().zip(halves) {
+        let at = out.as_mut_ptr().cast();
+        // SAFETY: four elements are a vector.
+        unsafe {
+            let sums = _mm256_add_epi64(_mm256_loadu_si256(at), _mm256_cvtepu32_epi64(sums));
+            _mm256_storeu_si256(at, sums);
+        }
+    }
+}
+
+/// Sums along the depth, of elements of 64 bits whose products count in 32: one for every row, of which there are at most eight.
+///
+/// # Safety
+///
+/// Every row is as long as the column.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) unsafe fn narrow_dots(rows: &[&[u64]], column: &[u64]) -> [u64; MR] {
+    let mut sums = [_mm256_setzero_si256(); MR];
+    let (whole, rest) = column.as_chunks::<QUARTET>();
+    let mut left = [rows[0].as_ptr(); MR];
+    left.iter_mut().zip(rows).for_each(|(left, row)| *left = row.as_ptr());
+    for (p, column) in whole.iter().enumerate() {
+        // SAFETY: four elements are a vector.
+        let factors = unsafe { _mm256_loadu_si256(column.as_ptr().cast()) };
+        for i in 0..MR {
+            // SAFETY: as above; rows are as long as the column.
+            let row = unsafe { _mm256_loadu_si256(left[i].wrapping_add(p * QUARTET).cast()) };
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_mullo_epi32(row, factors));
+        }
+    }
+    let behind = column.len() - rest.len();
+    let mut found = [0; MR];
+    for (i, row) in rows.iter().enumerate() {
+        let mut lanes = [0u64; QUARTET];
+        // SAFETY: `lanes` has room for a vector.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums[i]) };
+        let rest = row[behind..].iter().zip(rest).map(|(a, b)| a.wrapping_mul(*b));
+        found[i] = lanes.into_iter().chain(rest).fold(0, u64::wrapping_add);
+    }
+    found
 }
