@@ -226,6 +226,9 @@ impl Kernel {
             Isa::Avx512 | Isa::Avx512Narrow | Isa::Ifma | Isa::IfmaVnni => unsafe {
                 x86::pack::panels(right, k0, first, panels, room)
             },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Narrow => unsafe { x86::avx2::narrow_panels(right, k0, first, panels, room) },
             _ => self.run(|| panels.pack(right, k0, first, room)),
         }
     }

@@ -91,15 +91,7 @@ impl Panels {
                         }
                     }
                     #[cfg(target_arch = "x86_64")]
-                    Form::Halves => {
-                        for (out, &run) in row.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(vectors) {
-                            let lanes = right.lanes(plane, run);
-                            let pair = |i: usize| lanes[2 * i] & 0xffff_ffff | lanes[2 * i + 1] << 32;
-                            *out = std::array::from_fn(pair);
-                        }
-                    }
-                    #[cfg(target_arch = "x86_64")]
-                    Form::Split => unreachable!("packed by vectors"),
+                    Form::Halves | Form::Split => unreachable!("packed by vectors"),
                 }
             }
         }

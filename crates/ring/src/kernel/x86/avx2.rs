@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::{LANES, MR, Tile};
+use crate::kernel::panel::fetch;
+use crate::kernel::{LANES, MR, Panels, Tile};
+use crate::right::Right;
 
 /// Rows whose sums are kept in registers.
 const ROWS: usize = 4;
@@ -90,6 +92,41 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
                 _mm256_storeu_si256(at.add(1), sums[r][1]);
             }
             out.iter_mut().zip(lanes).for_each(|(o, s)| *o = o.wrapping_add(s.into()));
+        }
+    }
+}
+
+/// Packs rows k0.. and vectors `first`.. of their columns into panels of lanes of 32 bits; lanes behind the last column hold
+/// anything.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn narrow_panels(
+    right: &Right,
+    k0: usize,
+    first: usize,
+    panels: &Panels,
+    room: &mut [u64],
+) {
+    let vectors = panels.columns.div_ceil(LANES);
+    for p in 0..panels.depth {
+        right.ahead(k0 + p, p == 0, first, vectors).for_each(fetch);
+        let (plane, runs) = right.row(k0 + p, first, vectors);
+        for panel in panels.iter() {
+            let runs = &runs[panel.first / LANES..][..panel.columns.div_ceil(LANES)];
+            let row = &mut room[panel.at + p * panel.row..][..panel.row];
+            for (out, &run) in row.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(runs) {
+                let lanes: &[u64; LANES] = match right.whole(plane, run) {
+                    Some(lanes) => lanes,
+                    None => &right.lanes(plane, run),
+                };
+                // SAFETY: eight elements are two vectors, four are one.
+                unsafe {
+                    let at = lanes.as_ptr().cast();
+                    let [low, high] = [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(LANES))];
+                    let halves = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+                    let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(halves);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
+                }
+            }
         }
     }
 }
