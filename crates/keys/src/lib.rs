@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hpke;
 pub mod kbs;
 mod keeper;
 mod master;
@@ -31,8 +32,10 @@ pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper, Tell};
 pub use master::{MIN_PASSPHRASE, MasterSource};
-pub use net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate};
-pub use net::{Address, Handler, Incoming, Limits, Server};
+pub use net::tls::{
+    LONGEST_SERVER, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate,
+};
+pub use net::{Accepted, Address, Handler, Incoming, Limits, Server, Speaker};
 pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};
@@ -51,8 +54,8 @@ mod tests {
     assert_not_impl_any!(MasterKey: Debug, Display);
     assert_not_impl_any!(Grant: Debug, Display);
     assert_not_impl_any!(Lease: Debug, Display);
-    assert_not_impl_any!(OwnerKey: Debug, Display);
-    assert_not_impl_any!(AdminRequest: Debug, Display);
+    assert_not_impl_any!(OwnerKey<'_>: Debug, Display);
+    assert_not_impl_any!(AdminRequest<'_>: Debug, Display);
     assert_not_impl_any!(cache::SealingKey: Debug, Display);
     assert_not_impl_any!(cache::LeaseBook: Debug, Display);
     assert_not_impl_any!(Incoming: Debug, Display);

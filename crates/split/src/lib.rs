@@ -30,7 +30,8 @@ pub use chain::{Outputs, SealedStages, Taken, run_sealed_stages, run_stages, to_
 pub use error::SplitError;
 pub use hop::{HOP_VERSION, HopSession, TensorOpener, TensorSealer};
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
+pub use privet_graph::Tensor;
 pub use sealed::{Opening, SealedWeights};
 pub use sealed_index::{SEALED_INDEX_FILE, SEALED_INDEX_VERSION, SealedIndex, split_sealed};
 pub use source::{Memory, WeightSource};
-pub use stage::{Blocks, Stage, Tensors};
+pub use stage::{Blocks, OutputFact, Stage, Tensors};

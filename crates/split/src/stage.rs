@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
-use privet_graph::{Args, FloatModel, Node, Tensor, ValueId, ops};
+use privet_graph::{Args, Fact, FloatModel, Node, Tensor, ValueId, ops};
 use privet_onnx::ModelFile;
 use rten_gemm::GemmExecutor;
 
@@ -42,6 +42,17 @@ enum Held {
     Whole(Memory),
     /// As many rows at a time.
     Blocks(usize),
+}
+
+/// An output of a stage.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputFact<'s> {
+    /// Its name.
+    pub name: &'s str,
+    /// Element type and shape.
+    pub fact: &'s Fact,
+    /// The operator that gives it; none where it is an input or a constant.
+    pub operator: Option<&'static str>,
 }
 
 /// Tensors by name.
@@ -108,6 +119,28 @@ impl<S: WeightSource> Stage<S> {
     /// Names of what it is given.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Element type and shape of every input, in the order of [`Stage::inputs`].
+    ///
+    /// # Errors
+    /// None for a stage that was made.
+    pub fn input_facts(&self) -> Result<Vec<&Fact>, SplitError> {
+        self.inputs.iter().map(|(_, value)| Ok(self.model.fact(*value)?)).collect()
+    }
+
+    /// Name, element type and shape of every output, and the operator that gives it, if one does.
+    ///
+    /// # Errors
+    /// None for a stage that was made.
+    pub fn output_facts<'s>(&'s self) -> Result<Vec<OutputFact<'s>>, SplitError> {
+        let operator = |value: &ValueId| {
+            self.model.graph().nodes.iter().find(|n| n.outputs.contains(value)).map(|n| n.op.name())
+        };
+        let fact = |(name, value): &'s (String, ValueId)| {
+            Ok(OutputFact { name, fact: self.model.fact(*value)?, operator: operator(value) })
+        };
+        self.outputs.iter().map(fact).collect()
     }
 
     /// Computes the outputs. Takes the inputs out of `tensors`, but for those in `keep`, and puts the outputs in.
