@@ -50,6 +50,7 @@ fn attestation() {
 #[test]
 fn onnx_models() {
     check("onnx", 150_000);
+    check("scan", 20_000);
 }
 
 #[test]
@@ -71,6 +72,7 @@ fn shares() {
 fn sealed_models() {
     check("sealed", 30_000);
     check("sealing", 2_000);
+    check("stages", 20_000);
 }
 
 #[test]
