@@ -3,9 +3,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "../common/dumps.rs"]
+mod dumps;
 #[path = "../common/home.rs"]
 mod home;
 mod kill;
+#[cfg(target_os = "linux")]
+mod memory;
 
 use std::fs;
 
