@@ -159,12 +159,6 @@ fn within(args: &StagesArgs, stages: &Stages, limit: u64) -> anyhow::Result<()> 
     let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
     for given in &args.input {
         let (spec, file) = named(stages.inputs(), given)?;
-        anyhow::ensure!(
-            spec.dtype == "float32",
-            "input {:?}: expected float32, which this command can give, found {}",
-            spec.name,
-            spec.dtype
-        );
         inputs.push((spec.name.clone(), input::load(file, &preprocess, &spec.shape)?));
     }
     setrlimit(Resource::RLIMIT_DATA, limit, limit).context("cannot limit the memory of this process")?;

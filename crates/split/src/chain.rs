@@ -168,7 +168,11 @@ impl<'a> Chain<'a> {
         stages: &'a [StageEntry],
         inputs: Vec<(String, ArrayD<f32>)>,
     ) -> Result<Self, SplitError> {
-        let tensors: Tensors = inputs.into_iter().map(|(name, values)| (name, values.into())).collect();
+        let typed = |(name, values): (String, ArrayD<f32>)| {
+            let dtype = expected.iter().find(|i| i.name == name).map_or("float32", |i| &i.dtype);
+            Ok((name.clone(), as_declared(&name, values, dtype)?))
+        };
+        let tensors: Tensors = inputs.into_iter().map(typed).collect::<Result<_, SplitError>>()?;
         if let Some(input) = expected.iter().find(|i| !tensors.contains_key(&i.name)) {
             let (name, expected) =
                 (input.name.clone(), format!("{} of shape {:?}", input.dtype, input.shape));
@@ -230,6 +234,26 @@ impl Meter {
         let run_seconds = self.began.elapsed().as_secs_f64() - load_seconds;
         self.taken.push(Taken { load_seconds, run_seconds, ahead, peak });
     }
+}
+
+/// Values as elements of an input's type.
+fn as_declared(name: &str, values: ArrayD<f32>, dtype: &str) -> Result<Tensor, SplitError> {
+    // Floats hold whole numbers up to here.
+    const LARGEST: f32 = 16_777_216.0;
+    let fits = |v: &f32| match dtype {
+        "int64" => v.fract() == 0.0 && v.abs() <= LARGEST,
+        "bool" => *v == 0.0 || *v == 1.0,
+        _ => true,
+    };
+    if let Some(wrong) = values.iter().find(|v| !fits(v)) {
+        let (name, found) = (name.to_owned(), wrong.to_string());
+        return Err(SplitError::Input { name, expected: format!("values of type {dtype}"), found });
+    }
+    Ok(match dtype {
+        "int64" => values.mapv(|v| v as i64).into(),
+        "bool" => values.mapv(|v| v == 1.0).into(),
+        _ => values.into(),
+    })
 }
 
 /// The values of a tensor as floats.
