@@ -185,16 +185,6 @@ impl Code {
         }
     }
 
-    fn of_split(error: &SplitError) -> Self {
-        match error {
-            SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
-                Self::Usage
-            }
-            SplitError::Kernel(_) => Self::Internal,
-            _ => Self::Input,
-        }
-    }
-
     fn of_enclave(error: &EnclaveError) -> Self {
         match error {
             EnclaveError::Attest(error) => Self::of_attestation(error),
