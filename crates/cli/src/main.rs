@@ -13,6 +13,7 @@ mod exit;
 mod export;
 mod keys;
 mod launch;
+mod manifest;
 mod network;
 mod parties;
 mod plain;
@@ -78,5 +79,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),
+        Command::Manifest(args) => manifest::manifest(&args),
     }
 }

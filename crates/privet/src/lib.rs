@@ -43,6 +43,7 @@ pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummar
 pub use privet_attest as attest;
 pub use privet_graph::nn;
 pub use privet_keys as keys;
+pub use privet_manifest as manifest;
 pub use privet_net::{Emulated, NetError};
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;
