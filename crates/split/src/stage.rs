@@ -109,6 +109,11 @@ impl<S: WeightSource> Stage<S> {
         self.inputs.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Names of what it gives.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Computes the outputs. Takes the inputs out of `tensors`, but for those in `keep`, and puts the outputs in.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `privet bench`: the one command for all benchmarks. What each field means is in docs/benchmarks.md.
 
 mod case;
+mod enclave;
 mod inference;
 mod kernels;
 mod micro;
@@ -30,6 +31,9 @@ const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     args.keys.check(&args.engine)?;
+    if args.exp != Experiment::Enclave && (args.out.is_some() || !args.parts.is_empty()) {
+        return Err(Failure::error(Code::Usage, "--out and --parts belong to --exp enclave"));
+    }
     match args.exp {
         Experiment::Inference => {
             models(args, &Runs { engines: engines(args, &[Engine::TwoParty]), float: false })
@@ -49,6 +53,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
         Experiment::Micro => micro::bench(args, &engines(args, &Engine::all())),
         Experiment::Kernels => kernels::bench(args),
+        Experiment::Enclave => enclave::bench(args),
     }
 }
 
