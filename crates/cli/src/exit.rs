@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use privet::attest::AttestError;
+use privet::enclave::EnclaveError;
 use privet::input::InputError;
 use privet::keys::KeysError;
 use privet::manifest::ManifestError;
@@ -93,13 +94,7 @@ impl Code {
             return Some(Self::Input);
         }
         if let Some(error) = error.downcast_ref::<SplitError>() {
-            return Some(match error {
-                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
-                    Self::Usage
-                }
-                SplitError::Kernel(_) => Self::Internal,
-                _ => Self::Input,
-            });
+            return Some(Self::of_split(error));
         }
         if let Some(error) = error.downcast_ref::<AttestError>() {
             return Some(Self::of_attestation(error));
@@ -115,6 +110,9 @@ impl Code {
         }
         if let Some(error) = error.downcast_ref::<KeysError>() {
             return Some(Self::of_keys(error));
+        }
+        if let Some(error) = error.downcast_ref::<EnclaveError>() {
+            return Some(Self::of_enclave(error));
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
@@ -178,6 +176,33 @@ impl Code {
             KeysError::Deadline { .. } => Self::Deadline,
             KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
             _ => Self::Input,
+        }
+    }
+
+    fn of_split(error: &SplitError) -> Self {
+        match error {
+            SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
+                Self::Usage
+            }
+            SplitError::Kernel(_) => Self::Internal,
+            _ => Self::Input,
+        }
+    }
+
+    fn of_enclave(error: &EnclaveError) -> Self {
+        match error {
+            EnclaveError::Attest(error) => Self::of_attestation(error),
+            EnclaveError::Keys(error) => Self::of_keys(error),
+            EnclaveError::Seal(error) => Self::of_seal(error),
+            EnclaveError::Split(error) => Self::of_split(error),
+            EnclaveError::Untrusted { .. }
+            | EnclaveError::Refused { .. }
+            | EnclaveError::Peer { .. }
+            | EnclaveError::OtherModel { .. }
+            | EnclaveError::KeyEnded(_) => Self::Peer,
+            EnclaveError::Deadline { .. } => Self::Deadline,
+            EnclaveError::Input { .. } | EnclaveError::Model(_) => Self::Input,
+            _ => Self::Internal,
         }
     }
 

@@ -9,6 +9,7 @@ mod choice;
 mod cluster;
 mod commands;
 mod compare;
+mod enclave;
 mod exit;
 mod export;
 mod keys;
@@ -28,6 +29,7 @@ mod signals;
 mod split;
 mod stages;
 mod status;
+mod tee;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,6 +78,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Attest(args) => attest::attest(&args),
         Command::Keyserver(args) => keys::keyserver(&args),
         Command::Keycache(args) => keys::keycache(&args),
+        Command::Enclave(args) => enclave::enclave(&args),
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),

@@ -116,7 +116,8 @@ fn resident(args: &PlainArgs) -> anyhow::Result<()> {
         seconds.push(began.elapsed().as_secs_f64());
         cpu_seconds.push(resources::cpu_seconds() - cpu);
     }
-    let outputs = model.outputs().map(|name| tensors.get(name).map(to_floats)).collect::<Option<Vec<_>>>();
+    let named: Vec<String> = model.output_facts()?.into_iter().map(|output| output.name.to_owned()).collect();
+    let outputs = named.iter().map(|name| tensors.get(name).map(to_floats)).collect::<Option<Vec<_>>>();
     let outputs = outputs.context("an output is missing")?.iter().map(Tensor::of).collect();
     write(
         &args.raw,

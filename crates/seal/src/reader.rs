@@ -227,7 +227,7 @@ impl<S: ReadAt> OpenedModel<S> {
     }
 
     /// What messages call it.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.model.name
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use privet_graph::GraphError;
 use privet_onnx::OnnxError;
+use privet_seal::SealError;
 
 /// Why a model was not cut, or a stage did not run.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum SplitError {
     /// The model.
     #[error(transparent)]
     Graph(Box<GraphError>),
+    /// A sealed model.
+    #[error(transparent)]
+    Seal(Box<SealError>),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -95,6 +99,12 @@ pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> SplitError {
 impl From<OnnxError> for SplitError {
     fn from(error: OnnxError) -> Self {
         Self::Onnx(Box::new(error))
+    }
+}
+
+impl From<SealError> for SplitError {
+    fn from(error: SealError) -> Self {
+        Self::Seal(Box::new(error))
     }
 }
 

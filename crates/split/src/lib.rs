@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod analysis;
 mod chain;
 mod error;
@@ -14,6 +15,7 @@ mod kernels;
 mod memory;
 pub mod planner;
 mod process;
+mod sealed;
 mod source;
 mod stage;
 mod weights;
@@ -22,5 +24,7 @@ pub use analysis::Analysis;
 pub use chain::{Outputs, Taken, run_stages, to_floats};
 pub use error::SplitError;
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
-pub use source::WeightSource;
-pub use stage::{Blocks, Stage, Tensors};
+pub use privet_graph::Tensor;
+pub use sealed::{Opening, SealedWeights};
+pub use source::{Memory, WeightSource};
+pub use stage::{Blocks, OutputFact, Stage, Tensors};
