@@ -42,6 +42,7 @@ fn every_variant_has_rows_and_charts() {
         "--out",
         "out",
         "--json",
+        "--allow-sample-insecure",
     ];
     let output = privet(home, &words);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -63,11 +64,12 @@ fn every_variant_has_rows_and_charts() {
         let own: Vec<_> = summary.iter().filter(|row| row["model"] == model).collect();
         let variants: Vec<(&str, &str)> =
             own.iter().map(|r| (r["variant"].as_str(), r["parts"].as_str())).collect();
-        for expected in [("native", "1"), ("stages", "1"), ("stages", "3")] {
+        for expected in [("native", "1"), ("worker", "1"), ("stages", "1"), ("stages", "3")] {
             assert!(variants.contains(&expected), "{expected:?} of {variants:?}");
         }
         for row in own {
-            assert!(number(row, "n") >= 2.0 && !row["backend"].is_empty(), "{row:?}");
+            let backend = if row["variant"] == "worker" { "sample-INSECURE" } else { "native" };
+            assert!(number(row, "n") >= 2.0 && row["backend"] == backend, "{row:?}");
             assert!(
                 number(row, "compute_s_median") > 0.0
                     && number(row, "compute_s_p95") >= number(row, "compute_s_median")
@@ -88,6 +90,10 @@ fn every_variant_has_rows_and_charts() {
             assert!(!times.is_empty() && times.iter().all(|row| row.contains_key(name)), "{name}");
         }
         assert!(number(&times[0], "Mem_F_NOSGX") > f64::from(1 << 20));
+        assert!(
+            number(&times[0], "Memory_Footprint") > f64::from(1 << 20)
+                && times[0]["Backend"] == "sample-INSECURE"
+        );
     }
     let stages = rows(&out.join("stages.csv"));
     assert_eq!(
@@ -125,6 +131,7 @@ fn what_does_not_belong_is_refused() {
         assert!(error.contains(with), "{words:?}: {error}");
     };
     refuse(&["--models", "lenet", "--parts", "2"], "belong to --exp enclave");
+    refuse(&["--models", "lenet", "--allow-sample-insecure"], "belong to --exp enclave");
     refuse(&["--exp", "enclave", "--ring", "40"], "--ring does not belong");
     refuse(&["--exp", "enclave", "--parts", "0"], "1 to 10000");
     refuse(&["--exp", "enclave", "--models", "nonsense"], "no model");

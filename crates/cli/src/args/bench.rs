@@ -153,6 +153,10 @@ pub(crate) struct BenchArgs {
     /// Threads that multiply, in --exp enclave.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
+    /// In --exp enclave run workers by development evidence, which proves nothing. Only in builds with the feature
+    /// sample-attestation-insecure.
+    #[arg(long)]
+    pub(crate) allow_sample_insecure: bool,
     /// Decides weights and inputs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

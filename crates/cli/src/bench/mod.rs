@@ -31,8 +31,10 @@ const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     args.keys.check(&args.engine)?;
-    if args.exp != Experiment::Enclave && (args.out.is_some() || !args.parts.is_empty()) {
-        return Err(Failure::error(Code::Usage, "--out and --parts belong to --exp enclave"));
+    let is_of_enclave = args.out.is_some() || !args.parts.is_empty() || args.allow_sample_insecure;
+    if args.exp != Experiment::Enclave && is_of_enclave {
+        let text = "--out, --parts and --allow-sample-insecure belong to --exp enclave";
+        return Err(Failure::error(Code::Usage, text));
     }
     match args.exp {
         Experiment::Inference => {

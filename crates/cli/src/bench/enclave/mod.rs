@@ -70,6 +70,12 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let files = Files { dir: &out };
     files.begin()?;
     let terminal = Terminal::new();
+    if !args.allow_sample_insecure {
+        terminal.say(
+            "warning: no rows of workers: there is no trusted hardware between processes of one machine. With --allow-sample-insecure \
+             they run by development evidence, which proves nothing and says so in every row",
+        );
+    }
     let watch = Watch::start(Duration::from_secs(args.deadline))?;
     let mut all: Vec<Measured> = Vec::new();
     for subject in &subjects {
@@ -142,12 +148,17 @@ fn model(
             case.split(1)?.context("a model has at least one part")?
         };
         let inputs = case.inputs(&whole)?;
-        let expected = {
+        let (expected, seconds) = {
             let _spinner = terminal.spinner(&format!("{name}: native"));
             let (measured, expected) = case.native(&inputs)?;
+            let seconds = measured.seconds();
             done(measured)?;
-            expected
+            (expected, seconds)
         };
+        if args.allow_sample_insecure {
+            let _spinner = terminal.spinner(&format!("{name}: worker"));
+            done(case.worker(&inputs, &expected, seconds)?)?;
+        }
         for &parts in parts {
             let _spinner = terminal.spinner(&format!("{name}: {parts} stages in the clear"));
             // The first one is there already.

@@ -28,7 +28,7 @@ pub(super) fn over_time(all: &[Measured]) -> Vec<Figure> {
 /// CPU and memory of all models over time in one variant, for each variant that was run as a whole.
 pub(super) fn of_all(all: &[Measured]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for variant in [Variant::Native] {
+    for variant in [Variant::Native, Variant::Worker] {
         let own: Vec<&Measured> = all.iter().filter(|m| m.variant == variant && m.parts.is_none()).collect();
         let Some(first) = own.first() else { continue };
         let (name, backend) = (variant.name(), &first.backend);

@@ -19,6 +19,8 @@ pub(super) enum Variant {
     Native,
     /// Stages in the clear, one after the other, loaded for every inference.
     Stages,
+    /// A sealed model in an attested worker, weights in memory; a client asks.
+    Worker,
 }
 
 impl Variant {
@@ -26,6 +28,7 @@ impl Variant {
         match self {
             Self::Native => "native",
             Self::Stages => "stages",
+            Self::Worker => "worker",
         }
     }
 }
@@ -373,7 +376,7 @@ fn summary_line(summary: &Summary<'_>) -> String {
 /// other variant. `Cpu_Utilization` and `Memory_Footprint` are those of `protected`, `_NOSGX` those of the native run.
 pub(super) fn side_by_side(all: &[Measured]) -> String {
     let native = all.iter().find(|m| m.variant == Variant::Native);
-    let protected: Option<&Measured> = None;
+    let protected = all.iter().find(|m| m.variant == Variant::Worker);
     let others: Vec<&Measured> = all
         .iter()
         .filter(|m| m.variant != Variant::Native && protected.is_none_or(|p| !std::ptr::eq(p, *m)))

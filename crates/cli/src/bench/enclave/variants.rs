@@ -8,12 +8,14 @@ use ndarray::ArrayD;
 use privet::nn;
 use privet::split::Index;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::process::{self, Done};
 use super::rows::{Files, Measured, Run, SAMPLES, StageRun, Variant, sample_line};
 use super::sampler::Sampler;
 use crate::exit::{Code, Failure};
 use crate::plain::{self, Resident};
+use crate::tee;
 use crate::watch::Watch;
 
 /// Largest difference of an output, in relation to the largest output.
@@ -190,6 +192,87 @@ impl Case<'_> {
         Ok(measured)
     }
 
+    /// The sealed model in a worker, with a key server, a key cache and a client, by development evidence.
+    pub(super) fn worker(
+        &self,
+        inputs: &[(String, ArrayD<f32>)],
+        expected: &Outputs,
+        native_seconds: f64,
+    ) -> anyhow::Result<Measured> {
+        let home = self.home.join("site");
+        std::fs::create_dir(&home).context("cannot make a directory")?;
+        let given = self.input_files(inputs)?;
+        // One to warm up, and as many as take the time.
+        let least = (self.seconds / native_seconds.max(1e-4)).ceil().clamp(0.0, 100_000.0) as u64;
+        let repeat = (self.iterations.max(least) + 1).to_string();
+        let start = Instant::now();
+        let sampler = self.sampler(Variant::Worker, None, SAMPLE)?;
+        let mut worker = 0;
+        let threads = self.threads.to_string();
+        let mut site = tee::start(&home, &self.model, &threads, self.watch, |pid| {
+            worker = pid;
+            sampler.add(pid);
+        })?;
+        let mut ask: Vec<String> =
+            ["enclave", "ask", &site.worker, "--policy", "worker.toml", "--repeat", &repeat]
+                .map(str::to_owned)
+                .into();
+        for file in given {
+            let (name, file) =
+                file.rsplit_once('=').map_or((String::new(), &*file), |(n, f)| (format!("{n}="), f));
+            ask.extend(["--input".to_owned(), format!("{name}{}", self.home.join(file).display())]);
+        }
+        ask.extend(["--deadline".to_owned(), "600".to_owned(), "--json".to_owned()]);
+        site.crew.spawn(tee::CLIENT, &home.join("client"), ask)?;
+        site.crew.wait_for(tee::CLIENT)?;
+        let (spent, said) = site.crew.stop()?;
+        let cpu_seconds = spent.iter().filter(|(who, _)| *who == tee::WORKER).map(|(_, cpu)| cpu).sum();
+        sampler.ended(worker, cpu_seconds);
+        let lines = |who: &'static str| {
+            said.iter()
+                .filter(move |(party, _)| *party == who)
+                .filter_map(|(_, line)| serde_json::from_str(line).ok())
+        };
+        let answer: Value = lines(tee::CLIENT).next_back().context("the client said nothing")?;
+        let events: Vec<Value> = lines(tee::WORKER).collect();
+        let number = |event: &str, field: &str| {
+            let found = events.iter().find(|line| line["event"] == event);
+            found
+                .and_then(|line| line[field].as_f64())
+                .with_context(|| format!("the worker did not say {event}"))
+        };
+        let load = number("ready", "seconds_since_key")?;
+        let mut measured = Measured {
+            bytes: file_bytes(&home.join("worker/model.sealed"))?,
+            peak_rss_bytes: Some(number("ended", "peak_memory_bytes")? as u64),
+            cpu_seconds,
+            samples: sampler.finish(),
+            wall_seconds: start.elapsed().as_secs_f64(),
+            ..self.measured(Variant::Worker, None, SAMPLE)
+        };
+        let took: Vec<AnswerSaid> = serde_json::from_value(answer["answers"].clone())?;
+        measured.runs.extend(took.iter().skip(1).map(|took| Run {
+            load: Some(load),
+            decrypt: None,
+            compute: took.compute_seconds,
+            transfer: Some((took.seconds - took.compute_seconds - took.queue_seconds).max(0.0)),
+            total: took.seconds,
+        }));
+        let names = answer["outputs"].as_object().context("outputs of the client")?;
+        // In the model's order, which is that of the worker's answer.
+        let ready =
+            events.iter().find(|line| line["event"] == "ready").context("the worker was not ready")?;
+        let order = ready["model"]["outputs"].as_array().context("outputs of the worker")?;
+        let outputs: Outputs = order
+            .iter()
+            .filter_map(|spec| names.get(spec["name"].as_str()?))
+            .map(|output| serde_json::from_value(output["data"].clone()))
+            .collect::<Result<_, _>>()?;
+        self.compare(&measured, &outputs, expected)?;
+        std::fs::remove_dir_all(&home).context("cannot remove the worker's files")?;
+        Ok(measured)
+    }
+
     /// The inputs as files, as commands take them.
     fn input_files(&self, inputs: &[(String, ArrayD<f32>)]) -> anyhow::Result<Vec<String>> {
         let mut given = Vec::with_capacity(inputs.len());
@@ -223,6 +306,17 @@ impl Case<'_> {
 
 /// What protects a run in the clear.
 pub(super) const NATIVE: &str = "native";
+
+/// What protects a worker on a machine without trusted hardware: nothing.
+pub(super) const SAMPLE: &str = "sample-INSECURE";
+
+/// One answer, as `privet enclave ask --json` says it.
+#[derive(Deserialize)]
+struct AnswerSaid {
+    seconds: f64,
+    queue_seconds: f64,
+    compute_seconds: f64,
+}
 
 /// What `privet stages --json` says.
 #[derive(Deserialize)]
