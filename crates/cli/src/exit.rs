@@ -51,6 +51,7 @@ impl From<Code> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
+    /// Empty where a child has said it already.
     pub(crate) message: String,
 }
 
@@ -170,21 +171,23 @@ impl Code {
         }
     }
 
-    fn of_keys(error: &KeysError) -> Self {
-        match error {
-            KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
-            KeysError::Deadline { .. } => Self::Deadline,
-            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
-            _ => Self::Input,
-        }
-    }
-
     fn of_split(error: &SplitError) -> Self {
         match error {
             SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
                 Self::Usage
             }
             SplitError::Kernel(_) => Self::Internal,
+            SplitError::Interrupted => Self::Interrupted,
+            SplitError::Seal(error) => Self::of_seal(error),
+            _ => Self::Input,
+        }
+    }
+
+    fn of_keys(error: &KeysError) -> Self {
+        match error {
+            KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
+            KeysError::Deadline { .. } => Self::Deadline,
+            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
             _ => Self::Input,
         }
     }

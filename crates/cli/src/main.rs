@@ -36,9 +36,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
+use privet_ring::wipe::WipingAllocator;
 
 use args::{Cli, Command};
 use exit::Code;
+
+/// Wipes what is freed where a command holds a sealed model.
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,7 +52,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("{}", exit::message(&error));
+            if !error.to_string().is_empty() {
+                eprintln!("{}", exit::message(&error));
+            }
             Code::of(&error).into()
         }
         Err(_) => Code::Internal.into(),

@@ -25,7 +25,7 @@ pub fn message(bytes: &[u8]) -> bool {
 }
 
 /// What the writers of messages make.
-pub fn samples() -> Vec<Vec<u8>> {
+pub fn message_seeds() -> Vec<Vec<u8>> {
     let nonce = [3; wire::NONCE_BYTES];
     let Ok(digest) = "5e".repeat(32).parse() else { return Vec::new() };
     let model = wire::ModelInfo {

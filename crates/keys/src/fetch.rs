@@ -88,7 +88,7 @@ pub(crate) fn fetch(
     let (tee, _) = wire::primary_evidence(&attester.evidence(&[0; 64]).map_err(failed)?);
     let secret = match endpoint.address {
         Address::Tcp(_) => TeeSecret::ecdh(&SystemRandomness)?,
-        Address::Unix(_) => TeeSecret::hpke()?,
+        Address::Unix(_) => TeeSecret::hpke(&SystemRandomness)?,
     };
     let Endpoint { address, trust, deadline } = endpoint;
     let mut connection = Connection::open(address, trust.as_ref(), Some(attester), *deadline)?;

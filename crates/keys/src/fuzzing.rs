@@ -50,7 +50,9 @@ pub fn message(bytes: &[u8]) -> bool {
         4 => serde_json::from_slice::<Grant>(body).is_ok_and(|grant| grant.key().is_ok()),
         // What a server answers to a worker.
         5 => TeeSecret::ecdh(&SeededRandomness::new(2)).is_ok_and(|s| s.decrypt(body, b"").is_some()),
-        6 => TeeSecret::hpke().is_ok_and(|secret| secret.decrypt(body, b"").is_some()),
+        6 => {
+            TeeSecret::hpke(&SeededRandomness::new(2)).is_ok_and(|secret| secret.decrypt(body, b"").is_some())
+        }
         _ => false,
     }
 }
@@ -85,6 +87,8 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
     };
     let jwe = TeeSecret::ecdh(&SeededRandomness::new(2)).ok().and_then(sealed);
     seeds.extend(jwe.map(|body| with(5, &body)));
+    let hpke = TeeSecret::hpke(&SeededRandomness::new(2)).ok().and_then(sealed);
+    seeds.extend(hpke.map(|body| with(6, &body)));
     seeds
 }
 

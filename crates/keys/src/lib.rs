@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hpke;
 pub mod kbs;
 mod keeper;
 mod master;
@@ -53,8 +54,8 @@ mod tests {
     assert_not_impl_any!(MasterKey: Debug, Display);
     assert_not_impl_any!(Grant: Debug, Display);
     assert_not_impl_any!(Lease: Debug, Display);
-    assert_not_impl_any!(OwnerKey: Debug, Display);
-    assert_not_impl_any!(AdminRequest: Debug, Display);
+    assert_not_impl_any!(OwnerKey<'_>: Debug, Display);
+    assert_not_impl_any!(AdminRequest<'_>: Debug, Display);
     assert_not_impl_any!(cache::SealingKey: Debug, Display);
     assert_not_impl_any!(cache::LeaseBook: Debug, Display);
     assert_not_impl_any!(Incoming: Debug, Display);

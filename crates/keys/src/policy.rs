@@ -33,7 +33,7 @@ use crate::store::{KeyInfo, MAX_POLICY_BYTES};
 /// Version of the format; others are refused.
 pub const KEY_POLICY_VERSION: u32 = 1;
 /// Shortest and longest lease: a minute, a year.
-const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 60..=365 * 24 * 3600;
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 10..=365 * 24 * 3600;
 /// Leases that are longer deserve a thought.
 const LONG_LEASE: u64 = 7 * 24 * 3600;
 
@@ -206,7 +206,7 @@ mod tests {
             ("minimum_model_version = 3", "minimum_model_version = 0", "nonzero"),
             ("minimum_model_version = 3", "minimum_version = 3", "unknown field"),
             ("minimum_model_version = 3", "model_digest = \"ab\"", "64 hexadecimal digits"),
-            ("seconds = 86400", "seconds = 5", "expected 60 to"),
+            ("seconds = 86400", "seconds = 5", "expected 10 to"),
             ("[get.sgx]", "[get.sgy]", "unknown field"),
             (
                 "mrenclave = [\"0000000000000000000000000000000000000000000000000000000000000001\"]",

@@ -2,8 +2,10 @@
 
 use std::sync::Mutex;
 
+use aws_lc_rs::agreement::{Algorithm, PrivateKey};
 use aws_lc_rs::hkdf;
 use aws_lc_rs::rand::fill;
+use zeroize::Zeroizing;
 
 use crate::error::{KeysError, unspecified};
 
@@ -63,4 +65,23 @@ pub(crate) fn expand(key: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) -> Result<
     key.expand(info, Length(out.len()))
         .and_then(|okm| okm.fill(out))
         .map_err(unspecified("key derivation failed"))
+}
+
+/// A fresh private key on a curve whose scalars have so many bytes, of the first of which only the bits of `mask` may be set.
+pub(crate) fn draw_private_key(
+    curve: &'static Algorithm,
+    bytes: usize,
+    mask: u8,
+    random: &dyn Randomness,
+) -> Result<PrivateKey, KeysError> {
+    let mut scalar = Zeroizing::new(vec![0; bytes]);
+    // A scalar is out of range less than once in 2^32 times for P-256, and less than every second time for P-521.
+    for _ in 0..128 {
+        random.fill(&mut scalar)?;
+        scalar[0] &= mask;
+        if let Ok(key) = PrivateKey::from_private_key(curve, &scalar) {
+            return Ok(key);
+        }
+    }
+    Err(KeysError::Internal("no private key could be made"))
 }

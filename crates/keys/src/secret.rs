@@ -15,8 +15,8 @@ const TAG_BYTES: usize = 16;
 /// What keys of records are derived for.
 const RECORD: &[u8] = b"privet keys record v1";
 
-/// 256 bits: no `Debug`, wiped on drop.
-pub struct MasterKey(Zeroizing<[u8; MasterKey::LEN]>);
+/// 256 bits: no `Debug`, wiped on drop, and in one place: what is moved leaves no copies behind.
+pub struct MasterKey(Box<Zeroizing<[u8; MasterKey::LEN]>>);
 
 impl MasterKey {
     /// Bytes of a master key.
@@ -27,14 +27,14 @@ impl MasterKey {
     /// # Errors
     /// If there are no random numbers.
     pub fn draw(random: &dyn Randomness) -> Result<Self, KeysError> {
-        let mut key = Self(Zeroizing::new([0; Self::LEN]));
-        random.fill(&mut *key.0)?;
+        let mut key = Self(Box::default());
+        random.fill(&mut key.0[..])?;
         Ok(key)
     }
 
     /// Copies bytes, which the caller wipes. `None` if there are not 32.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        let mut key = Self(Zeroizing::new([0; Self::LEN]));
+        let mut key = Self(Box::default());
         (bytes.len() == Self::LEN).then(|| key.0.copy_from_slice(bytes))?;
         Some(key)
     }
@@ -46,7 +46,7 @@ impl MasterKey {
     /// 32 bytes for one purpose.
     pub(crate) fn derive(&self, purpose: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeysError> {
         let mut out = Zeroizing::new([0; 32]);
-        let extracted = Salt::new(HKDF_SHA256, b"privet keys master").extract(&*self.0);
+        let extracted = Salt::new(HKDF_SHA256, b"privet keys master").extract(&self.0[..]);
         expand(&extracted, &[purpose], &mut *out)?;
         Ok(out)
     }
@@ -84,7 +84,7 @@ impl MasterKey {
     }
 
     fn record_key(&self, salt: &[u8; SALT_BYTES]) -> Result<LessSafeKey, KeysError> {
-        let extracted = Salt::new(HKDF_SHA256, salt).extract(&*self.0);
+        let extracted = Salt::new(HKDF_SHA256, salt).extract(&self.0[..]);
         let key = extracted.expand(&[RECORD], &AES_256_GCM).map(UnboundKey::from);
         key.map(LessSafeKey::new).map_err(unspecified("key derivation failed"))
     }

@@ -170,7 +170,8 @@ pub fn serve(
     let seed = store.derive(b"attestation tokens")?;
     let broker = Broker::new(keeper, verifier, clock, Arc::new(SystemRandomness), &seed, "privet keyserver")?;
     let server = Server::tcp(listen.unwrap_or(&config.listen), tls, Arc::new(broker), limits)?;
-    let admin = Server::unix(&dir.join(ADMIN_SOCKET), Arc::new(AdminHandler(store.clone())), admin_limits())?;
+    let admin =
+        Server::unix(&dir.join(ADMIN_SOCKET), Arc::new(AdminHandler::new(store.clone())), admin_limits())?;
     store.note(Note::new(Event::Started, "", server.address().to_string()))?;
     listening(server.address(), &noted);
     let admin_stop = stop.clone();

@@ -11,6 +11,9 @@ use crate::SplitError;
 /// Bytes that are opened ahead; two chunks at least.
 pub(crate) const AHEAD_BYTES: u64 = 1 << 20;
 
+/// Of the thread, which calls little.
+const STACK: usize = 256 << 10;
+
 /// Chunks that are opened ahead.
 fn chunks_ahead(chunk_bytes: u64) -> u64 {
     (AHEAD_BYTES / chunk_bytes).max(2)
@@ -69,7 +72,7 @@ impl ReadAhead {
                 }
             }
         };
-        let thread = thread::Builder::new().name("privet-ahead".to_owned()).spawn(work);
+        let thread = thread::Builder::new().name("privet-ahead".to_owned()).stack_size(STACK).spawn(work);
         let thread = thread.map_err(|e| SplitError::Kernel(format!("a thread does not start: {e}")))?;
         Ok(Self {
             entry,

@@ -15,6 +15,18 @@ pub enum SplitError {
     /// The model.
     #[error(transparent)]
     Graph(Box<GraphError>),
+    /// A model is not one that can be cut.
+    #[error("{}: {error}", path.display())]
+    Model {
+        /// The model's file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: Box<SplitError>,
+    },
+    /// The caller wanted it to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// A sealed model.
     #[error(transparent)]
     Seal(Box<SealError>),
@@ -84,6 +96,14 @@ pub enum SplitError {
         /// What the model says.
         expected: String,
         /// What was given.
+        found: String,
+    },
+    /// What came is not what the stage before gave.
+    #[error("tensors between stages: expected {expected}, found {found}")]
+    Hop {
+        /// What was expected.
+        expected: String,
+        /// What was found.
         found: String,
     },
     /// A kernel refused its operands.

@@ -27,17 +27,25 @@ pub struct SealedWeights<S> {
     ahead: Option<ReadAhead>,
 }
 
-/// A sealed model whose graph was read, and whose weights can be opened little by little before it becomes a [`Stage`].
+/// A sealed model whose nodes were read, and whose weights can be opened little by little before it becomes a [`Stage`].
 pub struct Opening<S> {
-    graph: Graph,
+    nodes: Nodes,
     streamable: HashSet<String>,
-    /// Weights to be held that are not loaded, in reverse, with their bytes.
+    /// Weights to be held that are not loaded, with their bytes.
     missing: Vec<(String, u64)>,
     weights: SealedWeights<S>,
+    loaded: u64,
+}
+
+/// Nodes, without or with the constants that they read.
+enum Nodes {
+    /// The constants have so many bytes.
+    Alone(Box<ModelFile>, u64),
+    Whole(Box<Graph>),
 }
 
 impl<S: ReadAt + Send + Sync + 'static> Opening<S> {
-    /// Reads the graph, and all tensors that are no weights of convolutions and products.
+    /// Reads the nodes.
     ///
     /// # Errors
     /// As [`Stage::open_sealed`].
@@ -49,40 +57,54 @@ impl<S: ReadAt + Send + Sync + 'static> Opening<S> {
             move |location: &str, at: u64, into: &mut [u8]| read(&model, location, at, into, swap)
         });
         let file = ModelFile::hollow(hollow, model.name(), elsewhere)?;
-        let streamable = weights::streamable(&file);
-        let imported = file.graph(&streamable)?;
+        let streamable: HashSet<String> = weights::streamable(&file).into_iter().map(str::to_owned).collect();
+        let mut constants = 0;
         let mut entries = HashMap::new();
-        for &name in &streamable {
-            let entry = file.tensors()[name].location().and_then(entry_number);
-            let Some(entry) = entry else { continue };
-            entries.insert(name.to_owned(), entry);
+        let mut missing = Vec::new();
+        for (name, tensor) in file.tensors() {
+            let entry = tensor.location().and_then(entry_number);
+            let Some(entry) = entry.filter(|&entry| entry < model.entries().len()) else { continue };
+            let bytes = model.entries()[entry].length;
+            if !streamable.contains(name) {
+                constants += bytes;
+                continue;
+            }
+            entries.insert(name.clone(), entry);
+            if !blocks.contains_key(name) {
+                missing.push((name.clone(), bytes));
+            }
         }
-        // A weight that is no entry of its own stays in the graph.
-        let held = imported.graph.inputs.iter().map(|input| &input.name);
-        let held = held.filter(|name| !blocks.contains_key(*name));
-        let size = |name: &String| Some((name.clone(), model.entries().get(*entries.get(name)?)?.length));
-        let mut missing: Vec<(String, u64)> = held.filter_map(size).collect();
-        missing.reverse();
         Ok(Self {
-            streamable: streamable.into_iter().map(str::to_owned).collect(),
-            graph: imported.graph,
+            nodes: Nodes::Alone(Box::new(file), constants),
+            streamable,
             missing,
             weights: SealedWeights { model, swap, entries, loaded: HashMap::new(), ahead: None },
+            loaded: 0,
         })
     }
 
-    /// Opens weights that will be held, as many as fit into `most` bytes; those that were opened before do not count.
+    /// Opens what will be held, as much as fits into `most` bytes; what was opened before does not count.
     ///
     /// # Errors
     /// A chunk is not what its owner sealed; there is no memory.
     pub fn load(&mut self, mut most: u64) -> Result<(), SplitError> {
+        if let Nodes::Alone(file, bytes) = &self.nodes {
+            let Some(left) = most.checked_sub(*bytes) else { return Ok(()) };
+            (most, self.loaded) = (left, self.loaded + bytes);
+            self.nodes = Nodes::Whole(Box::new(self.graph(file)?));
+        }
         while let Some((name, bytes)) = self.missing.last().filter(|(_, bytes)| *bytes <= most) {
             let buffer = self.weights.model.entry(self.weights.entries[name], self.weights.swap)?;
-            most -= bytes;
+            (most, self.loaded) = (most - bytes, self.loaded + bytes);
             self.weights.loaded.insert(name.clone(), buffer);
             self.missing.pop();
         }
         Ok(())
+    }
+
+    /// Bytes that [`Opening::load`] has opened.
+    pub fn loaded(&self) -> u64 {
+        self.loaded
     }
 
     /// Opens what is missing.
@@ -90,7 +112,15 @@ impl<S: ReadAt + Send + Sync + 'static> Opening<S> {
     /// # Errors
     /// As [`Opening::load`], and as [`Stage::new`].
     pub fn finish(self, blocks: &Blocks) -> Result<Stage<SealedWeights<S>>, SplitError> {
-        Stage::new(&self.graph, &self.streamable, self.weights, blocks)
+        let graph = match &self.nodes {
+            Nodes::Alone(file, _) => &self.graph(file)?,
+            Nodes::Whole(graph) => graph,
+        };
+        Stage::new(graph, &self.streamable, self.weights, blocks)
+    }
+
+    fn graph(&self, file: &ModelFile) -> Result<Graph, SplitError> {
+        Ok(file.graph(&self.streamable.iter().map(String::as_str).collect())?.graph)
     }
 }
 

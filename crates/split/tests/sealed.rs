@@ -11,23 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use privet_graph::Tensor;
 use privet_onnx::ModelFile;
-use privet_seal::{
-    Accepted, ContentKey, KeyVersion, ModelId, ModelVersion, OpenedModel, OwnerKeys, ReadAt, SealOptions,
-    SealedModel, SigningKey, Swap, seal_onnx,
-};
+use privet_seal::{Accepted, ModelVersion, OpenedModel, ReadAt, SealOptions, SealedModel, Swap, seal_onnx};
 use privet_split::{Blocks, Stage, Tensors};
 
-use common::{Named, inputs, network, written};
+use common::{Named, inputs, keys, network, written};
 
 /// Larger models take too long for every run of the tests.
 const LARGEST: u64 = 64 << 20;
-
-fn keys() -> OwnerKeys {
-    let content = ContentKey::from_slice(&[1; 32]).unwrap();
-    let signing = SigningKey::from_slice(&[2; 32]).unwrap();
-    let (model_id, key_id) = (ModelId::from_bytes([7; 16]), "test".parse().unwrap());
-    OwnerKeys::new(content, signing, model_id, key_id, KeyVersion::FIRST).unwrap()
-}
 
 /// Seals a model with small chunks.
 fn sealed(home: &Path, model: &Path) -> PathBuf {

@@ -43,7 +43,12 @@ impl fmt::Debug for DcapVerifier {
 impl DcapVerifier {
     /// With Intel's root, and collateral that goes before what comes with evidence.
     pub fn new(collateral: Option<Vec<u8>>) -> Self {
-        Self { root: INTEL_ROOT.to_vec(), collateral }
+        Self::with_root(INTEL_ROOT.to_vec(), collateral)
+    }
+
+    /// With another root, a certificate in DER: for tests.
+    pub fn with_root(root: Vec<u8>, collateral: Option<Vec<u8>>) -> Self {
+        Self { root, collateral }
     }
 }
 

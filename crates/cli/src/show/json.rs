@@ -31,6 +31,9 @@ pub(crate) struct CompileResult<'a> {
     #[serde(flatten)]
     pub(crate) plan: &'a PlanSummary,
     pub(crate) calibration: Option<&'a Accuracy>,
+    /// What `--engine auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) choice: Option<&'a Choice>,
 }
 
 /// What `privet plan --json` prints.

@@ -14,14 +14,12 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicKeyComponents};
 use data_encoding::BASE64URL_NOPAD as BASE64URL;
 use kbs_types::{ProtectedHeader, Response, TeePubKey};
-use rustls::crypto::aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256 as HPKE;
-use rustls::crypto::hpke::{EncapsulatedSecret, Hpke as _, HpkePrivateKey, HpkePublicKey};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::error::{KeysError, unspecified};
-use crate::random::Randomness;
+use crate::hpke;
+use crate::random::{Randomness, draw_private_key};
 
 pub(crate) const ECDH: &str = "ECDH-ES+A256KW";
 const RSA: &str = "RSA-OAEP-256";
@@ -58,13 +56,6 @@ pub(crate) enum TeeKey {
 pub(crate) struct Recipient {
     curve: Curve,
     point: Vec<u8>,
-}
-
-/// What HPKE gives, as JSON.
-#[derive(Serialize, Deserialize)]
-struct HpkeReply {
-    enc: String,
-    ct: String,
 }
 
 impl TeeKey {
@@ -118,11 +109,7 @@ impl TeeKey {
         random: &dyn Randomness,
     ) -> Result<Vec<u8>, KeysError> {
         let reply = match self {
-            Self::Hpke(point) => {
-                let sealed = HPKE.seal(HPKE_INFO, context, plain, &HpkePublicKey(point.clone()));
-                let (enc, ct) = sealed.map_err(unspecified(FAILED))?;
-                serde_json::to_vec(&HpkeReply { enc: BASE64URL.encode(&enc.0), ct: BASE64URL.encode(&ct) })
-            }
+            Self::Hpke(point) => serde_json::to_vec(&hpke::seal(point, HPKE_INFO, context, plain, random)?),
             Self::Ecdh(_) | Self::Rsa(_) => serde_json::to_vec(&self.jwe(plain, random)?),
         };
         reply.map_err(unspecified("a reply does not encode"))
@@ -158,7 +145,7 @@ impl Recipient {
         let ephemeral = ephemeral(self.curve, random)?;
         let kek = shared_kek(&ephemeral, self.curve, &self.point)?;
         let mut wrapped = vec![0; content_key.len() + 8];
-        AesKek::new(&AES_256, &*kek)
+        AesKek::new(&AES_256, &kek[..])
             .and_then(|kek| kek.wrap(content_key, &mut wrapped).map(|_| ()))
             .map_err(unspecified(FAILED))?;
         let public = ephemeral.compute_public_key().map_err(unspecified(FAILED))?;
@@ -176,20 +163,11 @@ fn wrap_rsa(key: &OaepPublicEncryptingKey, content_key: &[u8; 32]) -> Result<Vec
 
 /// A fresh private key.
 fn ephemeral(curve: Curve, random: &dyn Randomness) -> Result<PrivateKey, KeysError> {
-    let mut scalar = Zeroizing::new(vec![0; curve.bytes]);
-    // A scalar is out of range less than once in 2^32 times for P-256, and less than every second time for P-521.
-    for _ in 0..128 {
-        random.fill(&mut scalar)?;
-        scalar[0] &= curve.mask;
-        if let Ok(key) = PrivateKey::from_private_key(curve.algorithm, &scalar) {
-            return Ok(key);
-        }
-    }
-    Err(KeysError::Internal("no ephemeral key could be made"))
+    draw_private_key(curve.algorithm, curve.bytes, curve.mask, random)
 }
 
 /// The key-encryption key of ECDH-ES+A256KW (RFC 7518, section 4.6), without party information.
-fn shared_kek(own: &PrivateKey, curve: Curve, peer: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeysError> {
+fn shared_kek(own: &PrivateKey, curve: Curve, peer: &[u8]) -> Result<Box<Zeroizing<[u8; 32]>>, KeysError> {
     let peer = UnparsedPublicKey::new(curve.algorithm, peer);
     agree(own, peer, KeysError::Internal(FAILED), |secret| {
         // One round of the Concat KDF gives the 256 bits.
@@ -200,7 +178,7 @@ fn shared_kek(own: &PrivateKey, curve: Curve, peer: &[u8]) -> Result<Zeroizing<[
         hash.update(ECDH.as_bytes());
         hash.update(&[0; 8]);
         hash.update(&256u32.to_be_bytes());
-        let mut kek = Zeroizing::new([0; 32]);
+        let mut kek = Box::new(Zeroizing::new([0; 32]));
         kek.copy_from_slice(hash.finish().as_ref());
         Ok(kek)
     })
@@ -219,7 +197,7 @@ fn coordinates(point: &[u8]) -> (String, String) {
 /// The secret half of a key that resources are encrypted to; made for one exchange.
 pub(crate) enum TeeSecret {
     Ecdh(PrivateKey),
-    Hpke(HpkePrivateKey, Vec<u8>),
+    Hpke(PrivateKey),
 }
 
 impl TeeSecret {
@@ -229,34 +207,25 @@ impl TeeSecret {
     }
 
     /// For HPKE.
-    pub(crate) fn hpke() -> Result<Self, KeysError> {
-        let (public, secret) = HPKE.generate_key_pair().map_err(unspecified("no key could be made"))?;
-        Ok(Self::Hpke(secret, public.0))
+    pub(crate) fn hpke(random: &dyn Randomness) -> Result<Self, KeysError> {
+        ephemeral(P256, random).map(Self::Hpke)
     }
 
     /// The public half.
     pub(crate) fn public(&self) -> Result<TeePubKey, KeysError> {
-        let computed;
-        let (alg, point) = match self {
-            Self::Hpke(_, point) => (HPKE_ALG, point.as_slice()),
-            Self::Ecdh(key) => {
-                computed = key.compute_public_key().map_err(unspecified("no key could be made"))?;
-                (ECDH, computed.as_ref())
-            }
+        let (alg, key) = match self {
+            Self::Hpke(key) => (HPKE_ALG, key),
+            Self::Ecdh(key) => (ECDH, key),
         };
-        let (x, y) = coordinates(point);
+        let point = key.compute_public_key().map_err(unspecified("no key could be made"))?;
+        let (x, y) = coordinates(point.as_ref());
         Ok(TeePubKey::EC { crv: P256.name.to_owned(), alg: alg.to_owned(), x, y })
     }
 
     /// What [`TeeKey::encrypt`] encrypted. `None` if it was for another key or context, or has been changed.
     pub(crate) fn decrypt(&self, body: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         match self {
-            Self::Hpke(secret, _) => {
-                let HpkeReply { enc, ct } = serde_json::from_slice(body).ok()?;
-                let decode = |text: String| BASE64URL.decode(text.as_bytes()).ok();
-                let (enc, ct) = (EncapsulatedSecret(decode(enc)?), decode(ct)?);
-                HPKE.open(&enc, HPKE_INFO, context, &ct, secret).ok().map(Zeroizing::new)
-            }
+            Self::Hpke(secret) => hpke::open(secret, HPKE_INFO, context, &serde_json::from_slice(body).ok()?),
             Self::Ecdh(secret) => open_jwe(secret, &serde_json::from_slice(body).ok()?),
         }
     }
@@ -275,7 +244,8 @@ fn open_jwe(secret: &PrivateKey, response: &Response) -> Option<Zeroizing<Vec<u8
     let point = [vec![4], coordinate("x")?, coordinate("y")?].concat();
     let kek = shared_kek(secret, P256, &point).ok()?;
     let mut content_key = Zeroizing::new([0; 32]);
-    let unwrapped = AesKek::new(&AES_256, &*kek).ok()?.unwrap(encrypted_key, &mut *content_key).ok()?.len();
+    let unwrapped =
+        AesKek::new(&AES_256, &kek[..]).ok()?.unwrap(encrypted_key, &mut *content_key).ok()?.len();
     if unwrapped != content_key.len() {
         return None;
     }
@@ -301,7 +271,9 @@ mod tests {
     #[test]
     fn what_is_encrypted_opens_with_its_key_and_context_only() {
         let random = SeededRandomness::new(5);
-        for make in [|| TeeSecret::ecdh(&SystemRandomness).unwrap(), || TeeSecret::hpke().unwrap()] {
+        for make in
+            [|| TeeSecret::ecdh(&SystemRandomness).unwrap(), || TeeSecret::hpke(&SystemRandomness).unwrap()]
+        {
             let (secret, other) = (make(), make());
             let key = TeeKey::parse(&secret.public().unwrap()).unwrap();
             let body = key.encrypt(PLAIN, b"here", &random).unwrap();
@@ -387,7 +359,8 @@ mod tests {
 
     #[test]
     fn points_off_the_curve_and_other_keys_are_refused() {
-        let TeePubKey::EC { crv, alg, x, y } = TeeSecret::hpke().unwrap().public().unwrap() else {
+        let TeePubKey::EC { crv, alg, x, y } = TeeSecret::hpke(&SystemRandomness).unwrap().public().unwrap()
+        else {
             panic!("a key on a curve")
         };
         let key = |crv: &str, alg: &str, x: &str, y: &str| TeePubKey::EC {

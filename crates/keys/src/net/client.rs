@@ -30,6 +30,7 @@ pub(crate) struct Connection {
     host: String,
     cookie: Option<String>,
     deadline: Duration,
+    peer_uid: Option<u32>,
 }
 
 impl Connection {
@@ -60,12 +61,13 @@ impl Connection {
                     let _ = stream.set_nodelay(true);
                     let stream =
                         connector.connect(name, stream).await.map_err(|e| fail(format!("TLS: {e}")))?;
-                    converse(stream).await.map_err(fail)
+                    Ok::<_, KeysError>((converse(stream).await.map_err(fail)?, None))
                 }
                 Address::Unix(path) => {
                     let stream =
                         UnixStream::connect(path).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
-                    converse(stream).await.map_err(fail)
+                    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                    Ok((converse(stream).await.map_err(fail)?, uid))
                 }
             }
         };
@@ -75,8 +77,8 @@ impl Connection {
             Address::Unix(_) => "localhost".to_owned(),
         };
         let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: deadline.as_secs() };
-        let sender = connecting.map_err(late)??;
-        Ok(Self { runtime, sender, peer, host, cookie: None, deadline })
+        let (sender, peer_uid) = connecting.map_err(late)??;
+        Ok(Self { runtime, sender, peer, host, cookie: None, deadline, peer_uid })
     }
 
     /// The body of the answer to a request; a refusal is an error.
@@ -131,6 +133,11 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Whose process listens, on a Unix socket.
+    pub(crate) fn peer_uid(&self) -> Option<u32> {
+        self.peer_uid
     }
 }
 

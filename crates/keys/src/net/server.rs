@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fs::{Permissions, remove_file, set_permissions};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,12 +36,15 @@ use crate::kbs::{Problem, Refusal, Reply, refused, wire};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often a server looks whether it should stop.
 const GLANCE: Duration = Duration::from_millis(50);
+/// The user who may do anything.
+const ROOT: u32 = 0;
 /// Longest path and headers.
 const MAX_HEADER_BYTES: usize = 32 << 10;
 
 enum Listener {
     Tcp(TcpListener, Arc<ServerTls>),
-    Unix(UnixListener),
+    /// With the user whose socket it is.
+    Unix(UnixListener, u32),
 }
 
 /// A socket that is listened on.
@@ -136,10 +139,11 @@ impl Server {
             UnixListener::bind(path).map_err(KeysError::io(path))?
         };
         set_permissions(path, Permissions::from_mode(0o600)).map_err(KeysError::io(path))?;
+        let owner = path.symlink_metadata().map_err(KeysError::io(path))?.uid();
         let shared = Shared::new(Speech::Http(handler), limits);
         Ok(Self {
             runtime,
-            listener: Listener::Unix(listener),
+            listener: Listener::Unix(listener, owner),
             address: Address::Unix(path.to_owned()),
             shared,
         })
@@ -248,7 +252,15 @@ async fn accept(listener: &Listener) -> std::io::Result<Connection> {
             let (stream, from) = listener.accept().await?;
             Connection::Tcp(stream, from, tls.clone())
         }
-        Listener::Unix(listener) => Connection::Unix(listener.accept().await?.0),
+        Listener::Unix(listener, owner) => {
+            let stream = listener.accept().await?.0;
+            // The socket's mode keeps others out, but for the moment before it was set, and if it was changed.
+            let is_stranger = |uid: u32| uid != *owner && uid != ROOT;
+            if stream.peer_cred().is_ok_and(|peer| is_stranger(peer.uid())) {
+                return Err(std::io::ErrorKind::PermissionDenied.into());
+            }
+            Connection::Unix(stream)
+        }
     })
 }
 
