@@ -20,7 +20,8 @@ use privet::keys::{
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
 use privet::reference::{FloatReference, float_difference};
-use privet::seal::{ModelId, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
+use privet::seal::{ModelId, ModelVersion, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
+use privet::split::{SplitOptions, split_sealed};
 use privet::{input, model};
 use privet_plan::Post;
 use serde::Serialize;
@@ -44,6 +45,8 @@ pub(crate) const CLIENT: &str = "client";
 
 const ANYWHERE: &str = "127.0.0.1:0";
 const KEY_ID: &str = "model";
+/// The sealed model or directory of stages, in the worker's directory.
+pub(crate) const SEALED: &str = "model.sealed";
 /// Largest difference to float, in relation to the largest value of the outputs: other kernels sum in another order.
 const TOLERANCE: f64 = 1e-5;
 /// How often children, clock and signals are looked at.
@@ -134,11 +137,20 @@ pub(crate) struct Site<'a> {
     pub(crate) digest: String,
 }
 
+/// What a worker runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// The sealed model, weights in memory.
+    Whole,
+    /// So many sealed stages, one by one.
+    Stages(usize),
+}
+
 /// Sets everything up in `home` as its owners would. `started` is told the worker's process. Clients run in `home/client`, where
 /// `worker.toml` accepts the worker.
 pub(crate) fn start<'a>(
     home: &Path,
-    model: &Path,
+    (model, form): (&Path, Form),
     threads: &str,
     watch: &'a Watch,
     started: impl FnOnce(u32),
@@ -148,13 +160,12 @@ pub(crate) fn start<'a>(
     for dir in ["worker", "client"] {
         fs::create_dir(at(dir)).context("cannot make a directory")?;
     }
-    let sealed =
-        watch.computing(|| seal_onnx(model, &at("worker/model.sealed"), &keys, &SealOptions::default()))?;
+    let (files, digest) = watch.computing(|| seal(model, form, &at("worker"), &keys))?;
     keys.release.write(&at("worker").join(RELEASE_FILE))?;
     ServerConfig::create(&at("server"), ANYWHERE, &["127.0.0.1".to_owned()], None)?;
     administer_at(&at("server"), &AdminRequest::Add(OwnerKey::new(&keys.content, &keys.release)))?;
     let measurement = measurement()?;
-    let policy = key_policy(&keys, &sealed.digest.to_string(), &measurement);
+    let policy = key_policy(&keys, &digest, &measurement);
     administer_at(&at("server"), &AdminRequest::SetPolicy(policy.clone()))?;
     drop(keys);
     fs::write(at("client/worker.toml"), sample_policy("sample", &measurement))
@@ -170,21 +181,38 @@ pub(crate) fn start<'a>(
     let sealing = ["--sealing-key-file-insecure", "sealing.key"];
     crew.spawn(KEY_CACHE, &at("cache"), ["keycache", "serve"].into_iter().chain(here).chain(sealing))?;
     crew.address(KEY_CACHE)?;
-    let worker = ["enclave", "--sealed", "model.sealed", "--release", RELEASE_FILE];
+    let worker = ["enclave", files, SEALED, "--release", RELEASE_FILE];
     let more = ["--keycache", "unix:../cache/cache.sock", "--listen", ANYWHERE, "--threads", threads];
     crew.spawn(WORKER, &at("worker"), worker.into_iter().chain(more).chain(["--allow-swap", "--json"]))?;
     if let Some(worker) = crew.children.iter().find(|child| child.name == WORKER) {
         started(worker.id());
     }
     let worker = crew.address(WORKER)?;
-    Ok(Site { crew, worker, digest: sealed.digest.to_string() })
+    Ok(Site { crew, worker, digest })
+}
+
+/// Seals a model into `dir`. The option that names it, and its digest.
+fn seal(model: &Path, form: Form, dir: &Path, keys: &OwnerKeys) -> anyhow::Result<(&'static str, String)> {
+    let out = dir.join(SEALED);
+    Ok(match form {
+        Form::Whole => {
+            ("--sealed", seal_onnx(model, &out, keys, &SealOptions::default())?.digest.to_string())
+        }
+        Form::Stages(parts) => {
+            let options = SplitOptions { parts: Some(parts), ..SplitOptions::default() };
+            let version = ModelVersion::new(1).context("a version is not zero")?;
+            let index = split_sealed(model, &options, keys, version, &out)?;
+            ("--stages", index.digest().iter().map(|byte| format!("{byte:02x}")).collect())
+        }
+    })
 }
 
 /// Runs everything, and one client.
 fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::Result<Ran> {
     let home = Scratch::new()?;
     let threads = args.threads.unwrap_or(1).to_string();
-    let Site { mut crew, worker, digest } = start(home.path(), &args.model, &threads, watch, |_| ())?;
+    let Site { mut crew, worker, digest } =
+        start(home.path(), (&args.model, Form::Whole), &threads, watch, |_| ())?;
     let deadline = args.deadline.min(86_400).to_string();
     let topk = args.answer.topk.to_string();
     let ask =

@@ -25,7 +25,7 @@ use crate::show::observe::Terminal;
 use crate::show::{print, table};
 use crate::watch::Watch;
 use page::Shown;
-use rows::{Files, Measured};
+use rows::{Files, Measured, Variant};
 use variants::Case;
 
 /// The models of the systems that are compared with.
@@ -155,12 +155,13 @@ fn model(
             done(measured)?;
             (expected, seconds)
         };
-        if args.allow_sample_insecure {
+        let with_worker = args.allow_sample_insecure;
+        if with_worker {
             let _spinner = terminal.spinner(&format!("{name}: worker"));
-            done(case.worker(&inputs, &expected, seconds)?)?;
+            done(case.worker(None, &inputs, &expected, seconds)?)?;
         }
         for &parts in parts {
-            let _spinner = terminal.spinner(&format!("{name}: {parts} stages in the clear"));
+            let _spinner = terminal.spinner(&format!("{name}: {parts} stages"));
             // The first one is there already.
             let split =
                 if parts == 1 { Some(("stages-1".to_owned(), whole.clone())) } else { case.split(parts)? };
@@ -170,8 +171,17 @@ fn model(
                 ));
                 continue;
             };
-            done(case.stages(&dir, &index, &inputs, &expected)?)?;
+            let bytes: Vec<u64> = index.stages.iter().map(|stage| stage.bytes).collect();
+            let plain = case.stages(Variant::Stages, (&dir, &bytes), &inputs, &expected)?;
+            let seconds = plain.seconds();
+            done(plain)?;
             std::fs::remove_dir_all(home.path().join(&dir)).context("cannot remove stages")?;
+            let (dir, bytes) = case.split_sealed(parts)?;
+            done(case.stages(Variant::Sealed, (&dir, &bytes), &inputs, &expected)?)?;
+            std::fs::remove_dir_all(home.path().join(&dir)).context("cannot remove stages")?;
+            if with_worker {
+                done(case.worker(Some(parts), &inputs, &expected, seconds)?)?;
+            }
         }
         Ok(found)
     };

@@ -59,7 +59,7 @@ fn memory(measured: &Measured) -> Vec<(f64, f64)> {
 /// Time and memory against the number of parts, a line for each model, for each variant in parts.
 pub(super) fn against_parts(all: &[Measured]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for variant in [Variant::Stages] {
+    for variant in [Variant::Stages, Variant::Sealed, Variant::SplitWorker] {
         let own: Vec<&Measured> = all.iter().filter(|m| m.variant == variant).collect();
         let Some(first) = own.first() else { continue };
         let mut models: Vec<&str> = own.iter().map(|m| m.model.as_str()).collect();

@@ -19,8 +19,12 @@ pub(super) enum Variant {
     Native,
     /// Stages in the clear, one after the other, loaded for every inference.
     Stages,
+    /// Sealed stages with their key from a file, one after the other, opened for every inference.
+    Sealed,
     /// A sealed model in an attested worker, weights in memory; a client asks.
     Worker,
+    /// Sealed stages in an attested worker, one after the other, opened for every inference; a client asks.
+    SplitWorker,
 }
 
 impl Variant {
@@ -28,7 +32,9 @@ impl Variant {
         match self {
             Self::Native => "native",
             Self::Stages => "stages",
+            Self::Sealed => "sealed",
             Self::Worker => "worker",
+            Self::SplitWorker => "split-worker",
         }
     }
 }

@@ -15,7 +15,7 @@ use super::rows::{Files, Measured, Run, SAMPLES, StageRun, Variant, sample_line}
 use super::sampler::Sampler;
 use crate::exit::{Code, Failure};
 use crate::plain::{self, Resident};
-use crate::tee;
+use crate::tee::{self, Form};
 use crate::watch::Watch;
 
 /// Largest difference of an output, in relation to the largest output.
@@ -41,6 +41,8 @@ pub(super) type Outputs = Vec<Vec<f32>>;
 
 const INPUTS: &str = "inputs.json";
 const RAW: &str = "raw.json";
+/// The directory of the owner's keys.
+const OWNER: &str = "owner";
 
 impl Case<'_> {
     /// A sampler whose samples go to the file at once.
@@ -142,24 +144,40 @@ impl Case<'_> {
         Ok((measured, said.outputs.into_iter().map(|tensor| tensor.data).collect()))
     }
 
-    /// Stages in the clear, a new process for every inference.
+    /// Seals the model in so many stages. The directory, and the sizes of its stages.
+    pub(super) fn split_sealed(&self, parts: usize) -> anyhow::Result<(String, Vec<u64>)> {
+        let (out, parts) = (format!("sealed-{parts}"), parts.to_string());
+        if !self.home.join(OWNER).exists() {
+            let words = ["key", "new", "--id", "bench", "--out", OWNER];
+            process::run(self.home, &words, self.threads, None, self.watch)?;
+        }
+        let model = self.model.to_string_lossy().into_owned();
+        let words = ["split", "--model", &model, "--parts", &parts, "--key", OWNER, "--out", &out, "--json"];
+        let (index, _): (SealedSaid, Done) =
+            process::json(self.home, &words, self.threads, None, self.watch)?;
+        Ok((out, index.stages.into_iter().map(|stage| stage.bytes).collect()))
+    }
+
+    /// Stages in the clear, or sealed ones with the owner's key, a new process for every inference. `bytes` are those of their
+    /// files.
     pub(super) fn stages(
         &self,
-        dir: &str,
-        index: &Index,
+        variant: Variant,
+        (dir, bytes): (&str, &[u64]),
         inputs: &[(String, ArrayD<f32>)],
         expected: &Outputs,
     ) -> anyhow::Result<Measured> {
         let given = self.input_files(inputs)?;
         let threads = self.threads.to_string();
-        let mut words = vec!["stages", dir, "--threads", &threads, "--no-check", "--json"];
+        let mut words = vec!["stages", dir, "--threads", &threads, "--json"];
+        words.extend(if variant == Variant::Sealed { &["--key", OWNER][..] } else { &["--no-check"] });
         for file in &given {
             words.extend(["--input", file]);
         }
-        let parts = Some(index.stages.len());
-        let mut measured = self.measured(Variant::Stages, parts, NATIVE);
-        measured.bytes = index.stages.iter().map(|stage| stage.bytes).sum();
-        let sampler = self.sampler(Variant::Stages, parts, NATIVE)?;
+        let parts = Some(bytes.len());
+        let mut measured = self.measured(variant, parts, NATIVE);
+        measured.bytes = bytes.iter().sum();
+        let sampler = self.sampler(variant, parts, NATIVE)?;
         let start = Instant::now();
         while (measured.runs.len() as u64) < self.iterations || start.elapsed().as_secs_f64() < self.seconds {
             let (said, done): (StagesSaid, Done) =
@@ -167,23 +185,25 @@ impl Case<'_> {
             let outputs: Outputs = said.outputs.into_iter().map(|output| output.values).collect();
             self.compare(&measured, &outputs, expected)?;
             let sum = |f: fn(&StageSaid) -> f64| said.stages.iter().map(f).sum::<f64>();
+            let decrypt = said.stages.iter().map(|s| s.decrypt_seconds).sum::<Option<f64>>();
             measured.runs.push(Run {
                 load: Some(sum(|s| s.load_seconds)),
+                decrypt: decrypt.filter(|_| variant == Variant::Sealed),
                 compute: sum(|s| s.run_seconds),
                 total: said.seconds,
                 ..Run::default()
             });
-            measured.stages.extend(said.stages.iter().zip(&index.stages).enumerate().map(
-                |(i, (ran, entry))| StageRun {
+            for (i, (ran, &bytes)) in said.stages.iter().zip(bytes).enumerate() {
+                measured.stages.push(StageRun {
                     number: i + 1,
-                    bytes: entry.bytes,
+                    bytes,
                     predicted_peak_bytes: ran.predicted_peak_bytes,
                     peak_rss_bytes: ran.measured_peak_bytes,
                     load: ran.load_seconds,
-                    decrypt: None,
+                    decrypt: ran.decrypt_seconds,
                     compute: ran.run_seconds,
-                },
-            ));
+                });
+            }
             measured.peak_rss_bytes = measured.peak_rss_bytes.max(done.peak_rss_bytes);
             measured.cpu_seconds += done.cpu_seconds;
             measured.wall_seconds += done.wall_seconds;
@@ -192,24 +212,30 @@ impl Case<'_> {
         Ok(measured)
     }
 
-    /// The sealed model in a worker, with a key server, a key cache and a client, by development evidence.
+    /// The sealed model, or so many sealed stages of it, in a worker, with a key server, a key cache and a client, by development
+    /// evidence. `seconds` is what an inference is expected to take.
     pub(super) fn worker(
         &self,
+        parts: Option<usize>,
         inputs: &[(String, ArrayD<f32>)],
         expected: &Outputs,
-        native_seconds: f64,
+        seconds: f64,
     ) -> anyhow::Result<Measured> {
+        let (variant, form) = match parts {
+            None => (Variant::Worker, Form::Whole),
+            Some(parts) => (Variant::SplitWorker, Form::Stages(parts)),
+        };
         let home = self.home.join("site");
         std::fs::create_dir(&home).context("cannot make a directory")?;
         let given = self.input_files(inputs)?;
         // One to warm up, and as many as take the time.
-        let least = (self.seconds / native_seconds.max(1e-4)).ceil().clamp(0.0, 100_000.0) as u64;
+        let least = (self.seconds / seconds.max(1e-4)).ceil().clamp(0.0, 100_000.0) as u64;
         let repeat = (self.iterations.max(least) + 1).to_string();
         let start = Instant::now();
-        let sampler = self.sampler(Variant::Worker, None, SAMPLE)?;
+        let sampler = self.sampler(variant, parts, SAMPLE)?;
         let mut worker = 0;
         let threads = self.threads.to_string();
-        let mut site = tee::start(&home, &self.model, &threads, self.watch, |pid| {
+        let mut site = tee::start(&home, (&self.model, form), &threads, self.watch, |pid| {
             worker = pid;
             sampler.add(pid);
         })?;
@@ -243,12 +269,12 @@ impl Case<'_> {
         };
         let load = number("ready", "seconds_since_key")?;
         let mut measured = Measured {
-            bytes: file_bytes(&home.join("worker/model.sealed"))?,
+            bytes: all_bytes(&home.join("worker").join(tee::SEALED))?,
             peak_rss_bytes: Some(number("ended", "peak_memory_bytes")? as u64),
             cpu_seconds,
             samples: sampler.finish(),
             wall_seconds: start.elapsed().as_secs_f64(),
-            ..self.measured(Variant::Worker, None, SAMPLE)
+            ..self.measured(variant, parts, SAMPLE)
         };
         let took: Vec<AnswerSaid> = serde_json::from_value(answer["answers"].clone())?;
         measured.runs.extend(took.iter().skip(1).map(|took| Run {
@@ -332,11 +358,32 @@ struct StageSaid {
     measured_peak_bytes: Option<u64>,
     load_seconds: f64,
     run_seconds: f64,
+    decrypt_seconds: Option<f64>,
+}
+
+/// The index that `privet split --key --json` prints.
+#[derive(Deserialize)]
+struct SealedSaid {
+    stages: Vec<SealedStageSaid>,
+}
+
+#[derive(Deserialize)]
+struct SealedStageSaid {
+    bytes: u64,
 }
 
 #[derive(Deserialize)]
 struct OutputSaid {
     values: Vec<f32>,
+}
+
+/// Of a file, or of those in a directory.
+fn all_bytes(path: &Path) -> anyhow::Result<u64> {
+    if !path.is_dir() {
+        return file_bytes(path);
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    entries.map(|entry| file_bytes(&entry?.path())).sum()
 }
 
 fn file_bytes(path: &Path) -> anyhow::Result<u64> {
