@@ -55,6 +55,7 @@ fn manifests_and_programs() {
 #[test]
 fn onnx_models() {
     check("onnx", 150_000);
+    check("scan", 20_000);
 }
 
 #[test]
@@ -76,6 +77,7 @@ fn shares() {
 fn sealed_models() {
     check("sealed", 30_000);
     check("sealing", 2_000);
+    check("stages", 20_000);
 }
 
 #[test]
