@@ -157,7 +157,11 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("key new --id one --out one", 3, "one/content.key already exists: keys are never overwritten"),
         ("key new --id a/b --out three", 2, "expected 1 to 64 letters, digits"),
         ("key new --id a --out three --model-id 7", 2, "expected a UUID"),
-        ("seal --model m.onnx --key none --out x.sealed", 3, "cannot read none/release.toml"),
+        (
+            "seal --model m.onnx --key none --out x.sealed",
+            3,
+            "none/release.toml: there is no such file; expected a directory that privet key new",
+        ),
         ("seal --model none.onnx --key one --out x.sealed", 3, "cannot read none.onnx"),
         ("seal --model text.onnx --key one --out x.sealed", 3, "not an ONNX file"),
         ("seal --model m.onnx --key one --out m.onnx", 3, "choose another name"),
@@ -169,7 +173,14 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("unseal --in flipped --key one --out x.onnx", 3, "not what the owner sealed"),
         ("unseal --in m.onnx --key one --out x.onnx", 3, "not a sealed model"),
         ("plan m.sealed", 3, "m.sealed: a sealed model; open it first: privet unseal"),
-        ("unseal --in m.sealed --key one --out none/x.onnx", 3, "none/x.onnx"),
+        (
+            "seal --model m.onnx --key one --out none/x",
+            3,
+            "none/x: there is no directory none; make it first",
+        ),
+        ("unseal --in m.sealed --key one --out none/x.onnx", 3, "none/x.onnx: there is no directory none"),
+        ("unseal --in m.sealed --key /tmp --out x.onnx", 3, "expected a directory that privet key new"),
+        ("key new --id=-a --out three", 2, "not starting with '.' or '-'"),
         ("key wrap --key one --kek m.onnx --out w", 3, "chmod 600 m.onnx"),
     ];
     for (args, code, message) in cases {

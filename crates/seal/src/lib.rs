@@ -43,4 +43,4 @@ pub use release::{RELEASE_FILE, Release};
 pub use state::{ModuleState, StateTensor, load_state, open_state, save_state, seal_state};
 pub use unseal::{unseal_onnx, unseal_onnx_until};
 pub use wrap::{WrappedKey, WrappingKey, unwrap_into};
-pub use writer::{SealOptions, Sealed, seal_onnx};
+pub use writer::{SealOptions, Sealed, seal_onnx, seal_onnx_until};
