@@ -410,7 +410,12 @@ fn policies_are_linted_and_stores_closed() {
     // A key's file where a policy is expected is not quoted.
     let key = "0123456789abcdef".repeat(4);
     fs::write(home.at("key.hex"), &key).unwrap();
-    for line in ["keyserver policy check key.hex", "attest verify --policy key.hex resnet.toml"] {
+    for line in [
+        "keyserver policy check key.hex",
+        "attest verify --policy key.hex resnet.toml",
+        "dealer --config key.hex",
+        "share --model m --to key.hex --out x",
+    ] {
         let (code, text) = home.run(line);
         assert!(code == Some(3) && text.contains("line 1, column 65") && !text.contains(&key), "{text}");
     }
