@@ -4,6 +4,7 @@ pub(crate) mod attest;
 mod bench;
 pub(crate) mod cluster;
 mod common;
+pub(crate) mod enclave;
 pub(crate) mod hosts;
 pub(crate) mod keys;
 pub(crate) mod launch;
@@ -12,6 +13,7 @@ pub(crate) mod split;
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit::EXIT_CODES;
@@ -22,6 +24,7 @@ pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPar
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
 pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
+use enclave::{ENCLAVE_HELP, EnclaveArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
@@ -101,6 +104,9 @@ pub(crate) enum Command {
     /// Hold leased keys for workers of this host.
     #[command(after_help = KEYCACHE_HELP)]
     Keycache(KeycacheArgs),
+    /// Run a sealed model in an enclave for clients that verify it first; and ask such a worker.
+    #[command(after_help = ENCLAVE_HELP)]
+    Enclave(EnclaveArgs),
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),
@@ -236,6 +242,39 @@ impl Engine {
     }
 }
 
+/// What `privet run` can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunEngine {
+    /// An engine on integers.
+    Of(Engine),
+    /// A sealed model in a worker that proves what it runs, in float.
+    Tee,
+}
+
+impl ValueEnum for RunEngine {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: &[RunEngine] = &[
+            RunEngine::Of(Engine::TwoParty),
+            RunEngine::Of(Engine::Fss),
+            RunEngine::Of(Engine::Auto),
+            RunEngine::Of(Engine::ThreeParty),
+            RunEngine::Of(Engine::Cleartext),
+            RunEngine::Tee,
+        ];
+        ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Of(engine) => engine.to_possible_value(),
+            Self::Tee => Some(PossibleValue::new("tee").help(
+                "A sealed model in a worker that proves to its client what it runs; in float. Here without trusted hardware: \
+                 takes --allow-sample-insecure",
+            )),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// ONNX model.
@@ -246,7 +285,14 @@ pub(crate) struct RunArgs {
     pub(crate) input: Vec<PathBuf>,
     /// What computes.
     #[arg(long, value_enum, default_value = "2pc")]
-    pub(crate) engine: Engine,
+    pub(crate) engine: RunEngine,
+    /// With --engine tee: threads that multiply [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// With --engine tee, which has no trusted hardware here: make and accept development evidence, which proves nothing. Only
+    /// in builds with the feature sample-attestation-insecure.
+    #[arg(long)]
+    pub(crate) allow_sample_insecure: bool,
     /// Make the connections as slow as this network: lan is 1gbit:1ms, wan 100mbit:40ms.
     #[arg(long, value_name = "lan|wan|RATE:RTT[:JITTER]", default_value = Network::LOOPBACK, value_parser = Network::parse)]
     pub(crate) network: Network,

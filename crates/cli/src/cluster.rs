@@ -47,7 +47,7 @@ pub(crate) fn share(args: &ShareArgs) -> anyhow::Result<()> {
 
 /// The name of a file without directory and extension.
 fn name(plan: &Plan, input: &Path) -> Option<String> {
-    let file = model::NamedFile::parse(plan, input).file;
+    let file = model::NamedFile::parse(&plan.inputs, input).file;
     Some(file.file_stem()?.to_string_lossy().into_owned())
 }
 

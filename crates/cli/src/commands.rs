@@ -17,13 +17,13 @@ use crate::args::{
     ClientArgs, ClientPhase, CompileArgs, DealerArgs, Engine, LoweringArgs, OnlineArgs, ProcessArgs, Reveal,
     ServerArgs, ServerPhase, SetupArgs,
 };
-use crate::choice::program;
+use crate::choice::{self, program};
 use crate::exit::{Code, Failure};
 use crate::network::Network;
 use crate::show::accuracy_line;
 use crate::show::json::{Answer, ClientResult, CompileResult, Online};
 use crate::show::observe::{JsonLines, Terminal, describe};
-use crate::show::{answer, print, table};
+use crate::show::{self, answer, print, table};
 use crate::signals;
 
 pub(crate) fn setup(args: &SetupArgs) -> anyhow::Result<()> {
@@ -56,11 +56,20 @@ pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
         lower(&args.model, &args.lowering)?
     };
     let network = args.network.clone().unwrap_or_else(Network::lan);
-    model.plan = program(args.engine, &model.plan, &network, &args.keys)?;
+    let choice = if args.engine == Engine::Auto {
+        let _spinner = terminal.spinner("calibrating this machine");
+        let (choice, _) = choice::choose(&model.plan, RevealTo::Client, &network, &args.keys)?;
+        model.plan = choice.plan.clone();
+        Some(choice)
+    } else {
+        model.plan = program(args.engine, &model.plan, &network, &args.keys)?;
+        None
+    };
     model.save(&args.output)?;
     let summary = PlanSummary::of(&model.plan);
     if args.json {
-        return print_line(&CompileResult { plan: &summary, calibration: model.accuracy.as_ref() });
+        let (calibration, choice) = (model.accuracy.as_ref(), choice.as_ref());
+        return print_line(&CompileResult { plan: &summary, calibration, choice });
     }
     let size = |file: &str| {
         let path = args.output.join(file);
@@ -70,6 +79,9 @@ pub(crate) fn compile(args: &CompileArgs) -> anyhow::Result<()> {
     let mut text = describe(&summary);
     if let Some(accuracy) = &model.accuracy {
         text.push_str(&format!("\n  {}", accuracy_line(accuracy)));
+    }
+    if let Some(choice) = &choice {
+        text.push_str(&format!("\n  {}", show::choice::line(&network, choice)));
     }
     print(&format!("{text}\npublic:  {}\nprivate: {}", size(PLAN_FILE), size(WEIGHTS_FILE)))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use privet::attest::AttestError;
+use privet::enclave::EnclaveError;
 use privet::input::InputError;
 use privet::keys::KeysError;
 use privet::model::ModelError;
@@ -49,6 +50,7 @@ impl From<Code> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
+    /// Empty where a child has said it already.
     pub(crate) message: String,
 }
 
@@ -92,13 +94,7 @@ impl Code {
             return Some(Self::Input);
         }
         if let Some(error) = error.downcast_ref::<SplitError>() {
-            return Some(match error {
-                SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
-                    Self::Usage
-                }
-                SplitError::Kernel(_) => Self::Internal,
-                _ => Self::Input,
-            });
+            return Some(Self::of_split(error));
         }
         if let Some(error) = error.downcast_ref::<AttestError>() {
             return Some(Self::of_attestation(error));
@@ -108,6 +104,9 @@ impl Code {
         }
         if let Some(error) = error.downcast_ref::<KeysError>() {
             return Some(Self::of_keys(error));
+        }
+        if let Some(error) = error.downcast_ref::<EnclaveError>() {
+            return Some(Self::of_enclave(error));
         }
         match error.downcast_ref::<SetupError>() {
             Some(SetupError::Identity(_)) => Some(Self::Internal),
@@ -165,12 +164,41 @@ impl Code {
         }
     }
 
+    fn of_split(error: &SplitError) -> Self {
+        match error {
+            SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
+                Self::Usage
+            }
+            SplitError::Kernel(_) => Self::Internal,
+            SplitError::Interrupted => Self::Interrupted,
+            SplitError::Seal(error) => Self::of_seal(error),
+            _ => Self::Input,
+        }
+    }
+
     fn of_keys(error: &KeysError) -> Self {
         match error {
             KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
             KeysError::Deadline { .. } => Self::Deadline,
             KeysError::Attest(_) | KeysError::Internal(_) | KeysError::Listen { .. } => Self::Internal,
             _ => Self::Input,
+        }
+    }
+
+    fn of_enclave(error: &EnclaveError) -> Self {
+        match error {
+            EnclaveError::Attest(error) => Self::of_attestation(error),
+            EnclaveError::Keys(error) => Self::of_keys(error),
+            EnclaveError::Seal(error) => Self::of_seal(error),
+            EnclaveError::Split(error) => Self::of_split(error),
+            EnclaveError::Untrusted { .. }
+            | EnclaveError::Refused { .. }
+            | EnclaveError::Peer { .. }
+            | EnclaveError::OtherModel { .. }
+            | EnclaveError::KeyEnded(_) => Self::Peer,
+            EnclaveError::Deadline { .. } => Self::Deadline,
+            EnclaveError::Input { .. } | EnclaveError::Model(_) => Self::Input,
+            _ => Self::Internal,
         }
     }
 

@@ -83,6 +83,7 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     let dir = &args.place.dir;
     // The wrong directory is better named than what it lacks.
     ServerConfig::load(dir)?;
@@ -231,16 +232,10 @@ struct Fetched<'a> {
 }
 
 fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let attester = machine_attester(allow)?;
-    let trust = match (&args.server_certificate, &args.server_policy) {
-        (Some(path), _) => Some(ServerTrust::pinned(path)?),
-        (None, Some(path)) => {
-            let verifier = verifier(collateral(&args.attestation)?, allow)?;
-            Some(ServerTrust::attested(verifier, attestation_policy(path)?))
-        }
-        (None, None) => None,
-    };
+    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     warn_of_sample(&args.attestation);
     let deadline = Duration::from_secs(args.deadline);
     let endpoint = Endpoint { address: args.address.clone(), trust, deadline };
@@ -291,6 +286,7 @@ fn cache_init(args: &CacheInitArgs) -> anyhow::Result<()> {
 }
 
 fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
     CacheConfig::load(&args.dir)?;
     let allow = args.attestation.allow_sample_insecure;
     let verifier = verifier(collateral(&args.attestation)?, allow)?;
@@ -337,13 +333,34 @@ fn moment(seconds: u64) -> String {
     at.map_or_else(|| seconds.to_string(), |at| format!("{} ({seconds} s after 1970)", time_text(at)))
 }
 
-fn warn_of_sample(args: &AttestationArgs) {
+/// How a server is known: by its certificate, or by a policy for its evidence.
+pub(crate) fn trust(
+    certificate: Option<&Path>,
+    policy: Option<&Path>,
+    args: &AttestationArgs,
+) -> anyhow::Result<Option<ServerTrust>> {
+    Ok(match (certificate, policy) {
+        (Some(path), _) => Some(ServerTrust::pinned(path)?),
+        (None, Some(path)) => {
+            let verifier = verifier(collateral(args)?, args.allow_sample_insecure)?;
+            Some(ServerTrust::attested(verifier, attestation_policy(path)?))
+        }
+        (None, None) => None,
+    })
+}
+
+/// Ends with the parent, where the parent asked for it.
+pub(crate) fn follow_parent(args: &AttestationArgs) -> anyhow::Result<()> {
+    args.exit_with_parent.map_or(Ok(()), signals::exit_with_parent)
+}
+
+pub(crate) fn warn_of_sample(args: &AttestationArgs) {
     if args.allow_sample_insecure {
         eprintln!("sample, INSECURE: development evidence is made and accepted; it proves nothing");
     }
 }
 
-fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
+pub(crate) fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
     let Some(path) = &args.collateral else { return Ok(Collateral::default()) };
     let fail = |e| Failure::error(Code::Input, format!("cannot read {}: {e}", path.display()));
     let dcap = fs::read(path).map_err(fail)?;
@@ -352,7 +369,7 @@ fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
     Ok(Collateral { dcap: Some(dcap), ..Collateral::default() })
 }
 
-fn attestation_policy(path: &Path) -> anyhow::Result<Policy> {
+pub(crate) fn attestation_policy(path: &Path) -> anyhow::Result<Policy> {
     let policy = Policy::parse(&read_text(path)?);
     policy.map_err(|e| Failure::error(Code::Input, format!("{}: {e}", path.display())))
 }

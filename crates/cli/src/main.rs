@@ -9,6 +9,7 @@ mod choice;
 mod cluster;
 mod commands;
 mod compare;
+mod enclave;
 mod exit;
 mod export;
 mod keys;
@@ -27,15 +28,21 @@ mod signals;
 mod split;
 mod stages;
 mod status;
+mod tee;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
+use privet_ring::wipe::WipingAllocator;
 
 use args::{Cli, Command};
 use exit::Code;
+
+/// Wipes what is freed where a command holds a sealed model.
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -44,7 +51,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("{}", exit::message(&error));
+            if !error.to_string().is_empty() {
+                eprintln!("{}", exit::message(&error));
+            }
             Code::of(&error).into()
         }
         Err(_) => Code::Internal.into(),
@@ -75,6 +84,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Attest(args) => attest::attest(&args),
         Command::Keyserver(args) => keys::keyserver(&args),
         Command::Keycache(args) => keys::keycache(&args),
+        Command::Enclave(args) => enclave::enclave(&args),
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),

@@ -43,7 +43,10 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         Engine::ThreeParty => Setting::ThreeParty,
         Engine::Cleartext => Setting::Cleartext,
     };
-    let explanation = explain(&plan, setting);
+    let mut explanation = explain(&plan, setting);
+    if args.engine == Engine::Auto {
+        explanation.engine = Engine::Auto.name();
+    }
     let prediction = match &choice {
         Some((network, _, prediction)) => Some((network.clone(), prediction.clone())),
         None => args.network.clone().zip(predicted(&plan, args)?),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use privet::model::{self, Model, NamedFile};
-use privet::{Event, Plan, Report, output, reference};
+use privet::{Event, Report, output, reference};
+use privet_plan::InputSpec;
 
-use crate::args::{AutoArgs, Engine, RunArgs};
+use crate::args::{AutoArgs, Engine, RunArgs, RunEngine};
 use crate::choice::program;
 use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
@@ -19,6 +20,7 @@ use crate::show::json::{Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
 use crate::show::{accuracy_line, answer, print, table};
+use crate::tee;
 use crate::watch::Watch;
 
 /// What an engine gives.
@@ -52,8 +54,13 @@ impl Task<'_> {
 }
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    args.keys.check(&[args.engine])?;
-    if args.engine == Engine::Cleartext {
+    let RunEngine::Of(engine) = args.engine else { return tee::run(args) };
+    if args.allow_sample_insecure || args.threads.is_some() {
+        let text = "--allow-sample-insecure and --threads are about --engine tee, which is not asked for";
+        return Err(Failure::error(Code::Usage, text));
+    }
+    args.keys.check(&[engine])?;
+    if engine == Engine::Cleartext {
         args.network.refuse_in_the_clear()?;
     }
     let terminal = Terminal::new();
@@ -80,7 +87,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         terminal: &terminal,
     };
     let reference = task.run(Engine::Cleartext)?;
-    let (outcome, matches_cleartext) = match args.engine {
+    let (outcome, matches_cleartext) = match engine {
         Engine::Cleartext => (reference, true),
         private => {
             let outcome = task.run(private)?;
@@ -97,7 +104,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.answer.json {
         let rows = &outcome.rows;
         print_line(&RunResult {
-            engine: args.engine.name(),
+            engine: engine.name(),
             answer: Answer::new(plan, &outputs, &best),
             offline: Offline::total(rows.iter().filter_map(|r| r.offline.as_ref())),
             online: Online::total(rows.iter().filter_map(|r| r.online.as_ref())),
@@ -110,7 +117,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             calibration: model.accuracy.as_ref(),
         })?;
     } else {
-        let equal = match args.engine {
+        let equal = match engine {
             private if private != Engine::Cleartext && matches_cleartext => {
                 "equal to the cleartext engine, bit for bit; "
             }
@@ -138,7 +145,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 /// The masked engine, in processes of its parties.
 fn two_party(task: &Task<'_>, engine: Engine) -> anyhow::Result<Outcome> {
     let Task { model, files, network, watch, terminal, .. } = *task;
-    let inputs = files.iter().map(|i| absolute(&model.plan, i)).collect::<anyhow::Result<Vec<_>>>()?;
+    let inputs = files.iter().map(|i| absolute(&model.plan.inputs, i)).collect::<anyhow::Result<Vec<_>>>()?;
     let plan = watch.computing(|| program(engine, &model.plan, network, task.keys))?;
     let mut parties = Parties::new(&plan, &model.weights, network, watch, terminal)?;
     let offline = parties.offline(1)?;
@@ -172,8 +179,8 @@ fn three_party(task: &Task<'_>) -> anyhow::Result<Outcome> {
 }
 
 /// `[NAME=]FILE` with an absolute path, because the client works in its own directory.
-fn absolute(plan: &Plan, input: &Path) -> anyhow::Result<OsString> {
-    let NamedFile { name, file } = NamedFile::parse(plan, input);
+pub(crate) fn absolute(inputs: &[InputSpec], input: &Path) -> anyhow::Result<OsString> {
+    let NamedFile { name, file } = NamedFile::parse(inputs, input);
     let prefix = name.map_or_else(String::new, |name| format!("{name}="));
     let file = std::path::absolute(&file).with_context(|| format!("no path for {}", file.display()))?;
     let mut whole = OsString::from(prefix);

@@ -163,6 +163,6 @@ pub(crate) fn unseal(args: &UnsealArgs) -> anyhow::Result<()> {
     result.print(args.json, "unsealed", &args.out)
 }
 
-fn version(number: NonZeroU64) -> ModelVersion {
+pub(crate) fn version(number: NonZeroU64) -> ModelVersion {
     ModelVersion::new(number.get()).expect("not zero")
 }

@@ -2,11 +2,15 @@
 
 use comfy_table::Table;
 use privet::model;
-use privet::split::{self, Index, SplitOptions, planner};
+use privet::seal::OwnerKeys;
+use privet::split::{self, SplitOptions, StageEntry, planner};
 
 use crate::args::{Balance, SplitArgs};
 use crate::commands::print_line;
+use crate::seal::version;
+use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
+use crate::signals;
 
 pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
     let input_shapes = args.input_shape.iter().map(|s| model::parse_shape(s)).collect::<Result<_, _>>()?;
@@ -15,17 +19,42 @@ pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
         Balance::Time => planner::Balance::Time,
     };
     let parts = args.parts.map(|parts| parts as usize);
-    let options = SplitOptions { parts, memory: args.memory, balance, input_shapes };
-    let index = split::split(&args.model, &options, &args.out)?;
+    let stop = signals::quiet_flag()?;
+    let options = SplitOptions { parts, memory: args.memory, balance, input_shapes, stop };
+    let Some(key) = &args.key else {
+        let index = split::split(&args.model, &options, &args.out)?;
+        if args.json {
+            return print_line(&index);
+        }
+        print(&describe(&index.stages))?;
+        return print(&format!(
+            "{} and {} files in {}",
+            split::INDEX_FILE,
+            index.stages.len(),
+            args.out.display()
+        ));
+    };
+    keep_memory_private()?;
+    let keys = OwnerKeys::read(key)?;
+    let index = split::split_sealed(&args.model, &options, &keys, version(args.version), &args.out)?;
     if args.json {
         return print_line(&index);
     }
-    print(&describe(&index))?;
-    print(&format!("{} and {} files in {}", split::INDEX_FILE, index.stages.len(), args.out.display()))
+    print(&describe(&index.stages))?;
+    print(&format!(
+        "{} and {} sealed files in {}: model {} version {}, key {} version {}",
+        split::SEALED_INDEX_FILE,
+        index.stages.len(),
+        args.out.display(),
+        index.model_id,
+        index.model_version.get(),
+        index.key_id,
+        index.key_version.get()
+    ))
 }
 
 /// One line per stage.
-fn describe(index: &Index) -> String {
+fn describe(stages: &[StageEntry]) -> String {
     let mut table = Table::new();
     table.load_style(table::STYLE).set_header([
         "stage",
@@ -36,7 +65,7 @@ fn describe(index: &Index) -> String {
         "given",
         "gives",
     ]);
-    for stage in &index.stages {
+    for stage in stages {
         let names = |shapes: &[split::Shape]| {
             let shown: Vec<String> = shapes.iter().take(3).map(shape).collect();
             let more = shapes.len().saturating_sub(3);

@@ -8,12 +8,16 @@ use comfy_table::Table;
 use ndarray::ArrayD;
 use nix::sys::resource::{Resource, setrlimit};
 use privet::input;
-use privet::split::{self, Index, Taken};
+use privet::seal::{self, Accepted, RELEASE_FILE, Release, Swap};
+use privet::split::{self, Index, SealedIndex, SealedStages, Shape, StageEntry, Taken};
+use privet_ring::wipe::wipe_freed_memory;
 use serde::Serialize;
 
 use crate::args::StagesArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::seal::version;
+use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
 
 /// What the program takes besides weights, tensors and workspace: its data, packing buffers, nodes and index.
@@ -23,9 +27,11 @@ const THREAD: u64 = 8 << 20;
 
 /// One stage, as JSON shows it.
 #[derive(Debug, Serialize)]
-struct Row<'a> {
-    file: &'a str,
+struct Row {
+    file: String,
     predicted_peak_bytes: u64,
+    /// Of it, those of the next stage.
+    ahead_bytes: u64,
     measured_peak_bytes: Option<u64>,
     load_seconds: f64,
     run_seconds: f64,
@@ -39,7 +45,7 @@ struct Answer<'a> {
     predicted_peak_bytes: u64,
     measured_peak_bytes: Option<u64>,
     seconds: f64,
-    stages: Vec<Row<'a>>,
+    stages: Vec<Row>,
     outputs: Vec<Output<'a>>,
 }
 
@@ -51,21 +57,78 @@ struct Output<'a> {
 }
 
 pub(crate) fn stages(args: &StagesArgs) -> anyhow::Result<()> {
-    let index = Index::load(&args.stages)?;
+    let stages = Stages::load(args)?;
     match args.within {
-        Some(limit) => within(args, &index, limit),
-        None => held(args, &index),
+        Some(limit) => within(args, &stages, limit),
+        None => held(args, &stages),
+    }
+}
+
+/// A directory of stages.
+enum Stages {
+    Plain(Index),
+    Sealed(SealedIndex, Accepted),
+}
+
+impl Stages {
+    fn load(args: &StagesArgs) -> anyhow::Result<Self> {
+        let Some(key) = &args.key else {
+            let is_sealed = args.stages.join(split::SEALED_INDEX_FILE).is_file();
+            if is_sealed && !args.stages.join(split::INDEX_FILE).exists() {
+                let text =
+                    format!("{}: these stages are sealed; give their key: --key DIR", args.stages.display());
+                return Err(Failure::error(Code::Usage, text));
+            }
+            return Ok(Self::Plain(Index::load(&args.stages)?));
+        };
+        let release = Release::read(&key.join(RELEASE_FILE))?;
+        let accepted = Accepted::new(&release, version(args.min_version));
+        Ok(Self::Sealed(SealedIndex::load(&args.stages, &accepted)?, accepted))
+    }
+
+    /// Whether all stages are there and those of the index, as far as can be said before they are read.
+    fn check(&self, args: &StagesArgs) -> anyhow::Result<()> {
+        match self {
+            Self::Plain(_) if args.no_check => Ok(()),
+            Self::Plain(index) => Ok(index.check(&args.stages)?),
+            Self::Sealed(index, accepted) => {
+                for stage in 0..index.stages.len() {
+                    index.verify_stage(&args.stages, stage, accepted)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn entries(&self) -> &[StageEntry] {
+        match self {
+            Self::Plain(index) => &index.stages,
+            Self::Sealed(index, _) => &index.stages,
+        }
+    }
+
+    fn inputs(&self) -> &[Shape] {
+        match self {
+            Self::Plain(index) => &index.inputs,
+            Self::Sealed(index, _) => &index.inputs,
+        }
+    }
+
+    /// The memory that was asked for, or else the largest peak.
+    fn memory(&self) -> u64 {
+        let asked = match self {
+            Self::Plain(index) => index.memory,
+            Self::Sealed(index, _) => index.memory,
+        };
+        asked.unwrap_or_else(|| self.entries().iter().map(|s| s.peak).max().unwrap_or(0))
     }
 }
 
 /// Starts the process that computes. Freed memory has to go back to the system at once, which the allocator is told by its
 /// environment.
-fn held(args: &StagesArgs, index: &Index) -> anyhow::Result<()> {
-    if !args.no_check {
-        index.check(&args.stages)?;
-    }
-    let peak = index.stages.iter().map(|s| s.peak).max().unwrap_or(0);
-    let limit = index.memory.unwrap_or(peak) + PROGRAM + THREAD * u64::from(args.threads - 1);
+fn held(args: &StagesArgs, stages: &Stages) -> anyhow::Result<()> {
+    stages.check(args)?;
+    let limit = stages.memory() + PROGRAM + THREAD * u64::from(args.threads - 1);
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let status = Command::new(program)
         .args(std::env::args_os().skip(1))
@@ -79,7 +142,8 @@ fn held(args: &StagesArgs, index: &Index) -> anyhow::Result<()> {
     match status.code() {
         Some(0) => Ok(()),
         Some(code) => {
-            Err(Failure::error(Code::from_status(Some(code)), "the process that computes failed, see above"))
+            // It has said why.
+            Err(Failure::error(Code::from_status(Some(code)), ""))
         }
         None => Err(Failure::error(
             Code::Internal,
@@ -89,24 +153,32 @@ fn held(args: &StagesArgs, index: &Index) -> anyhow::Result<()> {
 }
 
 /// Computes within `limit` bytes.
-fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
+fn within(args: &StagesArgs, stages: &Stages, limit: u64) -> anyhow::Result<()> {
     let preprocess = args.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
     let preprocess = preprocess.unwrap_or_default();
     let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
     for given in &args.input {
-        let (spec, file) = named(index, given)?;
-        anyhow::ensure!(
-            spec.dtype == "float32",
-            "input {:?}: expected float32, which this command can give, found {}",
-            spec.name,
-            spec.dtype
-        );
+        let (spec, file) = named(stages.inputs(), given)?;
         inputs.push((spec.name.clone(), input::load(file, &preprocess, &spec.shape)?));
     }
     setrlimit(Resource::RLIMIT_DATA, limit, limit).context("cannot limit the memory of this process")?;
+    let content = args.key.as_ref().map(|key| {
+        keep_memory_private()?;
+        wipe_freed_memory();
+        anyhow::Ok(seal::read_content(key)?.0)
+    });
+    let content = content.transpose()?;
     let mut last = None;
     for _ in 0..args.repeat {
-        last = Some(split::run_stages(&args.stages, index, inputs.clone())?);
+        last = Some(match (stages, &content) {
+            (Stages::Sealed(index, accepted), Some(key)) => {
+                let swap = if args.lock { Swap::Locked } else { Swap::Allowed };
+                let sealed = SealedStages { directory: &args.stages, index, accepted, key, swap };
+                split::run_sealed_stages(&sealed, inputs.clone())?
+            }
+            (Stages::Plain(index), _) => split::run_stages(&args.stages, index, inputs.clone())?,
+            (Stages::Sealed(..), None) => unreachable!("sealed stages are loaded with --key"),
+        });
     }
     let (outputs, taken) = last.context("at least one run")?;
     let floats: Vec<(String, ArrayD<f32>)> =
@@ -117,19 +189,17 @@ fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
         privet::output::write(path, &outputs)?;
     }
     let seconds = taken.iter().map(|t| t.load_seconds + t.run_seconds).sum();
-    let predicted = index.stages.iter().map(|s| s.peak).max().unwrap_or(0);
+    let predicted = rows(stages, &taken).map(|(s, t)| s.peak + t.ahead).max().unwrap_or(0);
     let measured =
         taken.iter().map(|t| t.peak).collect::<Option<Vec<u64>>>().and_then(|p| p.into_iter().max());
     if args.json {
-        let row = |(entry, taken): (_, &Taken)| {
-            let entry: &split::StageEntry = entry;
-            Row {
-                file: &entry.file,
-                predicted_peak_bytes: entry.peak,
-                measured_peak_bytes: taken.peak,
-                load_seconds: taken.load_seconds,
-                run_seconds: taken.run_seconds,
-            }
+        let row = |(entry, taken): (&'_ StageEntry, &Taken)| Row {
+            file: entry.file.clone(),
+            predicted_peak_bytes: entry.peak + taken.ahead,
+            ahead_bytes: taken.ahead,
+            measured_peak_bytes: taken.peak,
+            load_seconds: taken.load_seconds,
+            run_seconds: taken.run_seconds,
         };
         let outputs = floats.iter().map(|(name, a)| {
             let values = a.iter().copied().collect();
@@ -141,11 +211,11 @@ fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
             predicted_peak_bytes: predicted,
             measured_peak_bytes: measured,
             seconds,
-            stages: index.stages.iter().zip(&taken).map(row).collect(),
+            stages: rows(stages, &taken).map(row).collect(),
             outputs: outputs.collect(),
         });
     }
-    print(&describe(index, &taken))?;
+    print(&describe(stages, &taken))?;
     let peak =
         measured.map_or_else(|| "not measured".to_owned(), |m| format!("measured {}", table::bytes(m)));
     print(&format!(
@@ -162,13 +232,13 @@ fn within(args: &StagesArgs, index: &Index, limit: u64) -> anyhow::Result<()> {
 }
 
 /// One line per stage, predicted and measured side by side.
-fn describe(index: &Index, taken: &[Taken]) -> String {
+fn describe(stages: &Stages, taken: &[Taken]) -> String {
     let mut table = Table::new();
     table.load_style(table::STYLE).set_header(["stage", "predicted", "measured", "load s", "run s"]);
-    for (entry, taken) in index.stages.iter().zip(taken) {
+    for (entry, taken) in rows(stages, taken) {
         table.add_row([
             entry.file.clone(),
-            table::bytes(entry.peak),
+            table::bytes(entry.peak + taken.ahead),
             taken.peak.map_or_else(|| "-".to_owned(), table::bytes),
             format!("{:.3}", taken.load_seconds),
             format!("{:.3}", taken.run_seconds),
@@ -177,14 +247,18 @@ fn describe(index: &Index, taken: &[Taken]) -> String {
     table::lines(table, 1)
 }
 
+fn rows<'a>(stages: &'a Stages, taken: &'a [Taken]) -> impl Iterator<Item = (&'a StageEntry, &'a Taken)> {
+    stages.entries().iter().zip(taken)
+}
+
 /// The input that an argument is for, and its file.
-fn named<'a>(index: &'a Index, given: &'a Path) -> anyhow::Result<(&'a split::Shape, &'a Path)> {
+fn named<'a>(inputs: &'a [Shape], given: &'a Path) -> anyhow::Result<(&'a Shape, &'a Path)> {
     let text = given.to_str().unwrap_or_default();
-    let matches = |i: &&split::Shape| text.strip_prefix(&i.name).is_some_and(|rest| rest.starts_with('='));
-    if let Some(input) = index.inputs.iter().filter(matches).max_by_key(|i| i.name.len()) {
+    let matches = |i: &&Shape| text.strip_prefix(&i.name).is_some_and(|rest| rest.starts_with('='));
+    if let Some(input) = inputs.iter().filter(matches).max_by_key(|i| i.name.len()) {
         return Ok((input, Path::new(&text[input.name.len() + 1..])));
     }
-    match index.inputs.as_slice() {
+    match inputs {
         [only] => Ok((only, given)),
         several => {
             let names: Vec<&str> = several.iter().map(|i| i.name.as_str()).collect();

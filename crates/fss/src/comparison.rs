@@ -12,10 +12,11 @@
 //!   the hash a level to evaluate, two to make.
 //! - Opened: nothing. Leaks: nothing.
 
-use privet_ring::blocks::{Hash, all_if};
+use privet_ring::blocks::{Hash, Word};
 
 use crate::tree::{
-    LEAF_BITS, LEAF_TWEAK, NODE, PIECE, Path, doubled, level, pieces, put_leaves, read_leaves,
+    LEAF_BITS, LEAF_TWEAK, Lines, NODE, PIECE, Path, appended, double, level, level_mut, pieces, put_leaves,
+    read_leaves,
 };
 
 /// Comparisons with α of `bits` bits, at least 1 and at most 63; higher bits of x and α are not looked at.
@@ -58,25 +59,27 @@ impl Comparison {
         self.depth() + 1
     }
 
-    fn leaf_index(self, x: u64) -> u32 {
-        (x & ((1 << self.bits.min(LEAF_BITS)) - 1)) as u32
-    }
-
     /// Dealer: appends the keys for `alpha` to `words`, in pieces of 256 keys, each level by level, its leaves last. `roots` are
     /// the two parties', see [`root`](crate::root).
     pub fn make(self, hash: &Hash, alpha: &[u64], roots: [&[u128]; 2], words: &mut Vec<u8>) {
         words.reserve(self.key_bytes(alpha.len()));
+        let mut path = Path::empty();
         for piece in pieces(alpha.len(), PIECE) {
-            let start = words.len();
-            words.resize(start + self.key_bytes(piece.len()), 0);
-            let (levels, leaves) = words[start..].split_at_mut(self.depth() * piece.len() * NODE);
-            let alpha = &alpha[piece.clone()];
-            let mut path = Path::new(roots.map(|roots| &roots[piece.clone()]), alpha);
-            path.descend_all(hash, self.bits, levels);
-            let [first, second] = path.hashed(hash, LEAF_TWEAK);
-            let below = |alpha: &u64| (1u128 << self.leaf_index(*alpha)) - 1;
-            let made = first.iter().zip(&second).zip(alpha).map(|((a, b), alpha)| a ^ b ^ below(alpha));
-            put_leaves(made, self.leaf_bytes(), leaves);
+            let (n, bytes) = (piece.len(), self.leaf_bytes());
+            let roots = roots.map(|roots| &roots[piece.clone()]);
+            path.start(roots, &alpha[piece], self.bits);
+            path.descend_all(hash, self.bits, self.depth(), words);
+            if bytes == NODE {
+                path.leaves_below(hash, level_mut(appended(words, n * NODE)));
+            } else {
+                let mut leaves: Lines<Word> = Lines::new();
+                path.leaves_below(hash, &mut leaves[..n]);
+                put_leaves(
+                    leaves.iter().map(|leaf| u128::from_le_bytes(*leaf)),
+                    bytes,
+                    appended(words, n * bytes),
+                );
+            }
         }
     }
 
@@ -87,38 +90,32 @@ impl Comparison {
     pub fn evaluate(self, hash: &Hash, x: &[u64], roots: &[u128], words: &[u8]) -> Vec<u64> {
         let n = x.len();
         assert_eq!((roots.len(), words.len()), (n, self.key_bytes(n)), "keys of {n} comparisons");
-        let index_mask = (1 << self.bits.min(LEAF_BITS)) - 1;
-        let (mut nodes, mut hashed, mut sums, mut own) = ([0; PIECE], [0; PIECE], [0; PIECE], [0; PIECE]);
+        let (mut nodes, mut sums, mut points, mut leaves) =
+            (Lines::new(), Lines::new(), Lines::new(), Lines::new());
+        let mut shares = vec![0; n.div_ceil(64)];
         let mut rest = words;
-        let mut shares = Vec::with_capacity(n.div_ceil(64));
-        for piece in pieces(n, PIECE) {
+        for (piece, shares) in pieces(n, PIECE).zip(shares.chunks_mut(PIECE / 64)) {
             let len = piece.len();
             let (words, after) = rest.split_at(self.key_bytes(len));
             rest = after;
             let (levels, packed) = words.split_at(self.depth() * len * NODE);
-            let (x, nodes, hashed) = (&x[piece.clone()], &mut nodes[..len], &mut hashed[..len]);
-            let (sums, own) = (&mut sums[..len], &mut own[..len]);
-            nodes.copy_from_slice(&roots[piece]);
+            let (nodes, sums) = (&mut nodes[..len], &mut sums[..len]);
+            nodes.copy_from_slice(&roots[piece.clone()]);
             sums.fill(0);
-            let points = doubled(x);
+            double(&x[piece], self.bits, &mut points);
+            let points = &points[..len];
             for (bit, words) in (0..self.bits).rev().zip(levels.chunks_exact(len * NODE)) {
-                hash.descend(nodes, level(words), &points[..len], bit, sums);
+                hash.descend(nodes, level(words), points, bit, sums);
             }
-            hash.blocks(nodes, LEAF_TWEAK, hashed);
-            read_leaves(packed, self.leaf_bytes(), own);
-            // The half of the leaf that the index lies in, which is public, without a branch for speed.
-            let half = |block: u128, upper: u64| (block as u64 & !upper) | ((block >> 64) as u64 & upper);
-            let leaves = hashed.iter().zip(&*own).zip(&*nodes).zip(&*sums).zip(x);
-            let mut bits = [0u64; PIECE];
-            for (bit, ((((hashed, word), node), sum), x)) in bits.iter_mut().zip(leaves) {
-                let index = x & index_mask;
-                let upper = 0u64.wrapping_sub(index >> 6);
-                let corrects = all_if(*node as u64);
-                let leaf = half(*hashed, upper) ^ corrects & half(*word, upper);
-                *bit = (*sum as u64 ^ leaf >> (index & 63)) & 1;
-            }
-            let packed = |bits: &[u64]| (0..).zip(bits).fold(0, |word, (i, bit)| word | bit << i);
-            shares.extend(bits[..len].chunks(64).map(packed));
+            let leaves = if self.leaf_bytes() == NODE {
+                level(packed)
+            } else {
+                let mut own = [0; PIECE];
+                read_leaves(packed, self.leaf_bytes(), &mut own[..len]);
+                leaves.iter_mut().zip(own).for_each(|(leaf, own)| *leaf = u128::to_le_bytes(own));
+                &leaves[..len]
+            };
+            hash.look_up(nodes, LEAF_TWEAK, leaves, points, sums, shares);
         }
         shares
     }

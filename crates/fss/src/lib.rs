@@ -4,7 +4,9 @@
 //! | file | function | key, for each party |
 //! |---|---|---|
 //! | [`Comparison`] | `[x < α]`, as one bit | 16 bytes for every bit of the domain but the last seven, and 16 |
-//! | [`Dcf`] | `β·[x < α]` in a group Z_2^l | 16 bytes and l bits for every bit of the domain, 16 bytes less |
+//! | [`Dcf`] | `β·[x < α]` in a group Z_2^l, or two of them | 16 bytes and l or 2l bits for every bit of the domain, 16 bytes less |
+//! | [`Select`] | `[m − α >= 0]·t` as ring elements, with t = m − α the ReLU | that of one `Dcf`, and two ring elements |
+//! | [`Truncation`] | `floor((m − α) / 2^s)` as ring elements | that of one `Dcf` over s bits, and l + s bits |
 //! | [`Intervals`] | `[low <= m − α <= high]` for any number of public intervals, as bits | that of one comparison |
 //! | [`Table`] | `T[m − α]` up to a sign that is shared, for public tables of up to 2^16 entries | 16 bytes for every bit of the index but the last seven, and 16 |
 //! | [`Spline`] | a polynomial of `m − α` for every public interval | that of one comparison, and dealt products |
@@ -19,16 +21,20 @@
 mod comparison;
 mod dcf;
 mod interval;
+mod select;
 mod spline;
 mod table;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod truncation;
 
 pub use comparison::Comparison;
 pub use dcf::Dcf;
 pub use interval::{Interval, Intervals};
 pub use privet_ring::blocks::Hash;
+pub use select::Select;
 pub use spline::Spline;
 pub use table::Table;
 pub use tree::{Side, root};
+pub use truncation::Truncation;

@@ -17,7 +17,9 @@ use std::ops::Range;
 
 use privet_ring::blocks::{Hash, all_if};
 
-use crate::tree::{LEAF_BITS, LEAF_TWEAK, NODE, Path, Side, level, pieces, put_leaves, read_leaves};
+use crate::tree::{
+    LEAF_BITS, LEAF_TWEAK, NODE, Path, Side, appended, level, pieces, put_leaves, read_leaves,
+};
 
 /// Tables of 2^`bits` entries, from 1 to 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +70,12 @@ impl Table {
         let mut signs = Vec::with_capacity(alpha.len());
         let low = (1u64 << self.bits.min(LEAF_BITS)) - 1;
         for piece in self.pieces(alpha.len()) {
-            let start = words.len();
-            words.resize(start + self.key_bytes(piece.len()), 0);
-            let (levels, leaves) = words[start..].split_at_mut(self.depth() * piece.len() * NODE);
             let alpha = &alpha[piece.clone()];
             let mut path = Path::new(roots.map(|roots| &roots[piece.clone()]), alpha);
-            path.descend_all(hash, self.bits, levels);
+            path.descend_all(hash, self.bits, self.depth(), words);
             let [first, second] = path.hashed(hash, LEAF_TWEAK);
             let word = |i: usize| first[i] ^ second[i] ^ 1u128 << (alpha[i] & low);
+            let leaves = appended(words, alpha.len() * self.leaf_bytes());
             put_leaves((0..alpha.len()).map(word), self.leaf_bytes(), leaves);
             let nodes = path.second();
             signs.extend((0..alpha.len()).map(|i| {

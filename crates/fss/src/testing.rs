@@ -1,5 +1,6 @@
 //! What the gates' tests share.
 
+use privet_ring::Ring;
 use privet_ring::blocks::Hash;
 use privet_ring::prg::{Prg, Seed};
 
@@ -19,6 +20,12 @@ impl Keys {
             [Side::First, Side::Second].map(|side| root(side, keys, &mut Prg::new(&seed()).stream(0)));
         Self { hash: Hash::new(&seed()), roots, prg: Prg::new(&seed()) }
     }
+}
+
+/// Both parties' shares of values, the second one's as drawn.
+pub(crate) fn share(values: &[u64], ring: Ring, drawn: &[u64]) -> [Vec<u64>; 2] {
+    let first = values.iter().zip(drawn).map(|(v, d)| ring.reduce(v.wrapping_sub(*d))).collect();
+    [first, drawn.to_vec()]
 }
 
 pub(crate) fn seed() -> Seed {

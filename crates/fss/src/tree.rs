@@ -8,7 +8,7 @@
 //! Source: Guo, Yang, Wang, Zhang, Xie, Liu, Zhang, "Half-tree: halving the cost of tree expansion in COT and DPF" (Eurocrypt
 //! 2023), figure 8; one call of the hash for both children. Deviates: both roots are drawn from seeds, so that keys hold correction words only.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use privet_ring::blocks::{Doubled, Hash, Word};
 use privet_ring::prg::Stream;
@@ -56,32 +56,74 @@ pub(crate) fn level_mut(bytes: &mut [u8]) -> &mut [Word] {
     bytes.as_chunks_mut().0
 }
 
+/// One of something for each key of a piece, from a line of the cache on: no vector of it lies across two lines.
+#[derive(Clone)]
+#[repr(align(64))]
+pub(crate) struct Lines<T>([T; PIECE]);
+
+impl<T: Copy + Default> Lines<T> {
+    pub(crate) fn new() -> Self {
+        Self([T::default(); PIECE])
+    }
+}
+
+impl<T> Deref for Lines<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
 /// Numbers as [`Hash`] reads them.
-pub(crate) fn doubled(x: &[u64]) -> [Doubled; PIECE] {
-    let mut doubled = [[0; 2]; PIECE];
-    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [*x; 2]);
+pub(crate) fn doubled(x: &[u64]) -> Lines<Doubled> {
+    let mut doubled = Lines::new();
+    double(x, u64::BITS, &mut doubled);
     doubled
+}
+
+/// The `bits` lowest bits of numbers, as [`Hash`] reads them.
+pub(crate) fn double(x: &[u64], bits: u32, doubled: &mut Lines<Doubled>) {
+    let mask = u64::MAX >> (u64::BITS - bits);
+    doubled.iter_mut().zip(x).for_each(|(d, x)| *d = [x & mask; 2]);
 }
 
 /// The dealer's nodes on the path to α, for a piece of keys.
 pub(crate) struct Path {
     /// The first party's.
-    pub(crate) first: [u128; PIECE],
+    pub(crate) first: Lines<u128>,
     /// What the second party's differ by, on every level.
-    difference: [u128; PIECE],
-    alpha: [Doubled; PIECE],
+    difference: Lines<u128>,
+    alpha: Lines<Doubled>,
     len: usize,
 }
 
 impl Path {
+    /// Of no keys yet.
+    pub(crate) fn empty() -> Self {
+        Self { first: Lines::new(), difference: Lines::new(), alpha: Lines::new(), len: 0 }
+    }
+
     /// From both parties' roots.
-    pub(crate) fn new([first, second]: [&[u128]; 2], alpha: &[u64]) -> Self {
-        let len = alpha.len();
-        let mut path = Self { first: [0; PIECE], difference: [0; PIECE], alpha: doubled(alpha), len };
-        path.first[..len].copy_from_slice(first);
-        let roots = first.iter().zip(second);
-        path.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
+    pub(crate) fn new(roots: [&[u128]; 2], alpha: &[u64]) -> Self {
+        let mut path = Self::empty();
+        path.start(roots, alpha, u64::BITS);
         path
+    }
+
+    /// From both parties' roots, to the `bits` lowest bits of α.
+    pub(crate) fn start(&mut self, [first, second]: [&[u128]; 2], alpha: &[u64], bits: u32) {
+        self.len = alpha.len();
+        double(alpha, bits, &mut self.alpha);
+        self.first[..self.len].copy_from_slice(first);
+        let roots = first.iter().zip(second);
+        self.difference.iter_mut().zip(roots).for_each(|(d, (first, second))| *d = first ^ second);
     }
 
     /// Down one level, to the child that bit `bit` of α says; writes the level's words.
@@ -90,28 +132,43 @@ impl Path {
         hash.split(&mut self.first[..n], &self.difference[..n], &self.alpha[..n], bit, level_mut(words));
     }
 
-    /// Down as many levels as `words` has room for, from bit `bits` − 1 on; writes their words level by level.
-    pub(crate) fn descend_all(&mut self, hash: &Hash, bits: u32, words: &mut [u8]) {
-        for (bit, words) in (0..bits).rev().zip(words.chunks_exact_mut(self.len * NODE)) {
+    /// Down `levels` levels, from bit `bits` − 1 on; appends their words level by level.
+    pub(crate) fn descend_all(&mut self, hash: &Hash, bits: u32, levels: usize, words: &mut Vec<u8>) {
+        for bit in (0..bits).rev().take(levels) {
+            // A level's room is made when it is filled: it is in the first-level cache then.
+            let words = appended(words, self.len * NODE);
             self.descend(hash, bit, words);
         }
     }
 
+    /// Words of leaves in which the bits below α mod 128 are 1.
+    pub(crate) fn leaves_below(&self, hash: &Hash, words: &mut [Word]) {
+        let n = self.len;
+        hash.leaves_below(&self.first[..n], &self.difference[..n], LEAF_TWEAK, &self.alpha[..n], words);
+    }
+
     /// The second party's nodes.
-    pub(crate) fn second(&self) -> [u128; PIECE] {
-        let mut second = self.first;
-        second.iter_mut().zip(&self.difference).for_each(|(s, d)| *s ^= d);
+    pub(crate) fn second(&self) -> Lines<u128> {
+        let mut second = self.first.clone();
+        second.iter_mut().zip(&*self.difference).for_each(|(s, d)| *s ^= d);
         second
     }
 
     /// Both parties' hashes of their nodes under a tweak.
-    pub(crate) fn hashed(&self, hash: &Hash, tweak: u128) -> [[u128; PIECE]; 2] {
-        let mut hashed = [[0; PIECE]; 2];
+    pub(crate) fn hashed(&self, hash: &Hash, tweak: u128) -> [Lines<u128>; 2] {
+        let mut hashed = [Lines::new(), Lines::new()];
         for (nodes, hashed) in [&self.first, &self.second()].into_iter().zip(&mut hashed) {
             hash.blocks(&nodes[..self.len], tweak, &mut hashed[..self.len]);
         }
         hashed
     }
+}
+
+/// So many zeros more.
+pub(crate) fn appended(bytes: &mut Vec<u8>, more: usize) -> &mut [u8] {
+    let start = bytes.len();
+    bytes.resize(start + more, 0);
+    &mut bytes[start..]
 }
 
 /// The first `bytes` bytes of leaves' words, one after the other.

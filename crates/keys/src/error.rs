@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use privet_seal::{KeyId, SealError};
 
+use crate::kbs::Problem;
+
 /// Why a store, a policy, a server, a cache or a fetch failed. No variant ever holds a byte of a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,6 +114,12 @@ pub enum KeysError {
 }
 
 impl KeysError {
+    /// Whether the other side has decided against it, rather than failed: asking again does not help.
+    pub fn is_final(&self) -> bool {
+        let names = [Problem::PolicyDeny.name(), Problem::InvalidRequestPath.name()];
+        matches!(self, Self::Refused { kind, .. } if names.contains(&kind.as_str()))
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> KeysError + '_ {
         move |source| KeysError::Io { path: path.to_owned(), source }
     }

@@ -33,8 +33,10 @@ pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper, Tell};
 pub use master::{MIN_PASSPHRASE, MasterSource};
-pub use net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate};
-pub use net::{Address, Handler, Incoming, Limits, Server};
+pub use net::tls::{
+    LONGEST_SERVER, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate,
+};
+pub use net::{Accepted, Address, Handler, Incoming, Limits, Server, Speaker};
 pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};

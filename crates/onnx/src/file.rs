@@ -5,18 +5,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io::{Cursor, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use privet_graph::{DType, Tensor, element_count};
 use prost::Message;
+use zeroize::Zeroizing;
 
+use crate::hollow::{self, Elsewhere};
 use crate::import::{self, Imported};
 use crate::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::scan::{Content, Scanner};
 use crate::{MAX_FILE, OnnxError, tensor};
 
-/// A tensor whose message is at most this long is read at once.
+/// A tensor whose message, or data, is at most this long is read at once.
 const SMALL: u64 = 4096;
 
 /// Fields of `TensorProto` that hold data.
@@ -24,11 +27,11 @@ const FLOAT_DATA: u32 = 4;
 const RAW_DATA: u32 = 9;
 const DATA: [u32; 7] = [FLOAT_DATA, 5, 6, 7, RAW_DATA, 10, 11];
 
-/// An open model file.
+/// An open model file, or the bytes of one.
 #[derive(Debug)]
 pub struct ModelFile {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) source: Source,
     name: String,
     pub(crate) head: ModelProto,
     nodes: Vec<FileNode>,
@@ -36,6 +39,22 @@ pub struct ModelFile {
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
     tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// Where the bytes of a model are.
+pub(crate) enum Source {
+    File(File),
+    /// Without the data of tensors.
+    Hollow(Zeroizing<Vec<u8>>, Elsewhere),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::File(_) => "File",
+            Self::Hollow(..) => "Hollow",
+        })
+    }
 }
 
 /// A node of the file, by the names of what it reads and makes.
@@ -81,14 +100,26 @@ pub(crate) enum Data {
     Here(Place),
     /// Little-endian elements in another file.
     External(PathBuf, Place),
+    /// Little-endian elements that [`Elsewhere`] gives for this name.
+    Elsewhere(String),
     /// In a form that has to be decoded.
     Message,
 }
 
 impl StoredTensor {
-    /// Whether it can be read block by block: floats, as they are in memory.
+    /// Whether it can be read block by block: floats, as they are in memory, and not few.
     pub fn is_streamable(&self) -> bool {
-        self.dtype == DType::F32 && !matches!(self.data, Data::Message)
+        self.dtype == DType::F32
+            && !matches!(self.data, Data::Message)
+            && size_of::<f32>() as u64 * self.len() as u64 > SMALL
+    }
+
+    /// What [`crate::Elsewhere`] is asked for, if the data come from there.
+    pub fn location(&self) -> Option<&str> {
+        match &self.data {
+            Data::Elsewhere(location) => Some(location),
+            _ => None,
+        }
     }
 
     /// Number of elements.
@@ -117,6 +148,29 @@ impl ModelFile {
             )));
         }
         let mut scan = Scanner::new(path, file.try_clone().map_err(io)?, size);
+        let name = path.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy()).into_owned();
+        Self::read_from(&mut scan, size, path, name, Source::File(file))
+    }
+
+    /// Takes the bytes of a model, called `name`, whose external tensors are not in files but come from `elsewhere`.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`]; data that `elsewhere` refuses.
+    pub fn hollow(bytes: Zeroizing<Vec<u8>>, name: &str, elsewhere: Elsewhere) -> Result<Self, OnnxError> {
+        let (size, path) = (bytes.len() as u64, PathBuf::from(name));
+        let mut copy = Zeroizing::new(Vec::with_capacity(bytes.len()));
+        copy.extend_from_slice(&bytes);
+        let mut scan = Scanner::new(&path, Cursor::new(&copy[..]), size);
+        Self::read_from(&mut scan, size, &path, name.to_owned(), Source::Hollow(bytes, elsewhere))
+    }
+
+    fn read_from<R: Read + Seek>(
+        scan: &mut Scanner<R>,
+        size: u64,
+        path: &Path,
+        name: String,
+        source: Source,
+    ) -> Result<Self, OnnxError> {
         let (mut head, mut graph) = (Vec::new(), None);
         while let Some(field) = scan.field(size)? {
             match (field.tag, field.content) {
@@ -129,10 +183,9 @@ impl ModelFile {
         }
         let head = ModelProto::decode(head.as_slice()).map_err(|e| OnnxError::Protobuf(e.to_string()))?;
         let graph = graph.ok_or_else(|| OnnxError::Malformed("there is no graph".to_owned()))?;
-        let name = path.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy()).into_owned();
         let mut model = Self {
             path: path.to_owned(),
-            file,
+            source,
             name,
             head,
             nodes: Vec::new(),
@@ -141,7 +194,7 @@ impl ModelFile {
             outputs: Vec::new(),
             tensors: BTreeMap::new(),
         };
-        model.scan(&mut scan, graph)?;
+        model.scan(scan, graph)?;
         let tensors = &model.tensors;
         model.inputs.retain(|input| !tensors.contains_key(&input.name));
         Ok(model)
@@ -205,7 +258,7 @@ impl ModelFile {
             ..GraphProto::default()
         };
         let model = ModelProto { graph: Some(graph), ..self.head.clone() };
-        import::named(model, &self.name, self.path.parent(), given, initializer)
+        import::named(model, &self.name, self.directory(), given, initializer)
     }
 
     /// A whole initialiser.
@@ -219,10 +272,13 @@ impl ModelFile {
             self.read(name, 0, &mut values)?;
             return Ok(tensor::array(&stored.shape, values).into());
         }
-        let mut message = vec![0; stored.place.len as usize];
-        self.read_at(&self.file, &self.path, stored.place.offset, &mut message)?;
-        let proto = TensorProto::decode(&*message).map_err(|e| OnnxError::Protobuf(e.to_string()))?;
-        tensor::read(proto, self.path.parent())
+        let mut message = Zeroizing::new(vec![0; stored.place.len as usize]);
+        self.read_own(stored.place.offset, &mut message)?;
+        let mut proto = TensorProto::decode(&message[..]).map_err(|e| OnnxError::Protobuf(e.to_string()))?;
+        if let Source::Hollow(_, elsewhere) = &self.source {
+            hollow::fill(&mut proto, elsewhere)?;
+        }
+        tensor::read(proto, self.directory())
     }
 
     /// Elements of an initialiser from `first` on, as many as `into` holds; it has to be streamable.
@@ -243,9 +299,13 @@ impl ModelFile {
             Data::External(path, place) => {
                 let io = |source| OnnxError::Io { path: path.clone(), source };
                 let file = File::open(path).map_err(io)?;
-                self.read_at(&file, path, place.offset + skip, bytes)?;
+                file.read_exact_at(bytes, place.offset + skip).map_err(io)?;
             }
-            Data::Here(place) => self.read_at(&self.file, &self.path, place.offset + skip, bytes)?,
+            Data::Elsewhere(location) => {
+                let Source::Hollow(_, elsewhere) = &self.source else { unreachable!("a hollow model") };
+                hollow::read(elsewhere, name, location, skip, bytes)?;
+            }
+            Data::Here(place) => self.read_own(place.offset + skip, bytes)?,
             Data::Message => unreachable!("streamable tensors have a place"),
         }
         // Nothing on little-endian machines.
@@ -259,12 +319,29 @@ impl ModelFile {
             .ok_or_else(|| OnnxError::Malformed(format!("there is no initialiser {name:?}")))
     }
 
-    fn read_at(&self, file: &File, path: &Path, at: u64, into: &mut [u8]) -> Result<(), OnnxError> {
-        file.read_exact_at(into, at).map_err(|source| OnnxError::Io { path: path.to_owned(), source })
+    /// Where external data may lie.
+    fn directory(&self) -> Option<&Path> {
+        match self.source {
+            Source::File(_) => self.path.parent(),
+            Source::Hollow(..) => None,
+        }
+    }
+
+    /// The model's own bytes from `at` on.
+    pub(crate) fn read_own(&self, at: u64, into: &mut [u8]) -> Result<(), OnnxError> {
+        let read = match &self.source {
+            Source::File(file) => file.read_exact_at(into, at),
+            Source::Hollow(bytes, _) => {
+                let mut cursor = Cursor::new(&bytes[..]);
+                cursor.set_position(at);
+                cursor.read_exact(into)
+            }
+        };
+        read.map_err(|source| OnnxError::Io { path: self.path.clone(), source })
     }
 
     /// Reads the graph's message, but for the data of large tensors.
-    fn scan(&mut self, scan: &mut Scanner, graph: Place) -> Result<(), OnnxError> {
+    fn scan<R: Read + Seek>(&mut self, scan: &mut Scanner<R>, graph: Place) -> Result<(), OnnxError> {
         let end = graph.offset + graph.len;
         scan.seek(graph.offset)?;
         while let Some(field) = scan.field(end)? {
@@ -286,8 +363,11 @@ impl ModelFile {
         Ok(())
     }
 
-    fn node(&mut self, scan: &mut Scanner, place: Place) -> Result<(), OnnxError> {
-        let proto: NodeProto = message(scan, place)?;
+    fn node<R: Read + Seek>(&mut self, scan: &mut Scanner<R>, place: Place) -> Result<(), OnnxError> {
+        let mut proto: NodeProto = message(scan, place)?;
+        if let Source::Hollow(_, elsewhere) = &self.source {
+            hollow::fill_node(&mut proto, elsewhere)?;
+        }
         let mut inputs = proto.input.clone();
         proto.attribute.iter().filter_map(|a| a.g.as_ref()).for_each(|g| captures(g, &mut inputs));
         let (name, operator, outputs) = (proto.name.clone(), proto.op_type.clone(), proto.output.clone());
@@ -296,7 +376,7 @@ impl ModelFile {
         Ok(())
     }
 
-    fn initializer(&mut self, scan: &mut Scanner, place: Place) -> Result<(), OnnxError> {
+    fn initializer<R: Read + Seek>(&mut self, scan: &mut Scanner<R>, place: Place) -> Result<(), OnnxError> {
         let (proto, found) = head(scan, place)?;
         let name = proto.name.clone();
         let what = format!("tensor {name:?}");
@@ -306,7 +386,9 @@ impl ModelFile {
         let count = element_count("tensor", &shape)
             .map_err(|e| wrong(&name, "dims", "a bounded size", &e.to_string()))?;
         let bytes = count as u64 * size as u64;
-        let data = if tensor::is_external(&proto) {
+        let data = if let (Source::Hollow(..), true) = (&self.source, tensor::is_external(&proto)) {
+            Data::Elsewhere(hollow::location(&proto)?)
+        } else if tensor::is_external(&proto) {
             let (path, offset) = tensor::place(&proto, self.path.parent(), bytes as usize)?;
             Data::External(path, Place { offset, len: bytes })
         } else {
@@ -333,7 +415,10 @@ fn is_narrow(element: i32) -> bool {
 }
 
 /// A tensor's message without its data, and where these are if they can be used as they are.
-fn head(scan: &mut Scanner, place: Place) -> Result<(TensorProto, Option<Place>), OnnxError> {
+fn head<R: Read + Seek>(
+    scan: &mut Scanner<R>,
+    place: Place,
+) -> Result<(TensorProto, Option<Place>), OnnxError> {
     if place.len <= SMALL {
         return Ok((message(scan, place)?, None));
     }
@@ -357,7 +442,10 @@ fn head(scan: &mut Scanner, place: Place) -> Result<(TensorProto, Option<Place>)
     Ok((proto, data))
 }
 
-fn message<M: Message + Default>(scan: &mut Scanner, place: Place) -> Result<M, OnnxError> {
+fn message<M: Message + Default, R: Read + Seek>(
+    scan: &mut Scanner<R>,
+    place: Place,
+) -> Result<M, OnnxError> {
     let bytes = scan.read(place)?;
     M::decode(bytes.as_slice()).map_err(|e| OnnxError::Protobuf(e.to_string()))
 }

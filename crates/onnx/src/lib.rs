@@ -10,6 +10,7 @@
 mod error;
 mod export;
 mod file;
+mod hollow;
 mod import;
 mod node;
 mod ops;
@@ -28,8 +29,9 @@ use prost::Message;
 pub use error::OnnxError;
 pub use export::export;
 pub use file::{FileNode, ModelFile, StoredTensor};
+pub use hollow::Elsewhere;
 pub use import::Imported;
-pub use part::{Declared, Part};
+pub use part::{Declared, Part, PartBytes};
 
 /// Largest model file: what protobuf allows.
 const MAX_FILE: u64 = 1 << 31;

@@ -1,8 +1,9 @@
 //! Writes a part of a model as a file of its own.
 //!
 //! Nodes and initialisers are copied as they are in the file, byte by byte, so that attributes and fields which nobody
-//! here reads are kept. Data go from file to file in blocks.
+//! here reads are kept. Data go from file to file in blocks, or are read from any place as if the file were there.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -59,7 +60,29 @@ impl ModelFile {
     /// # Panics
     /// The part names nodes or initialisers that the model does not have.
     pub fn write_part(&self, part: &Part, mut to: impl Write, path: &Path) -> Result<u64, OnnxError> {
-        let pieces = self.pieces(part)?;
+        let bytes = self.part_bytes(part)?;
+        let io = |source| OnnxError::Io { path: path.to_owned(), source };
+        let mut block = vec![0; BLOCK];
+        let mut at = 0;
+        while at < bytes.len() {
+            let block = &mut block[..(bytes.len() - at).min(BLOCK as u64) as usize];
+            bytes.read_at(block, at)?;
+            to.write_all(block).map_err(io)?;
+            at += block.len() as u64;
+        }
+        to.flush().map_err(io)?;
+        Ok(bytes.len())
+    }
+
+    /// The ONNX file of a part, without writing it.
+    ///
+    /// # Errors
+    /// A file of external data cannot be opened; a part larger than a file may be.
+    ///
+    /// # Panics
+    /// The part names nodes or initialisers that the model does not have.
+    pub fn part_bytes(&self, part: &Part) -> Result<PartBytes<'_>, OnnxError> {
+        let mut pieces = self.pieces(part)?;
         let length = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.len()));
         let mut head = self.head.clone();
         head.ir_version = Some(head.ir_version.unwrap_or(OLDEST_IR).max(OLDEST_IR));
@@ -72,21 +95,23 @@ impl ModelFile {
                 part.name
             )));
         }
-        let io = |source| OnnxError::Io { path: path.to_owned(), source };
-        to.write_all(&front).map_err(io)?;
+        pieces.insert(0, Piece::Bytes(front));
+        let mut files = HashMap::new();
+        let mut starts = Vec::with_capacity(pieces.len() + 1);
+        let mut at = 0;
         for piece in &pieces {
-            match piece {
-                Piece::Bytes(bytes) => to.write_all(bytes).map_err(io)?,
-                Piece::Copy(None, place) => copy(&self.file, &self.path, *place, &mut to, path)?,
-                Piece::Copy(Some(from), place) => {
-                    let file = File::open(from)
-                        .map_err(|source| OnnxError::Io { path: (*from).to_owned(), source })?;
-                    copy(&file, from, *place, &mut to, path)?;
-                }
+            starts.push(at);
+            at += piece.len();
+            if let Piece::Copy(Some(path), _) = piece
+                && !files.contains_key(path)
+            {
+                let file =
+                    File::open(path).map_err(|source| OnnxError::Io { path: (*path).to_owned(), source })?;
+                files.insert(*path, file);
             }
         }
-        to.flush().map_err(io)?;
-        Ok(total)
+        starts.push(at);
+        Ok(PartBytes { model: self, pieces, starts, files })
     }
 
     fn pieces<'a>(&'a self, part: &Part) -> Result<Vec<Piece<'a>>, OnnxError> {
@@ -108,6 +133,10 @@ impl ModelFile {
                     pieces.push(Piece::header(5, front.len() as u64 + place.len));
                     pieces.extend([Piece::Bytes(front), Piece::Copy(Some(from), *place)]);
                 }
+                Data::Elsewhere(_) => {
+                    let text = format!("{name:?} is sealed; expected a model in the clear to be cut");
+                    return Err(OnnxError::Malformed(text));
+                }
                 Data::Here(_) | Data::Message => {
                     pieces.extend([Piece::header(5, stored.place.len), Piece::Copy(None, stored.place)]);
                 }
@@ -119,6 +148,56 @@ impl ModelFile {
         pieces.extend(part.inputs.iter().map(|d| Piece::field(11, &d.info().encode_to_vec())));
         pieces.extend(part.outputs.iter().map(|d| Piece::field(12, &d.info().encode_to_vec())));
         Ok(pieces)
+    }
+}
+
+/// The bytes of a part's ONNX file, where they are.
+#[derive(Debug)]
+pub struct PartBytes<'a> {
+    model: &'a ModelFile,
+    pieces: Vec<Piece<'a>>,
+    /// Where each piece begins, and the length of all.
+    starts: Vec<u64>,
+    /// Files of external data.
+    files: HashMap<&'a Path, File>,
+}
+
+impl PartBytes<'_> {
+    /// How many bytes there are.
+    pub fn len(&self) -> u64 {
+        self.starts[self.pieces.len()]
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `into` from `at` on.
+    ///
+    /// # Errors
+    /// There are not as many bytes, or they cannot be read.
+    pub fn read_at(&self, mut into: &mut [u8], mut at: u64) -> Result<(), OnnxError> {
+        if at.checked_add(into.len() as u64).is_none_or(|end| end > self.len()) {
+            let text = format!("{} bytes from {at} on of a part of {}", into.len(), self.len());
+            return Err(OnnxError::Malformed(text));
+        }
+        // Of pieces without bytes the last one begins where the next does.
+        let mut index = self.starts.partition_point(|&start| start <= at).saturating_sub(1);
+        while !into.is_empty() {
+            let (piece, skip) = (&self.pieces[index], at - self.starts[index]);
+            let len = (piece.len() - skip).min(into.len() as u64) as usize;
+            let (now, rest) = into.split_at_mut(len);
+            match piece {
+                Piece::Bytes(bytes) => now.copy_from_slice(&bytes[skip as usize..][..len]),
+                Piece::Copy(None, place) => self.model.read_own(place.offset + skip, now)?,
+                Piece::Copy(Some(path), place) => self.files[path]
+                    .read_exact_at(now, place.offset + skip)
+                    .map_err(|source| OnnxError::Io { path: (*path).to_owned(), source })?,
+            }
+            (into, at, index) = (rest, at + len as u64, index + 1);
+        }
+        Ok(())
     }
 }
 
@@ -137,6 +216,7 @@ impl Declared {
 }
 
 /// A piece of the graph's message.
+#[derive(Debug)]
 enum Piece<'a> {
     Bytes(Vec<u8>),
     /// Bytes of another file, or of the model's.
@@ -170,17 +250,4 @@ fn header(tag: u32, len: u64, into: &mut Vec<u8>) {
     const BYTES: u64 = 2;
     prost::encoding::encode_varint(u64::from(tag) << 3 | BYTES, into);
     prost::encoding::encode_varint(len, into);
-}
-
-fn copy(from: &File, name: &Path, place: Place, to: &mut impl Write, path: &Path) -> Result<(), OnnxError> {
-    let mut block = vec![0; BLOCK.min(place.len as usize)];
-    let mut done = 0;
-    while done < place.len {
-        let len = (place.len - done).min(BLOCK as u64) as usize;
-        from.read_exact_at(&mut block[..len], place.offset + done)
-            .map_err(|source| OnnxError::Io { path: name.to_owned(), source })?;
-        to.write_all(&block[..len]).map_err(|source| OnnxError::Io { path: path.to_owned(), source })?;
-        done += len as u64;
-    }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 //! Follows the fields of a protobuf message in a file by their lengths, without reading what they hold.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::OnnxError;
@@ -36,18 +35,18 @@ pub(crate) enum Content {
     Number,
 }
 
-/// A place in a file.
+/// A place in a file, or in its bytes.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub(crate) struct Scanner<R> {
     path: PathBuf,
-    file: BufReader<File>,
+    file: BufReader<R>,
     at: u64,
     size: u64,
 }
 
-impl Scanner {
+impl<R: Read + Seek> Scanner<R> {
     /// At the beginning of a file of `size` bytes.
-    pub(crate) fn new(path: &Path, file: File, size: u64) -> Self {
+    pub(crate) fn new(path: &Path, file: R, size: u64) -> Self {
         Self { path: path.to_owned(), file: BufReader::new(file), at: 0, size }
     }
 

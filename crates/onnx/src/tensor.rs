@@ -44,11 +44,7 @@ pub(crate) fn read(proto: TensorProto, directory: Option<&Path>) -> Result<Tenso
     if proto.segment.is_some() {
         return Err(wrong(&name, "segment", "a tensor in one piece", "a segment of one"));
     }
-    let shape: Option<Vec<usize>> = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
-    let shape =
-        shape.ok_or_else(|| wrong(&name, "dims", "sizes of at least 0", &format!("{:?}", proto.dims)))?;
-    let count = element_count("tensor", &shape)
-        .map_err(|e| wrong(&name, "dims", "a bounded size", &e.to_string()))?;
+    let (shape, count) = shape(&proto)?;
     let data = if proto.data_location == EXTERNAL {
         Data::Raw(external(&proto, directory, count * kind.size())?)
     } else {
@@ -69,6 +65,22 @@ pub(crate) fn read(proto: TensorProto, directory: Option<&Path>) -> Result<Tenso
         Element::Bool => array(&shape, data.ints(kind).into_iter().map(|v| v != 0).collect()).into(),
         Element::Int32 | Element::Int64 => array(&shape, data.ints(kind)).into(),
     })
+}
+
+/// Shape and number of elements.
+fn shape(proto: &TensorProto) -> Result<(Vec<usize>, usize), OnnxError> {
+    let name = &proto.name;
+    let shape: Option<Vec<usize>> = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+    let shape =
+        shape.ok_or_else(|| wrong(name, "dims", "sizes of at least 0", &format!("{:?}", proto.dims)))?;
+    let count =
+        element_count("tensor", &shape).map_err(|e| wrong(name, "dims", "a bounded size", &e.to_string()))?;
+    Ok((shape, count))
+}
+
+/// Bytes of a tensor's elements.
+pub(crate) fn byte_count(proto: &TensorProto) -> Result<usize, OnnxError> {
+    Ok(shape(proto)?.1 * element_size(proto)?)
 }
 
 impl Element {

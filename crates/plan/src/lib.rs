@@ -25,7 +25,7 @@ pub use privet_ring::geometry::Window;
 pub use weights::Weights;
 
 /// Version of the plan's meaning and encoding; other versions are refused.
-pub const PLAN_VERSION: u16 = 4;
+pub const PLAN_VERSION: u16 = 5;
 
 /// What is wrong with a plan, its weights or their files.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +77,31 @@ pub struct Plan {
     pub labels: Vec<String>,
     /// Steps, in ascending order, whose comparisons two parties make with keys of function secret sharing; all others take trees
     /// of masked bits. Results are the same. Tables of more than 2^8 entries take keys in any case and are not listed.
-    pub fss: Vec<WireId>,
+    pub fss: Vec<Keyed>,
 }
+
+/// A step that takes keys of function secret sharing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyed {
+    /// The step.
+    pub step: WireId,
+    /// What its keys share.
+    pub keys: Keys,
+}
+
+/// What keys of function secret sharing share of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keys {
+    /// The bit, which is opened under a mask before it is used.
+    Bits,
+    /// What the bit is multiplied with, as ring elements: nothing is opened. About twice the bytes.
+    Products,
+}
+
+/// Most elements of a step's first operand for which [`Plan::with_fss`] takes keys that carry products: those of more are
+/// bound by bytes and arithmetic, not by messages.
+pub const MAX_ELEMENTS_WITH_PRODUCTS: usize = 1 << 14;
 
 /// One input of the data owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -184,16 +207,48 @@ impl Plan {
         self.shape(wire).iter().product()
     }
 
-    /// The same program with keys of function secret sharing for all comparisons.
+    /// The same program with keys of function secret sharing for all comparisons: with those that carry products for steps of few
+    /// elements that can have them.
     #[must_use]
     pub fn with_fss(&self) -> Plan {
+        self.with_keys(|step| {
+            let few = self.len(self.steps[step].inputs[0]) <= MAX_ELEMENTS_WITH_PRODUCTS;
+            if few { Keys::Products } else { Keys::Bits }
+        })
+    }
+
+    /// The same program with keys of function secret sharing for all comparisons, of the kind that `wanted` says for a step. One
+    /// that can have no products gets bits.
+    #[must_use]
+    pub fn with_keys(&self, wanted: impl Fn(usize) -> Keys) -> Plan {
         let compares = (0..self.steps.len()).filter(|&i| self.steps[i].op.compares());
-        Plan { fss: compares.map(|i| WireId(i as u32)).collect(), ..self.clone() }
+        let keyed = |i: usize| {
+            let keys = if self.can_carry_products(i) { wanted(i) } else { Keys::Bits };
+            Keyed { step: WireId(i as u32), keys }
+        };
+        Plan { fss: compares.map(keyed).collect(), ..self.clone() }
+    }
+
+    /// Which keys of function secret sharing a step's comparisons take, if any.
+    pub fn keys(&self, step: usize) -> Option<Keys> {
+        let at = self.fss.binary_search_by_key(&WireId(step as u32), |keyed| keyed.step);
+        at.ok().map(|at| self.fss[at].keys)
     }
 
     /// Whether a step's comparisons take keys of function secret sharing.
     pub fn uses_fss(&self, step: usize) -> bool {
-        self.fss.binary_search(&WireId(step as u32)).is_ok()
+        self.keys(step).is_some()
+    }
+
+    /// Whether keys can carry what a step multiplies its comparisons with. A ReLU that truncates multiplies two of them with each
+    /// other, a choice of several values by one sign has more products than a key carries.
+    pub fn can_carry_products(&self, step: usize) -> bool {
+        let step = &self.steps[step];
+        match step.op {
+            Op::Relu { shift, .. } => shift == 0,
+            Op::Select { .. } => self.len(step.inputs[0]) == self.len(step.inputs[1]),
+            _ => step.op.compares(),
+        }
     }
 
     /// For every step, the wires that no later step and no output reads.

@@ -4,7 +4,7 @@ mod op;
 
 use std::collections::HashSet;
 
-use crate::{Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
+use crate::{Keyed, Keys, Op, ParamId, Plan, PlanError, Post, RangeSource, Step};
 
 /// Largest number of elements of one tensor.
 pub const MAX_ELEMENTS: usize = 1 << 27;
@@ -40,9 +40,8 @@ impl Plan {
                 return invalid(format!("{name}: {problem}"));
             }
         }
-        if !self.fss.is_sorted_by(|a, b| a < b)
-            || self.fss.iter().any(|w| self.steps.get(w.index()).is_none_or(|step| !step.op.compares()))
-        {
+        let compares = |k: &Keyed| self.steps.get(k.step.index()).is_some_and(|step| step.op.compares());
+        if !self.fss.is_sorted_by(|a, b| a.step < b.step) || !self.fss.iter().all(compares) {
             return invalid("keys of function secret sharing: expected steps that compare, in order".into());
         }
         let mut names = HashSet::new();
@@ -77,6 +76,11 @@ impl Plan {
                     "more than {MAX_TOTAL} elements or {MAX_WORK} multiplications in all"
                 ));
             }
+        }
+        let carries = |k: &&Keyed| k.keys == Keys::Products && !self.can_carry_products(k.step.index());
+        if let Some(keyed) = self.fss.iter().find(carries) {
+            let name = &self.steps[keyed.step.index()].name;
+            return invalid(format!("keys of {name}: its products do not fit a key, expected bits"));
         }
         for output in &self.outputs {
             let Some(step) = self.steps.get(output.wire.index()) else {

@@ -38,7 +38,7 @@ impl Setting {
 pub struct Explanation {
     /// Name of the model.
     pub model: String,
-    /// `2pc`, `fss`, `3pc` or `cleartext`.
+    /// `2pc`, `fss`, `3pc` or `cleartext`; whoever has chosen the plan's keys by `auto` says so here.
     pub engine: &'static str,
     /// Hexadecimal digest of the plan.
     pub digest: String,

@@ -66,6 +66,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
 pub const TARGETS: &[Target] = &[
     target("bundle", bundle),
     target("csv", csv),
+    target("enclave", privet_enclave::fuzzing::message),
     target("evidence", attest::evidence),
     target("frames", frames),
     target("handshake", handshake),
@@ -310,6 +311,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "bundle" => bundle_seed().into_iter().collect(),
         "evidence" => attest::evidence_seeds(),
         "frames" => vec![net::frames_seed()],
+        "enclave" => privet_enclave::fuzzing::message_seeds(),
         "kbs" => privet_keys::fuzzing::message_seeds(),
         "keypolicy" => vec![privet_keys::fuzzing::policy_seed()],
         "messages" => message_seeds(),

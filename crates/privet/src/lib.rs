@@ -41,6 +41,7 @@ pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
 pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
 pub use privet_attest as attest;
+pub use privet_enclave as enclave;
 pub use privet_graph::nn;
 pub use privet_keys as keys;
 pub use privet_net::{Emulated, NetError};

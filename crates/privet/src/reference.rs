@@ -1,8 +1,11 @@
 //! What private results are compared with, by whoever holds model and inputs anyway: the same integers in the clear, and
 //! the model in float.
 
+use std::path::Path;
+
 use ndarray::ArrayD;
-use privet_plan::{Plan, Weights};
+use privet_graph::FloatModel;
+use privet_plan::{InputSpec, Plan, Preprocess, Weights};
 use privet_protocols::{Progress, cleartext as engine};
 
 use crate::error::Error;
@@ -96,6 +99,50 @@ pub fn float_difference(left: &[ArrayD<f32>], right: &[ArrayD<f32>]) -> f64 {
 /// The larger one; not a number once one is none.
 fn worst(largest: f64, next: f64) -> f64 {
     if next.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(next) }
+}
+
+/// A model that runs in float by its graph's own operators, one after the other: what faster kernels are compared with.
+pub struct FloatReference {
+    model: FloatModel,
+    inputs: Vec<InputSpec>,
+}
+
+impl FloatReference {
+    /// Reads an ONNX file. Pictures become inputs by `preprocess`.
+    ///
+    /// # Errors
+    /// The file is no model, or leaves shapes open.
+    pub fn read(path: &Path, preprocess: &Preprocess) -> Result<Self, Error> {
+        let graph = privet_onnx::load(path);
+        let graph =
+            graph.map_err(|source| ModelError::Onnx { path: path.to_owned(), source: Box::new(source) })?;
+        let fail = |source| ModelError::Graph { path: path.to_owned(), source: Box::new(source) };
+        let model = FloatModel::settle(&graph, &[]).map_err(fail)?;
+        let mut inputs = Vec::new();
+        for input in &model.graph().inputs {
+            let shape = model.fact(input.value).map_err(fail)?.shape.clone();
+            inputs.push(InputSpec { name: input.name.clone(), shape, preprocess: preprocess.clone() });
+        }
+        Ok(Self { model, inputs })
+    }
+
+    /// What it takes.
+    pub fn inputs(&self) -> &[InputSpec] {
+        &self.inputs
+    }
+
+    /// Names of what it gives.
+    pub fn outputs(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.model.graph().outputs.iter().map(|output| output.name.as_str())
+    }
+
+    /// The outputs, in the model's order, final functions included.
+    ///
+    /// # Errors
+    /// The model does not run on these inputs.
+    pub fn run(&self, inputs: &[ArrayD<f32>]) -> Result<Vec<ArrayD<f32>>, Error> {
+        Ok(self.model.run(inputs).map_err(|e| ModelError::Float(Box::new(e)))?)
+    }
 }
 
 struct Steps<'a>(&'a dyn Observer);

@@ -7,9 +7,7 @@
 //!
 //! A level of a half-tree is one pass over the nodes: where the CPU has VAES and AVX-512, sixteen blocks go through the cipher
 //! together, and everything around it happens in the same registers (`blocks/vaes.rs`). Elsewhere blocks go through the `aes`
-//! crate, which is also what the tests compare with. Neither run time nor memory
-//! accesses depend on a node, on a word or on α, but that the AVX-512 code loads words under masks made of such bits: the
-//! same lines are read and the time is the same, but a page that is not there is only asked for where a mask is not zero.
+//! crate, which is also what the tests compare with. Neither run time nor memory accesses depend on a node, on a word or on α.
 
 #[cfg(target_arch = "x86_64")]
 #[expect(clippy::needless_range_loop, reason = "one index into several arrays, as registers are")]
@@ -74,6 +72,12 @@ impl Hash {
         if let Some(keys) = &self.vaes {
             return keys.blocks(blocks, tweak, out);
         }
+        self.blocks_portable(blocks, tweak, out);
+    }
+
+    /// Out of line like all of its kind: what they need on the stack would be touched with vectors as well.
+    #[inline(never)]
+    fn blocks_portable(&self, blocks: &[u128], tweak: u128, out: &mut [u128]) {
         let mut buffer = [Array::from([0u8; 16]); BATCH];
         for (blocks, out) in blocks.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let buffer = &mut buffer[..blocks.len()];
@@ -91,11 +95,23 @@ impl Hash {
     /// right child to `sums` where x passes it on the left.
     pub fn descend(&self, nodes: &mut [u128], words: &[Word], x: &[Doubled], bit: u32, sums: &mut [u128]) {
         let n = nodes.len();
-        assert!([words.len(), x.len(), sums.len()] == [n; 3] && bit < 64, "one of each for {n} trees");
+        assert!(all_are(n, [words.len(), x.len(), sums.len()]) && bit < 64, "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
             return keys.descend(nodes, words, x, bit, sums);
         }
+        self.descend_portable(nodes, words, x, bit, sums);
+    }
+
+    #[inline(never)]
+    fn descend_portable(
+        &self,
+        nodes: &mut [u128],
+        words: &[Word],
+        x: &[Doubled],
+        bit: u32,
+        sums: &mut [u128],
+    ) {
         let mut hashed = [0; BATCH];
         let pieces = nodes.chunks_mut(BATCH).zip(words.chunks(BATCH));
         for ((nodes, words), (x, sums)) in pieces.zip(x.chunks(BATCH).zip(sums.chunks_mut(BATCH))) {
@@ -123,13 +139,25 @@ impl Hash {
     ) {
         let n = nodes.len();
         assert!(
-            [differences.len(), alpha.len(), words.len()] == [n; 3] && bit < 64,
+            all_are(n, [differences.len(), alpha.len(), words.len()]) && bit < 64,
             "one of each for {n} trees"
         );
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
             return keys.split(nodes, differences, alpha, bit, words);
         }
+        self.split_portable(nodes, differences, alpha, bit, words);
+    }
+
+    #[inline(never)]
+    fn split_portable(
+        &self,
+        nodes: &mut [u128],
+        differences: &[u128],
+        alpha: &[Doubled],
+        bit: u32,
+        words: &mut [Word],
+    ) {
         let (mut others, mut hashed) = ([0; BATCH], [[0; BATCH]; 2]);
         let pieces = nodes.chunks_mut(BATCH).zip(differences.chunks(BATCH));
         for ((nodes, differences), (alpha, words)) in
@@ -152,7 +180,7 @@ impl Hash {
     /// Both children of nodes of as many trees as there are words.
     pub fn children(&self, nodes: &[u128], words: &[Word], left: &mut [u128], right: &mut [u128]) {
         let n = nodes.len();
-        assert_eq!([words.len(), left.len(), right.len()], [n; 3], "one of each for {n} trees");
+        assert!(all_are(n, [words.len(), left.len(), right.len()]), "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
             return keys.children(nodes, words, left, right);
@@ -161,6 +189,107 @@ impl Hash {
         for (i, s) in nodes.iter().enumerate() {
             left[i] ^= all_if_wide(*s) & u128::from_le_bytes(words[i]);
             right[i] = left[i] ^ s;
+        }
+    }
+
+    /// A party's shares of bits in leaves, packed 64 to a word: of each tree bit x mod 128 of `H(node ⊕ tweak) ⊕ t·word`, and
+    /// on it the lowest bit of the tree's sum. Unused bits are zero.
+    ///
+    /// # Panics
+    /// Unless there is one of each for every tree, and room for their bits.
+    pub fn look_up(
+        &self,
+        nodes: &[u128],
+        tweak: u128,
+        words: &[Word],
+        x: &[Doubled],
+        sums: &[u128],
+        shares: &mut [u64],
+    ) {
+        let n = nodes.len();
+        assert!(all_are(n, [words.len(), x.len(), sums.len()]), "one of each for {n} trees");
+        assert_eq!(shares.len(), n.div_ceil(64), "a word for 64 trees");
+        let pieces =
+            nodes.chunks(BATCH).zip(words.chunks(BATCH)).zip(x.chunks(BATCH).zip(sums.chunks(BATCH)));
+        for (((nodes, words), (x, sums)), shares) in pieces.zip(shares.chunks_mut(BATCH / 64)) {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(keys) = &self.vaes {
+                keys.look_up(nodes, tweak, words, x, sums, shares);
+                continue;
+            }
+            self.look_up_portable(nodes, tweak, words, x, sums, shares);
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_portable(
+        &self,
+        nodes: &[u128],
+        tweak: u128,
+        words: &[Word],
+        x: &[Doubled],
+        sums: &[u128],
+        shares: &mut [u64],
+    ) {
+        let mut hashed = [0; BATCH];
+        let hashed = &mut hashed[..nodes.len()];
+        self.blocks(nodes, tweak, hashed);
+        shares.fill(0);
+        for (i, node) in nodes.iter().enumerate() {
+            let leaf = hashed[i] ^ (all_if_wide(*node) & u128::from_le_bytes(words[i]));
+            let index = x[i][0] & 127;
+            // The half that the index lies in, which is public, without a branch for speed.
+            let upper = 0u64.wrapping_sub(index >> 6);
+            let half = (leaf as u64 & !upper) | ((leaf >> 64) as u64 & upper);
+            shares[i / 64] |= ((half >> (index & 63) ^ sums[i] as u64) & 1) << (i % 64);
+        }
+    }
+
+    /// The dealer's words for leaves in which all bits below α mod 128 are to be 1: of each tree the sum of both nodes' hashes
+    /// under the tweak, and those bits. `nodes` and `differences` are as for [`Self::split`].
+    ///
+    /// # Panics
+    /// Unless there is one of each for every tree.
+    pub fn leaves_below(
+        &self,
+        nodes: &[u128],
+        differences: &[u128],
+        tweak: u128,
+        alpha: &[Doubled],
+        words: &mut [Word],
+    ) {
+        let n = nodes.len();
+        assert!(all_are(n, [differences.len(), alpha.len(), words.len()]), "one of each for {n} trees");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = &self.vaes {
+            return keys.leaves_below(nodes, differences, tweak, alpha, words);
+        }
+        self.leaves_below_portable(nodes, differences, tweak, alpha, words);
+    }
+
+    #[inline(never)]
+    fn leaves_below_portable(
+        &self,
+        nodes: &[u128],
+        differences: &[u128],
+        tweak: u128,
+        alpha: &[Doubled],
+        words: &mut [Word],
+    ) {
+        let (mut others, mut hashed) = ([0; BATCH], [[0; BATCH]; 2]);
+        let pieces = nodes.chunks(BATCH).zip(differences.chunks(BATCH));
+        for ((nodes, differences), (alpha, words)) in
+            pieces.zip(alpha.chunks(BATCH).zip(words.chunks_mut(BATCH)))
+        {
+            let others = &mut others[..nodes.len()];
+            others.iter_mut().zip(nodes.iter().zip(differences)).for_each(|(o, (s, d))| *o = s ^ d);
+            let [h_0, h_1] = hashed.each_mut().map(|hashed| &mut hashed[..others.len()]);
+            self.blocks(nodes, tweak, h_0);
+            self.blocks(others, tweak, h_1);
+            for (i, word) in words.iter_mut().enumerate() {
+                let below = (1u128 << (alpha[i][0] & 127)) - 1;
+                *word = (h_0[i] ^ h_1[i] ^ below).to_le_bytes();
+            }
         }
     }
 
@@ -191,6 +320,13 @@ fn selected(bits: u128, entries: &[u64]) -> u64 {
         black_box(&mut masks);
         entries.iter().zip(&masks).map(|(entry, mask)| entry & mask).fold(sum, u64::wrapping_add)
     })
+}
+
+/// Whether there are n of everything. Not by comparing arrays: they are read by a vector right after they were written word by
+/// word, which waits for all that is still to be stored, a piece's nodes before.
+#[inline(always)]
+fn all_are<const N: usize>(n: usize, lengths: [usize; N]) -> bool {
+    lengths.into_iter().all(|length| length == n)
 }
 
 #[inline(always)]
@@ -294,6 +430,47 @@ mod tests {
                 (left, right)
             };
             assert_eq!(run(&other), run(&oracle), "{n} trees, {}", other.isa());
+            let run = |hash: &Hash| {
+                let mut shares = vec![u64::MAX; n.div_ceil(64)];
+                hash.look_up(&blocks(7, n), 5, &words, &x, &blocks(8, n), &mut shares);
+                shares
+            };
+            assert_eq!(run(&other), run(&oracle), "{n} leaves, {}", other.isa());
+            let run = |hash: &Hash| {
+                let mut words = vec![[0; 16]; n];
+                hash.leaves_below(&blocks(9, n), &blocks(10, n), 5, &x, &mut words);
+                words
+            };
+            assert_eq!(run(&other), run(&oracle), "{n} leaves, {}", other.isa());
+        }
+    }
+
+    /// Every index, next to the definition: bit x of the corrected leaf and the sum's lowest; ones below α.
+    #[test]
+    fn leaves_are_those_of_the_definition() {
+        let n = 128;
+        let (nodes, differences, sums) = (blocks(1, n), blocks(2, n), blocks(3, n));
+        let words: Vec<Word> = blocks(4, n).iter().map(|w| w.to_le_bytes()).collect();
+        let x: Vec<Doubled> = (0..n as u64).map(|i| [i | i << 57; 2]).collect();
+        for hash in hashes(6) {
+            let hashed = |nodes: &[u128]| {
+                let mut hashed = vec![0; n];
+                hash.blocks(nodes, 3, &mut hashed);
+                hashed
+            };
+            let others: Vec<u128> = nodes.iter().zip(&differences).map(|(s, d)| s ^ d).collect();
+            let (own, other) = (hashed(&nodes), hashed(&others));
+            let mut shares = [0; 2];
+            hash.look_up(&nodes, 3, &words, &x, &sums, &mut shares);
+            let mut made = vec![[0; 16]; n];
+            hash.leaves_below(&nodes, &differences, 3, &x, &mut made);
+            for i in 0..n {
+                let leaf = own[i] ^ if nodes[i] & 1 == 1 { u128::from_le_bytes(words[i]) } else { 0 };
+                let share = shares[i / 64] >> (i % 64) & 1;
+                assert_eq!(u128::from(share), (leaf >> i ^ sums[i]) & 1, "{i}, {}", hash.isa());
+                let below = u128::from_le_bytes(made[i]) ^ own[i] ^ other[i];
+                assert_eq!(below, (1 << i) - 1, "{i}, {}", hash.isa());
+            }
         }
     }
 

@@ -19,6 +19,7 @@ pub mod prg;
 mod right;
 mod ring;
 mod threads;
+pub mod wipe;
 
 pub use kernel::{Kernel, Unavailable};
 pub use ring::{Ring, RingError, packed_len};

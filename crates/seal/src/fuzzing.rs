@@ -6,9 +6,8 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use crate::chunk;
-use crate::header::{
-    DIGEST_BYTES, Entry, Header, MAGIC, PREFIX_BYTES, SEAL_VERSION, SIGNATURE_BYTES, TAG_BYTES,
-};
+use crate::header::{DIGEST_BYTES, Entry, Header, MAGIC, PREFIX_BYTES, SEAL_VERSION, TAG_BYTES};
+use crate::statement::SIGNATURE_BYTES;
 use crate::unseal::write_onnx;
 use crate::writer::{blank, seal_file, write};
 use crate::{

@@ -16,8 +16,6 @@ pub(crate) const PREFIX_BYTES: usize = 8 + 2 + 4 + 4;
 pub(crate) const TAG_BYTES: u64 = 16;
 /// Of BLAKE3, one for every chunk.
 pub(crate) const DIGEST_BYTES: usize = 32;
-/// Of Ed25519.
-pub(crate) const SIGNATURE_BYTES: usize = 64;
 
 /// Largest header: room for the table of a model with some ten thousand tensors.
 pub(crate) const MAX_HEADER_BYTES: usize = 8 << 20;

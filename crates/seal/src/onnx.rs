@@ -5,13 +5,12 @@
 //! `raw_data` or packed `float_data` or `double_data`, and has the length that type and shape say. All other bytes, odd
 //! tensors included, are the *graph*; nothing of a file is left out, so that it can be put together again as it was.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
 use crate::header::{MAX_ENTRIES, MAX_NAME_BYTES, MAX_RANK};
-use crate::{DType, SealError};
+use crate::{DType, ReadAt, SealError};
 
 /// Deeper graphs in graphs are refused.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -27,9 +26,9 @@ pub(crate) struct TensorData {
 }
 
 /// The data of all tensors, in the order of the file.
-pub(crate) fn find_tensors(path: &Path, file: &File, len: u64) -> Result<Vec<TensorData>, SealError> {
-    let mut walk = Walk { path, reader: BufReader::new(file), at: 0, found: Vec::new(), graphs: 0 };
-    walk.reader.rewind().map_err(SealError::read(path))?;
+pub(crate) fn find_tensors<F: ReadAt>(path: &Path, file: &F, len: u64) -> Result<Vec<TensorData>, SealError> {
+    let reader = BufReader::new(InOrder { file, at: 0, len });
+    let mut walk = Walk { path, reader, at: 0, found: Vec::new(), graphs: 0 };
     walk.message(Message::Model, len, 0)?;
     if walk.graphs == 0 {
         return Err(walk.not_onnx("expected a model with a graph, found none"));
@@ -72,15 +71,43 @@ enum Value {
     Fixed,
 }
 
-struct Walk<'a> {
+/// Bytes read one after another.
+struct InOrder<'a, F> {
+    file: &'a F,
+    at: u64,
+    len: u64,
+}
+
+impl<F: ReadAt> Read for InOrder<'_, F> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let len = self.len.saturating_sub(self.at).min(bytes.len() as u64) as usize;
+        self.file.read_exact_at(&mut bytes[..len], self.at)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+impl<F> Seek for InOrder<'_, F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+struct Walk<'a, F> {
     path: &'a Path,
-    reader: BufReader<&'a File>,
+    reader: BufReader<InOrder<'a, F>>,
     at: u64,
     found: Vec<TensorData>,
     graphs: usize,
 }
 
-impl Walk<'_> {
+impl<F: ReadAt> Walk<'_, F> {
     fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<(), SealError> {
         if depth > MAX_DEPTH {
             return Err(self.not_onnx("its messages are nested too deeply"));

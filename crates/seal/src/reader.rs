@@ -12,8 +12,9 @@ use zeroize::Zeroize;
 use crate::chunk::{self, FileKey, Place};
 use crate::header::{
     DIGEST_BYTES, Entry, Header, MAGIC, MAX_CHUNKS, MAX_HEADER_BYTES, PREFIX_BYTES, Part, SEAL_VERSION,
-    SIGNATURE_BYTES, TAG_BYTES,
+    TAG_BYTES,
 };
+use crate::statement::SIGNATURE_BYTES;
 use crate::{
     ContentKey, KeyId, KeyVersion, ModelId, ModelVersion, Release, SealDigest, SealError, SecretBuffer, Swap,
     VerifyingKey,
@@ -227,7 +228,7 @@ impl<S: ReadAt> OpenedModel<S> {
     }
 
     /// What messages call it.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.model.name
     }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,9 +11,10 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use crate::chunk::{self, FileKey, Place};
 use crate::files::{self, PUBLIC, Stoppable};
-use crate::header::{CHUNK_BITS, DIGEST_BYTES, Entry, Header, Kind, Part, SIGNATURE_BYTES, TAG_BYTES};
+use crate::header::{CHUNK_BITS, DIGEST_BYTES, Entry, Header, Kind, Part, TAG_BYTES};
 use crate::onnx::find_tensors;
-use crate::{ModelVersion, OwnerKeys, SealDigest, SealError, SecretBuffer, Swap};
+use crate::statement::SIGNATURE_BYTES;
+use crate::{ModelVersion, OwnerKeys, ReadAt, SealDigest, SealError, SecretBuffer, Swap};
 
 /// Chunks are this large unless something else is asked for: 2^18 bytes, a quarter of a megabyte.
 const DEFAULT_CHUNK_BITS: u8 = 18;
@@ -78,9 +79,35 @@ pub fn seal_onnx_until(
 ) -> Result<Sealed, SealError> {
     refuse_same(model, out)?;
     let file = File::open(model).map_err(SealError::read(model))?;
+    seal_named(&file, model, out, keys, options, stop)
+}
+
+/// As [`seal_onnx`], of an ONNX file that need not be one: its bytes are read where they are. `name` is what messages call it.
+///
+/// # Errors
+/// As [`seal_onnx`].
+pub fn seal_onnx_from<F: ReadAt>(
+    file: &F,
+    name: &Path,
+    out: &Path,
+    keys: &OwnerKeys,
+    options: &SealOptions,
+) -> Result<Sealed, SealError> {
+    seal_named(file, name, out, keys, options, &AtomicBool::new(false))
+}
+
+/// Seals a file named `name` into a new one that appears whole.
+fn seal_named<F: ReadAt>(
+    file: &F,
+    name: &Path,
+    out: &Path,
+    keys: &OwnerKeys,
+    options: &SealOptions,
+    stop: &AtomicBool,
+) -> Result<Sealed, SealError> {
     let mut sealed = files::temporary(out)?;
     let mut target = Stoppable { file: sealed.as_file_mut(), stop };
-    let summary = seal_file(&file, model, &mut target, out, keys, options);
+    let summary = seal_file(file, name, &mut target, out, keys, options);
     if stop.load(Ordering::SeqCst) {
         return Err(SealError::Interrupted);
     }
@@ -90,15 +117,15 @@ pub fn seal_onnx_until(
 }
 
 /// Seals the ONNX file `file`, named `model`, to `sealed`, named `out`.
-pub(crate) fn seal_file<W: Write + Seek>(
-    file: &File,
+pub(crate) fn seal_file<F: ReadAt, W: Write + Seek>(
+    file: &F,
     model: &Path,
     sealed: &mut W,
     out: &Path,
     keys: &OwnerKeys,
     options: &SealOptions,
 ) -> Result<Sealed, SealError> {
-    let len = file.metadata().map_err(SealError::read(model))?.len();
+    let len = file.length().map_err(SealError::read(model))?;
     let tensors = find_tensors(model, file, len)?;
     let (mut graph, mut end) = (Vec::new(), 0);
     for tensor in &tensors {
@@ -149,7 +176,7 @@ pub(crate) fn seal_file<W: Write + Seek>(
         }
         Ok(())
     })?;
-    if file.metadata().map_err(SealError::read(model))?.len() != len {
+    if file.length().map_err(SealError::read(model))? != len {
         return Err(changed());
     }
     Ok(summary)
@@ -261,7 +288,7 @@ impl Spans {
         self.starts[self.spans.len()]
     }
 
-    fn read(&self, file: &File, at: u64, mut bytes: &mut [u8]) -> std::io::Result<()> {
+    fn read(&self, file: &impl ReadAt, at: u64, mut bytes: &mut [u8]) -> std::io::Result<()> {
         let mut index = self.starts.partition_point(|&start| start <= at) - 1;
         let mut at = at;
         while !bytes.is_empty() {
@@ -275,7 +302,7 @@ impl Spans {
     }
 
     /// SHA-256 of all of it.
-    fn digest(&self, path: &Path, file: &File) -> Result<[u8; 32], SealError> {
+    fn digest(&self, path: &Path, file: &impl ReadAt) -> Result<[u8; 32], SealError> {
         let mut buffer = SecretBuffer::new(1 << 16, Swap::Allowed)?;
         let mut sum = Context::new(&SHA256);
         let mut at = 0;

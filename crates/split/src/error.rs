@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use privet_graph::GraphError;
 use privet_onnx::OnnxError;
+use privet_seal::SealError;
 
 /// Why a model was not cut, or a stage did not run.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,21 @@ pub enum SplitError {
     /// The model.
     #[error(transparent)]
     Graph(Box<GraphError>),
+    /// A model is not one that can be cut.
+    #[error("{}: {error}", path.display())]
+    Model {
+        /// The model's file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: Box<SplitError>,
+    },
+    /// The caller wanted it to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+    /// A sealed model.
+    #[error(transparent)]
+    Seal(Box<SealError>),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -82,6 +98,14 @@ pub enum SplitError {
         /// What was given.
         found: String,
     },
+    /// What came is not what the stage before gave.
+    #[error("tensors between stages: expected {expected}, found {found}")]
+    Hop {
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A kernel refused its operands.
     #[error("a kernel does not take its operands: {0}")]
     Kernel(String),
@@ -95,6 +119,12 @@ pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> SplitError {
 impl From<OnnxError> for SplitError {
     fn from(error: OnnxError) -> Self {
         Self::Onnx(Box::new(error))
+    }
+}
+
+impl From<SealError> for SplitError {
+    fn from(error: SealError) -> Self {
+        Self::Seal(Box::new(error))
     }
 }
 

@@ -6,21 +6,30 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod analysis;
 mod chain;
+mod directory;
 mod error;
+mod hop;
 mod index;
 mod kernels;
 mod memory;
 pub mod planner;
 mod process;
+mod sealed;
+mod sealed_index;
 mod source;
 mod stage;
 mod weights;
 
 pub use analysis::Analysis;
-pub use chain::{Outputs, Taken, run_stages, to_floats};
+pub use chain::{Outputs, SealedStages, Taken, run_sealed_stages, run_stages, to_floats};
 pub use error::SplitError;
+pub use hop::{HOP_VERSION, HopSession, TensorOpener, TensorSealer};
 pub use index::{INDEX_FILE, INDEX_VERSION, Index, Shape, SplitOptions, StageEntry, split};
-pub use source::WeightSource;
-pub use stage::{Blocks, Stage, Tensors};
+pub use privet_graph::Tensor;
+pub use sealed::{Opening, SealedWeights};
+pub use sealed_index::{SEALED_INDEX_FILE, SEALED_INDEX_VERSION, SealedIndex, split_sealed};
+pub use source::{Memory, WeightSource};
+pub use stage::{Blocks, OutputFact, Stage, Tensors};

@@ -11,8 +11,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::SplitError;
 
-/// Largest block of a weight that is not held.
-pub const LARGEST_BLOCK: u64 = 4 << 20;
+/// How weights that are not held arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streaming {
+    /// Bytes of the largest block.
+    pub largest_block: u64,
+    /// Bytes that reading takes besides the block.
+    pub overhead: u64,
+}
+
+/// From a file: blocks are large.
+impl Default for Streaming {
+    fn default() -> Self {
+        Self { largest_block: 4 << 20, overhead: 0 }
+    }
+}
 
 /// What decides between plans with as many stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,6 +69,8 @@ pub struct Workload {
     pub operations: Vec<Operation>,
     /// Weights.
     pub weights: Vec<WeightSize>,
+    /// How blocks of them arrive.
+    pub streaming: Streaming,
 }
 
 /// A way to cut.
@@ -101,10 +116,29 @@ pub fn least_memory(work: &Workload) -> u64 {
     work.operations.iter().map(|op| least(work, op)).max().unwrap_or(0)
 }
 
-/// What an operation takes with the smallest blocks.
+/// What an operation takes if all of its weights are there, or with the smallest blocks, whichever is less.
 fn least(work: &Workload, op: &Operation) -> u64 {
-    let smallest = |&w: &usize| work.weights[w].row.unwrap_or(work.weights[w].bytes);
-    op.active + op.weights.iter().map(smallest).sum::<u64>()
+    let streams = |w: usize| work.weights[w].row.is_some();
+    smallest(work, op, |_| false).min(smallest(work, op, streams))
+}
+
+/// What an operation takes with the smallest blocks of the weights that are not held.
+fn smallest(work: &Workload, op: &Operation, streamed: impl Fn(usize) -> bool) -> u64 {
+    let WeightSizes { held, rows } = op.weights.iter().fold(WeightSizes::default(), |sum, &w| {
+        let size = &work.weights[w];
+        match size.row.filter(|_| streamed(w)) {
+            Some(row) => WeightSizes { rows: Some(sum.rows.unwrap_or(work.streaming.overhead) + row), ..sum },
+            None => WeightSizes { held: sum.held + size.bytes, ..sum },
+        }
+    });
+    op.active + held + rows.unwrap_or(0)
+}
+
+/// Bytes of weights that are held, and of a row of each of the others, if there are any, with what reading takes.
+#[derive(Default)]
+struct WeightSizes {
+    held: u64,
+    rows: Option<u64>,
 }
 
 /// Bytes of a block for all weights that are not held.
@@ -115,17 +149,35 @@ fn blocks(work: &Workload, memory: Option<u64>) -> Result<Vec<Option<u64>>, Spli
     if let Some(op) = largest.filter(|op| least(work, op) > memory) {
         return Err(SplitError::Memory { node: op.name.clone(), least: least(work, op), found: memory });
     }
-    for op in &work.operations {
-        let all: u64 = op.weights.iter().map(|&w| work.weights[w].bytes).sum();
-        if op.active + all <= memory {
-            continue;
+    let mut streamed = vec![false; work.weights.len()];
+    let mut more = true;
+    // A weight that one operation streams is streamed by all that read it, which takes more than a row.
+    while std::mem::take(&mut more) {
+        for op in &work.operations {
+            let least = smallest(work, op, |w| streamed[w]);
+            if least <= memory {
+                continue;
+            }
+            let mut marked = false;
+            for &w in op.weights.iter().filter(|&&w| work.weights[w].row.is_some()) {
+                marked |= !std::mem::replace(&mut streamed[w], true);
+            }
+            if !marked {
+                return Err(SplitError::Memory { node: op.name.clone(), least, found: memory });
+            }
+            more = true;
         }
+    }
+    for op in &work.operations {
         // What is left for each of its weights beyond their smallest blocks.
-        let rows: Vec<(usize, u64)> =
-            op.weights.iter().filter_map(|&w| Some((w, work.weights[w].row?))).collect();
-        let spare = (memory - least(work, op)) / rows.len().max(1) as u64;
+        let rows: Vec<(usize, u64)> = op
+            .weights
+            .iter()
+            .filter_map(|&w| Some((w, work.weights[w].row.filter(|_| streamed[w])?)))
+            .collect();
+        let spare = (memory - smallest(work, op, |w| streamed[w])) / rows.len().max(1) as u64;
         for (w, row) in rows {
-            let most = (row + spare).min(LARGEST_BLOCK).min(work.weights[w].bytes).max(row);
+            let most = (row + spare).min(work.streaming.largest_block).min(work.weights[w].bytes).max(row);
             let own = most / row.max(1) * row;
             blocks[w] = Some(blocks[w].map_or(own, |other: u64| other.min(own)));
         }
@@ -143,13 +195,15 @@ pub fn peak(work: &Workload, blocks: &[Option<u64>], stage: Range<usize>) -> u64
                 held += work.weights[w].bytes;
             }
         }
-        most = most.max(active(op, blocks));
+        most = most.max(active(work, op, blocks));
     }
     held + most
 }
 
-fn active(op: &Operation, blocks: &[Option<u64>]) -> u64 {
-    op.active + op.weights.iter().filter_map(|&w| blocks[w]).sum::<u64>()
+fn active(work: &Workload, op: &Operation, blocks: &[Option<u64>]) -> u64 {
+    let blocks = op.weights.iter().filter_map(|&w| blocks[w]);
+    let overhead = if blocks.clone().next().is_some() { work.streaming.overhead } else { 0 };
+    op.active + overhead + blocks.sum::<u64>()
 }
 
 /// Peak and work of every possible stage.
@@ -176,7 +230,7 @@ impl Table {
                             held += work.weights[w].bytes;
                         }
                     }
-                    most = most.max(active(op, blocks));
+                    most = most.max(active(work, op, blocks));
                     time += op.work;
                 }
                 if held + most > memory {

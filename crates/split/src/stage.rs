@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
-use privet_graph::{Args, FloatModel, Node, Tensor, ValueId, ops};
+use privet_graph::{Args, Fact, FloatModel, Node, Tensor, ValueId, ops};
 use privet_onnx::ModelFile;
 use rten_gemm::GemmExecutor;
 
 use crate::kernels::{self, Product, Rows};
 use crate::memory::{self, Facts};
+use crate::source::Memory;
 use crate::{SplitError, WeightSource};
 
 /// Rows of weights that are in memory at a time, for weights that are not resident.
@@ -38,9 +39,20 @@ struct Weight {
 /// How much of a weight is in memory.
 enum Held {
     /// All of it.
-    Whole(Tensor),
+    Whole(Memory),
     /// As many rows at a time.
     Blocks(usize),
+}
+
+/// An output of a stage.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputFact<'s> {
+    /// Its name.
+    pub name: &'s str,
+    /// Element type and shape.
+    pub fact: &'s Fact,
+    /// The operator that gives it; none where it is an input or a constant.
+    pub operator: Option<&'static str>,
 }
 
 /// Tensors by name.
@@ -92,7 +104,7 @@ impl<S: WeightSource> Stage<S> {
             let shape = stage.model.fact(input.value)?.shape.clone();
             let held = match blocks.get(&input.name) {
                 Some(&rows) => Held::Blocks(rows.max(1)),
-                None => Held::Whole(whole(&mut stage.source, &input.name, &shape)?),
+                None => Held::Whole(stage.source.whole(&input.name, &shape)?),
             };
             stage.weights.insert(input.value, Weight { name: input.name.clone(), shape, held });
         }
@@ -107,6 +119,28 @@ impl<S: WeightSource> Stage<S> {
     /// Names of what it is given.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Element type and shape of every input, in the order of [`Stage::inputs`].
+    ///
+    /// # Errors
+    /// None for a stage that was made.
+    pub fn input_facts(&self) -> Result<Vec<&Fact>, SplitError> {
+        self.inputs.iter().map(|(_, value)| Ok(self.model.fact(*value)?)).collect()
+    }
+
+    /// Name, element type and shape of every output, and the operator that gives it, if one does.
+    ///
+    /// # Errors
+    /// None for a stage that was made.
+    pub fn output_facts<'s>(&'s self) -> Result<Vec<OutputFact<'s>>, SplitError> {
+        let operator = |value: &ValueId| {
+            self.model.graph().nodes.iter().find(|n| n.outputs.contains(value)).map(|n| n.op.name())
+        };
+        let fact = |(name, value): &'s (String, ValueId)| {
+            Ok(OutputFact { name, fact: self.model.fact(*value)?, operator: operator(value) })
+        };
+        self.outputs.iter().map(fact).collect()
     }
 
     /// Computes the outputs. Takes the inputs out of `tensors`, but for those in `keep`, and puts the outputs in.
@@ -187,9 +221,8 @@ impl<S: WeightSource> Stage<S> {
         {
             let constant = operands.get(1).copied().flatten();
             let mut rows = match (weight, constant) {
-                (Some(Weight { held: Held::Whole(tensor), .. }), _) | (None, Some(tensor)) => {
-                    Stored::Whole(slice(tensor)?)
-                }
+                (Some(Weight { held: Held::Whole(values), .. }), _) => Stored::Whole(values),
+                (None, Some(tensor)) => Stored::Whole(slice(tensor)?),
                 (Some(Weight { name, shape, held: Held::Blocks(rows) }), _) => {
                     Stored::Blocks { source, name, shape, rows: *rows }
                 }
@@ -216,16 +249,15 @@ impl<S: WeightSource> Stage<S> {
         // Everything else is the graph's own evaluation, with weights as a whole.
         let mut loaded: Vec<(usize, Tensor)> = Vec::new();
         for (i, value) in node.inputs.iter().enumerate() {
-            if let Some(Weight { name, shape, held: Held::Blocks(_) }) = value.and_then(|v| weights.get(&v)) {
-                loaded.push((i, whole(source, name, shape)?));
+            if let Some(Weight { name, shape, held }) = value.and_then(|v| weights.get(&v)) {
+                let values = match held {
+                    Held::Whole(values) => values.to_vec(),
+                    Held::Blocks(_) => source.whole(name, shape)?.to_vec(),
+                };
+                loaded.push((i, array(shape, values)));
             }
         }
         let mut operands = operands;
-        for (i, value) in node.inputs.iter().enumerate() {
-            if let Some(Weight { held: Held::Whole(tensor), .. }) = value.and_then(|v| weights.get(&v)) {
-                operands[i] = Some(tensor);
-            }
-        }
         loaded.iter().for_each(|(i, tensor)| operands[*i] = Some(tensor));
         let results = node.op.eval(Args(&operands)).map_err(|error| privet_graph::GraphError::Op {
             node: node.name.clone(),
@@ -270,7 +302,7 @@ impl<S: WeightSource> Rows for Stored<'_, S> {
             Self::Whole(values) => f(0, values),
             Self::Blocks { source, name, shape, rows } => {
                 let row: usize = shape[1..].iter().product();
-                let mut block = vec![0.0f32; row * (*rows).min(shape[0])];
+                let mut block = source.memory(row * (*rows).min(shape[0]))?;
                 for first in (0..shape[0]).step_by(*rows) {
                     let end = (first + *rows).min(shape[0]);
                     let block = &mut block[..(end - first) * row];
@@ -281,12 +313,6 @@ impl<S: WeightSource> Rows for Stored<'_, S> {
         }
         Ok(())
     }
-}
-
-fn whole(source: &mut impl WeightSource, name: &str, shape: &[usize]) -> Result<Tensor, SplitError> {
-    let mut values = vec![0.0f32; shape.iter().product()];
-    source.rows(name, 0..shape.first().copied().unwrap_or(1), &mut values)?;
-    Ok(array(shape, values))
 }
 
 fn array(shape: &[usize], values: Vec<f32>) -> Tensor {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use privet_split::SplitError;
-use privet_split::planner::{Balance, Operation, WeightSize, Workload, least_memory, peak, plan};
+use privet_split::planner::{Balance, Operation, Streaming, WeightSize, Workload, least_memory, peak, plan};
 use proptest::prelude::*;
 
 /// All ways to cut at the places that allow it.
@@ -32,14 +32,24 @@ fn workloads() -> impl Strategy<Value = Workload> {
     let weights = prop::collection::vec(weight, 1..5);
     let operation =
         (0u64..60, prop::collection::btree_set(0usize..4, 0..3), 0u64..30, prop::bool::weighted(0.8));
-    (weights, prop::collection::vec(operation, 1..9)).prop_map(|(weights, operations)| {
-        let operation =
-            |(i, (active, read, work, cut)): (usize, (u64, std::collections::BTreeSet<usize>, u64, bool))| {
+    let streaming = (10u64..60, prop::option::of(1u64..25))
+        .prop_map(|(largest_block, overhead)| Streaming { largest_block, overhead: overhead.unwrap_or(0) });
+    (weights, prop::collection::vec(operation, 1..9), streaming).prop_map(
+        |(weights, operations, streaming)| {
+            let operation = |(i, (active, read, work, cut)): (
+                usize,
+                (u64, std::collections::BTreeSet<usize>, u64, bool),
+            )| {
                 let weights = read.into_iter().filter(|&w| w < weights.len()).collect();
                 Operation { name: format!("n{i}"), active, weights, work, cut }
             };
-        Workload { operations: operations.into_iter().enumerate().map(operation).collect(), weights }
-    })
+            Workload {
+                operations: operations.into_iter().enumerate().map(operation).collect(),
+                weights,
+                streaming,
+            }
+        },
+    )
 }
 
 proptest! {
@@ -104,7 +114,8 @@ fn the_smallest_memory_is_possible_and_one_byte_less_is_not() {
         work: 1,
         cut: true,
     };
-    let work = Workload { operations: vec![operation(50, &[0, 1]), operation(120, &[])], weights };
+    let operations = vec![operation(50, &[0, 1]), operation(120, &[])];
+    let work = Workload { operations, weights, ..Workload::default() };
     let least = least_memory(&work);
     assert_eq!(least, 190);
     let found = plan(&work, None, Some(least), Balance::Memory).unwrap();

@@ -1,49 +1,21 @@
 //! Models cut into stages give what they give as a whole.
 
+mod common;
+
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::ArrayD;
-use privet_graph::nn::{self, Module, Parameters};
-use privet_graph::{FloatModel, ops};
+use privet_graph::{nn, ops};
 use privet_onnx::ModelFile;
 use privet_split::{Analysis, Index, SplitError, SplitOptions, Stage, Tensors, run_stages, split, to_floats};
 
-/// Largest difference between kernels, relative to the largest output.
-const TOLERANCE: f32 = 1e-4;
+use common::{Named, difference, inputs, network, reference, written};
+
+/// Largest difference to the graph's own evaluation, relative to the largest output.
+const TOLERANCE: f32 = 1e-5;
 /// Real models of the shared test data that have to hold.
-const FEWEST_MODELS: usize = 10;
-/// May have operators that Privet does not know; then it is refused by their names.
-const UNKNOWN: &str = "minilm_l6_encoder_fp32";
-
-type Named = Vec<(String, ArrayD<f32>)>;
-
-/// Inputs of a model, by a seed.
-fn inputs(model: &Path) -> Named {
-    let analysis = Analysis::new(&ModelFile::open(model).unwrap(), &[]).unwrap();
-    let draw =
-        |(i, d): (usize, &privet_onnx::Declared)| (d.name.clone(), nn::random_input(7, i as u64, &d.shape));
-    analysis.inputs.iter().enumerate().map(draw).collect()
-}
-
-/// The graph's own evaluation.
-fn reference(model: &Path, inputs: &Named) -> Vec<ArrayD<f32>> {
-    let graph = privet_onnx::load(model).unwrap();
-    let given: Vec<ArrayD<f32>> = inputs.iter().map(|(_, x)| x.clone()).collect();
-    FloatModel::new(&graph, &[]).unwrap().run(&given).unwrap()
-}
-
-fn difference(found: &[ArrayD<f32>], expected: &[ArrayD<f32>]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let one = |(found, expected): (&ArrayD<f32>, &ArrayD<f32>)| {
-        assert_eq!(found.shape(), expected.shape());
-        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
-        let pairs = found.iter().zip(expected);
-        pairs
-            .fold(0.0f32, |m, (a, b)| if a.is_nan() { f32::INFINITY } else { m.max((a - b).abs() / largest) })
-    };
-    found.iter().zip(expected).map(one).fold(0.0, f32::max)
-}
+const FEWEST_MODELS: usize = 11;
 
 /// Cuts into `parts` and runs the stages.
 fn cut(model: &Path, options: &SplitOptions, inputs: &Named) -> (Index, Vec<ArrayD<f32>>) {
@@ -60,53 +32,27 @@ fn cut(model: &Path, options: &SplitOptions, inputs: &Named) -> (Index, Vec<Arra
 
 /// Cuts at 2, 5, 12 and as many places as there are: all give the same bits, close to the graph's own evaluation.
 fn holds(model: &Path) -> usize {
-    let most = Analysis::new(&ModelFile::open(model).unwrap(), &[]).unwrap().most_parts();
+    let input_shapes = common::shapes(model);
+    let most = Analysis::new(&ModelFile::open(model).unwrap(), &input_shapes).unwrap().most_parts();
+    let in_parts = |parts| SplitOptions {
+        parts: Some(parts),
+        input_shapes: input_shapes.clone(),
+        ..SplitOptions::default()
+    };
     let inputs = inputs(model);
-    let whole = cut(model, &SplitOptions { parts: Some(1), ..SplitOptions::default() }, &inputs).1;
+    let whole = cut(model, &in_parts(1), &inputs).1;
     let off = difference(&whole, &reference(model, &inputs));
+    eprintln!("{}: off by {off:.1e}", model.display());
     assert!(off <= TOLERANCE, "{}: off by {off}", model.display());
     for parts in [2, 5, 12, most].into_iter().filter(|&parts| parts <= most) {
-        let options = SplitOptions { parts: Some(parts), ..SplitOptions::default() };
-        let (index, found) = cut(model, &options, &inputs);
+        let (index, found) = cut(model, &in_parts(parts), &inputs);
         assert_eq!(index.stages.len(), parts);
         assert_eq!(found, whole, "{} in {parts} parts", model.display());
     }
     let home = tempfile::tempdir().unwrap();
-    let options = SplitOptions { parts: Some(most + 1), ..SplitOptions::default() };
-    let error = split(model, &options, home.path()).unwrap_err();
+    let error = split(model, &in_parts(most + 1), home.path()).unwrap_err();
     assert!(matches!(error, SplitError::Parts { most: m, .. } if m == most), "{error}");
     most
-}
-
-fn written(home: &Path, module: &Module, shape: &[usize]) -> PathBuf {
-    let built = module.build("model", shape, Parameters::random(3)).unwrap();
-    let path = home.join("model.onnx");
-    std::fs::write(&path, privet_onnx::export(&built.graph).unwrap()).unwrap();
-    path
-}
-
-fn network() -> Module {
-    let block = || nn::seq().add(nn::conv2d(16, 16, 3).padding(1).bias(false)).add(nn::batch_norm2d(16));
-    nn::seq()
-        .add(nn::conv2d(3, 16, (3, 5)).stride([1, 2]).padding(2))
-        .add(nn::batch_norm2d(16))
-        .add(nn::relu6())
-        .add(nn::residual(block()))
-        .add(nn::max_pool2d(3).stride(2).padding(1).ceil_mode(true))
-        .add(nn::conv2d(16, 16, 3).padding(1).groups(16))
-        .add(nn::conv2d(16, 16, 3).stride([2, 2]).padding(1).groups(4))
-        .add(nn::leaky_relu(0.25))
-        .add(nn::residual(block().add(nn::relu())))
-        .inline(nn::branches([nn::conv2d(16, 8, 1), nn::conv2d(16, 40, 1).bias(false)].map(|conv| {
-            let name = format!("{conv:?}").len().to_string();
-            nn::seq().named(name, conv)
-        })))
-        .add(nn::flatten())
-        .add(nn::linear(48 * 6 * 3, 300))
-        .add(nn::relu())
-        .add(nn::linear(300, 10))
-        .add(nn::softmax())
-        .into()
 }
 
 #[test]
@@ -243,43 +189,14 @@ fn weights_come_from_any_source() {
     assert_eq!(stage.source().1, file.tensors()[&name].len());
 }
 
-/// ONNX files under a directory.
-fn models(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            models(&path, found);
-        } else if path.extension().is_some_and(|e| e == "onnx") {
-            found.push(path);
-        }
-    }
-    found.sort();
-}
-
 #[test]
 fn real_models_give_the_same_in_stages() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models");
-    if !data.is_dir() {
-        eprintln!("SKIPPED: no {}", data.display());
-        return;
-    }
-    let mut found = Vec::new();
-    models(&data, &mut found);
+    let Some(found) = common::real_models() else { return };
     let mut held = 0;
     for model in found {
-        let analysis = ModelFile::open(&model).map_err(SplitError::from).and_then(|f| Analysis::new(&f, &[]));
-        match analysis {
-            Err(error) if model.file_stem().is_some_and(|name| name == UNKNOWN) => {
-                let text = error.to_string();
-                assert!(text.contains("is not supported; supported:"), "{text}");
-                eprintln!("REFUSED: {}: {}", model.display(), text.split(';').next().unwrap_or_default());
-            }
-            _ => {
-                let most = holds(&model);
-                held += 1;
-                eprintln!("{}: up to {most} stages", model.display());
-            }
-        }
+        let most = holds(&model);
+        held += 1;
+        eprintln!("{}: up to {most} stages", model.display());
     }
     assert!(held >= FEWEST_MODELS, "{held} models, expected {FEWEST_MODELS}");
 }

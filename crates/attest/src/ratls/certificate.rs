@@ -127,6 +127,14 @@ impl RaTlsCertificate {
         Ok(())
     }
 
+    /// The certificate's public key: DER of its SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// If it does not encode.
+    pub fn public_key(&self) -> Result<Vec<u8>, AttestError> {
+        self.certificate.spki()
+    }
+
     /// How long the certificate is valid in all.
     pub fn lifetime(&self) -> Duration {
         self.certificate.lifetime()
@@ -137,6 +145,7 @@ impl RaTlsCertificate {
 pub struct AttestedIdentity {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) key: PrivatePkcs8KeyDer<'static>,
+    public_key: Vec<u8>,
 }
 
 /// Without the private key.
@@ -167,7 +176,8 @@ impl AttestedIdentity {
     ) -> Result<Self, AttestError> {
         let tls = |e: rcgen::Error| AttestError::Tls(e.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(tls)?;
-        let binding = Binding::new(&rcgen::PublicKeyData::subject_public_key_info(&key), nonce)?;
+        let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
+        let binding = Binding::new(&public_key, nonce)?;
         let evidence = attester.evidence(&binding.report_data())?;
         let from = at.checked_sub(BACKDATED).unwrap_or(at);
         let until = at
@@ -186,12 +196,18 @@ impl AttestedIdentity {
         Ok(Self {
             certificate: certificate.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+            public_key,
         })
     }
 
     /// The certificate in DER.
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
+    }
+
+    /// The public key: DER of its SubjectPublicKeyInfo.
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
     }
 
     pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {

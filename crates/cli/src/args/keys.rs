@@ -122,6 +122,9 @@ pub(crate) struct AttestationArgs {
     /// sample-attestation-insecure.
     #[arg(long)]
     pub(crate) allow_sample_insecure: bool,
+    /// Exit when the process of this id, the parent, has gone.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) exit_with_parent: Option<i32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -292,7 +295,7 @@ pub(crate) struct CacheServeArgs {
     pub(crate) attestation: AttestationArgs,
 }
 
-fn version(text: &str) -> Result<KeyVersion, String> {
+pub(super) fn version(text: &str) -> Result<KeyVersion, String> {
     let number = text.parse().ok().and_then(KeyVersion::new);
     number.ok_or_else(|| "expected a version: 1, 2, ..".to_owned())
 }

@@ -1,5 +1,6 @@
 //! Arguments of `split` and `stages`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -9,17 +10,21 @@ Examples:
   privet split --model vgg16.onnx --parts 12 --onnx --out vgg16-stages
   privet split --model vgg16.onnx --memory 64MiB --onnx --out vgg16-stages
   privet split --model resnet50.onnx --parts 4 --balance time --onnx --out resnet50-stages --json
+  privet split --model vgg16.onnx --memory 64MiB --key owner --version 2 --out vgg16-sealed
 
 --memory is for weights, tensors and workspace together; a weight that does not fit beside what its operation
-reads and makes arrives block by block. Splitting is for machines with little memory. It protects nothing.";
+reads and makes arrives block by block. Splitting is for machines with little memory. It protects nothing:
+what protects a model is --key, which seals every stage and signs the index (`privet key new` makes the keys).";
 
 pub(super) const STAGES_HELP: &str = "\
 Examples:
   privet stages vgg16-stages --input dog.jpg --preprocess imagenet
   privet stages vgg16-stages --input x.npy --output y.npz --threads 2 --json
+  privet stages vgg16-sealed --key owner --min-version 2 --input dog.jpg --preprocess imagenet
 
 The stages of `privet split` run one by one in one process, in float and without any privacy. The process is held to the
-memory that was asked for, or else the largest predicted peak, and 24 MiB for the program itself.";
+memory that was asked for, or else the largest predicted peak, and 24 MiB for the program itself. With --key,
+sealed stages are verified, and opened in memory only: for their owner, to see what they take.";
 
 /// What decides between plans with as many stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,6 +37,7 @@ pub(crate) enum Balance {
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("how").args(["parts", "memory"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("kind").args(["onnx", "key"]).required(true), disable_version_flag = true)]
 pub(crate) struct SplitArgs {
     /// ONNX model.
     #[arg(long, value_name = "FILE")]
@@ -46,8 +52,14 @@ pub(crate) struct SplitArgs {
     #[arg(long, value_enum, default_value = "memory")]
     pub(crate) balance: Balance,
     /// Write the stages as ONNX files, in the clear.
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub(crate) onnx: bool,
+    /// Seal the stages with the keys of this owner's directory, and sign the index.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) key: Option<PathBuf>,
+    /// Version of the sealed model.
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "onnx")]
+    pub(crate) version: NonZeroU64,
     /// Shape of an input that the model leaves open (a batch that it leaves open is 1).
     #[arg(long, value_name = "[NAME=]D0,D1,..")]
     pub(crate) input_shape: Vec<String>,
@@ -64,6 +76,15 @@ pub(crate) struct StagesArgs {
     /// Directory that `privet split` wrote.
     #[arg(value_name = "DIR")]
     pub(crate) stages: PathBuf,
+    /// Directory with the content key and the release file of sealed stages.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) key: Option<PathBuf>,
+    /// Refuse sealed stages of an older version.
+    #[arg(long, value_name = "N", default_value = "1", requires = "key")]
+    pub(crate) min_version: NonZeroU64,
+    /// Lock the weights of sealed stages into memory, so that they are not swapped out (`ulimit -l` has to allow it).
+    #[arg(long, requires = "key")]
+    pub(crate) lock: bool,
     /// JPEG, PNG, .npy, .npz or .csv; NAME=FILE where the model has several inputs.
     #[arg(long, value_name = "[NAME=]FILE", required = true)]
     pub(crate) input: Vec<PathBuf>,
@@ -80,7 +101,7 @@ pub(crate) struct StagesArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
     /// Do not check that the stages are the files that the index was written for.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "key")]
     pub(crate) no_check: bool,
     /// One line of JSON on stdout.
     #[arg(long)]

@@ -6,14 +6,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use privet::{Event, resources};
+use privet::resources;
 
 /// Lines of a child's stderr that are kept.
 const TAIL_LINES: usize = 20;
@@ -22,35 +21,36 @@ const MAX_LINE: u64 = 64 << 10;
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
     /// From its start.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
     /// Of the whole process.
-    pub(super) cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
 }
 
 /// A running or finished child. Dropping it kills and reaps it.
-pub(super) struct Child {
-    pub(super) name: &'static str,
+pub(crate) struct Child {
+    pub(crate) name: &'static str,
     /// Seconds from its start until it listened, if it does.
-    pub(super) listening: Option<f64>,
+    pub(crate) listening: Option<f64>,
     spawned: Instant,
     process: Process,
     end: Option<Ended>,
-    /// Copies events; says when the child closed its stdout.
+    /// Reads what it says; ends when the child closed its stdout.
     events: Option<JoinHandle<Instant>>,
     /// Collects the last lines of stderr.
     tail: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Child {
-    /// Starts this program again as a party in `dir`: no environment, no stdin, nothing but `args`.
-    pub(super) fn spawn(
+    /// Starts this program again as a party in `dir`: no environment, no stdin, nothing but `args`. Each line of its stdout goes
+    /// to `hear`.
+    pub(crate) fn spawn(
         name: &'static str,
         dir: &Path,
         args: Vec<OsString>,
-        events: Sender<(&'static str, Event)>,
+        mut hear: impl FnMut(String) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(program);
@@ -60,18 +60,23 @@ impl Child {
         command.process_group(0);
         let spawned = Instant::now();
         let mut process = command.spawn().with_context(|| format!("cannot start the {name}"))?;
-        let stdout = process.stdout.take().map(|out| thread::spawn(move || copy_events(name, out, &events)));
+        let stdout = process.stdout.take().map(|out| {
+            thread::spawn(move || {
+                lines(out).for_each(&mut hear);
+                Instant::now()
+            })
+        });
         let tail = process.stderr.take().map(|err| thread::spawn(move || last_lines(err)));
         Ok(Self { name, listening: None, spawned, process, end: None, events: stdout, tail })
     }
 
     /// Notes that it listens.
-    pub(super) fn listens(&mut self) {
+    pub(crate) fn listens(&mut self) {
         self.listening = Some(self.spawned.elapsed().as_secs_f64());
     }
 
     /// How it ended, if it is done and all its events are delivered.
-    pub(super) fn ended(&mut self) -> anyhow::Result<Option<Ended>> {
+    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<Ended>> {
         if self.end.is_some() {
             return Ok(self.end);
         }
@@ -88,13 +93,13 @@ impl Child {
     }
 
     /// Asks the child to finish what is under way and exit.
-    pub(super) fn terminate(&self) -> anyhow::Result<()> {
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).context("process id")?);
         kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop the {}", self.name))
     }
 
     /// Ends the child if it runs, and returns the last lines it wrote to stderr.
-    pub(super) fn end(&mut self) -> Vec<String> {
+    pub(crate) fn end(&mut self) -> Vec<String> {
         let _ = self.process.kill();
         let _ = self.process.wait();
         self.tail.take().and_then(|tail| tail.join().ok()).unwrap_or_default()
@@ -105,18 +110,6 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Returns when the stream ended.
-fn copy_events(name: &'static str, stdout: impl Read, events: &Sender<(&'static str, Event)>) -> Instant {
-    for line in lines(stdout) {
-        if let Ok(event) = serde_json::from_str(&line)
-            && events.send((name, event)).is_err()
-        {
-            break;
-        }
-    }
-    Instant::now()
 }
 
 fn last_lines(stderr: impl Read) -> Vec<String> {

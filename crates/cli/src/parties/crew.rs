@@ -72,7 +72,13 @@ impl<'a> Crew<'a> {
 
     fn start(&mut self, name: &'static str, dir: &Path, args: Vec<OsString>) -> anyhow::Result<()> {
         self.addresses.remove(name);
-        let child = Child::spawn(name, dir, args, self.sender.clone())?;
+        let events = self.sender.clone();
+        let child = Child::spawn(name, dir, args, move |line| {
+            if let Ok(event) = serde_json::from_str(&line) {
+                // Nobody listens once this process is about to end.
+                let _ = events.send((name, event));
+            }
+        })?;
         self.children.push(child);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Dealer, server and client on this machine, each a process with only its own files: first offline, then, without the
 //! dealer, online. [`three`] has the three parties that compute on shares.
 
-mod child;
+pub(crate) mod child;
 mod crew;
 pub(crate) mod three;
 

@@ -1,7 +1,7 @@
 //! What `--engine auto` chose, as tables.
 
 use comfy_table::Table;
-use privet::predict::{Alternative, Choice, Gate};
+use privet::predict::{Choice, Gate};
 
 use super::plan::{bytes, short};
 use super::table;
@@ -10,27 +10,26 @@ use crate::network::Network;
 /// One line per step that compares, and the whole next to both engines.
 pub(crate) fn describe(network: &Network, choice: &Choice) -> String {
     let mut steps = Table::new();
-    steps.load_style(table::STYLE).set_header([
-        "", "layer", "op", "chosen", "rounds", "bytes", "keys", "ms", "instead", "rounds", "bytes", "keys",
-        "ms", "why",
-    ]);
+    steps
+        .load_style(table::STYLE)
+        .set_header(["", "layer", "op", "by", "", "rounds", "bytes", "keys", "ms", "why"]);
     for step in &choice.steps {
-        let (own, other, name) = match step.chosen {
-            Gate::Tree => (&step.tree, &step.keys, ["tree", "keys"]),
-            Gate::Keys => (&step.keys, &step.tree, ["keys", "tree"]),
-        };
-        let cells = |name: &str, a: &Alternative| {
-            [
-                name.to_owned(),
-                a.rounds.to_string(),
-                bytes(a.bytes as usize),
-                bytes(a.key_bytes as usize),
-                format!("{:.3}", a.seconds * 1e3),
-            ]
-        };
-        let first = [step.step.to_string(), short(&step.layer), step.op.to_owned()];
-        let row = first.into_iter().chain(cells(name[0], own)).chain(cells(name[1], other));
-        steps.add_row(row.chain([step.reason.clone()]));
+        for (i, way) in step.ways.iter().enumerate() {
+            let is_chosen = way.gate == step.chosen;
+            let first = |text: String| if i == 0 { text } else { String::new() };
+            steps.add_row([
+                first(step.step.to_string()),
+                first(short(&step.layer)),
+                first(step.op.to_owned()),
+                name(way.gate).to_owned(),
+                if is_chosen { "chosen" } else { "" }.to_owned(),
+                way.rounds.to_string(),
+                bytes(way.bytes as usize),
+                bytes(way.key_bytes as usize),
+                format!("{:.3}", way.seconds * 1e3),
+                if is_chosen { step.reason.clone() } else { String::new() },
+            ]);
+        }
     }
     let mut totals = Table::new();
     totals.load_style(table::STYLE).set_header([
@@ -53,13 +52,46 @@ pub(crate) fn describe(network: &Network, choice: &Choice) -> String {
             format!("{:.3}", total.offline_seconds),
         ]);
     }
-    let keys = choice.steps.iter().filter(|step| step.chosen == Gate::Keys).count();
+    let mix = choice.refused_mix_seconds.map(|seconds| {
+        format!(
+            "\nA mix of both was predicted to take {seconds:.4} s: too little less to be trusted, so one engine does all.\n"
+        )
+    });
     format!(
-        "\nChosen for {network}: keys for {keys} of {} steps that compare, at most {} of keys for each party.\n\n{}\n\n\
-         The whole, as predicted:\n\n{}",
-        choice.steps.len(),
+        "\nChosen for {network}: {}, at most {} of keys for each party.\n\n{}\n\nThe whole, as predicted:\n\n{}\n{}",
+        summary(choice),
         bytes(usize::try_from(choice.max_key_bytes).unwrap_or(usize::MAX)),
-        table::lines(steps, 4),
-        table::lines(totals, 1)
+        table::lines(steps, 5),
+        table::lines(totals, 1),
+        mix.unwrap_or_default()
     )
+}
+
+/// What was chosen, in one line.
+pub(crate) fn line(network: &Network, choice: &Choice) -> String {
+    let [two_party, fss, auto] = choice.totals.each_ref().map(|total| total.online_seconds);
+    let keys = bytes(choice.totals[2].key_bytes as usize);
+    format!(
+        "chosen for {network}: {}, {keys} for each party; {auto:.4} s online predicted (2pc {two_party:.4}, fss {fss:.4})",
+        summary(choice)
+    )
+}
+
+/// How many steps compare in which way.
+fn summary(choice: &Choice) -> String {
+    let of = |gate| choice.steps.iter().filter(|step| step.chosen == gate).count();
+    let (keys, products) = (of(Gate::Keys), of(Gate::Products));
+    let carry = match products {
+        0 => String::new(),
+        n => format!(", {n} of which carry products"),
+    };
+    format!("keys for {} of {} steps that compare{carry}", keys + products, choice.steps.len())
+}
+
+fn name(gate: Gate) -> &'static str {
+    match gate {
+        Gate::Tree => "tree",
+        Gate::Keys => "keys",
+        Gate::Products => "products",
+    }
 }

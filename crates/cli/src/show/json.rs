@@ -31,6 +31,9 @@ pub(crate) struct CompileResult<'a> {
     #[serde(flatten)]
     pub(crate) plan: &'a PlanSummary,
     pub(crate) calibration: Option<&'a Accuracy>,
+    /// What `--engine auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) choice: Option<&'a Choice>,
 }
 
 /// What `privet plan --json` prints.
@@ -73,9 +76,7 @@ pub(crate) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(plan: &'a Plan, outputs: &'a [Output], top: &'a [Top]) -> Self {
-        let tensor =
-            |o: &'a Output| (o.name.as_str(), Tensor { shape: o.values.shape(), data: Data::of(&o.values) });
-        let outputs = outputs.iter().map(tensor).collect();
+        let outputs = Tensor::all(outputs);
         Self {
             model: &plan.model,
             ring: plan.ring.bits(),
@@ -87,9 +88,18 @@ impl<'a> Answer<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Tensor<'a> {
+pub(crate) struct Tensor<'a> {
     shape: &'a [usize],
     data: Data<'a>,
+}
+
+impl<'a> Tensor<'a> {
+    /// By their names.
+    pub(crate) fn all(outputs: &'a [Output]) -> BTreeMap<&'a str, Self> {
+        let tensor =
+            |o: &'a Output| (o.name.as_str(), Self { shape: o.values.shape(), data: Data::of(&o.values) });
+        outputs.iter().map(tensor).collect()
+    }
 }
 
 /// Whole numbers are written without a fraction.

@@ -167,6 +167,12 @@ impl<'a> Lowering<'a> {
         Ok(self.emit(op, &[wire], shape, frac_bits))
     }
 
+    /// The operand of a product with a factor of `bits` fractional bits: the same wire if it has f fractional bits or a few more, such
+    /// as the mean of four values has, else with f.
+    pub fn operand(&mut self, wire: WireId, bits: u8) -> WireId {
+        if self.frac_bits(wire) < self.base() { self.at_base(wire) } else { self.room_for(wire, bits) }
+    }
+
     /// The same wire, or truncated to f fractional bits where `bits` more would be too many: a few bits beyond what a
     /// product carries cost less than a truncation.
     pub fn room_for(&mut self, wire: WireId, bits: u8) -> WireId {

@@ -59,12 +59,12 @@ impl Operator for Conv {
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
-        let x = ctx.at_base(x);
         let w = ctx.weight(1, "weight")?;
         let (window, _) = self.resolve(ctx.shape_of(x), w.shape())?;
         let bits = ctx.factor_bits(w);
+        let x = ctx.operand(x, bits);
         let weight = ctx.param("weight", w, bits)?;
-        let pending = ctx.base() + bits;
+        let pending = ctx.frac_bits(x) + bits;
         let bias = match ctx.operands().optional(2) {
             Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, pending)?),
             None => None,

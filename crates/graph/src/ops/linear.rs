@@ -62,12 +62,12 @@ impl Operator for Linear {
 
     fn lower(&self, ctx: &mut Lowering<'_>) -> Result<Vec<WireId>, OpError> {
         let x = ctx.wire(0, "input")?;
-        let x = ctx.at_base(x);
         let w = ctx.weight(1, "weight")?;
         let bits = ctx.factor_bits(w);
+        let x = ctx.operand(x, bits);
         // Row-major whatever transposition the weight went through.
         let weight = ctx.param("weight", w, bits)?;
-        let pending = ctx.base() + bits;
+        let pending = ctx.frac_bits(x) + bits;
         let bias = match ctx.operands().optional(2) {
             Some(_) => Some(ctx.param("bias", ctx.weight(2, "bias")?, pending)?),
             None => None,

@@ -205,7 +205,7 @@ impl LeaseBook {
             }
             Err(error) => {
                 let reason = error.to_string();
-                if is_final(&error) {
+                if error.is_final() {
                     // What the server refuses now is not kept until the lease ends.
                     let refused = |held: &Lease| {
                         held.grant.key_id == *id && version.is_none_or(|v| held.grant.key_version == v)
@@ -294,12 +294,6 @@ impl LeaseBook {
         };
         Ok((lease.info(), plain))
     }
-}
-
-/// Whether the server has decided, rather than failed.
-fn is_final(error: &KeysError) -> bool {
-    let names = [Problem::PolicyDeny.name(), Problem::InvalidRequestPath.name()];
-    matches!(error, KeysError::Refused { kind, .. } if names.contains(&kind.as_str()))
 }
 
 impl Keeper for LeaseBook {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use crate::kbs::{Broker, Credential, Problem, Refusal, Reply, refused, wire};
 pub use limits::Limits;
-pub use server::Server;
+pub use server::{Accepted, Server, Speaker};
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,11 +18,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
 use super::limits::{Crowd, Limits, Place, Rates, TooMany, network};
@@ -53,8 +55,28 @@ pub struct Server {
     shared: Arc<Shared>,
 }
 
+/// A TLS connection that was accepted.
+pub struct Accepted {
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// The public key (DER of its SubjectPublicKeyInfo) of the attested certificate that was shown on it; none for a fixed
+    /// certificate.
+    pub public_key: Option<Arc<[u8]>>,
+}
+
+/// What speaks a protocol of its own on the connections of a [`Server`].
+pub trait Speaker: Send + Sync + 'static {
+    /// Speaks until the connection ends. Deadlines are its own.
+    fn speak(self: Arc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+enum Speech {
+    Http(Arc<dyn Handler>),
+    Other(Arc<dyn Speaker>),
+}
+
 struct Shared {
-    handler: Arc<dyn Handler>,
+    speech: Speech,
     limits: Limits,
     rates: Rates,
     crowd: Arc<Crowd>,
@@ -72,12 +94,29 @@ impl Server {
         handler: Arc<dyn Handler>,
         limits: Limits,
     ) -> Result<Self, KeysError> {
+        Self::listen(address, tls, Speech::Http(handler), limits)
+    }
+
+    /// Listens on TCP, over TLS, for another protocol than HTTP. Of the limits, connections and handshakes count.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn speaking(
+        address: &str,
+        tls: ServerTls,
+        speaker: Arc<dyn Speaker>,
+        limits: Limits,
+    ) -> Result<Self, KeysError> {
+        Self::listen(address, tls, Speech::Other(speaker), limits)
+    }
+
+    fn listen(address: &str, tls: ServerTls, speech: Speech, limits: Limits) -> Result<Self, KeysError> {
         let runtime = runtime()?;
         let fail = |source| KeysError::Listen { address: address.to_owned(), source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(fail)?;
         let bound = listener.local_addr().map_err(fail)?.to_string();
         let listener = Listener::Tcp(listener, Arc::new(tls));
-        Ok(Self { runtime, listener, address: Address::Tcp(bound), shared: Shared::new(handler, limits) })
+        Ok(Self { runtime, listener, address: Address::Tcp(bound), shared: Shared::new(speech, limits) })
     }
 
     /// Listens on a Unix socket that only this user can open. A socket that nobody listens on any more is replaced.
@@ -101,7 +140,7 @@ impl Server {
         };
         set_permissions(path, Permissions::from_mode(0o600)).map_err(KeysError::io(path))?;
         let owner = path.symlink_metadata().map_err(KeysError::io(path))?.uid();
-        let shared = Shared::new(handler, limits);
+        let shared = Shared::new(Speech::Http(handler), limits);
         Ok(Self {
             runtime,
             listener: Listener::Unix(listener, owner),
@@ -154,22 +193,32 @@ impl Server {
 }
 
 impl Shared {
-    fn new(handler: Arc<dyn Handler>, limits: Limits) -> Arc<Self> {
+    fn new(speech: Speech, limits: Limits) -> Arc<Self> {
         let (rates, workers) = (Rates::new(limits.per_minute), Arc::new(Semaphore::new(limits.workers)));
-        Arc::new(Self { handler, limits, rates, crowd: Arc::default(), workers })
+        Arc::new(Self { speech, limits, rates, crowd: Arc::default(), workers })
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Body>, from: Option<IpAddr>) -> Reply {
+    async fn answer(
+        self: Arc<Self>,
+        handler: Arc<dyn Handler>,
+        request: Request<Body>,
+        from: Option<IpAddr>,
+    ) -> Reply {
         if !self.rates.take(from, Instant::now()) {
             let detail = format!("more than {} requests a minute; wait", self.limits.per_minute);
             return refused(&Refusal::new(Problem::TooManyRequests, detail));
         }
         let deadline = self.limits.request;
         let late = || refused(&Refusal::new(Problem::Deadline, format!("not done within {deadline:?}")));
-        timeout(deadline, self.work(request, from.map(network))).await.unwrap_or_else(|_| late())
+        timeout(deadline, self.work(handler, request, from.map(network))).await.unwrap_or_else(|_| late())
     }
 
-    async fn work(self: Arc<Self>, request: Request<Body>, from: Option<IpAddr>) -> Reply {
+    async fn work(
+        self: Arc<Self>,
+        handler: Arc<dyn Handler>,
+        request: Request<Body>,
+        from: Option<IpAddr>,
+    ) -> Reply {
         let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let cookie = header(COOKIE).and_then(session_cookie).map(str::to_owned);
         let bearer = header(AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer ")).map(str::to_owned);
@@ -187,7 +236,6 @@ impl Shared {
         let Ok(place) = self.workers.clone().acquire_owned().await else {
             return refused(&Refusal::internal());
         };
-        let handler = self.handler.clone();
         let work = tokio::task::spawn_blocking(move || {
             let reply = handler.handle(&incoming);
             drop(place);
@@ -199,7 +247,7 @@ impl Shared {
 
 /// A connection that was accepted.
 enum Connection {
-    Tcp(tokio::net::TcpStream, SocketAddr, Arc<ServerTls>),
+    Tcp(TcpStream, SocketAddr, Arc<ServerTls>),
     Unix(tokio::net::UnixStream),
 }
 
@@ -234,15 +282,25 @@ impl Connection {
 
     async fn serve(self, shared: &Arc<Shared>) {
         match self {
-            Self::Unix(stream) => speak(stream, None, shared).await,
+            Self::Unix(stream) => {
+                if let Speech::Http(handler) = &shared.speech {
+                    speak(stream, None, handler, shared).await;
+                }
+            }
             Self::Tcp(stream, from, tls) => {
                 let _ = stream.set_nodelay(true);
                 // Making evidence takes time, now and then.
-                let Ok(config) = tokio::task::spawn_blocking(move || tls.config()).await else { return };
-                let acceptor = TlsAcceptor::from(config);
+                let Ok(offer) = tokio::task::spawn_blocking(move || tls.offer()).await else { return };
+                let acceptor = TlsAcceptor::from(offer.config);
                 // Who does not speak TLS, or shows the wrong certificate, is told so by an alert.
-                if let Ok(Ok(stream)) = timeout(shared.limits.handshake, acceptor.accept(stream)).await {
-                    speak(stream, Some(from.ip()), shared).await;
+                let accepted = timeout(shared.limits.handshake, acceptor.accept(stream)).await;
+                let Ok(Ok(stream)) = accepted else { return };
+                match &shared.speech {
+                    Speech::Http(handler) => speak(stream, Some(from.ip()), handler, shared).await,
+                    Speech::Other(speaker) => {
+                        let connection = Accepted { stream, public_key: offer.public_key };
+                        speaker.clone().speak(connection).await;
+                    }
                 }
             }
         }
@@ -253,12 +311,13 @@ impl Connection {
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     from: Option<IpAddr>,
+    handler: &Arc<dyn Handler>,
     shared: &Arc<Shared>,
 ) {
     let limits = shared.limits;
     let service = service_fn(|request: Request<Body>| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(response(shared.answer(request, from).await)) }
+        let (shared, handler) = (shared.clone(), handler.clone());
+        async move { Ok::<_, Infallible>(response(shared.answer(handler, request, from).await)) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

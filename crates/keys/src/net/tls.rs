@@ -30,7 +30,7 @@ use crate::error::KeysError;
 pub const TLS_KEY_FILE: &str = "tls.key";
 /// File name of the server's certificate, which clients pin.
 pub const TLS_CERTIFICATE_FILE: &str = "tls.crt";
-const ALPN: &[u8] = b"http/1.1";
+const HTTP: &[u8] = b"http/1.1";
 /// More is neither key nor certificate.
 const MAX_PEM_BYTES: u64 = 64 << 10;
 
@@ -39,7 +39,7 @@ const SERVER_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// How long a client's is, which makes one for every connection.
 const CLIENT_LIFETIME: Duration = Duration::from_secs(600);
 /// How long those of others may be: twice ours.
-const LONGEST_SERVER: Duration = Duration::from_secs(24 * 3600);
+pub const LONGEST_SERVER: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_CLIENT: Duration = Duration::from_secs(1200);
 
 /// A server's side of TLS.
@@ -54,7 +54,16 @@ enum Kind {
 struct Renewed {
     attester: Arc<dyn Attester>,
     clients: Option<Arc<Authenticator>>,
-    current: Mutex<(Arc<ServerConfig>, Instant)>,
+    protocol: &'static [u8],
+    current: Mutex<(Offer, Instant)>,
+}
+
+/// What a server shows in a handshake.
+#[derive(Clone)]
+pub(super) struct Offer {
+    pub(super) config: Arc<ServerConfig>,
+    /// The public key of an attested certificate, as evidence is bound to it.
+    pub(super) public_key: Option<Arc<[u8]>>,
 }
 
 impl ServerTls {
@@ -81,7 +90,7 @@ impl ServerTls {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(fail)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![HTTP.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self(Kind::Fixed(Arc::new(config))))
@@ -96,24 +105,37 @@ impl ServerTls {
         attester: Arc<dyn Attester>,
         clients: Option<(Arc<dyn Verifier>, Policy)>,
     ) -> Result<Self, KeysError> {
+        Self::attested_for(HTTP, attester, clients)
+    }
+
+    /// The same for another protocol, which peers have to ask for (ALPN).
+    ///
+    /// # Errors
+    /// As [`ServerTls::attested`].
+    pub fn attested_for(
+        protocol: &'static [u8],
+        attester: Arc<dyn Attester>,
+        clients: Option<(Arc<dyn Verifier>, Policy)>,
+    ) -> Result<Self, KeysError> {
         let clients = clients.map(|(verifier, policy)| {
             Arc::new(Authenticator::new(verifier, policy, Freshness::Lifetime(LONGEST_CLIENT)))
         });
-        let current = Mutex::new((attested_config(&*attester, clients.clone())?, Instant::now()));
-        Ok(Self(Kind::Attested(Box::new(Renewed { attester, clients, current }))))
+        let current = Mutex::new((attested_offer(protocol, &*attester, clients.clone())?, Instant::now()));
+        Ok(Self(Kind::Attested(Box::new(Renewed { attester, clients, protocol, current }))))
     }
 
-    /// The configuration of the next handshake. It may have to make evidence first.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    /// What to show in the next handshake. It may have to make evidence first.
+    pub(super) fn offer(&self) -> Offer {
         match &self.0 {
-            Kind::Fixed(config) => config.clone(),
+            Kind::Fixed(config) => Offer { config: config.clone(), public_key: None },
             Kind::Attested(renewed) => {
                 let mut current = renewed.current.lock().unwrap_or_else(PoisonError::into_inner);
                 if current.1.elapsed() > SERVER_LIFETIME / 2
                     // Otherwise it is tried again at the next handshake, and this certificate serves as long as it is valid.
-                    && let Ok(config) = attested_config(&*renewed.attester, renewed.clients.clone())
+                    && let Ok(offer) =
+                        attested_offer(renewed.protocol, &*renewed.attester, renewed.clients.clone())
                 {
-                    *current = (config, Instant::now());
+                    *current = (offer, Instant::now());
                 }
                 current.0.clone()
             }
@@ -121,16 +143,17 @@ impl ServerTls {
     }
 }
 
-fn attested_config(
+fn attested_offer(
+    protocol: &[u8],
     attester: &dyn Attester,
     clients: Option<Arc<Authenticator>>,
-) -> Result<Arc<ServerConfig>, KeysError> {
+) -> Result<Offer, KeysError> {
     let fail = |e: AttestError| KeysError::Attest(e.to_string());
     let identity =
         AttestedIdentity::generate(attester, None, SystemTime::now(), SERVER_LIFETIME).map_err(fail)?;
     let mut config = server_config(&identity, clients).map_err(fail)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Offer { config: Arc::new(config), public_key: Some(identity.public_key().into()) })
 }
 
 /// Makes a server's key and self-signed certificate for these host names and addresses, in a directory that is there.
@@ -190,7 +213,7 @@ impl ServerTrust {
             .dangerous()
             .with_custom_certificate_verifier(pinned)
             .with_no_client_auth();
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![HTTP.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(Self(Trust::Pinned(Arc::new(config))))
     }
@@ -211,7 +234,7 @@ impl ServerTrust {
                     |attester| AttestedIdentity::generate(attester, None, SystemTime::now(), CLIENT_LIFETIME);
                 let identity = attester.map(make).transpose().map_err(fail)?;
                 let mut config = client_config(authenticator.clone(), identity.as_ref()).map_err(fail)?;
-                config.alpn_protocols = vec![ALPN.to_vec()];
+                config.alpn_protocols = vec![HTTP.to_vec()];
                 Ok(Arc::new(config))
             }
         }

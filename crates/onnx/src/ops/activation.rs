@@ -1,7 +1,8 @@
 //! Elementwise functions of one value.
 
 use privet_graph::ops::{
-    Abs, Erf, Gelu, HardSigmoid, HardSwish, LeakyRelu, PRelu, Relu, Sigmoid, Sign, Tanh, ThresholdedRelu,
+    Abs, Erf, Gelu, HardSigmoid, HardSwish, LeakyRelu, PRelu, Relu, Sigmoid, Sign, Sqrt, Tanh,
+    ThresholdedRelu,
 };
 
 use crate::OnnxError;
@@ -10,6 +11,11 @@ use crate::node::{NodeReader, Parsed};
 pub(super) fn abs(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
     node.expect_inputs(1, 1)?;
     Ok(Parsed::plain(Abs, node))
+}
+
+pub(super) fn sqrt(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {
+    node.expect_inputs(1, 1)?;
+    Ok(Parsed::plain(Sqrt, node))
 }
 
 pub(super) fn erf(node: &NodeReader<'_>) -> Result<Parsed, OnnxError> {

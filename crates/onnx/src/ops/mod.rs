@@ -131,6 +131,7 @@ pub(crate) static TABLE: &[Row] = &[
     row("SpaceToDepth", 7, depth_to_space::space_to_depth),
     row("Split", 7, split::split_7),
     row("Split", 13, split::split_13),
+    row("Sqrt", 7, activation::sqrt),
     row("Squeeze", 7, squeeze::squeeze_7),
     row("Squeeze", 13, squeeze::squeeze_13),
     row("Sub", 7, arithmetic::sub),

@@ -36,7 +36,7 @@ impl Declared {
     pub(super) fn encode(&self, plan: &Plan) -> Result<Vec<Option<Interval>>, ModelError> {
         let unknown = |name: &&String| !plan.inputs.iter().any(|i| i.name == **name);
         if let Some(name) = self.0.iter().filter_map(|(name, ..)| name.as_ref()).find(unknown) {
-            let inputs = names(plan);
+            let inputs = names(&plan.inputs);
             return Err(ModelError::Options(format!(
                 "--input-range: the model has no input {name:?}; its inputs are {inputs}"
             )));

@@ -18,22 +18,30 @@ use crate::input::{fit_to_shape, load, load_npz};
 /// # Errors
 /// An input is missing, unknown or given twice, or its file cannot be used.
 pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, ModelError> {
-    if let ([only], [file]) = (&plan.inputs[..], given) {
-        return Ok(vec![load_one(&NamedFile::parse(plan, file).file, only)?]);
+    load_inputs_for(&plan.inputs, given)
+}
+
+/// [`load_inputs`] of a model of which only the inputs are known.
+///
+/// # Errors
+/// As there.
+pub fn load_inputs_for(inputs: &[InputSpec], given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, ModelError> {
+    if let ([only], [file]) = (inputs, given) {
+        return Ok(vec![load_one(&NamedFile::parse(inputs, file).file, only)?]);
     }
     if let [file] = given
         && file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"))
-        && NamedFile::parse(plan, file).name.is_none()
+        && NamedFile::parse(inputs, file).name.is_none()
     {
-        return from_npz(plan, file);
+        return from_npz(inputs, file);
     }
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for argument in given {
-        let NamedFile { name: Some(name), file } = NamedFile::parse(plan, argument) else {
+        let NamedFile { name: Some(name), file } = NamedFile::parse(inputs, argument) else {
             return Err(ModelError::Inputs(format!(
                 "--input {}: expected NAME=FILE, where NAME is one of {}; or one .npz file with an array per input",
                 argument.display(),
-                names(plan)
+                names(inputs)
             )));
         };
         if files.insert(name.clone(), file).is_some() {
@@ -45,10 +53,10 @@ pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, M
         None => Err(ModelError::Inputs(format!(
             "input {:?} is missing: the model's inputs are {}",
             spec.name,
-            names(plan)
+            names(inputs)
         ))),
     };
-    plan.inputs.iter().map(load).collect()
+    inputs.iter().map(load).collect()
 }
 
 /// Encodes inputs as fixed-point integers for an engine. Refuses values outside the range that the plan declares safe:
@@ -98,7 +106,7 @@ fn load_one(file: &Path, spec: &InputSpec) -> Result<ArrayD<f32>, ModelError> {
     Ok(load(file, &spec.preprocess, &spec.shape)?)
 }
 
-fn from_npz(plan: &Plan, file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
+fn from_npz(specs: &[InputSpec], file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
     let mut arrays = load_npz(file)?;
     let found = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
     let take = |spec: &InputSpec| {
@@ -107,18 +115,18 @@ fn from_npz(plan: &Plan, file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
                 "{} has no array {:?}: the model's inputs are {}, the file has {found}",
                 file.display(),
                 spec.name,
-                names(plan)
+                names(specs)
             )));
         };
         Ok(fit_to_shape(format!("{}, array {:?}", file.display(), spec.name), array, &spec.shape)?)
     };
-    let inputs = plan.inputs.iter().map(take).collect::<Result<_, _>>()?;
+    let inputs = specs.iter().map(take).collect::<Result<_, _>>()?;
     match arrays.first_key_value() {
         None => Ok(inputs),
         Some((name, _)) => Err(ModelError::Inputs(format!(
             "{}: the model has no input {name:?}; its inputs are {}",
             file.display(),
-            names(plan)
+            names(specs)
         ))),
     }
 }
@@ -126,21 +134,21 @@ fn from_npz(plan: &Plan, file: &Path) -> Result<Vec<ArrayD<f32>>, ModelError> {
 /// `[NAME=]FILE` as a user gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
-    /// Name of an input of the plan.
+    /// Name of an input of the model.
     pub name: Option<String>,
     /// The file.
     pub file: PathBuf,
 }
 
 impl NamedFile {
-    /// Splits off `NAME=` where it names an input of `plan` and the whole is no file that exists.
-    pub fn parse(plan: &Plan, argument: &Path) -> Self {
+    /// Splits off `NAME=` where it names one of the inputs and the whole is no file that exists.
+    pub fn parse(inputs: &[InputSpec], argument: &Path) -> Self {
         let whole = Self { name: None, file: argument.to_owned() };
         let Some(text) = argument.to_str() else { return whole };
         let matches =
             |spec: &&InputSpec| text.strip_prefix(&spec.name).is_some_and(|rest| rest.starts_with('='));
         // Longest first: names may contain `=`.
-        match plan.inputs.iter().filter(matches).max_by_key(|spec| spec.name.len()) {
+        match inputs.iter().filter(matches).max_by_key(|spec| spec.name.len()) {
             Some(spec) if !argument.exists() => {
                 Self { name: Some(spec.name.clone()), file: PathBuf::from(&text[spec.name.len() + 1..]) }
             }
@@ -155,6 +163,6 @@ fn needed_bits(value: f32, frac_bits: u32) -> u32 {
     (scaled + 1.0).log2().ceil() as u32 + 1
 }
 
-pub(super) fn names(plan: &Plan) -> String {
-    plan.inputs.iter().map(|i| format!("{:?}", i.name)).collect::<Vec<_>>().join(", ")
+pub(super) fn names(inputs: &[InputSpec]) -> String {
+    inputs.iter().map(|i| format!("{:?}", i.name)).collect::<Vec<_>>().join(", ")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use privet_net::{
     Channel, Deadlines, Emulated, Frame, FrameKind, Identity, NetError, TlsChannel, TlsConnector, TlsListener,
 };
-use privet_plan::{Digest, Plan};
+use privet_plan::{Digest, Keys, Plan};
 use privet_protocols::masked::{self, RevealTo, Schedule};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
@@ -60,8 +60,8 @@ pub struct Machine {
     kinds: HashMap<String, Costs>,
     /// Of a multiplication in products of other kinds.
     product: Costs,
-    /// Of an element that is compared or truncated in a step of another kind, without keys and with them.
-    gate: [Costs; 2],
+    /// Of an element that is compared or truncated in a step of another kind: without keys, with them, with those that carry products.
+    gate: [Costs; 3],
     /// Of an element that is added.
     pub(super) element: Costs,
     /// Of an element that is opened.
@@ -97,13 +97,14 @@ impl Machine {
         Self::calibrate_for(&[plan])
     }
 
-    /// Tries the parts that `plan` is made of where no comparison takes keys, and where all do.
+    /// Tries the parts that `plan` is made of where no comparison takes keys, where all do, and where these carry products.
     ///
     /// # Errors
     /// As [`Self::calibrate`].
     pub fn calibrate_to_choose(plan: &Plan) -> Result<Self, Error> {
         let plain = Plan { fss: Vec::new(), ..plan.clone() };
-        Self::calibrate_for(&[&plain, &plain.with_fss()])
+        let with = |keys| plain.with_keys(|_| keys);
+        Self::calibrate_for(&[&plain, &with(Keys::Bits), &with(Keys::Products)])
     }
 
     /// Plans of the same steps, that differ in which of them take keys.
@@ -127,7 +128,7 @@ impl Machine {
         let start = Instant::now();
         let mut kinds = HashMap::new();
         let mut products = (Costs::default(), 0.0);
-        let mut gates = [products; 2];
+        let mut gates = [products; 3];
         // What there is most of is tried first.
         let mut steps: Vec<usize> = (0..plan.steps.len()).collect();
         steps.sort_by(|&a, &b| probe::kind(plan, b).1.total_cmp(&probe::kind(plan, a).1));
@@ -141,7 +142,7 @@ impl Machine {
             let class = if kind.starts_with("conv") || kind.starts_with("matmul") {
                 &mut products
             } else {
-                &mut gates[usize::from(kind.starts_with(probe::KEYS))]
+                &mut gates[probe::class(&kind)]
             };
             *class = (add(class.0, costs), class.1 + probe.units());
             kinds.insert(kind, costs * (1.0 / probe.units()));
@@ -192,7 +193,7 @@ impl Machine {
                 if kind.starts_with("conv") || kind.starts_with("matmul") {
                     self.product
                 } else {
-                    self.gate[usize::from(kind.starts_with(probe::KEYS))]
+                    self.gate[probe::class(kind)]
                 }
             }),
         };

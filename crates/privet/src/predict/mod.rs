@@ -121,12 +121,16 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
     let schedule = Schedule::new(plan, reveal_to);
     let network = Network::new(link, machine);
     let (online, steps) = online(plan, &schedule, machine, network);
-    // Hello and answer; each side in turn marks its material as used and makes the schedule; the server looks at its weights.
+    let (offline, offline_once) = offline(plan, &schedule, machine, network);
+    let online = greeting(plan, machine, network) + online;
+    Prediction { online, offline, offline_once, machine: machine.summary(), steps }
+}
+
+/// Hello and answer; each side in turn marks its material as used and makes the schedule; the server looks at its weights.
+fn greeting(plan: &Plan, machine: &Machine, network: Network) -> Time {
     let own = SYNCS_ONLINE * machine.sync + 2.0 * machine.schedule + parameters(plan) * machine.check;
     let way = network.way + network.hop - machine.hop;
-    let greeting = Time::new(own + 2.0 * machine.hop, 0.0, 2.0 * way);
-    let (offline, offline_once) = offline(plan, &schedule, machine, network);
-    Prediction { online: greeting + online, offline, offline_once, machine: machine.summary(), steps }
+    Time::new(own + 2.0 * machine.hop, 0.0, 2.0 * way)
 }
 
 /// An instruction, as both parties play it.

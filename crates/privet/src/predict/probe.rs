@@ -4,8 +4,8 @@ use std::ops::Mul;
 use std::time::{Duration, Instant};
 
 use privet_plan::{
-    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
-    WireId,
+    InputSpec, Keyed, Keys, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource,
+    Step, Weights, WireId,
 };
 use privet_protocols::masked::{
     self, Bundle, Instruction, Online, RevealTo, Role, Schedule, ServerWeights, Source,
@@ -16,8 +16,9 @@ use privet_ring::prg::Seed;
 
 /// Multiplications of a probe at most, about.
 const MULTIPLICATIONS: usize = 1 << 25;
-/// Elements of a probe at most.
+/// Elements of a probe at most; with keys that carry products, which are a kilobyte each.
 const ELEMENTS: usize = 1 << 17;
+const PRODUCT_ELEMENTS: usize = 1 << 14;
 
 /// Seconds of an instruction, by who computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -57,11 +58,22 @@ impl Mul<f64> for Costs {
 /// steps that only move and add.
 pub(super) fn kind(plan: &Plan, index: usize) -> (Option<String>, f64) {
     let (kind, units) = op_kind(plan, index);
-    (kind.map(|kind| if plan.uses_fss(index) { format!("{KEYS}{kind}") } else { kind }), units)
+    let by = match plan.keys(index) {
+        None => "",
+        Some(Keys::Bits) => KEYS,
+        Some(Keys::Products) => PRODUCTS,
+    };
+    (kind.map(|kind| format!("{by}{kind}")), units)
 }
 
-/// Begins the kinds of steps that take keys.
-pub(super) const KEYS: &str = "keys, ";
+/// Begin the kinds of steps that take keys, and those that carry products.
+const KEYS: &str = "keys, ";
+const PRODUCTS: &str = "products, ";
+
+/// Whether a kind is one without keys (0), with them (1) or with products (2).
+pub(super) fn class(kind: &str) -> usize {
+    usize::from(kind.starts_with(KEYS)) + 2 * usize::from(kind.starts_with(PRODUCTS))
+}
 
 fn op_kind(plan: &Plan, index: usize) -> (Option<String>, f64) {
     let step = &plan.steps[index];
@@ -135,14 +147,16 @@ impl Probe {
 
     /// Of a step of `plan`.
     pub(super) fn of(plan: &Plan, index: usize) -> Self {
-        let mut probe = Self::of_op(plan, index);
-        if plan.uses_fss(index) {
-            probe.plan.fss = vec![WireId(probe.step as u32)];
-        }
+        let keys = plan.keys(index);
+        let most = if keys == Some(Keys::Products) { PRODUCT_ELEMENTS } else { ELEMENTS };
+        let mut probe = Self::of_op(plan, index, most);
+        probe.plan.fss =
+            keys.map(|keys| Keyed { step: WireId(probe.step as u32), keys }).into_iter().collect();
         probe
     }
 
-    fn of_op(plan: &Plan, index: usize) -> Self {
+    /// Of at most `most` elements.
+    fn of_op(plan: &Plan, index: usize, most: usize) -> Self {
         let step = &plan.steps[index];
         let operands: Vec<Vec<usize>> = step.inputs.iter().map(|&w| plan.shape(w).to_vec()).collect();
         let ring = plan.ring;
@@ -173,14 +187,14 @@ impl Probe {
             Op::MaxPool { .. } => {
                 let (mut from, mut to) = (operands[0].clone(), step.shape.clone());
                 let area: usize = from[2..].iter().product();
-                let channels = (ELEMENTS / area).clamp(1, from[1]);
+                let channels = (most / area).clamp(1, from[1]);
                 (from[0], to[0], from[1], to[1]) = (1, 1, channels, channels);
                 let mut probe = Self::new(ring, &[from]);
                 probe.step(step.op.clone(), &[0], to);
                 probe
             }
             op => {
-                let few = vec![operands[0].iter().product::<usize>().min(ELEMENTS)];
+                let few = vec![operands[0].iter().product::<usize>().min(most)];
                 let inputs: Vec<usize> = (0..operands.len()).collect();
                 let mut probe = Self::new(ring, &vec![few.clone(); operands.len()]);
                 probe.step(op.clone(), &inputs, few);

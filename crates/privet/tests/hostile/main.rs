@@ -95,6 +95,11 @@ fn messages_and_policies_of_key_servers() {
 }
 
 #[test]
+fn messages_of_enclave_workers_and_their_clients() {
+    check("enclave", 50_000);
+}
+
+#[test]
 fn strangers_at_a_listener() {
     check("handshake", 300);
 }

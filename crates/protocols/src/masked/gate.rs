@@ -7,7 +7,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
-use privet_fss::{Comparison, Hash, Side, Table};
+use privet_fss::{Comparison, Dcf, Hash, Side, Table};
 use privet_ring::planes::{clear_tail, words};
 use privet_ring::prg::{Prg, Seed, Stream};
 use privet_ring::{Ring, pack, planes};
@@ -172,6 +172,23 @@ impl<'a> Dealing<'a> {
         for alpha in alpha.chunks(KEYS) {
             let (hash, [first, second]) = self.draw_trees(alpha.len());
             comparison.make(&hash, alpha, [&first, &second], &mut self.chunk);
+            self.hand_on()?;
+        }
+        Ok(())
+    }
+
+    /// Gives both parties keys for products of comparisons with `betas`, in sets of [`KEYS`].
+    pub(super) fn deal_products<const VALUES: usize>(
+        &mut self,
+        dcf: Dcf<VALUES>,
+        alpha: &[u64],
+        betas: [&[u64]; VALUES],
+    ) -> Result<(), ProtocolError> {
+        self.hand_on()?;
+        for (set, alpha) in alpha.chunks(KEYS).enumerate() {
+            let (hash, [first, second]) = self.draw_trees(alpha.len());
+            let betas = betas.map(|beta| &beta[set * KEYS..][..alpha.len()]);
+            dcf.make(&hash, alpha, betas, [&first, &second], &mut self.chunk);
             self.hand_on()?;
         }
         Ok(())
@@ -447,6 +464,26 @@ impl<'a> Party<'a> {
         for x in x.chunks(KEYS) {
             let Trees { hash, roots, chunk, at, .. } = self.trees(x.len(), comparison.key_bytes(x.len()))?;
             shares.extend(comparison.evaluate(&hash, x, &roots, &chunk[at..]));
+        }
+        Ok(shares)
+    }
+
+    /// Which of the two it is to keys.
+    pub(super) fn side(&self) -> Side {
+        if self.is_first() { Side::First } else { Side::Second }
+    }
+
+    /// Own shares of `β·[x < α]` for the α and β that keys were dealt for.
+    pub(super) fn products<const VALUES: usize>(
+        &mut self,
+        dcf: Dcf<VALUES>,
+        x: &[u64],
+    ) -> Result<[Vec<u64>; VALUES], ProtocolError> {
+        let mut shares = [(); VALUES].map(|()| Vec::with_capacity(x.len()));
+        for x in x.chunks(KEYS) {
+            let Trees { hash, side, roots, chunk, at } = self.trees(x.len(), dcf.key_bytes(x.len()))?;
+            let own = dcf.evaluate(&hash, side, x, &roots, &chunk[at..]);
+            shares.iter_mut().zip(own).for_each(|(shares, own)| shares.extend(own));
         }
         Ok(shares)
     }

@@ -7,10 +7,11 @@ use privet_plan::Window;
 use privet_ring::Ring;
 
 use super::RevealTo;
-use super::compare::Gate;
 use super::cost::{GateCost, Opening};
 use super::gate::{Dealing, Party};
 use super::lanes::turn;
+use super::product::Compare;
+use super::sign::Masked;
 use crate::ProtocolError;
 
 /// The tournament, for one channel; all channels play the same one.
@@ -70,7 +71,7 @@ impl Tournament {
     }
 
     /// What is opened, and bytes dealt; every maximum takes one `relu`, without truncation.
-    pub(super) fn cost(&self, relu: Gate, ring: Ring, channels: usize) -> GateCost {
+    pub(super) fn cost(&self, relu: Compare, ring: Ring, channels: usize) -> GateCost {
         let (mut openings, mut levels) = (Vec::new(), Vec::new());
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
@@ -89,7 +90,7 @@ impl Tournament {
     pub(super) async fn deal(
         &self,
         lambda: &[u64],
-        relu: Gate,
+        relu: Compare,
         dealing: &mut Dealing<'_>,
     ) -> Result<(), ProtocolError> {
         let ring = dealing.ring();
@@ -121,7 +122,7 @@ impl Tournament {
         &self,
         m: &[u64],
         lambda: &[u64],
-        relu: Gate,
+        relu: Compare,
         party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
@@ -135,7 +136,8 @@ impl Tournament {
                 let subtract = |v: &[u64]| -> Vec<u64> {
                     level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
                 };
-                let mut share = relu.evaluate(&subtract(&m), &subtract(&lambda), party).await?;
+                let (m_x, lambda_x) = (subtract(&m), subtract(&lambda));
+                let mut share = relu.evaluate(Masked { m: &m_x, lambda: &lambda_x }, party).await?;
                 for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
                     *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));
                 }

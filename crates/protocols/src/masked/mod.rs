@@ -30,6 +30,7 @@ mod maxpool;
 mod node;
 mod online;
 mod prepare;
+mod product;
 mod schedule;
 mod sign;
 mod step;

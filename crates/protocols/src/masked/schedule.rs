@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use privet_plan::{Op, Plan, WireId};
+use privet_plan::{Keys, Op, Plan, WireId};
 
 use super::cost::{Cost, GateCost, Opening};
 use super::lanes::{self, LANE};
@@ -51,9 +51,9 @@ enum Setting {
 }
 
 impl Setting {
-    /// Whether a step's comparisons take keys: among three parties none do.
-    fn uses_fss(self, plan: &Plan, index: usize) -> bool {
-        self != Setting::ThreeParty && plan.uses_fss(index)
+    /// Which keys a step's comparisons take: among three parties none.
+    fn keys(self, plan: &Plan, index: usize) -> Option<Keys> {
+        if self == Setting::ThreeParty { None } else { plan.keys(index) }
     }
 }
 
@@ -192,7 +192,7 @@ impl Schedule {
 
     /// The step of this index as a gate, if it is one.
     pub(super) fn gate<'p>(&self, plan: &'p Plan, index: usize) -> Option<GateStep<'p>> {
-        GateStep::of(plan, index, self.setting.uses_fss(plan, index))
+        GateStep::of(plan, index, self.setting.keys(plan, index))
     }
 
     /// The lanes of a gate with so many elements in its first operand.
@@ -338,7 +338,7 @@ fn opened(plan: &Plan, instruction: &Instruction, to: RevealTo, setting: Setting
         Op::Input { .. } if setting == Setting::ThreeParty => GateCost::default(),
         Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
         Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), vec![[ring.packed_len(elements), 0]]),
-        _ => GateStep::of(plan, index, setting.uses_fss(plan, index))
+        _ => GateStep::of(plan, index, setting.keys(plan, index))
             .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), lane)),
     }
 }

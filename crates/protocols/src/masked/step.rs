@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use privet_plan::{Op, Plan};
+use privet_plan::{Keys, Op, Plan};
 use privet_ring::Ring;
 
 use super::compare::Gate;
@@ -11,48 +11,67 @@ use super::cost::GateCost;
 use super::gate::{Dealing, Party};
 use super::lanes;
 use super::maxpool::Tournament;
+use super::product::{Compare, Product};
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
 
 /// A step that is a gate.
 pub(super) enum GateStep<'a> {
-    Compare(Gate),
+    Compare(Compare),
     Sign(Sign),
     /// `values` values are chosen by each sign.
     Select {
         sign: Sign,
         values: usize,
     },
+    /// A value is chosen by each sign, without opening it.
+    Choice(Product),
     Table(Table<'a>),
     /// `area` elements a channel.
     MaxPool {
         tournament: Tournament,
-        relu: Gate,
+        relu: Compare,
         area: usize,
     },
 }
 
 impl<'a> GateStep<'a> {
-    /// The gate of a step, if it is one; `fss` says whether its comparisons take keys.
-    pub(super) fn of(plan: &'a Plan, index: usize, fss: bool) -> Option<Self> {
+    /// The gate of a step, if it is one, with the keys that its comparisons take.
+    pub(super) fn of(plan: &'a Plan, index: usize, keys: Option<Keys>) -> Option<Self> {
         let step = &plan.steps[index];
+        let (fss, products) = (keys.is_some(), keys == Some(Keys::Products));
+        let compare = |gate: Gate, product: Product| {
+            Self::Compare(if products { Compare::Product(product) } else { Compare::Opened(gate) })
+        };
         Some(match &step.op {
-            Op::Trunc { shift } => Self::Compare(Gate::Trunc { shift: u32::from(*shift), fss }),
+            Op::Trunc { shift } => {
+                let shift = u32::from(*shift);
+                compare(Gate::Trunc { shift, fss }, Product::Trunc { shift })
+            }
             Op::Relu { shift, width } => {
-                Self::Compare(Gate::Relu { shift: u32::from(*shift), width: u32::from(*width), fss })
+                let (shift, width) = (u32::from(*shift), u32::from(*width));
+                compare(Gate::Relu { shift, width, fss }, Product::Relu { width })
+            }
+            Op::NonNegative { width } if products => {
+                Self::Compare(Compare::Product(Product::Sign { width: u32::from(*width) }))
             }
             Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), fss }),
+            Op::Select { width } if products => Self::Choice(Product::Select { width: u32::from(*width) }),
             Op::Select { width } => Self::Select {
                 sign: Sign { width: u32::from(*width), fss },
                 values: plan.len(step.inputs[1]) / plan.len(step.inputs[0]),
             },
             Op::Table { entries } => Self::Table(Table { entries }),
             Op::MaxPool { window, width } => {
-                let input = &plan.shape(step.inputs[0])[2..];
+                let (input, width) = (&plan.shape(step.inputs[0])[2..], u32::from(*width));
                 Self::MaxPool {
                     tournament: Tournament::new(window, input, &step.shape[2..]),
-                    relu: Gate::Relu { shift: 0, width: u32::from(*width), fss },
+                    relu: if products {
+                        Compare::Product(Product::Relu { width })
+                    } else {
+                        Compare::Opened(Gate::Relu { shift: 0, width, fss })
+                    },
                     area: input.iter().product(),
                 }
             }
@@ -80,6 +99,7 @@ impl<'a> GateStep<'a> {
             Self::Compare(gate) => gate.cost(ring, elements),
             Self::Sign(sign) => sign.cost(ring, elements, 0),
             Self::Select { sign, values } => sign.cost(ring, elements, values * elements),
+            Self::Choice(product) => product.cost(ring, elements),
             Self::Table(table) => table.cost(ring, elements),
             Self::MaxPool { tournament, relu, area } => tournament.cost(*relu, ring, elements / area),
         }
@@ -102,6 +122,7 @@ impl<'a> GateStep<'a> {
             Self::Compare(gate) => gate.deal(r, &mut dealing)?,
             Self::Sign(sign) => sign.deal(r, &mut dealing)?,
             Self::Select { sign, .. } => sign.deal_select(r, t, &mut dealing)?,
+            Self::Choice(product) => product.deal(r, t, &mut dealing)?,
             Self::Table(table) => table.deal(r, &mut dealing)?,
             Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, &mut dealing).await?,
         }
@@ -116,9 +137,10 @@ impl<'a> GateStep<'a> {
         party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         match self {
-            Self::Compare(gate) => gate.evaluate(x.m, x.lambda, party).await,
+            Self::Compare(gate) => gate.evaluate(x, party).await,
             Self::Sign(sign) => sign.bit(x.m, party).await,
             Self::Select { sign, .. } => sign.select(x.m, t, party).await,
+            Self::Choice(product) => product.evaluate(x, t, party),
             Self::Table(table) => table.evaluate(x.m, party).await,
             Self::MaxPool { tournament, relu, .. } => tournament.evaluate(x.m, x.lambda, *relu, party).await,
         }

@@ -11,6 +11,7 @@ use super::compare::Gate;
 use super::cost::{Cost, GateCost};
 use super::gate::{Chunks, Dealing, Half, Lane, PIECE, PLANE_PIECE, Party};
 use super::lanes::{Shared, alone};
+use super::product::Product;
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
@@ -180,6 +181,46 @@ fn fused_relu_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     }
 }
 
+/// Runs a gate by keys that carry products; t is 5x, under five times the mask of x, which the formula must not mind.
+fn run_product(product: Product, ring: Ring, x: &[i64], lambda: &[u64]) -> Vec<i64> {
+    let five = |v: &[u64]| -> Vec<u64> { v.iter().map(|v| ring.reduce(v.wrapping_mul(5))).collect() };
+    let deal = |dealing: &mut Dealing| product.deal(lambda, &five(lambda), dealing).unwrap();
+    let evaluate = |x: Masked, party: &mut Party| {
+        let (m, lambda) = (five(x.m), five(x.lambda));
+        product.evaluate(x, Masked { m: &m, lambda: &lambda }, party)
+    };
+    let cost = product.cost(ring, x.len());
+    assert_eq!((cost.rounds, cost.openings.len()), (0, 0), "nothing is opened");
+    let y = run(cost, ring, x, lambda, deal, evaluate);
+    let expected = |x: i64| match product {
+        Product::Trunc { shift } => x >> shift,
+        Product::Relu { .. } => x.max(0),
+        Product::Sign { .. } => i64::from(x >= 0),
+        Product::Select { .. } => ring.to_signed((5 * x.max(0)) as u64),
+    };
+    for ((&x, &l), &y) in x.iter().zip(lambda).zip(&y) {
+        assert_eq!(y, expected(x), "{product:?} l={} x={x} λ={l}", ring.bits());
+    }
+    y
+}
+
+#[test]
+fn products_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
+    for bits in [8, 10] {
+        let exhaust = |product, width: u32| {
+            let half = 1i64 << (width - 1);
+            let (x, lambda) = every_pair(bits, -half..half);
+            run_product(product, Ring::tiny(bits), &x, &lambda);
+        };
+        (1..=bits - 2).for_each(|shift| exhaust(Product::Trunc { shift }, bits - 1));
+        for width in [2, 3, bits - 1, bits] {
+            exhaust(Product::Relu { width }, width);
+            exhaust(Product::Sign { width }, width);
+            exhaust(Product::Select { width }, width);
+        }
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct Golden {
     ring: u32,
@@ -197,6 +238,15 @@ fn gates_equal_the_golden_vectors_for_rings_of_16_to_64_bits() {
     let text = include_str!("../../tests/golden/gates.json");
     let cases: Vec<Golden> = serde_json::from_str(text).unwrap();
     assert!(cases.len() >= 100, "only {} golden cases", cases.len());
+    for case in &cases {
+        let ring = Ring::new(case.ring).unwrap();
+        let product = |product| run_product(product, ring, &case.x, &case.lambda);
+        if case.shift > 0 {
+            assert_eq!(product(Product::Trunc { shift: case.shift }), case.trunc);
+        } else {
+            assert_eq!(product(Product::Relu { width: case.width }), case.relu);
+        }
+    }
     for (case, fss) in cases.iter().flat_map(|case| FSS.map(|fss| (case, fss))) {
         let ring = Ring::new(case.ring).unwrap();
         if case.shift > 0 {
@@ -234,6 +284,9 @@ fn gates_are_exact_across_pieces() {
             Gate::Relu { shift: 0, width: 36, fss },
         ]
     };
+    for product in [Product::Trunc { shift: 13 }, Product::Relu { width: 36 }, Product::Sign { width: 36 }] {
+        run_product(product, ring, &x, &lambda);
+    }
     for gate in FSS.into_iter().flat_map(gates) {
         let expected: Vec<i64> = x.iter().map(|&x| expected(gate, x)).collect();
         assert!(run_gate(gate, ring, &x, &lambda) == expected, "{gate:?}");

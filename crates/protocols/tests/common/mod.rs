@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use privet_net::{Channel, HEADER_BYTES, Traffic};
 use privet_plan::{
-    InputSpec, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step, Weights,
-    Window, WireId, ranges,
+    InputSpec, Keys, Op, OutputSpec, ParamId, ParamSpec, Plan, Post, Preprocess, Range, RangeSource, Step,
+    Weights, Window, WireId, ranges,
 };
 use privet_protocols::masked::{
     self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, ServerWeights, Source,
@@ -265,8 +265,9 @@ type Law = fn(&Plan, &Weights, &[Vec<i64>], RevealTo);
 
 /// The laws that every engine keeps: bit-equal to the cleartext engine, bytes, frames and rounds as declared; whole, and cut
 /// into the smallest lanes.
-const LAWS: [Law; 3] =
-    [two_party_law, fss_law, |plan, weights, inputs, _| three_party::law(plan, weights, inputs)];
+const LAWS: [Law; 4] = [two_party_law, fss_law, products_law, |plan, weights, inputs, _| {
+    three_party::law(plan, weights, inputs)
+}];
 
 /// Runs all engines; `reveal_to` is for those where a party learns the outputs.
 pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
@@ -303,9 +304,26 @@ fn two_party_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to:
     }
 }
 
-/// `2pc` with keys of function secret sharing wherever there is a comparison.
+/// A plan with keys for all comparisons, whose results are opened.
+pub fn with_bits(plan: &Plan) -> Plan {
+    plan.with_keys(|_| Keys::Bits)
+}
+
+/// A plan with keys for all comparisons, that carry products where they can.
+pub fn with_products(plan: &Plan) -> Plan {
+    plan.with_keys(|_| Keys::Products)
+}
+
+/// `2pc` with keys of function secret sharing wherever there is a comparison, the result of which is opened.
 fn fss_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
-    let plan = plan.with_fss();
+    let plan = with_bits(plan);
+    plan.validate().unwrap();
+    two_party_law(&plan, weights, inputs, reveal_to);
+}
+
+/// The same with keys that carry products, where they can.
+fn products_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
+    let plan = with_products(plan);
     plan.validate().unwrap();
     two_party_law(&plan, weights, inputs, reveal_to);
 }

@@ -18,6 +18,7 @@ use privet_protocols::masked::{RevealTo, Role, Schedule};
 use privet_protocols::replicated::PARTIES;
 
 use crate::common::samples::{Sample, Secrets, samples};
+use crate::common::{with_bits, with_products};
 use crate::{three_party, two_party};
 
 /// The first argument of the process that is looked at.
@@ -36,7 +37,7 @@ pub(crate) struct Engine {
     replay: fn(&Plan, &[u8]),
 }
 
-pub(crate) const ENGINES: [Engine; 3] = [
+pub(crate) const ENGINES: [Engine; 4] = [
     Engine {
         name: "2pc",
         plan: Plan::clone,
@@ -62,8 +63,15 @@ pub(crate) const ENGINES: [Engine; 3] = [
     },
     Engine {
         name: "fss",
-        plan: Plan::with_fss,
+        plan: with_bits,
         tested: &["relu split above the leaves", "max pool"],
+        record: record_two_party,
+        replay: replay_two_party,
+    },
+    Engine {
+        name: "products",
+        plan: with_products,
+        tested: &["comparison", "matmul, open, trunc", "max pool"],
         record: record_two_party,
         replay: replay_two_party,
     },

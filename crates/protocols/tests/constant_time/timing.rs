@@ -16,6 +16,7 @@ use privet_ring::prg::{Prg, Seed};
 use privet_ring::{Kernel, Ring, gemm, pack, planes};
 
 use crate::common::samples::{Sample, Secrets, samples};
+use crate::common::{with_bits, with_products};
 use crate::{three_party, two_party};
 
 /// Above this, time depends on the secret.
@@ -40,7 +41,8 @@ pub(crate) fn run(measurements: usize, mut report: impl FnMut(&Finding)) {
         for role in [Role::Server, Role::Client] {
             report(&online(&sample, "", Plan::clone, role, measurements));
             if sample.plan.steps.iter().any(|step| step.op.compares()) {
-                report(&online(&sample, "fss, ", Plan::with_fss, role, measurements));
+                report(&online(&sample, "fss, ", with_bits, role, measurements));
+                report(&online(&sample, "products, ", with_products, role, measurements));
             }
         }
         for party in 0..PARTIES {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use privet_net::fault::Fault;
 use privet_net::memory::{MemoryChannel, faulty_pair};
 use privet_net::{Channel, Frame, FrameKind};
-use privet_plan::Plan;
 use privet_protocols::masked::{self, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
 
+use crate::common::{with_bits, with_products};
 use crate::{AMPLE, Case, SHORT, each};
 
 const CHUNK: FrameKind = FrameKind::new(0x101);
@@ -62,8 +62,10 @@ fn dealing_fails_on_both_sides_at_every_frame() {
 
 #[test]
 fn dealing_keys_fails_on_both_sides_at_every_frame() {
-    let case = Case::new().with_plan(Plan::with_fss);
-    [Role::Server, Role::Client].into_iter().for_each(|role| fails_at_every_frame(&case, role));
+    for plan in [with_bits, with_products] {
+        let case = Case::new().with_plan(plan);
+        [Role::Server, Role::Client].into_iter().for_each(|role| fails_at_every_frame(&case, role));
+    }
 }
 
 fn fails_at_every_frame(case: &Case, role: Role) {

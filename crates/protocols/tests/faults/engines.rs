@@ -13,7 +13,7 @@ use privet_protocols::{ProtocolError, Silent};
 
 use crate::Case;
 use crate::common::three_party::{party, ring_of_channels, share};
-use crate::common::{Chunks, offline};
+use crate::common::{Chunks, offline, with_bits, with_products};
 
 /// An engine whose connections break.
 pub(crate) struct Engine {
@@ -30,7 +30,7 @@ pub(crate) struct Engine {
 }
 
 /// All that have connections.
-pub(crate) const ENGINES: [Engine; 3] = [
+pub(crate) const ENGINES: [Engine; 4] = [
     Engine {
         name: "2pc",
         parties: &["server", "client"],
@@ -50,7 +50,15 @@ pub(crate) const ENGINES: [Engine; 3] = [
     Engine {
         name: "fss",
         parties: &["server", "client"],
-        plan: Plan::with_fss,
+        plan: with_bits,
+        links: &[(0, 1), (1, 0)],
+        never_waits: None,
+        infer: two_party,
+    },
+    Engine {
+        name: "products",
+        parties: &["server", "client"],
+        plan: with_products,
         links: &[(0, 1), (1, 0)],
         never_waits: None,
         infer: two_party,

@@ -4,10 +4,11 @@
 //! it knows: words without the hash of its own root, and sums of the words of two sets of keys of one gate, which say something if
 //! the two share a tree. Roots are drawn from the streams that docs/formats.md describes.
 
-use privet_fss::{Comparison, Hash, Side, root};
-use privet_plan::{MAX_ENTRIES_WITHOUT_KEYS, Op, Plan};
+use privet_fss::{Comparison, Dcf, Hash, Side, root};
+use privet_plan::{Keys as Shared, MAX_ENTRIES_WITHOUT_KEYS, Op, Plan};
 use privet_protocols::masked::{Instruction, Role, Schedule};
 use privet_ring::prg::{Prg, Seed};
+use privet_ring::{Ring, pack, packed_len};
 
 use crate::common::Chunks;
 use crate::view::{Part, View};
@@ -15,9 +16,18 @@ use crate::view::{Part, View};
 /// Keys of at most so many elements are one set, with a hash of their own.
 const SET: usize = 1 << 14;
 
+/// So many keys of products lie together.
+const PIECE: usize = 256;
+
+/// Sets the hash of a node that makes a value apart from the one that makes its children.
+const VALUE_TWEAK: u128 = 0x7661_6c75_6576_616c_7565_7661_6c75_6560;
+
 /// One party's keys of a comparison or table for a set of an instruction's elements.
 pub(crate) struct Keys {
-    pub(crate) comparison: Comparison,
+    /// Of what is compared or looked up.
+    pub(crate) bits: u32,
+    /// How many products each carries, and where these are.
+    products: Option<(usize, Ring)>,
     pub(crate) hash_key: Seed,
     pub(crate) roots: Vec<u128>,
     pub(crate) words: Vec<u8>,
@@ -26,12 +36,48 @@ pub(crate) struct Keys {
 impl Keys {
     /// The first correction words, and whether they are those of an inner level.
     fn first(&self) -> (Vec<u128>, bool) {
+        if let Some((values, ring)) = self.products {
+            // Behind the values of the first level, piece by piece.
+            let word = |word: &[u8]| u128::from_le_bytes(word.try_into().unwrap());
+            let words = self.pieces(values, ring).flat_map(|(n, piece)| {
+                let before = values * packed_len(ring.bits(), n);
+                piece[before..].chunks(16).take(n).map(word).collect::<Vec<u128>>()
+            });
+            return if self.bits > 1 { (words.collect(), true) } else { (Vec::new(), false) };
+        }
         let bytes = self.words.len() / self.roots.len();
         // The leaves come last, level by level.
-        let (len, is_inner) = if self.comparison.bits() > 7 { (16, true) } else { (bytes, false) };
+        let (len, is_inner) = if self.bits > 7 { (16, true) } else { (bytes, false) };
         let padded = |word: &[u8]| std::array::from_fn(|i| word.get(i).copied().unwrap_or(0));
         let words = self.words.chunks(len).take(self.roots.len());
         (words.map(|word| u128::from_le_bytes(padded(word))).collect(), is_inner)
+    }
+
+    /// The first level's k-th values of keys that carry products.
+    fn values(&self, k: usize, values: usize, ring: Ring) -> Vec<u64> {
+        let own = |(n, piece): (usize, &[u8])| {
+            let len = packed_len(ring.bits(), n);
+            pack::unpack(&piece[k * len..][..len], ring.bits(), n).unwrap()
+        };
+        self.pieces(values, ring).flat_map(own).collect()
+    }
+
+    /// Numbers of keys that lie together, and these.
+    fn pieces(&self, values: usize, ring: Ring) -> impl Iterator<Item = (usize, &[u8])> {
+        let mut rest = &self.words[..];
+        self.roots.chunks(PIECE).map(move |roots| {
+            let (own, others) = rest.split_at(product_bytes(self.bits, ring, values, roots.len()));
+            rest = others;
+            (roots.len(), own)
+        })
+    }
+}
+
+/// Bytes of so many keys that carry products.
+fn product_bytes(bits: u32, ring: Ring, values: usize, keys: usize) -> usize {
+    match values {
+        1 => Dcf::<1>::new(bits, ring).key_bytes(keys),
+        _ => Dcf::<2>::new(bits, ring).key_bytes(keys),
     }
 }
 
@@ -73,8 +119,11 @@ pub(crate) fn keys(
         rest = others;
         own.to_vec()
     };
+    let products = (plan.keys(index) == Some(Shared::Products)).then(|| match step.op {
+        Op::Trunc { .. } | Op::NonNegative { .. } => (1, plan.ring),
+        _ => (2, plan.ring),
+    });
     let mut one = |bits: u32, elements: usize| {
-        let comparison = Comparison::new(bits);
         let (side, key) = match role {
             Role::Server => {
                 (Side::First, drawn.words(2, u64::MAX).iter().flat_map(|w| w.to_le_bytes()).collect())
@@ -83,7 +132,11 @@ pub(crate) fn keys(
         };
         let hash_key = Seed::from_bytes(key.try_into().unwrap());
         let roots = root(side, elements, &mut drawn);
-        Keys { comparison, hash_key, roots, words: take(comparison.key_bytes(elements)) }
+        let len = match products {
+            Some((values, ring)) => product_bytes(bits, ring, values, elements),
+            None => Comparison::new(bits).key_bytes(elements),
+        };
+        Keys { bits, products, hash_key, roots, words: take(len) }
     };
     let mut sets = Vec::new();
     for bits in kinds {
@@ -128,6 +181,21 @@ pub(crate) fn see_keys(
                 let mut hashes = vec![0; words.len()];
                 Hash::new(&keys.hash_key).blocks(&keys.roots, 0, &mut hashes);
                 follows(view, name("words without own hash"), &words, &hashes);
+            }
+            if let Some((values, ring)) = keys.products {
+                let mut hashes = vec![0; keys.roots.len()];
+                Hash::new(&keys.hash_key).blocks(&keys.roots, VALUE_TWEAK, &mut hashes);
+                for k in 0..values {
+                    // The second party corrects at the root: both without what makes its own share of the value.
+                    let rest = |(value, hash): (&u64, &u128)| {
+                        let own = (hash >> (64 * k)) as u64;
+                        let own = if role == Role::Server { own.wrapping_neg() } else { own };
+                        ring.reduce(value.wrapping_add(own))
+                    };
+                    let own = keys.values(k, values, ring);
+                    let rest = own.iter().zip(&hashes).map(rest).collect();
+                    view.add(name(&format!("values {k} without own hash")), ring.bits(), rest, Part::Follows);
+                }
             }
         }
         if let [a, b] = &keys[..] {

@@ -28,10 +28,10 @@ mod view;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::samples::{Sample, Secrets, sample, samples};
-use common::{Builder, deal};
+use common::{Builder, deal, with_bits, with_products};
 use keys::keys;
 use network::{network, secrets};
-use privet_fss::Hash;
+use privet_fss::{Comparison, Hash};
 use privet_plan::{Op, Plan, WireId};
 use privet_protocols::masked::{Content, Instruction, RevealTo, Role, Schedule};
 use privet_ring::prg::Prg;
@@ -59,7 +59,7 @@ struct Engine {
 }
 
 /// All that have secrets to keep.
-const ENGINES: [Engine; 3] = [
+const ENGINES: [Engine; 4] = [
     Engine {
         name: "2pc",
         parties: &["server", "client"],
@@ -84,11 +84,22 @@ const ENGINES: [Engine; 3] = [
     Engine {
         name: "fss",
         parties: &["server", "client"],
-        plan: Plan::with_fss,
+        plan: with_bits,
         schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
         run: two_party::run,
         reveals: true,
         // Keys are large; those of up to ten bits are made like those of more.
+        sums: 1,
+        sums_of: 9000,
+    },
+    // Of `fss`, where keys carry products.
+    Engine {
+        name: "products",
+        parties: &["server", "client"],
+        plan: with_products,
+        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        run: two_party::run,
+        reveals: true,
         sums: 1,
         sums_of: 9000,
     },
@@ -382,7 +393,7 @@ fn nothing_repeats_when_the_same_inference_runs_twice() {
 /// The frames of every choice of receivers are those that the schedule lists; [`Engine::run`] compares them one by one.
 #[test]
 fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
-    let [two_party, three_party, fss] = ENGINES;
+    let [two_party, three_party, fss, products] = ENGINES;
     let to_server = |plan: &Plan, _| Schedule::new(plan, RevealTo::Server);
     let to_both = |plan: &Plan, _| Schedule::new(plan, RevealTo::Both);
     let engines = [
@@ -391,6 +402,7 @@ fn frames_are_those_of_the_schedule_whoever_learns_the_output() {
         two_party,
         three_party,
         fss,
+        products,
     ];
     on(&engines, |engine| {
         for Sample { name, plan, secrets } in samples() {
@@ -448,7 +460,7 @@ fn masks_are_drawn_from_the_documented_streams() {
 #[test]
 fn roots_are_drawn_from_the_documented_streams() {
     let Sample { plan, secrets, .. } = find("matmul, open, trunc");
-    let plan = plan.with_fss();
+    let plan = with_bits(&plan);
     on(&[ENGINES[2]], |engine| {
         let schedule = (engine.schedule)(&plan, WHOLE);
         let dealt = deal(&plan, &secrets[1].weights, &schedule);
@@ -467,10 +479,11 @@ fn roots_are_drawn_from_the_documented_streams() {
         let alpha = |i: usize| halves[0][i].wrapping_add(halves[1][i]) & 1023;
         let ([server], [client]) = (&server[..], &client[..]) else { panic!("one comparison each") };
         assert_eq!(server.hash_key.expose(), client.hash_key.expose());
-        assert_eq!((server.comparison.bits(), &server.words), (10, &client.words));
+        assert_eq!((server.bits, &server.words), (10, &client.words));
         for x in 0..1024 {
             let shares = [server, client].map(|keys| {
-                keys.comparison.evaluate(&Hash::new(&keys.hash_key), &[x; 8], &keys.roots, &keys.words)[0]
+                let hash = Hash::new(&keys.hash_key);
+                Comparison::new(10).evaluate(&hash, &[x; 8], &keys.roots, &keys.words)[0]
             });
             for i in 0..8 {
                 let found = (shares[0] ^ shares[1]) >> i & 1;
@@ -490,7 +503,7 @@ fn what_the_server_alone_is_told_is_under_both_masks() {
         let y = b.step(Op::Scale { factor }, &[y], &[8], 8);
         b.step(Op::Trunc { shift: 2 }, &[y], &[8], 6)
     };
-    on(&[ENGINES[0], ENGINES[2]], |engine| {
+    on(&[ENGINES[0], ENGINES[2], ENGINES[3]], |engine| {
         let Sample { plan, secrets: [_, secrets], .. } = sample("told", 16, &[8], plan_of);
         let plan = (engine.plan)(&plan);
         let mut secrets = secrets;
@@ -550,7 +563,7 @@ const SET_AND_MORE: usize = (1 << 14) + (1 << 10);
 #[test]
 fn sets_of_keys_are_independent() {
     sets_are_independent(
-        &[ENGINES[2]],
+        &ENGINES[2..],
         |_| 1,
         |b, x| b.step(Op::NonNegative { width: 0 }, &[x], &[SET_AND_MORE], 0),
     );
@@ -559,7 +572,7 @@ fn sets_of_keys_are_independent() {
 /// Of the largest tables, which take keys in every engine.
 #[test]
 fn sets_of_keys_of_tables_are_independent() {
-    let signs = |engine: &Engine| usize::from(engine.name == "fss");
+    let signs = |engine: &Engine| usize::from(["fss", "products"].contains(&engine.name));
     sets_are_independent(
         &ENGINES,
         |engine| 1 + signs(engine),

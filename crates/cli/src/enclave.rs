@@ -1,0 +1,344 @@
+//! Running sealed models in enclaves, and asking those that do: `enclave`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ndarray::ArrayD;
+use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
+use privet::attest::{Attester, Tee};
+use privet::enclave::{
+    self, Answer, Asked, Connection, ElementType, Ending, KeySource, ModelInfo, Pinned, Program, RemoteKey,
+    SealedProgram, TensorSpec, WorkerEvent, WorkerSetting,
+};
+use privet::keys::{Endpoint, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
+use privet::model::load_inputs_for;
+use privet::output::{self, Values};
+use privet::postprocess::{Output, Top};
+use privet::seal::{ModelVersion, Release, Swap};
+use privet::split::Tensor;
+use privet::{input, resources};
+use privet_plan::{InputSpec, Post};
+use serde::Serialize;
+
+use crate::args::enclave::{AskArgs, AttesterKind, EnclaveArgs, EnclaveCommand, WorkerArgs};
+use crate::args::keys::AttestationArgs;
+use crate::commands::print_line;
+use crate::exit::{Code, Failure};
+use crate::keys::{attestation_policy, collateral, follow_parent, trust, warn_of_sample};
+use crate::secrets::keep_memory_private;
+use crate::show::json::Tensor as Shown;
+use crate::show::{answer, print, printable_line};
+use crate::signals;
+
+pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
+    keep_memory_private()?;
+    match &args.command {
+        Some(EnclaveCommand::Ask(args)) => ask(args),
+        None => worker(&args.worker),
+    }
+}
+
+fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
+    let allow = args.attestation.allow_sample_insecure;
+    let pinned = pinned(args)?;
+    let sealed = args.sealed.clone().ok_or_else(|| Failure::error(Code::Usage, "expected --sealed FILE"))?;
+    let attester = attester(args.attester, allow)?;
+    // What it is, for every line that says anything.
+    let backend = attester.evidence(&[0; 64])?.tee();
+    warn_of_sample(&args.attestation);
+    let address = args.keycache.clone().or_else(|| args.keyserver.clone());
+    let address = address.ok_or_else(|| Failure::error(Code::Usage, "expected --keycache or --keyserver"))?;
+    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
+    let endpoint = Endpoint { address, trust, deadline: Duration::from_secs(args.key_deadline) };
+    let key = pinned.key_id.clone();
+    let source: Arc<dyn KeySource> =
+        Arc::new(RemoteKey { endpoint, attester: attester.clone(), key, version: pinned.key_version });
+    let setting = WorkerSetting {
+        listen: args.listen.clone(),
+        attester,
+        clients: None,
+        sessions: args.sessions.into(),
+        queue: args.queue.into(),
+        threads: args.threads.into(),
+        key_lifetime: args.key_lifetime,
+        clock: Arc::new(SteadyClock::new(Arc::new(SystemClock), Arc::new(Uptime::default()), 0)),
+    };
+    let swap = if args.allow_swap { Swap::Allowed } else { Swap::Locked };
+    let stop = signals::stop_flag()?;
+    let answers = Arc::new(AtomicU64::new(0));
+    let (is_json, counted) = (args.json, answers.clone());
+    let tell = move |event: &WorkerEvent| {
+        if matches!(event, WorkerEvent::Answered { .. }) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        tell(backend, is_json, event);
+    };
+    let load = move |grant: &_| {
+        SealedProgram::open(&sealed, &pinned, grant, swap)
+            .map(|program| Box::new(program) as Box<dyn Program>)
+    };
+    enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
+    if args.json {
+        let ended = Line::Ended {
+            answers: answers.load(Ordering::SeqCst),
+            cpu_seconds: resources::cpu_seconds(),
+            peak_memory_bytes: resources::peak_memory_bytes(),
+        };
+        print_line(&Row { backend: backend.name(), line: ended })?;
+    }
+    Ok(())
+}
+
+/// What this worker accepts by itself.
+fn pinned(args: &WorkerArgs) -> anyhow::Result<Pinned> {
+    let min_version = ModelVersion::new(args.min_version.get()).context("a version is not zero")?;
+    let digest = args.model_digest;
+    if let Some(path) = &args.release {
+        return Ok(Pinned::of_release(&Release::read(path)?, min_version, digest));
+    }
+    let (Some(verifying_key), Some(key_id)) = (args.verifying_key, args.key_id.clone()) else {
+        return Err(Failure::error(Code::Usage, "expected --release, or --verifying-key and --key-id"));
+    };
+    Ok(Pinned { verifying_key, model_id: None, key_id, key_version: args.key_version, min_version, digest })
+}
+
+fn attester(kind: AttesterKind, allow: bool) -> anyhow::Result<Arc<dyn Attester>> {
+    Ok(match kind {
+        AttesterKind::Auto => machine_attester(allow)?,
+        AttesterKind::Gramine => Arc::new(GramineAttester::new(Path::new(GRAMINE_DIR))),
+        AttesterKind::Tsm => Arc::new(TsmAttester::new(Path::new(TSM_REPORT_DIR))),
+        AttesterKind::Sample if allow => machine_attester(true)?,
+        AttesterKind::Sample => {
+            let text = "--attester sample proves nothing; it takes --allow-sample-insecure";
+            return Err(Failure::error(Code::Usage, text));
+        }
+    })
+}
+
+/// A line of `privet enclave --json`.
+#[derive(Serialize)]
+struct Row<'a> {
+    backend: &'a str,
+    #[serde(flatten)]
+    line: Line<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Listening { address: &'a str },
+    Key { seconds: f64, ends: u64 },
+    Ready { model: &'a ModelInfo, seconds_since_key: f64 },
+    FirstAnswer { seconds_since_key: f64 },
+    Answered { queue_seconds: f64, compute_seconds: f64 },
+    Refused { reason: String, detail: &'a str },
+    Failed { detail: &'a str },
+    Renewed { ends: u64 },
+    NotRenewed { detail: &'a str },
+    Ended { answers: u64, cpu_seconds: f64, peak_memory_bytes: u64 },
+}
+
+/// What happened, on stdout as JSON, or in words: the address on stdout, the rest on stderr.
+fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
+    let line = match event {
+        WorkerEvent::Listening(address) => Line::Listening { address },
+        WorkerEvent::Key { took, ends } => Line::Key { seconds: took.as_secs_f64(), ends: *ends },
+        WorkerEvent::Ready { model, took } => Line::Ready { model, seconds_since_key: took.as_secs_f64() },
+        WorkerEvent::First { after } => Line::FirstAnswer { seconds_since_key: after.as_secs_f64() },
+        WorkerEvent::Answered { queued, computed } => {
+            Line::Answered { queue_seconds: queued.as_secs_f64(), compute_seconds: computed.as_secs_f64() }
+        }
+        WorkerEvent::Refused { kind, detail } => Line::Refused { reason: kind.to_string(), detail },
+        WorkerEvent::Failed(detail) => Line::Failed { detail },
+        WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends },
+        WorkerEvent::NotRenewed(detail) => Line::NotRenewed { detail },
+    };
+    // Nobody reads it if this fails.
+    if is_json {
+        let _ = print_line(&Row { backend: backend.name(), line });
+        return;
+    }
+    let mark = if backend == Tee::Sample { "sample, INSECURE: " } else { "" };
+    let text = match line {
+        Line::Listening { address } => {
+            let _ = print(&format!("listening on {address}"));
+            return;
+        }
+        Line::Key { seconds, ends } => {
+            format!(
+                "got the key in {seconds:.3} s, to be used until {ends} s after 1970 unless it is renewed"
+            )
+        }
+        Line::Ready { model, seconds_since_key } => format!(
+            "model {} version {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
+            model.id, model.version, model.digest
+        ),
+        Line::FirstAnswer { seconds_since_key } => {
+            format!("first answer {seconds_since_key:.3} s after the key came")
+        }
+        Line::Answered { .. } | Line::Ended { .. } => return,
+        Line::Refused { reason, detail } => format!("refused a client: {reason}: {detail}"),
+        Line::Failed { detail } => format!("failed: {detail}"),
+        Line::Renewed { ends } => format!("the key may be used until {ends} s after 1970"),
+        Line::NotRenewed { detail } => format!("the key is not renewed yet: {detail}"),
+    };
+    eprintln!("{mark}{}", printable_line(&text));
+}
+
+/// What `privet enclave ask --json` prints.
+#[derive(Serialize)]
+struct AskResult<'a> {
+    engine: &'static str,
+    backend: &'static str,
+    worker: &'a str,
+    model_id: String,
+    model_version: u64,
+    model_digest: String,
+    top: &'a [Top],
+    outputs: BTreeMap<&'a str, Shown<'a>>,
+    connect_seconds: f64,
+    answers: &'a [Took],
+}
+
+/// How long an answer took: as the client sees it, in the worker's queue, and the worker's computing.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Took {
+    seconds: f64,
+    queue_seconds: f64,
+    compute_seconds: f64,
+}
+
+fn ask(args: &AskArgs) -> anyhow::Result<()> {
+    follow_parent(&args.attestation)?;
+    let preprocess = args.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
+    let labels = args.labels.as_deref().map(input::load_labels).transpose()?.unwrap_or_default();
+    let policy = attestation_policy(&args.policy)?;
+    warn_of_sample(&args.attestation);
+    let start = Instant::now();
+    let mut connection = Connection::open(&Asked {
+        address: &args.address,
+        verifier: own_verifier(&args.attestation)?,
+        policy,
+        attester: None,
+        deadline: Duration::from_secs(args.deadline),
+    })?;
+    let connect_seconds = start.elapsed().as_secs_f64();
+    check_model(args, connection.model())?;
+    let model = connection.model().clone();
+    if let Some(path) = &args.answer.output {
+        output::check_path(path, model.outputs.len())?;
+    }
+    let specs: Vec<InputSpec> = model
+        .inputs
+        .iter()
+        .map(|spec| InputSpec {
+            name: spec.name.clone(),
+            shape: spec.axes(),
+            preprocess: preprocess.clone().unwrap_or_default(),
+        })
+        .collect();
+    if let Some(odd) = model.inputs.iter().find(|spec| spec.dtype != ElementType::Float32) {
+        let text = format!("input {:?}: this command gives float32, the model takes {}", odd.name, odd.dtype);
+        return Err(Failure::error(Code::Input, text));
+    }
+    let inputs: Vec<Tensor> = load_inputs_for(&specs, &args.input)?.into_iter().map(Tensor::from).collect();
+    let mut took = Vec::with_capacity(args.repeat as usize);
+    let mut last = None;
+    for _ in 0..args.repeat {
+        let start = Instant::now();
+        let answer = connection.ask(&inputs)?;
+        took.push(Took {
+            seconds: start.elapsed().as_secs_f64(),
+            queue_seconds: answer.queued.as_secs_f64(),
+            compute_seconds: answer.computed.as_secs_f64(),
+        });
+        last = Some(answer);
+    }
+    let outputs = outputs(&model, last.context("at least one answer")?);
+    let best = answer::best(&outputs, &labels, args.answer.topk);
+    if let Some(path) = &args.answer.output {
+        answer::write(path, &outputs)?;
+    }
+    let backend = connection.attested().claims.tee;
+    if args.answer.json {
+        return print_line(&AskResult {
+            engine: "tee",
+            backend: backend.name(),
+            worker: &args.address,
+            model_id: model.id.to_string(),
+            model_version: model.version.get(),
+            model_digest: model.digest.to_string(),
+            top: &best,
+            outputs: Shown::all(&outputs),
+            connect_seconds,
+            answers: &took,
+        });
+    }
+    print(&answer::describe(&outputs, &best))?;
+    print(&format!(
+        "\n{backend}: worker {}, accepted by {}; model {} version {}",
+        args.address,
+        args.policy.display(),
+        model.id,
+        model.version
+    ))?;
+    let Some(took) = took.last() else { return Ok(()) };
+    print(&format!(
+        "verified in {connect_seconds:.3} s, answered in {:.3} s, {:.3} s of it computing",
+        took.seconds, took.compute_seconds
+    ))
+}
+
+fn own_verifier(args: &AttestationArgs) -> anyhow::Result<Arc<dyn privet::attest::Verifier>> {
+    Ok(verifier(collateral(args)?, args.allow_sample_insecure)?)
+}
+
+fn check_model(args: &AskArgs, model: &ModelInfo) -> anyhow::Result<()> {
+    let other = |expected: String, found: String| enclave::EnclaveError::OtherModel {
+        peer: args.address.clone(),
+        expected,
+        found,
+    };
+    if let Some(expected) = args.model_id.filter(|id| *id != model.id) {
+        return Err(other(format!("model {expected}"), format!("model {}", model.id)).into());
+    }
+    if let Some(expected) = args.model_digest.filter(|digest| *digest != model.digest) {
+        return Err(other(format!("sealed file {expected}"), format!("sealed file {}", model.digest)).into());
+    }
+    Ok(())
+}
+
+/// As other commands show them.
+fn outputs(model: &ModelInfo, answer: Answer) -> Vec<Output> {
+    let named = model.outputs.iter().zip(&model.endings).zip(answer.outputs);
+    let output = |((spec, ending), tensor): ((&TensorSpec, &Ending), Tensor)| {
+        let axis = u32::try_from(spec.shape.len().saturating_sub(1)).unwrap_or(0);
+        let post = match ending {
+            Ending::Values => Post::None,
+            Ending::Softmax => Post::Softmax { axis },
+            Ending::LogSoftmax => Post::LogSoftmax { axis },
+            Ending::Sigmoid => Post::Sigmoid,
+        };
+        let values = match tensor {
+            Tensor::F32(a) => Values::Floats(a.mapv(f64::from)),
+            Tensor::I64(a) => Values::Whole(a),
+            Tensor::Bool(a) => Values::Whole(a.mapv(i64::from)),
+        };
+        Output { name: spec.name.clone(), values, post }
+    };
+    named.map(output).collect()
+}
+
+/// Floats, for comparing.
+pub(crate) fn floats(outputs: &[Output]) -> Vec<ArrayD<f32>> {
+    let floats = |output: &Output| match &output.values {
+        Values::Floats(a) => a.mapv(|v| v as f32),
+        Values::Whole(a) => a.mapv(|v| v as f32),
+    };
+    outputs.iter().map(floats).collect()
+}

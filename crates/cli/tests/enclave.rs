@@ -1,0 +1,389 @@
+//! Workers, key servers, caches and clients as processes: what a client sends before it has verified, what a worker refuses to
+//! open, when it stops, and what it leaves behind.
+
+mod common;
+#[path = "common/home.rs"]
+mod home;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{digits, finish, output, run_digits, signal};
+use home::{Home, SAMPLE, Service, own_measurement, policy};
+use nix::sys::signal::Signal;
+use privet::Preprocess;
+use privet::reference::FloatReference;
+use serde_json::Value;
+
+const RELEASE: &str = "--release owner/release.toml";
+
+/// A key server with the key of a sealed model, and what accepts this program.
+struct Site {
+    home: Home,
+    server: Service,
+    address: String,
+}
+
+impl Site {
+    fn new(model: &Path) -> Self {
+        let home = Home::new();
+        home.ok("key new --id resnet --out owner");
+        home.ok(&format!("seal --model {} --key owner --out m.sealed", model.display()));
+        home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name 127.0.0.1");
+        home.ok("keyserver key add --dir keys --key owner");
+        let own = own_measurement();
+        fs::write(home.at("key.toml"), policy(&home.at("owner/release.toml"), &own, &own)).unwrap();
+        home.ok("keyserver policy set --dir keys key.toml");
+        let accepts = |measurement: &str| {
+            format!(
+                "version = 1\n[sample]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n"
+            )
+        };
+        fs::write(home.at("worker.toml"), accepts(&own)).unwrap();
+        fs::write(home.at("other.toml"), accepts(&"11".repeat(32))).unwrap();
+        let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+        Self { home, server, address }
+    }
+
+    /// The command of a worker that gets its key from the server.
+    fn worker(&self, more: &str) -> String {
+        let from = format!("--keyserver {} --server-certificate keys/tls.crt", self.address);
+        format!("enclave --sealed m.sealed {from} --listen 127.0.0.1:0 --allow-swap {SAMPLE} {more}")
+    }
+
+    fn start(&self, more: &str) -> (Service, String) {
+        self.home.start(&self.worker(more))
+    }
+}
+
+/// The command of a client with one of the digits.
+fn ask(address: &str, more: &str) -> String {
+    let [picture, preprocess] = ["7.png", "preprocess.toml"].map(|name| digits(name).display().to_string());
+    format!(
+        "enclave ask {address} --policy worker.toml --input {picture} --preprocess {preprocess} {SAMPLE} {more}"
+    )
+}
+
+fn json(text: &str) -> Value {
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{text}"));
+    serde_json::from_str(line).unwrap()
+}
+
+/// Waits for a process to end by itself.
+fn ends(service: &mut Service) -> Option<i32> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = service.child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "still running");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Forwards connections to `target`, and counts the bytes that clients send.
+fn proxy(target: &str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (target, sent) = (target.to_owned(), Arc::new(AtomicUsize::new(0)));
+    let counter = sent.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, worker) = (client.unwrap(), TcpStream::connect(&target).unwrap());
+            let (mut from, mut to) = (client.try_clone().unwrap(), worker.try_clone().unwrap());
+            let counter = counter.clone();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1 << 14];
+                while let Ok(n @ 1..) = from.read(&mut buffer) {
+                    counter.fetch_add(n, Ordering::SeqCst);
+                    if to.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            let (mut from, mut to) = (worker, client);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    (address, sent)
+}
+
+#[test]
+fn clients_verify_a_worker_and_get_what_the_model_gives_in_float() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    home.ok(&format!(
+        "keycache init --dir cache --server {} --server-certificate keys/tls.crt",
+        site.address
+    ));
+    fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
+    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
+    let (_cache, local) = home.start(&serve);
+    let from = format!("--keycache {local} --listen 127.0.0.1:0");
+    let (worker, address) =
+        home.start(&format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}"));
+
+    let found = json(&home.ok(&ask(&address, "--json --repeat 3")));
+    assert_eq!((&found["engine"], &found["backend"]), (&"tee".into(), &"sample, INSECURE".into()));
+    assert_eq!(found["answers"].as_array().unwrap().len(), 3);
+    let preprocess = privet::input::preprocess_from_str_or_file(digits("preprocess.toml").to_str().unwrap());
+    let float = FloatReference::read(&digits("digits.onnx"), &preprocess.unwrap()).unwrap();
+    let inputs = privet::model::load_inputs_for(float.inputs(), &[digits("7.png")]).unwrap();
+    let expected = float.run(&inputs).unwrap();
+    let values = found["outputs"]["logits"]["data"].as_array().unwrap();
+    assert_eq!(values.len(), expected[0].len());
+    for (value, expected) in values.iter().zip(&expected[0]) {
+        assert!((value.as_f64().unwrap() - f64::from(*expected)).abs() < 1e-4, "{value} {expected}");
+    }
+    let text = home.ok(&ask(&address, &format!("--labels {}", digits("labels.txt").display())));
+    assert!(text.contains("seven") && text.contains("sample, INSECURE: worker"), "{text}");
+
+    // Several at a time.
+    let clients: Vec<_> =
+        (0..4).map(|_| home.command(&ask(&address, "--repeat 20")).spawn().unwrap()).collect();
+    for client in clients {
+        assert_eq!(finish(client).0, Some(0));
+    }
+    let id = found["model_id"].as_str().unwrap();
+    home.ok(&ask(&address, &format!("--model-id {id}")));
+    home.fails(
+        4,
+        &ask(&address, &format!("--model-id {}", id.replace(&id[..8], "00000000"))),
+        "serves model",
+    );
+    home.fails(4, &ask(&address, &format!("--model-digest {}", "ab".repeat(32))), "serves sealed file");
+    home.fails(4, &ask(&address, "").replace(SAMPLE, ""), "sample, INSECURE is not accepted here");
+    // Whoever does not speak the protocol is hung up on, and others go on.
+    let mut stranger = TcpStream::connect(&address).unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    drop(stranger);
+    home.ok(&ask(&address, ""));
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", worker.child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "core dumps are off");
+    assert_eq!(worker.end(Signal::SIGTERM), Some(0));
+    home.fails(4, &ask(&address, ""), "cannot connect");
+}
+
+#[test]
+fn nothing_is_sent_to_a_worker_that_the_policy_refuses() {
+    let models = tempfile::tempdir().unwrap();
+    let model = models.path().join("squeezenet.onnx");
+    let exported = output(common::privet(models.path()).args(["export", "squeezenet", "-o"]).arg(&model));
+    assert_eq!(exported.0, Some(0), "{exported:?}");
+    let site = Site::new(&model);
+    let (_worker, address) = site.start(RELEASE);
+    let (between, sent) = proxy(&address);
+    let input = site.home.at("x.csv");
+    fs::write(&input, vec!["0.5"; 3 * 224 * 224].join(",")).unwrap();
+    let ask = |policy: &str| {
+        format!("enclave ask {between} --policy {policy} --input {} {SAMPLE}", input.display())
+    };
+    site.home.fails(4, &ask("other.toml"), "nothing was sent to it");
+    let before = sent.load(Ordering::SeqCst);
+    // A handshake and its end; the input has 602112 bytes.
+    assert!(before > 200 && before < 8192, "{before} bytes");
+    site.home.ok(&ask("worker.toml"));
+    assert!(sent.load(Ordering::SeqCst) - before > 602_112);
+}
+
+#[test]
+fn a_worker_opens_only_what_its_owner_signed_and_the_policy_still_accepts() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    let fails = |code, more: &str, word| home.fails(code, &site.worker(more), word);
+    // Another owner's model of the same name, under a key that the worker does get.
+    home.ok("key new --id resnet --out stranger");
+    let model = digits("digits.onnx");
+    home.ok(&format!("seal --model {} --key stranger --out stranger.sealed", model.display()));
+    let other = site.worker(RELEASE).replace("m.sealed", "stranger.sealed");
+    home.fails(3, &other, "not signed by the owner");
+    // A worker that is told to trust the stranger does not believe the key server that names the owner.
+    fails(3, "--release stranger/release.toml", "this worker accepts only");
+    // A changed byte.
+    let mut bytes = fs::read(home.at("m.sealed")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(home.at("bad.sealed"), bytes).unwrap();
+    home.fails(3, &site.worker(RELEASE).replace("m.sealed", "bad.sealed"), "not what the owner sealed");
+    // Rolled back: by the worker's own arguments, and by the owner's policy.
+    fails(3, &format!("{RELEASE} --min-version 2"), "version");
+    fails(3, &format!("{RELEASE} --model-digest {}", "ab".repeat(32)), "digest");
+    let policy = fs::read_to_string(home.at("key.toml")).unwrap();
+    fs::write(
+        home.at("newer.toml"),
+        policy.replace("minimum_model_version = 1", "minimum_model_version = 2"),
+    )
+    .unwrap();
+    home.ok("keyserver policy set --dir keys newer.toml");
+    fails(3, RELEASE, "version");
+    home.ok(&format!("seal --model {} --key owner --out m2.sealed --version 2", model.display()));
+    let (worker, address) = home.start(&site.worker(RELEASE).replace("m.sealed", "m2.sealed"));
+    home.ok(&ask(&address, ""));
+    assert_eq!(worker.end(Signal::SIGTERM), Some(0));
+    // By its parts instead of a release file.
+    let text = fs::read_to_string(home.at("owner/release.toml")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("verifying_key")).unwrap();
+    let key = line.split('"').nth(1).unwrap();
+    let by_key = format!("--verifying-key {key} --key-id resnet");
+    let (_worker, address) = home.start(&site.worker(&by_key).replace("m.sealed", "m2.sealed"));
+    home.ok(&ask(&address, ""));
+    fails(2, "", "--release");
+}
+
+#[test]
+fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    home.ok(&format!(
+        "keycache init --dir cache --server {} --server-certificate keys/tls.crt",
+        site.address
+    ));
+    fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
+    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
+    let (cache, local) = home.start(&serve);
+    let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 3");
+    let line = format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}");
+    let (mut cached, address) = home.start(&line);
+    home.ok(&ask(&address, ""));
+    // It is renewed as long as there is a cache ..
+    std::thread::sleep(Duration::from_secs(4));
+    home.ok(&ask(&address, ""));
+    // .. and not after.
+    cache.end(Signal::SIGKILL);
+    assert_eq!(ends(&mut cached), Some(4));
+    home.fails(4, &ask(&address, ""), "cannot connect");
+
+    let (mut direct, address) = site.start(&format!("{RELEASE} --key-lifetime 4"));
+    let (mut patient, _) = site.start(&format!("{RELEASE} --key-lifetime 1000"));
+    home.ok(&ask(&address, ""));
+    home.ok("keyserver key revoke --dir keys resnet");
+    assert_eq!(ends(&mut direct), Some(4));
+    assert!(patient.child.try_wait().unwrap().is_none(), "asks later");
+    home.fails(4, &site.worker(RELEASE), "are revoked");
+    drop(patient);
+    let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
+    let own = |line: &&str| {
+        line.contains("got the key") || line.contains("in memory") || line.contains("may be used until")
+    };
+    let lines: Vec<&str> = said.lines().filter(own).collect();
+    assert!(lines.len() >= 3 && lines.iter().all(|line| line.starts_with("sample, INSECURE: ")), "{said}");
+    assert!(site.server.end(Signal::SIGTERM) == Some(0));
+}
+
+#[test]
+fn a_killed_worker_ends_its_clients() {
+    let site = Site::new(&digits("digits.onnx"));
+    let (worker, address) = site.start(RELEASE);
+    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    worker.end(Signal::SIGKILL);
+    let (code, _, errors) = finish(client);
+    assert_eq!(code, Some(4), "{errors}");
+    assert!(errors.contains(&address), "{errors}");
+    // One that is told to stop says so.
+    let (worker, address) = site.start(RELEASE);
+    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    signal(&worker.child, Signal::SIGTERM);
+    let (code, _, errors) = finish(client);
+    assert_eq!(code, Some(4), "{errors}");
+    assert!(errors.contains("being stopped"), "{errors}");
+}
+
+/// Every file below a directory.
+fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn neither_weights_nor_inputs_are_written_anywhere() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    // The model itself lies elsewhere; what is looked for are pieces of its largest weight, and of the input.
+    let model = fs::read(digits("digits.onnx")).unwrap();
+    let weights: Vec<&[u8]> = model.chunks(2000).map(|part| &part[..16.min(part.len())]).collect();
+    let preprocess: Preprocess =
+        privet::input::preprocess_from_str_or_file(digits("preprocess.toml").to_str().unwrap()).unwrap();
+    let float = FloatReference::read(&digits("digits.onnx"), &preprocess).unwrap();
+    let inputs = privet::model::load_inputs_for(float.inputs(), &[digits("7.png")]).unwrap();
+    let input: Vec<u8> = inputs[0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let secrets: Vec<&[u8]> =
+        weights.iter().copied().filter(|part| part.len() == 16).chain([&input[64..96]]).collect();
+    assert!(secrets.len() > 10);
+    let (worker, address) = site.start(RELEASE);
+    home.ok(&ask(&address, "--repeat 5"));
+    let search = |when: &str| {
+        let mut found = Vec::new();
+        // The temporary directory of all these processes is this one.
+        files(home.dir.path(), &mut found);
+        assert!(found.len() > 5);
+        for path in &found {
+            let bytes = fs::read(path).unwrap();
+            for secret in &secrets {
+                let hit = bytes.windows(secret.len()).any(|window| window == *secret);
+                assert!(!hit, "{when}: {} holds a part of the model or the input", path.display());
+            }
+        }
+    };
+    search("running");
+    signal(&worker.child, Signal::SIGABRT);
+    drop(worker);
+    search("after a crash");
+    let said = home.said.lock().unwrap().clone();
+    for secret in &secrets {
+        assert!(!said.windows(secret.len()).any(|window| window == *secret));
+    }
+}
+
+#[test]
+fn run_with_engine_tee_needs_a_flag_and_marks_everything() {
+    let home = tempfile::tempdir().unwrap();
+    let tee = |more: &[&str]| {
+        let mut command = run_digits(home.path(), "7.png");
+        command.args(["--engine", "tee"]).args(more);
+        output(&mut command)
+    };
+    let (code, out, err) = tee(&[]);
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("--allow-sample-insecure"), "{err}");
+    for more in [["--network", "lan"], ["--ring", "40"], ["--max-keys", "7"]] {
+        assert_eq!(tee(&[SAMPLE, more[0], more[1]]).0, Some(2), "{more:?}");
+    }
+    let mut other = run_digits(home.path(), "7.png");
+    assert_eq!(output(other.arg(SAMPLE)).0, Some(2), "without the engine");
+    let raw = home.path().join("y.npy");
+    let (code, out, err) = tee(&[SAMPLE, "--output", raw.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("seven") && raw.exists(), "{out}");
+    let parties = ["key server", "key cache", "worker", "client"];
+    let lines: Vec<&str> = out.lines().skip_while(|line| !line.starts_with("party")).skip(2).collect();
+    assert_eq!(lines.len(), 6, "{out}");
+    assert!(lines.iter().all(|line| line.contains("sample, INSECURE")), "{out}");
+    assert!(parties.iter().zip(&lines).all(|(party, line)| line.starts_with(party)), "{out}");
+    let (code, out, err) = tee(&[SAMPLE, "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let found = json(&out);
+    assert_eq!((&found["engine"], &found["backend"]), (&"tee".into(), &"sample, INSECURE".into()));
+    assert!(found["relative_error_vs_float"].as_f64().unwrap() <= 1e-5);
+    assert!(found["first_answer_seconds"].as_f64().unwrap() >= found["load_seconds"].as_f64().unwrap());
+    assert!(found["parties"].as_array().unwrap().iter().all(|p| p["backend"] == "sample, INSECURE"));
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["y.npy"], "temporary files are gone");
+}

@@ -1,0 +1,248 @@
+//! Asking a worker, after it has proved what it is.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use privet_attest::ratls::{
+    Attested, AttestedIdentity, Authenticator, Freshness as CertificateFreshness, RaTlsCertificate,
+    client_config,
+};
+use privet_attest::{AttestError, Attester, Evidence, Policy, Verifier};
+use privet_graph::Tensor;
+use privet_keys::{LONGEST_SERVER, Randomness, SystemRandomness};
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, Error as TlsError};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+use crate::error::EnclaveError;
+use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
+use crate::tensor::{self, TensorSpec, total};
+use crate::wire::{
+    self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, ModelInfo, NONCE_BYTES,
+    PROTOCOL, Refusal,
+};
+
+/// How long a client's own certificate is valid.
+const IDENTITY_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Whom to ask, and who may be believed.
+pub struct Asked<'a> {
+    /// `HOST:PORT`.
+    pub address: &'a str,
+    /// Verifies evidence.
+    pub verifier: Arc<dyn Verifier>,
+    /// Which workers may see an input.
+    pub policy: Policy,
+    /// Proves what runs here, to workers that ask for it.
+    pub attester: Option<&'a dyn Attester>,
+    /// For the connection, and for each answer.
+    pub deadline: Duration,
+}
+
+/// A connection to a worker that has proved what it is.
+pub struct Connection {
+    runtime: Runtime,
+    stream: TlsStream<TcpStream>,
+    peer: String,
+    deadline: Duration,
+    model: ModelInfo,
+    attested: Attested,
+    number: u64,
+}
+
+/// What came back.
+pub struct Answer {
+    /// In the order of the model's outputs.
+    pub outputs: Vec<Tensor>,
+    /// In the worker's queue.
+    pub queued: Duration,
+    /// The worker's computing.
+    pub computed: Duration,
+}
+
+impl Connection {
+    /// Connects, and verifies the worker: in the handshake by its certificate, then by evidence that is made for this
+    /// connection. Nothing is sent before but a nonce.
+    ///
+    /// # Errors
+    /// If the worker cannot be reached, is not one that the policy accepts, or refuses.
+    pub fn open(asked: &Asked<'_>) -> Result<Self, EnclaveError> {
+        let Asked { address, verifier, policy, attester, deadline } = asked;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|_| EnclaveError::Internal("the operating system gave no sockets"))?;
+        let config = {
+            let freshness = CertificateFreshness::Lifetime(LONGEST_SERVER);
+            let authenticator = Authenticator::new(verifier.clone(), policy.clone(), freshness);
+            let make = |attester: &&dyn Attester| {
+                AttestedIdentity::generate(*attester, None, SystemTime::now(), IDENTITY_LIFETIME)
+            };
+            let identity = attester.as_ref().map(make).transpose()?;
+            let mut config = client_config(Arc::new(authenticator), identity.as_ref())?;
+            config.alpn_protocols = vec![PROTOCOL.to_vec()];
+            config
+        };
+        let mut nonce = [0; NONCE_BYTES];
+        SystemRandomness.fill(&mut nonce)?;
+        let peer = (*address).to_owned();
+        let connecting = connect(address, config);
+        let mut stream = runtime.block_on(within(&peer, *deadline, connecting))?;
+        let greeting = greet(&peer, &mut stream, nonce);
+        let (certificate, evidence, model) = runtime.block_on(within(&peer, *deadline, greeting))?;
+        let exporter = [0; EXPORTER_BYTES];
+        let exporter = stream.get_ref().1.export_keying_material(exporter, EXPORTER_LABEL, None);
+        let exporter = exporter.map_err(|_| EnclaveError::Internal("this connection exports no key"))?;
+        let untrusted = |source| EnclaveError::Untrusted { peer: peer.clone(), source };
+        let public_key = certificate.public_key().map_err(untrusted)?;
+        let freshness = Freshness { public_key: &public_key, nonce, exporter };
+        let attested =
+            freshness.verify(&evidence, &**verifier, policy, SystemTime::now()).map_err(untrusted)?;
+        Ok(Self { runtime, stream, peer, deadline: *deadline, model, attested, number: 0 })
+    }
+
+    /// What the worker serves. It says so itself: what it is follows from [`Connection::attested`].
+    pub fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
+    /// Who the worker is.
+    pub fn attested(&self) -> &Attested {
+        &self.attested
+    }
+
+    /// Sends inputs in the model's order, and waits for the outputs.
+    ///
+    /// # Errors
+    /// Inputs that the model does not take; a worker that refuses, fails, or is too slow.
+    pub fn ask(&mut self, inputs: &[Tensor]) -> Result<Answer, EnclaveError> {
+        check_inputs(&self.model.inputs, inputs)?;
+        let mut body = tensor::room(INFER_FRONT, inputs);
+        self.number += 1;
+        body.extend_from_slice(&self.number.to_le_bytes());
+        inputs.iter().for_each(|input| tensor::append(&mut body, input));
+        let Self { runtime, stream, peer, deadline, model, number, .. } = self;
+        let exchange = async {
+            let sent = wire::write_frame(stream, Kind::Infer, &body).await;
+            // A worker that refuses may not have read it all: its words say more than the failed write.
+            let expected = ANSWER_FRONT as u64 + total(&model.outputs);
+            let answer = next(peer, stream, Kind::Answer, expected).await;
+            match (answer, sent) {
+                (Err(EnclaveError::Peer { .. }), Err(error)) => Err(broke_off(peer, &error)),
+                (answer, _) => answer,
+            }
+        };
+        let body = runtime.block_on(within(peer, *deadline, exchange))?;
+        let wrong = |problem: String| EnclaveError::Peer { peer: peer.clone(), problem };
+        let field =
+            |at| wire::number_at(&body, at).ok_or_else(|| wrong("its answer is too short".to_owned()));
+        if field(0)? != *number {
+            return Err(wrong(format!("answered request {}, expected {number}", field(0)?)));
+        }
+        let outputs = tensor::read(&model.outputs, &body[ANSWER_FRONT..]);
+        Ok(Answer {
+            outputs: outputs.map_err(|problem| wrong(format!("its answer: {problem}")))?,
+            queued: Duration::from_micros(field(8)?),
+            computed: Duration::from_micros(field(16)?),
+        })
+    }
+}
+
+fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), EnclaveError> {
+    for (i, spec) in specs.iter().enumerate() {
+        let found = inputs.get(i);
+        if found.is_none_or(|tensor| !spec.fits(tensor)) {
+            let found =
+                found.map_or("nothing".to_owned(), |t| TensorSpec::new("", t.dtype(), t.shape()).to_string());
+            let (name, expected) = (spec.name.clone(), spec.to_string());
+            return Err(EnclaveError::Input { name, expected, found });
+        }
+    }
+    if inputs.len() > specs.len() {
+        let (expected, found) = (format!("{} inputs", specs.len()), inputs.len().to_string());
+        return Err(EnclaveError::Input { name: String::new(), expected, found });
+    }
+    Ok(())
+}
+
+async fn connect(address: &str, config: rustls::ClientConfig) -> Result<TlsStream<TcpStream>, EnclaveError> {
+    let fail = |problem: String| EnclaveError::Peer { peer: address.to_owned(), problem };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+    let _ = stream.set_nodelay(true);
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match refusal(&error) {
+        Some(source) => EnclaveError::Untrusted { peer: address.to_owned(), source },
+        None => fail(format!("TLS: {error}")),
+    })
+}
+
+/// Why our own verifier refused the certificate, if it did.
+fn refusal(error: &std::io::Error) -> Option<AttestError> {
+    match error.get_ref()?.downcast_ref::<TlsError>()? {
+        TlsError::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref().cloned(),
+        _ => None,
+    }
+}
+
+/// Says hello, and takes what the worker says to it.
+async fn greet(
+    peer: &str,
+    stream: &mut TlsStream<TcpStream>,
+    nonce: [u8; NONCE_BYTES],
+) -> Result<(RaTlsCertificate, Evidence, ModelInfo), EnclaveError> {
+    let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
+    let hello = wire::hello(&nonce);
+    wire::write_frame(stream, Kind::Hello, &hello).await.map_err(|error| broke_off(peer, &error))?;
+    let welcome = next(peer, stream, Kind::Welcome, MAX_WELCOME_BYTES as u64).await?;
+    let welcome = wire::read_welcome(&welcome).map_err(fail)?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| fail("it showed no certificate".to_owned()))?;
+    let untrusted = |source| EnclaveError::Untrusted { peer: peer.to_owned(), source };
+    let certificate = RaTlsCertificate::parse(certificate).map_err(untrusted)?;
+    let evidence = Evidence::decode(&welcome.evidence).map_err(untrusted)?;
+    Ok((certificate, evidence, welcome.model))
+}
+
+/// The body of the next frame, which has to be of this kind; a refusal is an error.
+async fn next(
+    peer: &str,
+    stream: &mut TlsStream<TcpStream>,
+    kind: Kind,
+    most: u64,
+) -> Result<Zeroizing<Vec<u8>>, EnclaveError> {
+    let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
+    let limit = |found| match found {
+        Kind::Refusal => MAX_REFUSAL_BYTES as u64,
+        found if found == kind => most,
+        _ => 0,
+    };
+    let broken = |error: std::io::Error| broke_off(peer, &error);
+    let head = wire::read_head(stream, limit).await.map_err(broken)?;
+    let head = head.ok_or_else(|| fail("ended the connection without a word".to_owned()))?.map_err(fail)?;
+    let body = wire::read_body(stream, head).await.map_err(broken)?;
+    match head.kind {
+        found if found == kind => Ok(body),
+        Kind::Refusal => {
+            let Refusal { kind, detail } = wire::decode(&body).map_err(fail)?;
+            Err(EnclaveError::Refused { peer: peer.to_owned(), kind, detail })
+        }
+        _ => Err(fail("sent a message that was not its turn".to_owned())),
+    }
+}
+
+fn broke_off(peer: &str, error: &std::io::Error) -> EnclaveError {
+    EnclaveError::Peer { peer: peer.to_owned(), problem: format!("the connection broke off: {error}") }
+}
+
+async fn within<T>(
+    peer: &str,
+    deadline: Duration,
+    work: impl Future<Output = Result<T, EnclaveError>>,
+) -> Result<T, EnclaveError> {
+    let late = |_| EnclaveError::Deadline { peer: peer.to_owned(), seconds: deadline.as_secs() };
+    timeout(deadline, work).await.map_err(late)?
+}

@@ -1,0 +1,138 @@
+//! The sealed model that a worker serves.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+
+use privet_graph::Tensor;
+use privet_keys::Grant;
+use privet_seal::{
+    Accepted, KeyId, KeyVersion, ModelId, ModelVersion, Part, Release, SealDigest, SealedModel, Swap,
+    VerifyingKey,
+};
+use privet_split::{Blocks, SealedWeights, Stage, Tensors};
+
+use crate::engine::Program;
+use crate::error::EnclaveError;
+use crate::tensor::TensorSpec;
+use crate::wire::{Ending, ModelInfo};
+
+/// What a worker accepts, whoever gives it a key: part of what is measured in an enclave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// Who has to have signed the model.
+    pub verifying_key: VerifyingKey,
+    /// Which model; none is any of this signer's.
+    pub model_id: Option<ModelId>,
+    /// Which key opens it.
+    pub key_id: KeyId,
+    /// Which version of the key; none is the newest.
+    pub key_version: Option<KeyVersion>,
+    /// How old it may be.
+    pub min_version: ModelVersion,
+    /// The only sealed file.
+    pub digest: Option<SealDigest>,
+}
+
+impl Pinned {
+    /// What an owner's release file says.
+    pub fn of_release(release: &Release, min_version: ModelVersion, digest: Option<SealDigest>) -> Self {
+        Self {
+            verifying_key: release.verifying_key,
+            model_id: Some(release.model_id),
+            key_id: release.key_id.clone(),
+            key_version: Some(release.key_version),
+            min_version,
+            digest,
+        }
+    }
+
+    /// What may be opened with a grant: what both it and this accept.
+    ///
+    /// # Errors
+    /// If they contradict each other.
+    pub fn accepted(&self, grant: &Grant, part: Part) -> Result<Accepted, EnclaveError> {
+        let fail = |what: &str, expected: String, found: String| {
+            Err(EnclaveError::Model(format!(
+                "the key {} came for {what} {found}; this worker accepts only {expected}",
+                grant.key_id
+            )))
+        };
+        if grant.verifying_key != self.verifying_key {
+            let [expected, found] = [self.verifying_key, grant.verifying_key].map(|key| key.to_string());
+            return fail("models signed by", expected, found);
+        }
+        if let Some(expected) = self.model_id.filter(|id| *id != grant.model_id) {
+            return fail("the model", expected.to_string(), grant.model_id.to_string());
+        }
+        if let (Some(own), Some(found)) = (self.digest, grant.model_digest)
+            && own != found
+        {
+            return fail("the sealed file", own.to_string(), found.to_string());
+        }
+        let oldest = grant.minimum_model_version.unwrap_or(ModelVersion::FIRST);
+        Ok(Accepted {
+            verifying_key: self.verifying_key,
+            model_id: grant.model_id,
+            key_id: self.key_id.clone(),
+            key_version: grant.key_version,
+            min_version: self.min_version.max(oldest),
+            part,
+            digest: self.digest.or(grant.model_digest),
+        })
+    }
+}
+
+/// A sealed model in memory, whole.
+pub struct SealedProgram {
+    stage: Stage<SealedWeights<File>>,
+    info: ModelInfo,
+}
+
+impl SealedProgram {
+    /// Verifies a sealed model, and opens it chunk by chunk into memory that is wiped, and locked as `swap` says.
+    ///
+    /// # Errors
+    /// If it is not what the worker's owner or the grant accept, is no model that runs, or there is no such memory.
+    pub fn open(path: &Path, pinned: &Pinned, grant: &Grant, swap: Swap) -> Result<Self, EnclaveError> {
+        let accepted = pinned.accepted(grant, Part::WHOLE)?;
+        let model = SealedModel::verify_file(path, &accepted)?.open(&grant.key()?)?;
+        let (header, digest) = (model.header(), model.digest());
+        let (id, version) = (header.model_id, header.model_version);
+        let stage = Stage::open_sealed(model, &Blocks::new(), swap)?;
+        let names = stage.inputs().zip(stage.input_facts()?);
+        let inputs = names.map(|(name, fact)| TensorSpec::new(name, fact.dtype, &fact.shape)).collect();
+        let outputs = stage.output_facts()?;
+        let endings = outputs.iter().map(|output| ending(output.operator)).collect();
+        let outputs = outputs.iter().map(|o| TensorSpec::new(o.name, o.fact.dtype, &o.fact.shape)).collect();
+        let info = ModelInfo { id, version, digest, inputs, outputs, endings };
+        Ok(Self { stage, info })
+    }
+}
+
+/// What values are that an operator gives.
+fn ending(operator: Option<&str>) -> Ending {
+    match operator {
+        Some("Softmax") => Ending::Softmax,
+        Some("LogSoftmax") => Ending::LogSoftmax,
+        Some("Sigmoid") => Ending::Sigmoid,
+        _ => Ending::Values,
+    }
+}
+
+impl Program for SealedProgram {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EnclaveError> {
+        let Self { stage, info } = self;
+        let mut tensors: Tensors = info.inputs.iter().map(|input| input.name.clone()).zip(inputs).collect();
+        stage.run(&mut tensors, &HashSet::new())?;
+        let output = |spec: &TensorSpec| {
+            let found = tensors.get(&spec.name).filter(|tensor| spec.fits(tensor)).cloned();
+            found.ok_or(EnclaveError::Internal("the model gave an output of another shape than it declares"))
+        };
+        info.outputs.iter().map(output).collect()
+    }
+}

@@ -1,0 +1,256 @@
+//! One client's connection, on the worker's side.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use privet_attest::Attester;
+use privet_keys::{Accepted, Speaker};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
+
+use crate::engine::{Done, Job};
+use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
+use crate::tensor::{self, total};
+use crate::tenure::Tenure;
+use crate::wire::{
+    self, ANSWER_FRONT, HELLO_BYTES, INFER_FRONT, Kind, ModelInfo, Refusal, RefusalKind, WIRE_VERSION,
+    Welcome,
+};
+use crate::worker::{Tell, WorkerEvent};
+
+/// For a hello, and for what is written to a client.
+const GREETING: Duration = Duration::from_secs(10);
+/// For a client between two requests.
+const IDLE: Duration = Duration::from_secs(300);
+/// For the inputs of a request, once it has begun, and for its answer to be taken.
+const TRANSFER: Duration = Duration::from_secs(60);
+/// For the model to be there, for clients that come before it.
+const LOADING: Duration = Duration::from_secs(120);
+/// For an answer to be computed, the queue before it included.
+const COMPUTING: Duration = Duration::from_secs(1800);
+
+/// What all connections see of the worker.
+#[derive(Clone)]
+pub(crate) enum State {
+    Loading,
+    Ready(Arc<ModelInfo>),
+    Ended(RefusalKind),
+}
+
+type Stream = TlsStream<TcpStream>;
+
+/// What a worker has for its clients.
+pub(crate) struct Office {
+    pub(crate) attester: Arc<dyn Attester>,
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) jobs: mpsc::Sender<Job>,
+    pub(crate) tenure: Arc<Tenure>,
+    pub(crate) tell: Arc<Tell>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The client has gone, or is too slow.
+    Gone,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Speaker for Office {
+    fn speak(self: Arc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let Accepted { mut stream, public_key } = connection;
+            if let Err(End::Refused(refusal)) = self.serve(&mut stream, public_key).await {
+                (self.tell)(&WorkerEvent::Refused { kind: refusal.kind, detail: refusal.detail.clone() });
+                if let Ok(bytes) = wire::encode(&refusal) {
+                    let written = wire::write_frame(&mut stream, Kind::Refusal, &bytes);
+                    // Whoever does not read it is not told.
+                    let _ = timeout(GREETING, written).await;
+                }
+            }
+            let _ = timeout(GREETING, stream.shutdown()).await;
+        })
+    }
+}
+
+impl Office {
+    async fn serve(&self, stream: &mut Stream, public_key: Option<Arc<[u8]>>) -> Result<(), End> {
+        let mut state = self.state.clone();
+        let model = self.greet(stream, public_key, &mut state).await?;
+        loop {
+            let request = tokio::select! {
+                request = self.request(stream, &model) => request?,
+                kind = ended(&mut state) => return Err(farewell(kind).into()),
+            };
+            let Some((number, inputs)) = request else { return Ok(()) };
+            let done = tokio::select! {
+                done = self.compute(inputs) => done?,
+                kind = ended(&mut state) => return Err(farewell(kind).into()),
+            };
+            let (queued, computed) = (done.queued, done.computed);
+            self.answer(stream, number, &done).await?;
+            (self.tell)(&WorkerEvent::Answered { queued, computed });
+        }
+    }
+
+    /// Takes the hello, and proves to this client, on this connection, what runs here.
+    async fn greet(
+        &self,
+        stream: &mut Stream,
+        public_key: Option<Arc<[u8]>>,
+        state: &mut watch::Receiver<State>,
+    ) -> Result<Arc<ModelInfo>, End> {
+        let public_key = public_key.ok_or_else(failed)?;
+        let exporter = [0; EXPORTER_BYTES];
+        let exporter = stream.get_ref().1.export_keying_material(exporter, EXPORTER_LABEL, None);
+        let exporter = exporter.map_err(|_| failed())?;
+        let limit = |kind| if kind == Kind::Hello { HELLO_BYTES as u64 } else { 0 };
+        let hello = timeout(GREETING, frame(stream, limit, GREETING)).await.map_err(|_| End::Gone)??;
+        let (_, hello) = hello.ok_or(End::Gone)?;
+        let nonce = wire::read_hello(&hello)?;
+        let model = match timeout(LOADING, loaded(state)).await {
+            Ok(Ok(model)) => model,
+            Ok(Err(kind)) => return Err(farewell(kind).into()),
+            Err(_) => {
+                return Err(
+                    Refusal::new(RefusalKind::NotReady, "the model is not loaded yet; come back").into()
+                );
+            }
+        };
+        let attester = self.attester.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            Freshness { public_key: &public_key, nonce, exporter }.attest(&*attester)
+        });
+        let evidence = made.await.map_err(|_| failed())?.map_err(|error| {
+            (self.tell)(&WorkerEvent::Failed(error.to_string()));
+            failed()
+        })?;
+        let welcome = Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: (*model).clone() };
+        let bytes = wire::encode(&welcome).map_err(|_| failed())?;
+        write(stream, Kind::Welcome, &bytes, GREETING).await?;
+        Ok(model)
+    }
+
+    /// The next inputs; none where the client has ended.
+    async fn request(
+        &self,
+        stream: &mut Stream,
+        model: &ModelInfo,
+    ) -> Result<Option<(u64, Vec<privet_graph::Tensor>)>, End> {
+        let expected = INFER_FRONT as u64 + total(&model.inputs);
+        let limit = |kind| if kind == Kind::Infer { expected } else { 0 };
+        let Some((_, body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
+        let protocol = |problem: String| Refusal::new(RefusalKind::Protocol, problem);
+        let number =
+            wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
+        let inputs = tensor::read(&model.inputs, &body[INFER_FRONT..]).map_err(protocol)?;
+        Ok(Some((number, inputs)))
+    }
+
+    async fn compute(&self, inputs: Vec<privet_graph::Tensor>) -> Result<Done, End> {
+        self.check_key()?;
+        let (reply, done) = oneshot::channel();
+        let job = Job { inputs, entered: Instant::now(), reply };
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Refusal::new(RefusalKind::Busy, "too many inputs wait already; come back later")
+            }
+            mpsc::error::TrySendError::Closed(_) => failed(),
+        })?;
+        let done = timeout(COMPUTING, done).await.map_err(|_| {
+            Refusal::new(RefusalKind::Failed, format!("not computed within {} s", COMPUTING.as_secs()))
+        })?;
+        let done = done.map_err(|_| failed())?.map_err(|error| {
+            // The words may name layers and shapes of the model, which the client need not know.
+            (self.tell)(&WorkerEvent::Failed(error.to_string()));
+            Refusal::new(RefusalKind::Failed, "the model does not run on this input")
+        })?;
+        // An answer is not given either once the key has ended.
+        self.check_key()?;
+        Ok(done)
+    }
+
+    fn check_key(&self) -> Result<(), Refusal> {
+        if self.tenure.is_over() { Err(farewell(RefusalKind::KeyEnded)) } else { Ok(()) }
+    }
+
+    async fn answer(&self, stream: &mut Stream, number: u64, done: &Done) -> Result<(), End> {
+        let mut body = tensor::room(ANSWER_FRONT, &done.outputs);
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        for value in [number, micros(done.queued), micros(done.computed)] {
+            body.extend_from_slice(&value.to_le_bytes());
+        }
+        done.outputs.iter().for_each(|output| tensor::append(&mut body, output));
+        write(stream, Kind::Answer, &body, TRANSFER).await
+    }
+}
+
+fn failed() -> Refusal {
+    Refusal::new(RefusalKind::Failed, "something failed in the worker")
+}
+
+fn farewell(kind: RefusalKind) -> Refusal {
+    let detail = match kind {
+        RefusalKind::KeyEnded => {
+            "this worker's lease of the model's key has ended, or its owner has taken it back"
+        }
+        RefusalKind::Stopping => "this worker is being stopped",
+        _ => "this worker has no model",
+    };
+    Refusal::new(kind, detail)
+}
+
+/// The model, as soon as it is there.
+async fn loaded(state: &mut watch::Receiver<State>) -> Result<Arc<ModelInfo>, RefusalKind> {
+    loop {
+        match &*state.borrow_and_update() {
+            State::Ready(model) => return Ok(model.clone()),
+            State::Ended(kind) => return Err(*kind),
+            State::Loading => {}
+        }
+        if state.changed().await.is_err() {
+            return Err(RefusalKind::Stopping);
+        }
+    }
+}
+
+/// Why the worker has ended, as soon as it has.
+async fn ended(state: &mut watch::Receiver<State>) -> RefusalKind {
+    loop {
+        if let State::Ended(kind) = &*state.borrow_and_update() {
+            return *kind;
+        }
+        if state.changed().await.is_err() {
+            return RefusalKind::Stopping;
+        }
+    }
+}
+
+/// The next frame, which may be waited for so long before it begins; none where the client has ended.
+async fn frame(
+    stream: &mut Stream,
+    limit: impl Fn(Kind) -> u64,
+    wait: Duration,
+) -> Result<Option<(Kind, Zeroizing<Vec<u8>>)>, End> {
+    let gone = |_| End::Gone;
+    let head = timeout(wait, wire::read_head(stream, limit)).await.map_err(|_| End::Gone)?.map_err(gone)?;
+    let Some(head) = head else { return Ok(None) };
+    let head = head.map_err(|problem| Refusal::new(RefusalKind::Protocol, problem))?;
+    let body = timeout(TRANSFER, wire::read_body(stream, head)).await.map_err(|_| End::Gone)?;
+    Ok(Some((head.kind, body.map_err(gone)?)))
+}
+
+async fn write(stream: &mut Stream, kind: Kind, bytes: &[u8], wait: Duration) -> Result<(), End> {
+    let written = timeout(wait, wire::write_frame(stream, kind, bytes)).await;
+    written.map_err(|_| End::Gone)?.map_err(|_| End::Gone)
+}

@@ -1,0 +1,277 @@
+//! A worker: listens, gets its key, loads its model, answers, and ends when its key does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self as std_mpsc, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use privet_attest::{Attester, Policy, Verifier};
+use privet_keys::{Clock, Grant, KeysError, Limits, Server, ServerTls};
+use privet_seal::{KeyFingerprint, KeyVersion};
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::{Job, Load, Program, compute};
+use crate::error::EnclaveError;
+use crate::session::{Office, State};
+use crate::tenure::{KeySource, Tenure, still_accepts};
+use crate::wire::{ModelInfo, PROTOCOL, RefusalKind};
+
+/// How often the worker looks at clock and signals.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Between two attempts to have a key renewed, at least and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// Something that happened at a worker. Sizes and times, never data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// Clients can connect; they wait for the model.
+    Listening(String),
+    /// The key is there.
+    Key {
+        /// From the request for it.
+        took: Duration,
+        /// Until when it may be used, in seconds since 1970.
+        ends: u64,
+    },
+    /// The model is in memory.
+    Ready {
+        /// Which.
+        model: Arc<ModelInfo>,
+        /// From the key's arrival.
+        took: Duration,
+    },
+    /// The first answer has left.
+    First {
+        /// From the key's arrival.
+        after: Duration,
+    },
+    /// An answer has left.
+    Answered {
+        /// In the queue.
+        queued: Duration,
+        /// Computing.
+        computed: Duration,
+    },
+    /// A client was refused.
+    Refused {
+        /// Why.
+        kind: RefusalKind,
+        /// In words, as the client reads them.
+        detail: String,
+    },
+    /// Something failed here, of which clients need not know more.
+    Failed(String),
+    /// The key may be used longer.
+    Renewed {
+        /// Until when, in seconds since 1970.
+        ends: u64,
+    },
+    /// The key could not be renewed; that is tried again.
+    NotRenewed(String),
+}
+
+/// Told what happens.
+pub type Tell = dyn Fn(&WorkerEvent) + Send + Sync;
+
+/// What a worker is and offers.
+pub struct WorkerSetting {
+    /// Where clients connect.
+    pub listen: String,
+    /// Proves what runs here.
+    pub attester: Arc<dyn Attester>,
+    /// Which clients may connect: those that prove the same of themselves; none here lets everyone.
+    pub clients: Option<(Arc<dyn Verifier>, Policy)>,
+    /// Connections at a time.
+    pub sessions: usize,
+    /// Inputs that may wait.
+    pub queue: usize,
+    /// Threads that multiply.
+    pub threads: usize,
+    /// Most seconds for which the key is used without asking for it again.
+    pub key_lifetime: u64,
+    /// What the key's end is compared with.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Serves until `stop` is set or the key ends. `load` makes the model that the grant opens.
+///
+/// # Errors
+/// If the worker cannot listen or attest, does not get its key or model, or its key ended.
+pub fn serve(
+    setting: WorkerSetting,
+    source: &Arc<dyn KeySource>,
+    load: impl FnOnce(&Grant) -> Result<Box<dyn Program>, EnclaveError> + Send + 'static,
+    stop: &AtomicBool,
+    tell: Arc<Tell>,
+) -> Result<(), EnclaveError> {
+    let WorkerSetting { listen, attester, clients, sessions, queue, threads, key_lifetime, clock } = setting;
+    let tenure = Arc::new(Tenure::new(clock, key_lifetime));
+    let (state, watched) = watch::channel(State::Loading);
+    let (sender, jobs) = mpsc::channel(queue.max(1));
+    let began = Arc::new(Mutex::new(None));
+    let tell = telling_first(tell, began.clone());
+    let office = Office {
+        attester: attester.clone(),
+        state: watched,
+        jobs: sender,
+        tenure: tenure.clone(),
+        tell: tell.clone(),
+    };
+    let tls = ServerTls::attested_for(PROTOCOL, attester, clients)?;
+    let limits = Limits { connections: sessions, ..Limits::default() };
+    let server = Server::speaking(&listen, tls, Arc::new(office), limits)?;
+    tell(&WorkerEvent::Listening(server.address().to_string()));
+    let closing = Arc::new(AtomicBool::new(false));
+    let closed = closing.clone();
+    let serving = thread::spawn(move || server.run(&closed));
+    let worker = Worker { source, tenure, stop, serving: &serving, tell: &tell };
+    let outcome = worker.start(Box::new(load), jobs, threads, &began).and_then(|started| {
+        state.send_replace(State::Ready(started.model.clone()));
+        let kept = worker.keep(&started);
+        Ok((kept, started.computing))
+    });
+    let kind = match &outcome {
+        Ok((Ok(()), _)) => RefusalKind::Stopping,
+        Ok((Err(EnclaveError::KeyEnded(_)), _)) => RefusalKind::KeyEnded,
+        _ => RefusalKind::Failed,
+    };
+    state.send_replace(State::Ended(kind));
+    closing.store(true, Ordering::SeqCst);
+    let served =
+        serving.join().unwrap_or(Err(KeysError::Internal("the worker's connections ended by a panic")));
+    let (kept, computing) = outcome?;
+    // No connection can send jobs any more, so it ends after the one under way, and its memory is wiped.
+    let computed =
+        computing.join().unwrap_or(Err(EnclaveError::Internal("the computation ended by a panic")));
+    kept.and(computed).and(served.map_err(EnclaveError::from))
+}
+
+/// Tells the time from the key to the first answer too.
+fn telling_first(tell: Arc<Tell>, began: Arc<Mutex<Option<Instant>>>) -> Arc<Tell> {
+    Arc::new(move |event: &WorkerEvent| {
+        tell(event);
+        if matches!(event, WorkerEvent::Answered { .. })
+            && let Some(key) = began.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            tell(&WorkerEvent::First { after: key.elapsed() });
+        }
+    })
+}
+
+type Serving = thread::JoinHandle<Result<(), KeysError>>;
+type Computing = thread::JoinHandle<Result<(), EnclaveError>>;
+
+struct Worker<'a> {
+    source: &'a Arc<dyn KeySource>,
+    tenure: Arc<Tenure>,
+    stop: &'a AtomicBool,
+    serving: &'a Serving,
+    tell: &'a Arc<Tell>,
+}
+
+/// A worker with its model.
+struct Started {
+    model: Arc<ModelInfo>,
+    key: (KeyFingerprint, KeyVersion),
+    computing: Computing,
+}
+
+impl Worker<'_> {
+    /// Gets the key, and with it the model.
+    fn start(
+        &self,
+        load: Box<Load>,
+        jobs: mpsc::Receiver<Job>,
+        threads: usize,
+        began: &Mutex<Option<Instant>>,
+    ) -> Result<Started, EnclaveError> {
+        let (asked, start) = (self.tenure.now(), Instant::now());
+        let grant = self.source.fetch(None)?;
+        let arrived = Instant::now();
+        self.tenure.extend(&grant, asked);
+        let key = (grant.fingerprint, grant.key_version);
+        (self.tell)(&WorkerEvent::Key { took: start.elapsed(), ends: self.tenure.ends() });
+        let (over, (sender, loaded)) = (self.tenure.clone(), std_mpsc::sync_channel(1));
+        let computing = thread::spawn(move || {
+            let loaded = move |made| drop(sender.send(made));
+            compute(load, grant, jobs, threads, loaded, move || over.is_over())
+        });
+        let Ok(made) = loaded.recv() else {
+            let ended =
+                computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
+            return Err(ended.err().unwrap_or(EnclaveError::Internal("the model's loading ended early")));
+        };
+        let model = made?;
+        model.check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
+        *began.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);
+        let model = Arc::new(model);
+        (self.tell)(&WorkerEvent::Ready { model: model.clone(), took: arrived.elapsed() });
+        Ok(Started { model, key, computing })
+    }
+
+    /// Has the key renewed in time, until the worker is stopped or may not use it any more.
+    fn keep(&self, started: &Started) -> Result<(), EnclaveError> {
+        let Started { model, key: (_, version), computing } = started;
+        let (answers, answered) = std_mpsc::channel();
+        let mut asks_at = Instant::now() + self.pause(2);
+        let mut asked: Option<u64> = None;
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if self.tenure.is_over() {
+                return Err(self.tenure.over());
+            }
+            if computing.is_finished() || self.serving.is_finished() {
+                return Err(EnclaveError::Internal("a part of the worker has ended"));
+            }
+            match (asked, answered.try_recv()) {
+                (Some(at), Ok(again)) => {
+                    asked = None;
+                    asks_at = Instant::now() + self.renewed(started.key.0, model, again, at)?;
+                }
+                (None, Err(TryRecvError::Empty)) if Instant::now() >= asks_at => {
+                    asked = Some(self.tenure.now());
+                    // On a thread of its own: the server may let it wait, and the key may end meanwhile.
+                    let (source, answers, version) = (self.source.clone(), answers.clone(), *version);
+                    thread::spawn(move || drop(answers.send(source.fetch(Some(version)))));
+                }
+                _ => {}
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+
+    /// Takes what came of asking again; how long to wait until the next time.
+    fn renewed(
+        &self,
+        first: KeyFingerprint,
+        model: &ModelInfo,
+        again: Result<Grant, KeysError>,
+        asked: u64,
+    ) -> Result<Duration, EnclaveError> {
+        match again {
+            Ok(again) => {
+                still_accepts(first, &again, model)?;
+                self.tenure.extend(&again, asked);
+                (self.tell)(&WorkerEvent::Renewed { ends: self.tenure.ends() });
+                Ok(self.pause(2))
+            }
+            Err(error) if error.is_final() => Err(EnclaveError::KeyEnded(error.to_string())),
+            Err(error) => {
+                (self.tell)(&WorkerEvent::NotRenewed(error.to_string()));
+                Ok(self.pause(8))
+            }
+        }
+    }
+
+    /// A part of the time that is left, within the bounds for retries where it is short.
+    fn pause(&self, part: u32) -> Duration {
+        let left = Duration::from_secs(self.tenure.ends().saturating_sub(self.tenure.now()));
+        match part {
+            2 => (left / 2).max(RETRY.0),
+            part => (left / part).clamp(RETRY.0, RETRY.1),
+        }
+    }
+}

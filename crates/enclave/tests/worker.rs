@@ -1,0 +1,319 @@
+//! Workers and clients in one process, with programs and clocks of the tests: queues, ends of keys, what neither side accepts.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ndarray::{ArrayD, IxDyn};
+use privet_attest::ratls::{Authenticator, Freshness, client_config};
+use privet_attest::sample::{AllowSampleInsecure, SampleAttester};
+use privet_attest::{Attester, Policy, Verifier, Verifiers};
+use privet_enclave::{
+    Asked, Connection, EnclaveError, Ending, KeySource, ModelInfo, PROTOCOL, Program, RefusalKind,
+    TensorSpec, WorkerEvent, WorkerSetting, serve,
+};
+use privet_graph::{DType, Tensor};
+use privet_keys::{Accepted, Grant, KeysError, Limits, ManualClock, Server, ServerTls, Speaker};
+use privet_seal::{ContentKey, KeyVersion, ModelId, ModelVersion, SigningKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MEASUREMENT: [u8; 32] = [5; 32];
+
+fn attester(measurement: [u8; 32]) -> Arc<dyn Attester> {
+    Arc::new(SampleAttester::new(AllowSampleInsecure::from_flag(true).unwrap(), measurement))
+}
+
+fn verifier() -> Arc<dyn Verifier> {
+    Arc::new(Verifiers::default().allow_sample_insecure(true).unwrap())
+}
+
+fn policy(measurement: [u8; 32]) -> Policy {
+    let hex: String = measurement.iter().map(|b| format!("{b:02x}")).collect();
+    let text = "version = 1\n[sample]\nallow_sample_insecure = true\n";
+    Policy::parse(&format!("{text}measurement = [\"{hex}\"]\n")).unwrap()
+}
+
+/// Grants without a server.
+struct Grants {
+    not_after: Option<u64>,
+    refused: AtomicBool,
+}
+
+impl KeySource for Grants {
+    fn fetch(&self, _: Option<KeyVersion>) -> Result<Grant, KeysError> {
+        if self.refused.load(Ordering::SeqCst) {
+            let kind = "PolicyDeny".to_owned();
+            return Err(KeysError::Refused { peer: "server".to_owned(), kind, detail: "revoked".to_owned() });
+        }
+        let key = ContentKey::from_slice(&[0; 32]).unwrap();
+        let signer = SigningKey::from_slice(&[1; 32]).unwrap().verifying_key().unwrap();
+        let json = serde_json::json!({
+            "version": 1, "key_id": "k", "key_version": 1, "model_id": ModelId::from_bytes([7; 16]).to_string(),
+            "verifying_key": signer.to_string(), "fingerprint": key.fingerprint().to_string(),
+            "model_digest": null, "minimum_model_version": null, "not_after": self.not_after,
+            "key": "AAAA".repeat(10) + "AAA=",
+        });
+        Ok(serde_json::from_value(json).unwrap())
+    }
+}
+
+/// Doubles its input, as soon as the test lets it.
+struct Doubler {
+    info: ModelInfo,
+    gate: Arc<Mutex<()>>,
+    started: mpsc::Sender<()>,
+}
+
+impl Program for Doubler {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EnclaveError> {
+        let _ = self.started.send(());
+        let _open = self.gate.lock().unwrap();
+        let Tensor::F32(x) = &inputs[0] else { panic!("a tensor of floats") };
+        if x.iter().any(|v| *v < 0.0) {
+            return Err(EnclaveError::Model("layer secret-name does not take negative numbers".to_owned()));
+        }
+        Ok(vec![x.mapv(|v| 2.0 * v).into()])
+    }
+}
+
+fn info() -> ModelInfo {
+    let spec = |name: &str| TensorSpec::new(name, DType::F32, &[2, 3]);
+    ModelInfo {
+        id: ModelId::from_bytes([7; 16]),
+        version: ModelVersion::FIRST,
+        digest: "ab".repeat(32).parse().unwrap(),
+        inputs: vec![spec("x")],
+        outputs: vec![spec("y")],
+        endings: vec![Ending::Values],
+    }
+}
+
+struct Worker {
+    address: String,
+    gate: Arc<Mutex<()>>,
+    started: mpsc::Receiver<()>,
+    stop: Arc<AtomicBool>,
+    clock: Arc<ManualClock>,
+    grants: Arc<Grants>,
+    events: mpsc::Receiver<WorkerEvent>,
+    serving: JoinHandle<Result<(), EnclaveError>>,
+}
+
+fn start(queue: usize, not_after: Option<u64>) -> Worker {
+    let (gate, (starts, started)) = (Arc::new(Mutex::new(())), mpsc::channel());
+    let clock = Arc::new(ManualClock::new(1000));
+    let grants = Arc::new(Grants { not_after, refused: AtomicBool::new(false) });
+    let (stop, (sender, events)) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
+    let setting = WorkerSetting {
+        listen: "127.0.0.1:0".to_owned(),
+        attester: attester(MEASUREMENT),
+        clients: None,
+        sessions: 32,
+        queue,
+        threads: 1,
+        key_lifetime: 2,
+        clock: clock.clone(),
+    };
+    let program = {
+        let gate = gate.clone();
+        move |_: &Grant| Ok(Box::new(Doubler { info: info(), gate, started: starts }) as _)
+    };
+    let (source, stopped) = (grants.clone() as Arc<dyn KeySource>, stop.clone());
+    let tell = move |event: &WorkerEvent| drop(sender.send(event.clone()));
+    let serving = thread::spawn(move || serve(setting, &source, program, &stopped, Arc::new(tell)));
+    let address = match events.recv().unwrap() {
+        WorkerEvent::Listening(address) => address,
+        other => panic!("{other:?}"),
+    };
+    Worker { address, gate, started, stop, clock, grants, events, serving }
+}
+
+fn open(address: &str, measurement: [u8; 32]) -> Result<Connection, EnclaveError> {
+    Connection::open(&Asked {
+        address,
+        verifier: verifier(),
+        policy: policy(measurement),
+        attester: None,
+        deadline: Duration::from_secs(30),
+    })
+}
+
+fn input(value: f32) -> Tensor {
+    ArrayD::from_elem(IxDyn(&[2, 3]), value).into()
+}
+
+fn refusal<T>(result: Result<T, EnclaveError>) -> RefusalKind {
+    match result.err().unwrap() {
+        EnclaveError::Refused { kind, .. } => kind,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn answers_come_in_turn_and_the_queue_is_bounded() {
+    let worker = start(1, None);
+    let mut first = open(&worker.address, MEASUREMENT).unwrap();
+    let answer = first.ask(&[input(1.5)]).unwrap();
+    assert!(matches!(&answer.outputs[0], Tensor::F32(y) if y.iter().all(|v| *v == 3.0)));
+    worker.started.recv().unwrap();
+    // One is computed, one waits, the third is told to come back.
+    let closed = worker.gate.lock().unwrap();
+    let ask =
+        |mut connection: Connection, value| thread::spawn(move || connection.ask(&[input(value)]).map(drop));
+    let computed = ask(first, 1.0);
+    worker.started.recv().unwrap();
+    let connections: Vec<Connection> = (0..2).map(|_| open(&worker.address, MEASUREMENT).unwrap()).collect();
+    let waiting: Vec<_> = connections.into_iter().map(|c| ask(c, 2.0)).collect();
+    let is_busy = |event: &WorkerEvent| matches!(event, WorkerEvent::Refused { kind: RefusalKind::Busy, .. });
+    assert!(worker.events.iter().any(|event| is_busy(&event)));
+    drop(closed);
+    computed.join().unwrap().unwrap();
+    let ends: Vec<_> = waiting.into_iter().map(|end| end.join().unwrap()).collect();
+    assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1);
+    let busy = ends.into_iter().find(Result::is_err).unwrap();
+    assert_eq!(refusal(busy), RefusalKind::Busy);
+    worker.stop.store(true, Ordering::SeqCst);
+    worker.serving.join().unwrap().unwrap();
+}
+
+#[test]
+fn an_answer_is_not_given_once_the_lease_has_ended() {
+    let worker = start(4, Some(1001));
+    let mut connection = open(&worker.address, MEASUREMENT).unwrap();
+    connection.ask(&[input(1.0)]).unwrap();
+    worker.started.recv().unwrap();
+    let closed = worker.gate.lock().unwrap();
+    let late = thread::spawn(move || connection.ask(&[input(1.0)]).map(drop));
+    worker.started.recv().unwrap();
+    // The lease ends while it is computed; each renewal brings the same end.
+    worker.clock.set(1001);
+    let ended = late.join().unwrap();
+    drop(closed);
+    assert_eq!(refusal(ended), RefusalKind::KeyEnded);
+    assert!(matches!(worker.serving.join().unwrap(), Err(EnclaveError::KeyEnded(_))));
+    assert!(matches!(open(&worker.address, MEASUREMENT), Err(EnclaveError::Peer { .. })));
+}
+
+#[test]
+fn a_key_is_renewed_until_it_is_refused() {
+    let worker = start(4, None);
+    for now in 1001..1006 {
+        worker.clock.set(now);
+        let renewed = |event: WorkerEvent| matches!(event, WorkerEvent::Renewed { ends } if ends > now);
+        assert!(worker.events.iter().any(renewed));
+    }
+    worker.grants.refused.store(true, Ordering::SeqCst);
+    let error = worker.serving.join().unwrap().unwrap_err();
+    assert!(matches!(&error, EnclaveError::KeyEnded(text) if text.contains("revoked")), "{error}");
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused_and_layers_are_not_named() {
+    let worker = start(4, None);
+    let mut connection = open(&worker.address, MEASUREMENT).unwrap();
+    let small: Tensor = ArrayD::from_elem(IxDyn(&[2, 2]), 1.0f32).into();
+    for inputs in [vec![], vec![small], vec![input(1.0), input(1.0)]] {
+        assert!(matches!(connection.ask(&inputs), Err(EnclaveError::Input { .. })));
+    }
+    let error = connection.ask(&[input(-1.0)]).err().unwrap().to_string();
+    assert!(error.contains("does not run") && !error.contains("secret-name"), "{error}");
+    let other = open(&worker.address, [6; 32]).err().unwrap();
+    assert!(matches!(&other, EnclaveError::Untrusted { .. }), "{other}");
+    worker.stop.store(true, Ordering::SeqCst);
+    worker.serving.join().unwrap().unwrap();
+}
+
+/// A TLS connection without the protocol; what comes back to these bytes, to its end.
+fn raw(address: &str, bytes: &[u8]) -> Vec<u8> {
+    let freshness = Freshness::Lifetime(Duration::from_secs(86_400));
+    let peers = Arc::new(Authenticator::new(verifier(), policy(MEASUREMENT), freshness));
+    let mut config = client_config(peers, None).unwrap();
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("worker").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        answer
+    })
+}
+
+#[test]
+fn what_is_not_the_protocol_is_refused() {
+    let worker = start(4, None);
+    let hello = [b"\x01\x2a\0\0\0PRIVENCL\x01\0".as_slice(), &[9; 32]].concat();
+    let mut later = hello.clone();
+    later[13] = 2;
+    // Kind 5, a refusal, and its reason: 0 not the protocol, 1 another version.
+    for (bytes, reason) in [
+        (b"\x03\x08\0\0\0\0\0\0\0\0\0\0\0".to_vec(), 0),
+        (b"\x01\x2b\0\0\0".to_vec(), 0),
+        (b"\xff\x01\0\0\0".to_vec(), 0),
+        (b"\x01\xff\xff\xff\xff".to_vec(), 0),
+        (later, 1),
+    ] {
+        let answer = raw(&worker.address, &bytes);
+        assert_eq!((answer[0], answer[5]), (5, reason), "{bytes:?}");
+    }
+    // After a proper hello: too many bytes for this model, and a hello again.
+    for bytes in [b"\x03\x21\0\0\0".to_vec(), hello.clone()] {
+        let answer = raw(&worker.address, &[hello.clone(), bytes].concat());
+        assert_eq!(answer[0], 2);
+        let length = u32::from_le_bytes(answer[1..5].try_into().unwrap()) as usize;
+        assert_eq!((answer[5 + length], answer[10 + length]), (5, 0));
+    }
+    open(&worker.address, MEASUREMENT).unwrap().ask(&[input(1.0)]).unwrap();
+    worker.stop.store(true, Ordering::SeqCst);
+    worker.serving.join().unwrap().unwrap();
+}
+
+/// Says to every client what it said to another one.
+struct Replayer(Vec<u8>);
+
+impl Speaker for Replayer {
+    fn speak(self: Arc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let mut stream = connection.stream;
+            let mut hello = [0; 47];
+            let _ = stream.read_exact(&mut hello).await;
+            let _ = stream.write_all(&self.0).await;
+            let _ = stream.read_u8().await;
+        })
+    }
+}
+
+#[test]
+fn evidence_of_another_connection_is_refused_before_an_input_leaves() {
+    // An honest worker's words, on a host that has a key of its own attested (an older version of the worker, say) ..
+    let worker = start(4, None);
+    let hello = [b"\x01\x2a\0\0\0PRIVENCL\x01\0".as_slice(), &[9; 32]].concat();
+    let said = raw(&worker.address, &[hello, b"\xff\0\0\0\0".to_vec()].concat());
+    let length = u32::from_le_bytes(said[1..5].try_into().unwrap()) as usize;
+    worker.stop.store(true, Ordering::SeqCst);
+    worker.serving.join().unwrap().unwrap();
+    // .. are not for this client's nonce and channel.
+    let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
+    let replayer = Arc::new(Replayer(said[..5 + length].to_vec()));
+    let server = Server::speaking("127.0.0.1:0", tls, replayer, Limits::default()).unwrap();
+    let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let serving = thread::spawn(move || server.run(&stopped));
+    match open(&address, MEASUREMENT).err().unwrap() {
+        EnclaveError::Untrusted { source, .. } => {
+            assert!(source.to_string().contains("another connection"), "{source}");
+        }
+        other => panic!("{other}"),
+    }
+    stop.store(true, Ordering::SeqCst);
+    serving.join().unwrap().unwrap();
+}
