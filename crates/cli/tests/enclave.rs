@@ -2,6 +2,9 @@
 //! open, when it stops, and what it leaves behind.
 
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "common/dumps.rs"]
+mod dumps;
 #[path = "common/home.rs"]
 mod home;
 
@@ -460,6 +463,20 @@ fn neither_weights_nor_inputs_are_written_anywhere() {
     for secret in &secrets {
         assert!(!said.windows(secret.len()).any(|window| window == *secret));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_leaves_no_core_dump() {
+    let home = dumps::Ordinary::new();
+    home.ok("key new --id resnet --out owner");
+    home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name localhost");
+    // A server that takes the connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = format!("--keyserver {} --server-certificate keys/tls.crt", silent.local_addr().unwrap());
+    home.assert_not_dumped(&format!(
+        "enclave --sealed m.sealed {RELEASE} {from} --listen 127.0.0.1:0 {SAMPLE}"
+    ));
 }
 
 #[test]
