@@ -211,8 +211,9 @@ fn mistakes_are_named() {
         &format!("cannot listen on {address}"),
     );
     fs::write(home.at("empty"), "").unwrap();
-    let fetch = format!("keyserver fetch {address} --key resnet --server-certificate keys/tls.crt {SAMPLE}");
-    home.fails(3, &format!("{fetch} --collateral empty"), "empty: malformed collateral");
+    let with_empty = format!("keyserver serve --dir second {SAMPLE} --collateral empty");
+    home.fails(3, &with_empty, "empty: malformed collateral");
+    home.fails(3, "attest verify --collateral empty empty", "empty: malformed collateral");
     home.ok("keyserver key rotate --dir keys --key owner --out owner2");
     assert!(
         home.ok("keyserver key revoke --dir keys resnet --version 1").contains("revoked 1 version of key")

@@ -165,7 +165,7 @@ fn servers_and_caches_leave_no_core_dump() {
     home.ok("keyserver key add --dir keys --key owner");
     home.assert_not_dumped(&format!("keyserver serve --dir keys {SAMPLE}"));
     home.ok("keycache init --dir cache --server 127.0.0.1:1 --server-certificate keys/tls.crt");
-    let (own, release) = (own_measurement(), home.path().join("owner/release.toml"));
+    let (own, release) = (super::own_measurement(), home.path().join("owner/release.toml"));
     fs::write(home.path().join("cache/policies/resnet.toml"), policy(&release, &own, &own)).unwrap();
     home.give("cache/policies/resnet.toml");
     home.assert_not_dumped(&format!(
