@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::set_up;
 use crate::dumps::Ordinary;
-use crate::home::{Home, SAMPLE, Service, own_measurement, policy};
+use crate::home::{Home, SAMPLE, Service, policy};
 
 /// How often each form of a secret is found, in parts: freed memory loses its first bytes to the allocator.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
