@@ -73,6 +73,7 @@ pub const TARGETS: &[Target] = &[
     target("handshake", handshake),
     target("kbs", privet_keys::fuzzing::message),
     target("keypolicy", privet_keys::fuzzing::policy),
+    target("manifest", privet_manifest::fuzzing::manifest),
     target("messages", messages),
     target("npy", npy),
     // Deflate packs 1032 to 1, and bytes become floats.

@@ -8,8 +8,11 @@ use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 use memchr::memmem;
 use privet::seal::read_content;
 
-use super::{Home, SAMPLE, Service, Signal, policy, set_up};
+use nix::sys::signal::Signal;
+
+use super::set_up;
 use crate::dumps::Ordinary;
+use crate::home::{Home, SAMPLE, Service, own_measurement, policy};
 
 /// How often each form of a secret is found, in parts: freed memory loses its first bytes to the allocator.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
@@ -162,7 +165,7 @@ fn servers_and_caches_leave_no_core_dump() {
     home.ok("keyserver key add --dir keys --key owner");
     home.assert_not_dumped(&format!("keyserver serve --dir keys {SAMPLE}"));
     home.ok("keycache init --dir cache --server 127.0.0.1:1 --server-certificate keys/tls.crt");
-    let (own, release) = (super::own_measurement(), home.path().join("owner/release.toml"));
+    let (own, release) = (own_measurement(), home.path().join("owner/release.toml"));
     fs::write(home.path().join("cache/policies/resnet.toml"), policy(&release, &own, &own)).unwrap();
     home.give("cache/policies/resnet.toml");
     home.assert_not_dumped(&format!(

@@ -48,6 +48,11 @@ fn attestation() {
 }
 
 #[test]
+fn manifests_and_programs() {
+    check("manifest", 20_000);
+}
+
+#[test]
 fn onnx_models() {
     check("onnx", 150_000);
     check("scan", 20_000);
