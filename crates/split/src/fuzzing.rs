@@ -29,7 +29,8 @@ pub fn scan(bytes: &[u8]) -> bool {
         let number: Option<u64> = location.strip_prefix("entry ").and_then(|n| n.parse().ok());
         let len = number.ok_or(io::ErrorKind::NotFound)?.min(1 << 16) * 4;
         let fits = at.checked_add(into.len() as u64).is_some_and(|end| end <= len);
-        if fits { Ok(into.fill(0)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        into.fill(0);
+        if fits { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     };
     let hollow = ModelFile::hollow(Zeroizing::new(bytes.to_vec()), "fuzzed", Box::new(elsewhere));
     let hollow = hollow.is_ok_and(|model| {
