@@ -35,6 +35,8 @@ struct Row {
     measured_peak_bytes: Option<u64>,
     load_seconds: f64,
     run_seconds: f64,
+    /// Of all threads; null where nothing is sealed.
+    decrypt_seconds: Option<f64>,
 }
 
 /// What JSON shows.
@@ -200,6 +202,7 @@ fn within(args: &StagesArgs, stages: &Stages, limit: u64) -> anyhow::Result<()> 
             measured_peak_bytes: taken.peak,
             load_seconds: taken.load_seconds,
             run_seconds: taken.run_seconds,
+            decrypt_seconds: taken.decrypt_seconds,
         };
         let outputs = floats.iter().map(|(name, a)| {
             let values = a.iter().copied().collect();

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{digits, finish, output, run_digits, signal};
@@ -298,6 +298,117 @@ fn a_killed_worker_ends_its_clients() {
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");
     assert!(errors.contains("being stopped"), "{errors}");
+}
+
+/// What a host does to the records of TLS that one worker sends another.
+const PASS: u8 = 0;
+const FLIP: u8 = 1;
+const REPEAT: u8 = 2;
+const REORDER: u8 = 3;
+
+/// Forwards connections to `target` record by record; does once what `mode` says, to encrypted records from the client. Counts
+/// connections.
+fn tamperer(target: &str) -> (String, Arc<AtomicU8>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (mode, connections) = (Arc::new(AtomicU8::new(PASS)), Arc::new(AtomicUsize::new(0)));
+    let (target, asked, count) = (target.to_owned(), mode.clone(), connections.clone());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (client, worker) = (client.unwrap(), TcpStream::connect(&target).unwrap());
+            let (mut from, mut to) = (client.try_clone().unwrap(), worker.try_clone().unwrap());
+            let mode = asked.clone();
+            std::thread::spawn(move || {
+                let mut held: Option<Vec<u8>> = None;
+                let mut head = [0; 5];
+                while from.read_exact(&mut head).is_ok() {
+                    let mut record = head.to_vec();
+                    record.resize(5 + usize::from(u16::from_be_bytes([head[3], head[4]])), 0);
+                    if from.read_exact(&mut record[5..]).is_err() {
+                        break;
+                    }
+                    // Application data, as all encrypted records are called.
+                    let now = if head[0] == 23 { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
+                    let sent = match now {
+                        FLIP => {
+                            *record.last_mut().unwrap() ^= 1;
+                            record
+                        }
+                        REPEAT => [record.clone(), record].concat(),
+                        REORDER => {
+                            held = Some(record);
+                            continue;
+                        }
+                        _ => [record, held.take().unwrap_or_default()].concat(),
+                    };
+                    if to.write_all(&sent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (worker, client);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (address, mode, connections)
+}
+
+#[test]
+fn stages_run_one_by_one_and_over_workers_that_verify_each_other() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    let model = digits("digits.onnx").display().to_string();
+    home.ok(&format!("split --model {model} --parts 3 --key owner --out stages"));
+    let logits = |address: &str| {
+        json(&home.ok(&ask(address, "--json")))["outputs"]["logits"]["data"].as_array().unwrap().clone()
+    };
+    let (_whole, address) = site.start(RELEASE);
+    let expected = logits(&address);
+    let stages = |more: &str| {
+        site.worker(&format!("{RELEASE} {more}")).replace("--sealed m.sealed", "--stages stages")
+    };
+    let (one_by_one, address) = home.start(&stages(""));
+    assert_eq!(logits(&address), expected);
+    assert_eq!(one_by_one.end(Signal::SIGTERM), Some(0));
+
+    // Three workers, each with a stage, and a host between the first two.
+    home.fails(3, &stages("--stage 3"), "attested workers only");
+    home.fails(3, &stages("--stage 1"), "no worker that has them is named");
+    home.fails(3, &stages("--stage 4"), "expected some of 1 to 3");
+    let (_third, address) = home.start(&stages("--stage 3 --clients worker.toml"));
+    let next = |address: &str, policy: &str| format!("--next {address} --next-policy {policy}");
+    let (_second, second) =
+        home.start(&stages(&format!("--stage 2 --clients worker.toml {}", next(&address, "worker.toml"))));
+    let (between, mode, connections) = tamperer(&second);
+    let (_first, first) = home.start(&stages(&format!("--stage 1 {}", next(&between, "worker.toml"))));
+    assert_eq!(logits(&first), expected);
+    let text = home.ok(&ask(&first, "--repeat 5"));
+    assert!(text.contains("sample, INSECURE: worker"), "{text}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // What was changed, repeated or reordered ends the connection; the inputs go over a new one, under new keys.
+    for (i, kind) in [FLIP, REPEAT, REORDER].into_iter().enumerate() {
+        mode.store(kind, Ordering::SeqCst);
+        assert_eq!(logits(&first), expected, "{kind}");
+        // A record that was repeated is noticed with the next message.
+        assert_eq!(logits(&first), expected, "{kind}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2 + i, "{kind}");
+    }
+    // Nobody else may give tensors to a later stage, and no other worker gets them.
+    home.fails(4, &ask(&second, ""), &second);
+    let (_wary, wary) = home.start(&stages(&format!("--stage 1 {}", next(&second, "other.toml"))));
+    home.fails(4, &ask(&wary, ""), "does not run");
+    let (_lost, lost) = home.start(&stages(&format!("--stage 1 {}", next(&address, "worker.toml"))));
+    home.fails(4, &ask(&lost, ""), "does not run");
+    // Stages of another version, with an index of their own.
+    home.ok(&format!("split --model {model} --parts 3 --key owner --version 2 --out newer"));
+    fs::copy(home.at("stages/stage-02.sealed"), home.at("newer/stage-02.sealed")).unwrap();
+    home.fails(3, &stages("").replace("--stages stages", "--stages newer"), "stage-02.sealed");
+    home.fails(3, &stages("--min-version 2"), "version");
 }
 
 /// Every file below a directory.

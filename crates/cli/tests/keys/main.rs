@@ -14,7 +14,7 @@ mod memory;
 
 use std::fs;
 
-use home::{Home, SAMPLE, Service, own_measurement, policy};
+use home::{Home, SAMPLE, own_measurement, policy};
 use nix::sys::signal::Signal;
 use privet::seal::read_content;
 
