@@ -333,6 +333,27 @@ mod tests {
         assert_eq!(reopened().get::<u64>("t", b"k").unwrap(), Some(6));
     }
 
+    /// What the files hold while the database is open is what a killed process leaves.
+    #[test]
+    fn what_was_waited_for_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        let database = Database::open(&path).unwrap();
+        for i in 0..40u64 {
+            // Some through the database, and some notes that are too large for the journal.
+            let value = vec![i as u8; if i % 7 == 3 { 5000 } else { 10 }];
+            let put = |t: &Transaction| t.put("t", &i.to_be_bytes(), &value);
+            if i % 20 == 19 { database.transact(put) } else { database.note(put) }.unwrap();
+            let left = tempfile::tempdir().unwrap();
+            for name in ["state.redb", "state.journal"] {
+                std::fs::copy(dir.path().join(name), left.path().join(name)).unwrap();
+            }
+            let found = Database::open(&left.path().join("state.redb")).unwrap().all::<Vec<u8>>("t").unwrap();
+            let numbers: Vec<u64> = found.iter().map(|(_, value)| u64::from(value[0])).collect();
+            assert_eq!(numbers, (0..=i).collect::<Vec<_>>());
+        }
+    }
+
     /// As if its thread had panicked before the database had it.
     #[test]
     fn a_note_in_the_journal_only_stops_everything_until_the_database_is_opened_again() {
