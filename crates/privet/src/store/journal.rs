@@ -282,8 +282,14 @@ mod tests {
     struct Fragile {
         durable: RefCell<Vec<u8>>,
         written: RefCell<Vec<(usize, Vec<u8>)>>,
-        /// What was durable and what was written at every sync.
-        syncs: RefCell<Vec<(Vec<u8>, usize, Vec<u8>)>>,
+        syncs: RefCell<Vec<Sync>>,
+    }
+
+    /// What was on the disk before a sync, and what it put where.
+    struct Sync {
+        before: Vec<u8>,
+        at: usize,
+        bytes: Vec<u8>,
     }
 
     const SECTOR: usize = 512;
@@ -308,8 +314,9 @@ mod tests {
         fn sync(&self) -> std::io::Result<()> {
             for (at, bytes) in self.written.take() {
                 let mut durable = self.durable.borrow_mut();
-                self.syncs.borrow_mut().push((durable.clone(), at, bytes.clone()));
+                let before = durable.clone();
                 durable[at..][..bytes.len()].copy_from_slice(&bytes);
+                self.syncs.borrow_mut().push(Sync { before, at, bytes });
             }
             Ok(())
         }
@@ -342,9 +349,9 @@ mod tests {
             );
         }
         let syncs = disk.syncs.borrow();
-        for ((number, known), (durable, at, bytes)) in (1..).zip(known).zip(&*syncs) {
+        for ((number, known), Sync { before, at, bytes }) in (1..).zip(known).zip(&*syncs) {
             for left in 0..1u32 << (SLOT / SECTOR) {
-                let mut image = durable.clone();
+                let mut image = before.clone();
                 for sector in (0..SLOT / SECTOR).filter(|sector| left >> sector & 1 == 1) {
                     let place = sector * SECTOR;
                     image[at + place..][..SECTOR].copy_from_slice(&bytes[place..][..SECTOR]);
