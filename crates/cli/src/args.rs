@@ -8,6 +8,7 @@ pub(crate) mod enclave;
 pub(crate) mod hosts;
 pub(crate) mod keys;
 pub(crate) mod launch;
+pub(crate) mod manifest;
 pub(crate) mod seal;
 pub(crate) mod split;
 
@@ -27,6 +28,7 @@ pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
 use enclave::{ENCLAVE_HELP, EnclaveArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
+use manifest::{MANIFEST_HELP, ManifestArgs};
 use seal::{KEY_HELP, KeyArgs, SEAL_HELP, SealArgs, UNSEAL_HELP, UnsealArgs};
 pub(crate) use split::{Balance, SplitArgs, StagesArgs};
 use split::{SPLIT_HELP, STAGES_HELP};
@@ -116,6 +118,9 @@ pub(crate) enum Command {
     /// Verify and decrypt a sealed model.
     #[command(after_help = UNSEAL_HELP)]
     Unseal(UnsealArgs),
+    /// Write a Gramine manifest that trusts exact files and allows nothing, or explain what is unsafe in one.
+    #[command(after_help = MANIFEST_HELP)]
+    Manifest(ManifestArgs),
 }
 
 const RUN_HELP: &str = "\

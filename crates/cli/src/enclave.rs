@@ -1,7 +1,7 @@
 //! Running sealed models in enclaves, and asking those that do: `enclave`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use ndarray::ArrayD;
 use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
 use privet::attest::{Attester, Tee};
 use privet::enclave::{
-    self, Answer, Asked, Connection, ElementType, Ending, KeySource, ModelInfo, Pinned, Program, RemoteKey,
-    SealedProgram, TensorSpec, WorkerEvent, WorkerSetting,
+    self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, KeySource, ModelInfo, NextSetting,
+    PartProgram, Pinned, Program, RemoteKey, SealedProgram, StagedProgram, TensorSpec, WorkerEvent,
+    WorkerSetting,
 };
-use privet::keys::{Endpoint, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
+use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
 use privet::model::load_inputs_for;
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
@@ -22,6 +23,7 @@ use privet::seal::{ModelVersion, Release, Swap};
 use privet::split::Tensor;
 use privet::{input, resources};
 use privet_plan::{InputSpec, Post};
+use privet_ring::wipe::wipe_freed_memory;
 use serde::Serialize;
 
 use crate::args::enclave::{AskArgs, AttesterKind, EnclaveArgs, EnclaveCommand, WorkerArgs};
@@ -46,7 +48,7 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     follow_parent(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let pinned = pinned(args)?;
-    let sealed = args.sealed.clone().ok_or_else(|| Failure::error(Code::Usage, "expected --sealed FILE"))?;
+    let source_files = source_files(args)?;
     let attester = attester(args.attester, allow)?;
     // What it is, for every line that says anything.
     let backend = attester.evidence(&[0; 64])?.tee();
@@ -58,16 +60,25 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     let key = pinned.key_id.clone();
     let source: Arc<dyn KeySource> =
         Arc::new(RemoteKey { endpoint, attester: attester.clone(), key, version: pinned.key_version });
+    let accepted = |path: &Path| anyhow::Ok((own_verifier(&args.attestation)?, attestation_policy(path)?));
     let setting = WorkerSetting {
         listen: args.listen.clone(),
         attester,
-        clients: None,
+        clients: args.clients.as_deref().map(accepted).transpose()?,
+        next: match (&args.next, &args.next_policy) {
+            (Some(address), Some(path)) => {
+                let (verifier, policy) = accepted(path)?;
+                Some(NextSetting { address: address.clone(), verifier, policy })
+            }
+            _ => None,
+        },
         sessions: args.sessions.into(),
         queue: args.queue.into(),
         threads: args.threads.into(),
         key_lifetime: args.key_lifetime,
         clock: Arc::new(SteadyClock::new(Arc::new(SystemClock), Arc::new(Uptime::default()), 0)),
     };
+    wipe_freed_memory();
     let swap = if args.allow_swap { Swap::Allowed } else { Swap::Locked };
     let stop = signals::stop_flag()?;
     let answers = Arc::new(AtomicU64::new(0));
@@ -78,9 +89,14 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         }
         tell(backend, is_json, event);
     };
-    let load = move |grant: &_| {
-        SealedProgram::open(&sealed, &pinned, grant, swap)
-            .map(|program| Box::new(program) as Box<dyn Program>)
+    let load = move |grant: &Grant| -> Result<Box<dyn Program>, EnclaveError> {
+        Ok(match &source_files {
+            Files::Whole(path) => Box::new(SealedProgram::open(path, &pinned, grant, swap)?),
+            Files::Stages(dir, None) => Box::new(StagedProgram::open(dir, &pinned, grant, swap)?),
+            Files::Stages(dir, Some(range)) => {
+                Box::new(PartProgram::open(dir, *range, &pinned, grant, swap)?)
+            }
+        })
     };
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
     if args.json {
@@ -92,6 +108,21 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         print_line(&Row { backend: backend.name(), line: ended })?;
     }
     Ok(())
+}
+
+/// What is sealed.
+enum Files {
+    Whole(PathBuf),
+    /// With the stages that are held, or all of them one by one.
+    Stages(PathBuf, Option<(usize, usize)>),
+}
+
+fn source_files(args: &WorkerArgs) -> anyhow::Result<Files> {
+    match (&args.sealed, &args.stages) {
+        (Some(path), _) => Ok(Files::Whole(path.clone())),
+        (None, Some(dir)) => Ok(Files::Stages(dir.clone(), args.stage)),
+        (None, None) => Err(Failure::error(Code::Usage, "expected --sealed FILE or --stages DIR")),
+    }
 }
 
 /// What this worker accepts by itself.
@@ -299,7 +330,7 @@ fn own_verifier(args: &AttestationArgs) -> anyhow::Result<Arc<dyn privet::attest
 }
 
 fn check_model(args: &AskArgs, model: &ModelInfo) -> anyhow::Result<()> {
-    let other = |expected: String, found: String| enclave::EnclaveError::OtherModel {
+    let other = |expected: String, found: String| EnclaveError::OtherModel {
         peer: args.address.clone(),
         expected,
         found,

@@ -7,6 +7,7 @@ use privet::attest::AttestError;
 use privet::enclave::EnclaveError;
 use privet::input::InputError;
 use privet::keys::KeysError;
+use privet::manifest::ManifestError;
 use privet::model::ModelError;
 use privet::output::OutputError;
 use privet::seal::SealError;
@@ -102,6 +103,12 @@ impl Code {
         if let Some(error) = error.downcast_ref::<SealError>() {
             return Some(Self::of_seal(error));
         }
+        if let Some(error) = error.downcast_ref::<ManifestError>() {
+            return Some(match error {
+                ManifestError::Options(_) => Self::Usage,
+                _ => Self::Input,
+            });
+        }
         if let Some(error) = error.downcast_ref::<KeysError>() {
             return Some(Self::of_keys(error));
         }
@@ -180,17 +187,7 @@ impl Code {
         match error {
             KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
             KeysError::Deadline { .. } => Self::Deadline,
-            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
-            _ => Self::Input,
-        }
-    }
-
-    fn of_split(error: &SplitError) -> Self {
-        match error {
-            SplitError::Parts { .. } | SplitError::PartsInMemory { .. } | SplitError::Memory { .. } => {
-                Self::Usage
-            }
-            SplitError::Kernel(_) => Self::Internal,
+            KeysError::Attest(_) | KeysError::Internal(_) | KeysError::Listen { .. } => Self::Internal,
             _ => Self::Input,
         }
     }

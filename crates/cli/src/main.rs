@@ -14,6 +14,7 @@ mod exit;
 mod export;
 mod keys;
 mod launch;
+mod manifest;
 mod network;
 mod parties;
 mod plain;
@@ -88,5 +89,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Key(args) => seal::key(&args),
         Command::Seal(args) => seal::seal(&args),
         Command::Unseal(args) => seal::unseal(&args),
+        Command::Manifest(args) => manifest::manifest(&args),
     }
 }

@@ -1,12 +1,15 @@
 //! The hidden command that runs a model without privacy, in a process of its own for `privet bench`: by the cleartext engine,
 //! or in float by a runtime that shares nothing with this project. It is no part of private inference.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::bench::Stopwatches;
 use privet::model::{self, LoadedModel};
+use privet::split::{Blocks, Stage, to_floats};
 use privet::{Event, Observer, Phase, Report, Span, reference, resources};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -53,6 +56,7 @@ pub(crate) fn run(args: &PlainArgs) -> anyhow::Result<()> {
     match args.runtime {
         Runtime::Cleartext => cleartext(args, &*observer),
         Runtime::Float => runtime::float(args, &*observer),
+        Runtime::Resident => resident(args),
     }
 }
 
@@ -74,6 +78,57 @@ fn cleartext(args: &PlainArgs, observer: &dyn Observer) -> anyhow::Result<()> {
     write(&args.raw, &outputs)?;
     report("cleartext", work, observer);
     Ok(())
+}
+
+/// What a resident model took and gave.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Resident {
+    /// Reading the file.
+    pub(crate) load_seconds: f64,
+    /// Of each inference.
+    pub(crate) seconds: Vec<f64>,
+    /// Of the whole process, in each inference.
+    pub(crate) cpu_seconds: Vec<f64>,
+    pub(crate) peak_memory_bytes: u64,
+    /// Of the last inference.
+    pub(crate) outputs: Vec<Tensor>,
+}
+
+/// Most inferences of a resident model.
+const MOST: u64 = 100_000;
+
+fn resident(args: &PlainArgs) -> anyhow::Result<()> {
+    let inputs = read::<Tensors>(&args.inputs)?.pop().context("the inputs of one inference")?;
+    let arrays = inputs.into_iter().map(Tensor::into_array).collect::<anyhow::Result<Vec<_>>>()?;
+    let start = Instant::now();
+    let mut model = Stage::open(&args.model, &Blocks::default())?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let names: Vec<String> = model.inputs().map(str::to_owned).collect();
+    anyhow::ensure!(names.len() == arrays.len(), "as many inputs as the model has");
+    let (mut seconds, mut cpu_seconds, start) = (Vec::new(), Vec::new(), Instant::now());
+    let mut tensors = Default::default();
+    while (seconds.len() as u64) < args.iterations
+        || start.elapsed().as_secs_f64() < args.seconds && (seconds.len() as u64) < MOST
+    {
+        tensors = names.iter().cloned().zip(arrays.iter().cloned().map(Into::into)).collect();
+        let (began, cpu) = (Instant::now(), resources::cpu_seconds());
+        model.run(&mut tensors, &HashSet::new())?;
+        seconds.push(began.elapsed().as_secs_f64());
+        cpu_seconds.push(resources::cpu_seconds() - cpu);
+    }
+    let named: Vec<String> = model.output_facts()?.into_iter().map(|output| output.name.to_owned()).collect();
+    let outputs = named.iter().map(|name| tensors.get(name).map(to_floats)).collect::<Option<Vec<_>>>();
+    let outputs = outputs.context("an output is missing")?.iter().map(Tensor::of).collect();
+    write(
+        &args.raw,
+        &Resident {
+            load_seconds,
+            seconds,
+            cpu_seconds,
+            peak_memory_bytes: resources::peak_memory_bytes(),
+            outputs,
+        },
+    )
 }
 
 /// The last that this process says.

@@ -35,6 +35,8 @@ struct Row {
     measured_peak_bytes: Option<u64>,
     load_seconds: f64,
     run_seconds: f64,
+    /// Of all threads; null where nothing is sealed.
+    decrypt_seconds: Option<f64>,
 }
 
 /// What JSON shows.
@@ -67,7 +69,7 @@ pub(crate) fn stages(args: &StagesArgs) -> anyhow::Result<()> {
 /// A directory of stages.
 enum Stages {
     Plain(Index),
-    Sealed(SealedIndex, Accepted),
+    Sealed(Box<SealedIndex>, Accepted),
 }
 
 impl Stages {
@@ -83,7 +85,8 @@ impl Stages {
         };
         let release = Release::read(&key.join(RELEASE_FILE))?;
         let accepted = Accepted::new(&release, version(args.min_version));
-        Ok(Self::Sealed(SealedIndex::load(&args.stages, &accepted)?, accepted))
+        let index = Box::new(SealedIndex::load(&args.stages, &accepted)?);
+        Ok(Self::Sealed(index, accepted))
     }
 
     /// Whether all stages are there and those of the index, as far as can be said before they are read.
@@ -200,6 +203,7 @@ fn within(args: &StagesArgs, stages: &Stages, limit: u64) -> anyhow::Result<()> 
             measured_peak_bytes: taken.peak,
             load_seconds: taken.load_seconds,
             run_seconds: taken.run_seconds,
+            decrypt_seconds: taken.decrypt_seconds,
         };
         let outputs = floats.iter().map(|(name, a)| {
             let values = a.iter().copied().collect();

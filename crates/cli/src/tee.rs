@@ -20,7 +20,8 @@ use privet::keys::{
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
 use privet::reference::{FloatReference, float_difference};
-use privet::seal::{ModelId, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
+use privet::seal::{ModelId, ModelVersion, OwnerKeys, RELEASE_FILE, SealOptions, seal_onnx};
+use privet::split::{SplitOptions, split_sealed};
 use privet::{input, model};
 use privet_plan::Post;
 use serde::Serialize;
@@ -39,11 +40,13 @@ use crate::watch::Watch;
 
 const KEY_SERVER: &str = "key server";
 const KEY_CACHE: &str = "key cache";
-const WORKER: &str = "worker";
-const CLIENT: &str = "client";
+pub(crate) const WORKER: &str = "worker";
+pub(crate) const CLIENT: &str = "client";
 
 const ANYWHERE: &str = "127.0.0.1:0";
 const KEY_ID: &str = "model";
+/// The sealed model or directory of stages, in the worker's directory.
+pub(crate) const SEALED: &str = "model.sealed";
 /// Largest difference to float, in relation to the largest value of the outputs: other kernels sum in another order.
 const TOLERANCE: f64 = 1e-5;
 /// How often children, clock and signals are looked at.
@@ -125,21 +128,44 @@ struct Ran {
     digest: String,
 }
 
-/// Sets everything up as its owners would, and runs it.
-fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::Result<Ran> {
-    let home = Scratch::new()?;
-    let at = |name: &str| home.path().join(name);
+/// Key server, key cache and worker, running.
+pub(crate) struct Site<'a> {
+    pub(crate) crew: Crew<'a>,
+    /// The worker's address.
+    pub(crate) worker: String,
+    /// Of the sealed file.
+    pub(crate) digest: String,
+}
+
+/// What a worker runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// The sealed model, weights in memory.
+    Whole,
+    /// So many sealed stages, one by one.
+    Stages(usize),
+}
+
+/// Sets everything up in `home` as its owners would. `started` is told the worker's process. Clients run in `home/client`, where
+/// `worker.toml` accepts the worker.
+pub(crate) fn start<'a>(
+    home: &Path,
+    (model, form): (&Path, Form),
+    threads: &str,
+    watch: &'a Watch,
+    started: impl FnOnce(u32),
+) -> anyhow::Result<Site<'a>> {
+    let at = |name: &str| home.join(name);
     let keys = OwnerKeys::generate(KEY_ID.parse()?, ModelId::random()?)?;
     for dir in ["worker", "client"] {
         fs::create_dir(at(dir)).context("cannot make a directory")?;
     }
-    let sealed = watch
-        .computing(|| seal_onnx(&args.model, &at("worker/model.sealed"), &keys, &SealOptions::default()))?;
+    let (files, digest) = watch.computing(|| seal(model, form, &at("worker"), &keys))?;
     keys.release.write(&at("worker").join(RELEASE_FILE))?;
     ServerConfig::create(&at("server"), ANYWHERE, &["127.0.0.1".to_owned()], None)?;
     administer_at(&at("server"), &AdminRequest::Add(OwnerKey::new(&keys.content, &keys.release)))?;
     let measurement = measurement()?;
-    let policy = key_policy(&keys, &sealed.digest.to_string(), &measurement);
+    let policy = key_policy(&keys, &digest, &measurement);
     administer_at(&at("server"), &AdminRequest::SetPolicy(policy.clone()))?;
     drop(keys);
     fs::write(at("client/worker.toml"), sample_policy("sample", &measurement))
@@ -155,11 +181,38 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
     let sealing = ["--sealing-key-file-insecure", "sealing.key"];
     crew.spawn(KEY_CACHE, &at("cache"), ["keycache", "serve"].into_iter().chain(here).chain(sealing))?;
     crew.address(KEY_CACHE)?;
-    let threads = args.threads.unwrap_or(1).to_string();
-    let worker = ["enclave", "--sealed", "model.sealed", "--release", RELEASE_FILE];
-    let more = ["--keycache", "unix:../cache/cache.sock", "--listen", ANYWHERE, "--threads", &threads];
+    let worker = ["enclave", files, SEALED, "--release", RELEASE_FILE];
+    let more = ["--keycache", "unix:../cache/cache.sock", "--listen", ANYWHERE, "--threads", threads];
     crew.spawn(WORKER, &at("worker"), worker.into_iter().chain(more).chain(["--allow-swap", "--json"]))?;
+    if let Some(worker) = crew.children.iter().find(|child| child.name == WORKER) {
+        started(worker.id());
+    }
     let worker = crew.address(WORKER)?;
+    Ok(Site { crew, worker, digest })
+}
+
+/// Seals a model into `dir`. The option that names it, and its digest.
+fn seal(model: &Path, form: Form, dir: &Path, keys: &OwnerKeys) -> anyhow::Result<(&'static str, String)> {
+    let out = dir.join(SEALED);
+    Ok(match form {
+        Form::Whole => {
+            ("--sealed", seal_onnx(model, &out, keys, &SealOptions::default())?.digest.to_string())
+        }
+        Form::Stages(parts) => {
+            let options = SplitOptions { parts: Some(parts), ..SplitOptions::default() };
+            let version = ModelVersion::new(1).context("a version is not zero")?;
+            let index = split_sealed(model, &options, keys, version, &out)?;
+            ("--stages", index.digest().iter().map(|byte| format!("{byte:02x}")).collect())
+        }
+    })
+}
+
+/// Runs everything, and one client.
+fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::Result<Ran> {
+    let home = Scratch::new()?;
+    let threads = args.threads.unwrap_or(1).to_string();
+    let Site { mut crew, worker, digest } =
+        start(home.path(), (&args.model, Form::Whole), &threads, watch, |_| ())?;
     let deadline = args.deadline.min(86_400).to_string();
     let topk = args.answer.topk.to_string();
     let ask =
@@ -180,13 +233,9 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
         ask.extend(["--preprocess".into(), name.into()]);
     }
     ask.push("--json".into());
-    crew.spawn(CLIENT, &at("client"), ask)?;
+    crew.spawn(CLIENT, &home.path().join("client"), ask)?;
     crew.wait_for(CLIENT)?;
-    for party in [WORKER, KEY_CACHE, KEY_SERVER] {
-        crew.terminate(party)?;
-        crew.wait_for(party)?;
-    }
-    let (parties, said) = crew.close();
+    let (parties, said) = crew.stop()?;
     home.close()?;
     let of = |party: &'static str| said.iter().filter(move |(who, _)| *who == party).map(|(_, line)| line);
     let parse = |line: &String| serde_json::from_str(line).context("a process said something else than JSON");
@@ -195,7 +244,7 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
         answer: parse(answer)?,
         worker: of(WORKER).map(parse).collect::<anyhow::Result<_>>()?,
         parties,
-        digest: sealed.digest.to_string(),
+        digest,
     })
 }
 
@@ -233,8 +282,13 @@ fn key_policy(keys: &OwnerKeys, digest: &str, measurement: &str) -> String {
     )
 }
 
+/// CPU seconds of processes that have ended.
+type Spent = Vec<(&'static str, f64)>;
+/// Lines that processes have said.
+type Said = Vec<(&'static str, String)>;
+
 /// The running processes, and what they have said on stdout.
-struct Crew<'a> {
+pub(crate) struct Crew<'a> {
     watch: &'a Watch,
     children: Vec<Child>,
     sender: Sender<(&'static str, String)>,
@@ -250,7 +304,7 @@ impl<'a> Crew<'a> {
         Self { watch, children: Vec::new(), sender, lines, said: Vec::new(), ended: Vec::new() }
     }
 
-    fn spawn<A: Into<OsString>>(
+    pub(crate) fn spawn<A: Into<OsString>>(
         &mut self,
         name: &'static str,
         dir: &Path,
@@ -285,7 +339,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn wait_for(&mut self, party: &str) -> anyhow::Result<()> {
+    pub(crate) fn wait_for(&mut self, party: &str) -> anyhow::Result<()> {
         while self.children.iter().any(|child| child.name == party) {
             self.pump()?;
         }
@@ -296,10 +350,14 @@ impl<'a> Crew<'a> {
         self.children.iter().filter(|child| child.name == party).try_for_each(Child::terminate)
     }
 
-    /// CPU seconds, and what was said.
-    fn close(mut self) -> (Vec<(&'static str, f64)>, Vec<(&'static str, String)>) {
+    /// Ends worker, cache and server. CPU seconds, and what was said.
+    pub(crate) fn stop(mut self) -> anyhow::Result<(Spent, Said)> {
+        for party in [WORKER, KEY_CACHE, KEY_SERVER] {
+            self.terminate(party)?;
+            self.wait_for(party)?;
+        }
         self.said.extend(self.lines.try_iter());
-        (self.ended, self.said)
+        Ok((self.ended, self.said))
     }
 
     /// Takes what has happened since; an error when a child failed, the deadline passed, or the user wants to stop.

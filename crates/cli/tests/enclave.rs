@@ -2,6 +2,9 @@
 //! open, when it stops, and what it leaves behind.
 
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "common/dumps.rs"]
+mod dumps;
 #[path = "common/home.rs"]
 mod home;
 
@@ -10,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{digits, finish, output, run_digits, signal};
@@ -251,25 +254,23 @@ fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
     fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
     let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
     let (cache, local) = home.start(&serve);
-    let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 3");
+    let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 8");
     let line = format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}");
-    let (mut cached, address) = home.start(&line);
-    home.ok(&ask(&address, ""));
-    // It is renewed as long as there is a cache ..
-    std::thread::sleep(Duration::from_secs(4));
-    home.ok(&ask(&address, ""));
+    let (mut cached, from_cache) = home.start(&line);
+    let (mut direct, from_server) = site.start(&format!("{RELEASE} --key-lifetime 8"));
+    let (mut patient, _) = site.start(&format!("{RELEASE} --key-lifetime 1000"));
+    // They are renewed as long as there is a cache, and the owner wants it ..
+    std::thread::sleep(Duration::from_secs(9));
+    home.ok(&ask(&from_cache, ""));
+    home.ok(&ask(&from_server, ""));
     // .. and not after.
     cache.end(Signal::SIGKILL);
-    assert_eq!(ends(&mut cached), Some(4));
-    home.fails(4, &ask(&address, ""), "cannot connect");
-
-    let (mut direct, address) = site.start(&format!("{RELEASE} --key-lifetime 4"));
-    let (mut patient, _) = site.start(&format!("{RELEASE} --key-lifetime 1000"));
-    home.ok(&ask(&address, ""));
     home.ok("keyserver key revoke --dir keys resnet");
+    assert_eq!(ends(&mut cached), Some(4));
     assert_eq!(ends(&mut direct), Some(4));
+    home.fails(4, &ask(&from_cache, ""), "cannot connect");
     assert!(patient.child.try_wait().unwrap().is_none(), "asks later");
-    home.fails(4, &site.worker(RELEASE), "are revoked");
+    home.fails(4, &site.worker(RELEASE), "revoked");
     drop(patient);
     let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
     let own = |line: &&str| {
@@ -298,6 +299,118 @@ fn a_killed_worker_ends_its_clients() {
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");
     assert!(errors.contains("being stopped"), "{errors}");
+}
+
+/// What a host does to the records of TLS that one worker sends another.
+const PASS: u8 = 0;
+const FLIP: u8 = 1;
+const REPEAT: u8 = 2;
+const REORDER: u8 = 3;
+
+/// Forwards connections to `target` record by record; does once what `mode` says, to encrypted records from the client. Counts
+/// connections.
+fn tamperer(target: &str) -> (String, Arc<AtomicU8>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (mode, connections) = (Arc::new(AtomicU8::new(PASS)), Arc::new(AtomicUsize::new(0)));
+    let (target, asked, count) = (target.to_owned(), mode.clone(), connections.clone());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (client, worker) = (client.unwrap(), TcpStream::connect(&target).unwrap());
+            let (mut from, mut to) = (client.try_clone().unwrap(), worker.try_clone().unwrap());
+            let mode = asked.clone();
+            std::thread::spawn(move || {
+                let mut held: Option<Vec<u8>> = None;
+                let mut head = [0; 5];
+                while from.read_exact(&mut head).is_ok() {
+                    let mut record = head.to_vec();
+                    record.resize(5 + usize::from(u16::from_be_bytes([head[3], head[4]])), 0);
+                    if from.read_exact(&mut record[5..]).is_err() {
+                        break;
+                    }
+                    // Application data, as all encrypted records are called.
+                    let now = if head[0] == 23 { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
+                    let sent = match now {
+                        FLIP => {
+                            *record.last_mut().unwrap() ^= 1;
+                            record
+                        }
+                        REPEAT => [record.clone(), record].concat(),
+                        REORDER => {
+                            held = Some(record);
+                            continue;
+                        }
+                        _ => [record, held.take().unwrap_or_default()].concat(),
+                    };
+                    if to.write_all(&sent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (worker, client);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (address, mode, connections)
+}
+
+#[test]
+fn stages_run_one_by_one_and_over_workers_that_verify_each_other() {
+    let site = Site::new(&digits("digits.onnx"));
+    let home = &site.home;
+    let model = digits("digits.onnx").display().to_string();
+    home.ok(&format!("split --model {model} --parts 3 --key owner --out stages"));
+    let logits = |address: &str| {
+        json(&home.ok(&ask(address, "--json")))["outputs"]["logits"]["data"].as_array().unwrap().clone()
+    };
+    let (_whole, address) = site.start(RELEASE);
+    let expected = logits(&address);
+    let stages = |more: &str| {
+        site.worker(&format!("{RELEASE} {more}")).replace("--sealed m.sealed", "--stages stages")
+    };
+    let (one_by_one, address) = home.start(&stages(""));
+    assert_eq!(logits(&address), expected);
+    assert_eq!(one_by_one.end(Signal::SIGTERM), Some(0));
+
+    // Three workers, each with a stage, and a host between the first two.
+    home.fails(3, &stages("--stage 3"), "attested workers only");
+    home.fails(3, &stages("--stage 1"), "no worker that has them is named");
+    home.fails(3, &stages("--stage 4"), "expected some of 1 to 3");
+    let (_third, address) = home.start(&stages("--stage 3 --clients worker.toml"));
+    let next = |address: &str, policy: &str| format!("--next {address} --next-policy {policy}");
+    let (_second, second) =
+        home.start(&stages(&format!("--stage 2 --clients worker.toml {}", next(&address, "worker.toml"))));
+    let (between, mode, connections) = tamperer(&second);
+    let (_first, first) = home.start(&stages(&format!("--stage 1 {}", next(&between, "worker.toml"))));
+    assert_eq!(logits(&first), expected);
+    let text = home.ok(&ask(&first, "--repeat 5"));
+    assert!(text.contains("sample, INSECURE: worker"), "{text}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // What was changed, repeated or reordered ends the connection; the inputs go over a new one, under new keys.
+    for (i, kind) in [FLIP, REPEAT, REORDER].into_iter().enumerate() {
+        mode.store(kind, Ordering::SeqCst);
+        assert_eq!(logits(&first), expected, "{kind}");
+        // A record that was repeated is noticed with the next message.
+        assert_eq!(logits(&first), expected, "{kind}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2 + i, "{kind}");
+    }
+    // Nobody else may give tensors to a later stage, and no other worker gets them.
+    home.fails(4, &ask(&second, ""), &second);
+    let (_wary, wary) = home.start(&stages(&format!("--stage 1 {}", next(&second, "other.toml"))));
+    home.fails(4, &ask(&wary, ""), "does not run");
+    let (_lost, lost) = home.start(&stages(&format!("--stage 1 {}", next(&address, "worker.toml"))));
+    home.fails(4, &ask(&lost, ""), "does not run");
+    // Stages of another version, with an index of their own.
+    home.ok(&format!("split --model {model} --parts 3 --key owner --version 2 --out newer"));
+    fs::copy(home.at("stages/stage-02.sealed"), home.at("newer/stage-02.sealed")).unwrap();
+    let newer = stages("").replace("--stages stages", "--stages newer");
+    home.fails(3, &newer, "an old one was put in its place");
+    home.fails(3, &stages("--min-version 2"), "version");
 }
 
 /// Every file below a directory.
@@ -350,6 +463,20 @@ fn neither_weights_nor_inputs_are_written_anywhere() {
     for secret in &secrets {
         assert!(!said.windows(secret.len()).any(|window| window == *secret));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_leaves_no_core_dump() {
+    let home = dumps::Ordinary::new();
+    home.ok("key new --id resnet --out owner");
+    home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name localhost");
+    // A server that takes the connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = format!("--keyserver {} --server-certificate keys/tls.crt", silent.local_addr().unwrap());
+    home.assert_not_dumped(&format!(
+        "enclave --sealed m.sealed {RELEASE} {from} --listen 127.0.0.1:0 {SAMPLE}"
+    ));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::error::EnclaveError;
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
+use crate::stages::{HOP_LABEL, HOP_SECRET_BYTES, HopSecrets};
 use crate::tensor::{self, TensorSpec, total};
 use crate::wire::{
     self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, ModelInfo, NONCE_BYTES,
@@ -124,9 +125,26 @@ impl Connection {
         self.number += 1;
         body.extend_from_slice(&self.number.to_le_bytes());
         inputs.iter().for_each(|input| tensor::append(&mut body, input));
+        self.exchange(&body)
+    }
+
+    /// Sends what crosses to a later part of a model, sealed.
+    pub(crate) fn forward(&mut self, message: &[u8]) -> Result<Answer, EnclaveError> {
+        self.number += 1;
+        self.exchange(&[&self.number.to_le_bytes(), message].concat())
+    }
+
+    /// Secrets of this connection, for what crosses.
+    pub(crate) fn hop_secrets(&self) -> Result<HopSecrets, EnclaveError> {
+        let secrets = self.stream.get_ref().1.export_keying_material([0; HOP_SECRET_BYTES], HOP_LABEL, None);
+        let secrets = secrets.map_err(|_| EnclaveError::Internal("this connection exports no key"))?;
+        Ok(HopSecrets(Zeroizing::new(secrets)))
+    }
+
+    fn exchange(&mut self, body: &[u8]) -> Result<Answer, EnclaveError> {
         let Self { runtime, stream, peer, deadline, model, number, .. } = self;
         let exchange = async {
-            let sent = wire::write_frame(stream, Kind::Infer, &body).await;
+            let sent = wire::write_frame(stream, Kind::Infer, body).await;
             // A worker that refuses may not have read it all: its words say more than the failed write.
             let expected = ANSWER_FRONT as u64 + total(&model.outputs);
             let answer = next(peer, stream, Kind::Answer, expected).await;

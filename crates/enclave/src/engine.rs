@@ -1,5 +1,7 @@
 //! The thread that computes: one inference after the other, with a bounded queue before it.
 
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use privet_graph::Tensor;
@@ -7,6 +9,8 @@ use privet_keys::Grant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::EnclaveError;
+use crate::next::Forward;
+use crate::stages::Crossing;
 use crate::wire::ModelInfo;
 
 /// A model that is ready to run. It stays on the thread that made it.
@@ -14,7 +18,18 @@ pub trait Program {
     /// What it is, and what it takes and gives.
     fn info(&self) -> &ModelInfo;
 
-    /// Computes. Inputs and outputs are in the order of [`Program::info`], and have its types and shapes.
+    /// What another worker gives this one, where it has a later part of a model.
+    fn entrance(&self) -> Option<Arc<Crossing>> {
+        None
+    }
+
+    /// What this one gives another worker, where it has an earlier part of a model.
+    fn exit(&self) -> Option<Arc<Crossing>> {
+        None
+    }
+
+    /// Computes. Inputs and outputs are in the order of [`Program::info`], and have its types and shapes; with an exit, what
+    /// crosses there takes the place of the outputs.
     ///
     /// # Errors
     /// Weights that cannot be read; inputs that the model cannot use.
@@ -26,6 +41,13 @@ pub(crate) struct Job {
     pub(crate) inputs: Vec<Tensor>,
     pub(crate) entered: Instant,
     pub(crate) reply: oneshot::Sender<Result<Done, EnclaveError>>,
+}
+
+/// What there is to know of a program on its thread.
+pub(crate) struct Loaded {
+    pub(crate) info: ModelInfo,
+    pub(crate) entrance: Option<Arc<Crossing>>,
+    pub(crate) exit: Option<Arc<Crossing>>,
 }
 
 /// Outputs, and how long they took.
@@ -45,7 +67,8 @@ pub(crate) fn compute(
     grant: Grant,
     mut jobs: mpsc::Receiver<Job>,
     threads: usize,
-    loaded: impl FnOnce(Result<ModelInfo, EnclaveError>) + Send,
+    loaded: impl FnOnce(Result<Loaded, EnclaveError>) + Send,
+    next: Option<SyncSender<Forward>>,
     is_over: impl Fn() -> bool + Send,
 ) -> Result<(), EnclaveError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -58,7 +81,8 @@ pub(crate) fn compute(
             Ok(program) => program,
             Err(error) => return loaded(Err(error)),
         };
-        loaded(Ok(program.info().clone()));
+        let (info, entrance, exit) = (program.info().clone(), program.entrance(), program.exit());
+        loaded(Ok(Loaded { info, entrance, exit }));
         while let Some(job) = jobs.blocking_recv() {
             if is_over() {
                 break;
@@ -68,13 +92,14 @@ pub(crate) fn compute(
                 continue;
             }
             let began = Instant::now();
-            let done = program.run(job.inputs).map(|outputs| Done {
-                outputs,
-                queued: began.duration_since(job.entered),
-                computed: began.elapsed(),
-            });
+            let outputs = program.run(job.inputs);
+            let (queued, computed) = (began.duration_since(job.entered), began.elapsed());
+            let reply = job.reply;
             // Nobody waits where the client has gone.
-            drop(job.reply.send(done));
+            match (outputs, &next) {
+                (Ok(tensors), Some(next)) => drop(next.send(Forward { tensors, queued, computed, reply })),
+                (outputs, _) => drop(reply.send(outputs.map(|outputs| Done { outputs, queued, computed }))),
+            }
         }
     });
     Ok(())

@@ -16,7 +16,9 @@ mod freshness;
 #[doc(hidden)]
 pub mod fuzzing;
 mod model;
+mod next;
 mod session;
+mod stages;
 mod tensor;
 mod tenure;
 mod wire;
@@ -26,6 +28,8 @@ pub use client::{Answer, Asked, Connection};
 pub use engine::Program;
 pub use error::EnclaveError;
 pub use model::{Pinned, SealedProgram};
+pub use next::NextSetting;
+pub use stages::{Crossing, PartProgram, StagedProgram};
 pub use tensor::{ElementType, TensorSpec};
 pub use tenure::{KeySource, RemoteKey};
 pub use wire::{Ending, MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};

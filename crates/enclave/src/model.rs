@@ -111,7 +111,7 @@ impl SealedProgram {
 }
 
 /// What values are that an operator gives.
-fn ending(operator: Option<&str>) -> Ending {
+pub(crate) fn ending(operator: Option<&str>) -> Ending {
     match operator {
         Some("Softmax") => Ending::Softmax,
         Some("LogSoftmax") => Ending::LogSoftmax,

@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
-use crate::engine::{Done, Job};
+use crate::engine::{Done, Job, Loaded};
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
+use crate::stages::{HOP_LABEL, HOP_SECRET_BYTES, HopSecrets, Opener};
 use crate::tensor::{self, total};
 use crate::tenure::Tenure;
 use crate::wire::{
-    self, ANSWER_FRONT, HELLO_BYTES, INFER_FRONT, Kind, ModelInfo, Refusal, RefusalKind, WIRE_VERSION,
-    Welcome,
+    self, ANSWER_FRONT, HELLO_BYTES, INFER_FRONT, Kind, Refusal, RefusalKind, WIRE_VERSION, Welcome,
 };
 use crate::worker::{Tell, WorkerEvent};
 
@@ -38,7 +38,7 @@ const COMPUTING: Duration = Duration::from_secs(1800);
 #[derive(Clone)]
 pub(crate) enum State {
     Loading,
-    Ready(Arc<ModelInfo>),
+    Ready(Arc<Loaded>),
     Ended(RefusalKind),
 }
 
@@ -86,10 +86,11 @@ impl Speaker for Office {
 impl Office {
     async fn serve(&self, stream: &mut Stream, public_key: Option<Arc<[u8]>>) -> Result<(), End> {
         let mut state = self.state.clone();
-        let model = self.greet(stream, public_key, &mut state).await?;
+        let loaded = self.greet(stream, public_key, &mut state).await?;
+        let mut opener = opener(stream, &loaded)?;
         loop {
             let request = tokio::select! {
-                request = self.request(stream, &model) => request?,
+                request = self.request(stream, &loaded, opener.as_mut()) => request?,
                 kind = ended(&mut state) => return Err(farewell(kind).into()),
             };
             let Some((number, inputs)) = request else { return Ok(()) };
@@ -109,7 +110,7 @@ impl Office {
         stream: &mut Stream,
         public_key: Option<Arc<[u8]>>,
         state: &mut watch::Receiver<State>,
-    ) -> Result<Arc<ModelInfo>, End> {
+    ) -> Result<Arc<Loaded>, End> {
         let public_key = public_key.ok_or_else(failed)?;
         let exporter = [0; EXPORTER_BYTES];
         let exporter = stream.get_ref().1.export_keying_material(exporter, EXPORTER_LABEL, None);
@@ -135,7 +136,8 @@ impl Office {
             (self.tell)(&WorkerEvent::Failed(error.to_string()));
             failed()
         })?;
-        let welcome = Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: (*model).clone() };
+        let welcome =
+            Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: model.info.clone() };
         let bytes = wire::encode(&welcome).map_err(|_| failed())?;
         write(stream, Kind::Welcome, &bytes, GREETING).await?;
         Ok(model)
@@ -145,15 +147,21 @@ impl Office {
     async fn request(
         &self,
         stream: &mut Stream,
-        model: &ModelInfo,
+        loaded: &Loaded,
+        opener: Option<&mut Opener>,
     ) -> Result<Option<(u64, Vec<privet_graph::Tensor>)>, End> {
-        let expected = INFER_FRONT as u64 + total(&model.inputs);
+        let inputs = &loaded.info.inputs;
+        let expected = loaded.entrance.as_ref().map_or_else(|| total(inputs), |entrance| entrance.bytes());
+        let expected = INFER_FRONT as u64 + expected;
         let limit = |kind| if kind == Kind::Infer { expected } else { 0 };
         let Some((_, body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
         let protocol = |problem: String| Refusal::new(RefusalKind::Protocol, problem);
         let number =
             wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
-        let inputs = tensor::read(&model.inputs, &body[INFER_FRONT..]).map_err(protocol)?;
+        let inputs = match opener {
+            Some(opener) => opener.open(&body[INFER_FRONT..]).map_err(|error| protocol(error.to_string()))?,
+            None => tensor::read(inputs, &body[INFER_FRONT..]).map_err(protocol)?,
+        };
         Ok(Some((number, inputs)))
     }
 
@@ -195,6 +203,14 @@ impl Office {
     }
 }
 
+/// Opens what another worker gives, if that is what this one takes.
+fn opener(stream: &Stream, loaded: &Loaded) -> Result<Option<Opener>, End> {
+    let Some(entrance) = &loaded.entrance else { return Ok(None) };
+    let secrets = stream.get_ref().1.export_keying_material([0; HOP_SECRET_BYTES], HOP_LABEL, None);
+    let secrets = HopSecrets(Zeroizing::new(secrets.map_err(|_| failed())?));
+    Ok(Some(entrance.opener(&secrets).map_err(|_| failed())?))
+}
+
 fn failed() -> Refusal {
     Refusal::new(RefusalKind::Failed, "something failed in the worker")
 }
@@ -211,7 +227,7 @@ fn farewell(kind: RefusalKind) -> Refusal {
 }
 
 /// The model, as soon as it is there.
-async fn loaded(state: &mut watch::Receiver<State>) -> Result<Arc<ModelInfo>, RefusalKind> {
+async fn loaded(state: &mut watch::Receiver<State>) -> Result<Arc<Loaded>, RefusalKind> {
     loop {
         match &*state.borrow_and_update() {
             State::Ready(model) => return Ok(model.clone()),

@@ -11,8 +11,9 @@ use privet_keys::{Clock, Grant, KeysError, Limits, Server, ServerTls};
 use privet_seal::{KeyFingerprint, KeyVersion};
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{Job, Load, Program, compute};
+use crate::engine::{Job, Load, Loaded, Program, compute};
 use crate::error::EnclaveError;
+use crate::next::{Forward, NextSetting, forward};
 use crate::session::{Office, State};
 use crate::tenure::{KeySource, Tenure, still_accepts};
 use crate::wire::{ModelInfo, PROTOCOL, RefusalKind};
@@ -82,6 +83,8 @@ pub struct WorkerSetting {
     pub attester: Arc<dyn Attester>,
     /// Which clients may connect: those that prove the same of themselves; none here lets everyone.
     pub clients: Option<(Arc<dyn Verifier>, Policy)>,
+    /// The worker behind, where this one has an earlier part of a model.
+    pub next: Option<NextSetting>,
     /// Connections at a time.
     pub sessions: usize,
     /// Inputs that may wait.
@@ -105,12 +108,14 @@ pub fn serve(
     stop: &AtomicBool,
     tell: Arc<Tell>,
 ) -> Result<(), EnclaveError> {
-    let WorkerSetting { listen, attester, clients, sessions, queue, threads, key_lifetime, clock } = setting;
+    let WorkerSetting { listen, attester, clients, next, sessions, queue, threads, key_lifetime, clock } =
+        setting;
     let tenure = Arc::new(Tenure::new(clock, key_lifetime));
     let (state, watched) = watch::channel(State::Loading);
     let (sender, jobs) = mpsc::channel(queue.max(1));
     let began = Arc::new(Mutex::new(None));
     let tell = telling_first(tell, began.clone());
+    let next_attester = attester.clone();
     let office = Office {
         attester: attester.clone(),
         state: watched,
@@ -118,6 +123,7 @@ pub fn serve(
         tenure: tenure.clone(),
         tell: tell.clone(),
     };
+    let proves_clients = clients.is_some();
     let tls = ServerTls::attested_for(PROTOCOL, attester, clients)?;
     let limits = Limits { connections: sessions, ..Limits::default() };
     let server = Server::speaking(&listen, tls, Arc::new(office), limits)?;
@@ -126,8 +132,16 @@ pub fn serve(
     let closed = closing.clone();
     let serving = thread::spawn(move || server.run(&closed));
     let worker = Worker { source, tenure, stop, serving: &serving, tell: &tell };
-    let outcome = worker.start(Box::new(load), jobs, threads, &began).and_then(|started| {
-        state.send_replace(State::Ready(started.model.clone()));
+    let (forwards, forwarded) = std_mpsc::sync_channel(1);
+    let onwards = next.is_some().then_some(forwards);
+    let outcome = worker.start(Box::new(load), jobs, onwards, threads, &began).and_then(|started| {
+        if started.loaded.entrance.is_some() && !proves_clients {
+            let text =
+                "stages that begin in the middle take tensors from attested workers only: say which clients";
+            return Err(EnclaveError::Model(text.to_owned()));
+        }
+        follow(&started.loaded, next, next_attester, forwarded)?;
+        state.send_replace(State::Ready(started.loaded.clone()));
         let kept = worker.keep(&started);
         Ok((kept, started.computing))
     });
@@ -159,6 +173,26 @@ fn telling_first(tell: Arc<Tell>, began: Arc<Mutex<Option<Instant>>>) -> Arc<Tel
     })
 }
 
+/// Starts what asks the worker behind, where there has to be one.
+fn follow(
+    loaded: &Loaded,
+    next: Option<NextSetting>,
+    attester: Arc<dyn Attester>,
+    jobs: std_mpsc::Receiver<Forward>,
+) -> Result<(), EnclaveError> {
+    let fail = |text: &str| Err(EnclaveError::Model(text.to_owned()));
+    match (&loaded.exit, next) {
+        (Some(exit), Some(next)) => {
+            let exit = exit.clone();
+            thread::spawn(move || forward(&next, &*attester, &exit, &jobs));
+            Ok(())
+        }
+        (None, None) => Ok(()),
+        (Some(_), None) => fail("there are stages behind these, and no worker that has them is named"),
+        (None, Some(_)) => fail("a worker behind this one is named, and there are no stages behind these"),
+    }
+}
+
 type Serving = thread::JoinHandle<Result<(), KeysError>>;
 type Computing = thread::JoinHandle<Result<(), EnclaveError>>;
 
@@ -172,7 +206,7 @@ struct Worker<'a> {
 
 /// A worker with its model.
 struct Started {
-    model: Arc<ModelInfo>,
+    loaded: Arc<Loaded>,
     key: (KeyFingerprint, KeyVersion),
     computing: Computing,
 }
@@ -183,6 +217,7 @@ impl Worker<'_> {
         &self,
         load: Box<Load>,
         jobs: mpsc::Receiver<Job>,
+        next: Option<std_mpsc::SyncSender<Forward>>,
         threads: usize,
         began: &Mutex<Option<Instant>>,
     ) -> Result<Started, EnclaveError> {
@@ -195,24 +230,24 @@ impl Worker<'_> {
         let (over, (sender, loaded)) = (self.tenure.clone(), std_mpsc::sync_channel(1));
         let computing = thread::spawn(move || {
             let loaded = move |made| drop(sender.send(made));
-            compute(load, grant, jobs, threads, loaded, move || over.is_over())
+            compute(load, grant, jobs, threads, loaded, next, move || over.is_over())
         });
         let Ok(made) = loaded.recv() else {
             let ended =
                 computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
             return Err(ended.err().unwrap_or(EnclaveError::Internal("the model's loading ended early")));
         };
-        let model = made?;
-        model.check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
+        let loaded = made?;
+        loaded.info.check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
         *began.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);
-        let model = Arc::new(model);
-        (self.tell)(&WorkerEvent::Ready { model: model.clone(), took: arrived.elapsed() });
-        Ok(Started { model, key, computing })
+        let model = Arc::new(loaded.info.clone());
+        (self.tell)(&WorkerEvent::Ready { model, took: arrived.elapsed() });
+        Ok(Started { loaded: Arc::new(loaded), key, computing })
     }
 
     /// Has the key renewed in time, until the worker is stopped or may not use it any more.
     fn keep(&self, started: &Started) -> Result<(), EnclaveError> {
-        let Started { model, key: (_, version), computing } = started;
+        let Started { loaded, key: (_, version), computing } = started;
         let (answers, answered) = std_mpsc::channel();
         let mut asks_at = Instant::now() + self.pause(2);
         let mut asked: Option<u64> = None;
@@ -229,7 +264,7 @@ impl Worker<'_> {
             match (asked, answered.try_recv()) {
                 (Some(at), Ok(again)) => {
                     asked = None;
-                    asks_at = Instant::now() + self.renewed(started.key.0, model, again, at)?;
+                    asks_at = Instant::now() + self.renewed(started.key.0, &loaded.info, again, at)?;
                 }
                 (None, Err(TryRecvError::Empty)) if Instant::now() >= asks_at => {
                     asked = Some(self.tenure.now());

@@ -114,6 +114,7 @@ fn start(queue: usize, not_after: Option<u64>) -> Worker {
         listen: "127.0.0.1:0".to_owned(),
         attester: attester(MEASUREMENT),
         clients: None,
+        next: None,
         sessions: 32,
         queue,
         threads: 1,

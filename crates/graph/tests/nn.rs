@@ -25,16 +25,20 @@ fn the_zoo_has_the_published_numbers_of_parameters() {
         ("lenet5", 44_426),
         ("minionn-cifar", 164_954),
         ("mobilenet-v2", 3_504_872),
+        ("mobilenet-v3-large", 5_483_032),
+        ("mobilenet-v3-small", 2_542_856),
         ("resnet101", 44_549_160),
         ("resnet152", 60_192_808),
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
         ("squeezenet", 1_235_496),
+        ("squeezenet1.0", 1_248_424),
         ("vgg16", 138_357_544),
         ("vgg16-cifar", 14_714_688 + 512 * 256 + 256 + 256 * 256 + 256 + 2570),
         ("vgg16-imagenet", 14_714_688 + 4609 * 4096 + 4097 * 4096 + 4097 * 1000),
         ("vgg16-tiny", 14_714_688 + 2 * 513 * 512 + 513 * 200),
+        ("vgg19", 143_667_240),
     ];
     assert_eq!(
         published.map(|(name, _)| name).to_vec(),
@@ -88,6 +92,17 @@ fn parameters_are_named_as_in_torchvision() {
         ["features.0.0.weight", "features.1.conv.0.1.weight", "features.18.1.bias", "classifier.1.weight"]
     {
         assert!(mobile.iter().any(|n| n == name), "{name}");
+    }
+    let excited = names(zoo::mobilenet_v3_small(10));
+    for name in [
+        "features.0.1.running_mean",
+        "features.1.block.1.fc1.weight",
+        "features.4.block.2.fc2.bias",
+        "features.11.block.3.0.weight",
+        "features.12.1.bias",
+        "classifier.3.weight",
+    ] {
+        assert!(excited.iter().any(|n| n == name), "{name} of {excited:?}");
     }
     let squeeze = names(zoo::squeezenet(10));
     assert!(

@@ -17,7 +17,7 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 /// What is written, for messages.
 const SUPPORTED: &str = "Add, AveragePool, BatchNormalization, Clip, Concat, Conv, Flatten, Gemm, GlobalAveragePool, \
-                         LeakyRelu, MatMul, MaxPool, Mul, Relu, Sigmoid, Softmax, Sub";
+                         HardSigmoid, HardSwish, LeakyRelu, MatMul, MaxPool, Mul, Relu, Sigmoid, Softmax, Sub";
 
 /// Element types and attribute types, as `onnx.proto` numbers them.
 const FLOAT: i32 = 1;
@@ -151,6 +151,8 @@ fn operator(node: &Node) -> Result<(&'static str, Vec<AttributeProto>), OnnxErro
         vec![int("axis", concat.axis)]
     } else if let Some(leaky) = node.is::<ops::LeakyRelu>() {
         vec![float("alpha", leaky.alpha)]
+    } else if let Some(hard) = node.is::<ops::HardSigmoid>() {
+        vec![float("alpha", hard.alpha), float("beta", hard.beta)]
     } else if let Some(softmax) = node.is::<ops::Softmax>().filter(|s| !s.coerce && !s.log) {
         vec![int("axis", softmax.axis)]
     } else if is_plain(node) {
@@ -170,6 +172,7 @@ fn is_plain(node: &Node) -> bool {
     node.is::<ops::Add>().is_some()
         || node.is::<ops::Clip>().is_some()
         || node.is::<ops::GlobalAveragePool>().is_some()
+        || node.is::<ops::HardSwish>().is_some()
         || node.is::<ops::MatMul>().is_some()
         || node.is::<ops::Mul>().is_some()
         || node.is::<ops::Relu>().is_some()
@@ -278,6 +281,8 @@ mod tests {
             })))
             .add(nn::avg_pool2d(2).padding(1).count_include_pad(true))
             .add(nn::leaky_relu(0.25))
+            .add(nn::hardswish())
+            .add(nn::gated(nn::seq().inline(nn::global_avg_pool()).inline(nn::hardsigmoid())))
             .add(nn::global_avg_pool())
             .add(nn::flatten())
             .add(nn::linear(7, 5))

@@ -21,6 +21,7 @@ use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
 use privet_ring::prg::Seed;
 use privet_seal::fuzzing as seal;
+use privet_split::fuzzing as split;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::config::ConfigFile;
@@ -72,6 +73,7 @@ pub const TARGETS: &[Target] = &[
     target("handshake", handshake),
     target("kbs", privet_keys::fuzzing::message),
     target("keypolicy", privet_keys::fuzzing::policy),
+    target("manifest", privet_manifest::fuzzing::manifest),
     target("messages", messages),
     target("npy", npy),
     // Deflate packs 1032 to 1, and bytes become floats.
@@ -83,9 +85,11 @@ pub const TARGETS: &[Target] = &[
     target("plan", plan),
     target("policy", attest::policy),
     target("ratls", attest::ratls),
+    Target { floor: 256 * MIB, ..target("scan", split::scan) },
     target("sealed", seal::sealed),
     target("sealing", seal::onnx),
     target("share", share),
+    target("stages", split::stages),
     target("toml", toml),
     target("weights", weights),
 ];
@@ -322,6 +326,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "sealed" => seal::seeds(),
         "share" => share_seeds(),
+        "scan" => split::scan_seeds(),
+        "stages" => split::stages_seeds(),
         "weights" => {
             let plan = &example().0;
             let values = plan.params.iter().map(|p| (0..p.shape.iter().product::<usize>() as i64).collect());

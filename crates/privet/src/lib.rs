@@ -44,6 +44,7 @@ pub use privet_attest as attest;
 pub use privet_enclave as enclave;
 pub use privet_graph::nn;
 pub use privet_keys as keys;
+pub use privet_manifest as manifest;
 pub use privet_net::{Emulated, NetError};
 pub use privet_plan::{Plan, Preprocess};
 pub use privet_protocols::ProtocolError;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
@@ -205,7 +207,7 @@ impl<S: ReadAt> SealedModel<S> {
             });
         }
         let key = FileKey::new(key, &self.header.salt, self.header_hash)?;
-        Ok(OpenedModel { model: self, key })
+        Ok(OpenedModel { model: self, key, opening: AtomicU64::new(0) })
     }
 }
 
@@ -214,6 +216,8 @@ impl<S: ReadAt> SealedModel<S> {
 pub struct OpenedModel<S> {
     model: SealedModel<S>,
     key: FileKey,
+    /// Nanoseconds of verifying and decrypting chunks.
+    opening: AtomicU64,
 }
 
 impl<S: ReadAt> OpenedModel<S> {
@@ -235,6 +239,11 @@ impl<S: ReadAt> OpenedModel<S> {
     /// Graph and tensors.
     pub fn entries(&self) -> &[Entry] {
         &self.model.header.entries
+    }
+
+    /// Seconds that all threads together have spent with verifying and decrypting chunks so far, reading left out.
+    pub fn opening_seconds(&self) -> f64 {
+        self.opening.load(Ordering::Relaxed) as f64 / 1e9
     }
 
     /// The number of the tensor of a name; the first one, where there are several.
@@ -306,9 +315,12 @@ impl<S: ReadAt> OpenedModel<S> {
         let digest_at = (model.first[index] + chunk) as usize * DIGEST_BYTES;
         let expected = &model.digests[digest_at..digest_at + DIGEST_BYTES];
         let read = model.source.read_exact_at(sealed, at);
+        let began = Instant::now();
         // Who has the content key could make another chunk with a right tag, but not with this digest.
         let is_whole = read.is_ok() && blake3::hash(sealed).as_bytes() == expected;
-        if is_whole && self.key.open(place, sealed) {
+        let is_opened = is_whole && self.key.open(place, sealed);
+        self.opening.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        if is_opened {
             return Ok(len);
         }
         sealed.zeroize();

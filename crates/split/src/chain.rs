@@ -20,6 +20,9 @@ pub struct Taken {
     pub load_seconds: f64,
     /// Seconds to compute, reading of blocks included.
     pub run_seconds: f64,
+    /// Seconds that all threads together spent with verifying and decrypting this stage, also ahead of its turn; none where
+    /// nothing is sealed. Much of it is hidden behind computing.
+    pub decrypt_seconds: Option<f64>,
     /// Bytes of the next stage that were opened meanwhile: what the stage takes beyond its own peak.
     pub ahead: u64,
     /// The most memory beyond what the process had before the first stage, in bytes; none where the system does not say.
@@ -46,7 +49,7 @@ pub fn run_stages(
         meter.loaded();
         chain.run(i, &mut stage)?;
         drop(stage);
-        meter.end(0);
+        meter.end(0, None);
     }
     Ok((chain.outputs()?, meter.taken))
 }
@@ -84,7 +87,8 @@ pub fn run_sealed_stages(
     // Nodes, and what the allocator keeps, are not counted.
     let room = room - room / 16;
     let mut meter = Meter::new();
-    let mut next = models.next().map(|model| model.open(key)).transpose()?.map(Next::Opened);
+    let mut next =
+        models.next().map(|model| model.open(key)).transpose()?.map(|model| Next::Opened(Box::new(model)));
     for (i, entry) in stages.iter().enumerate() {
         meter.start();
         let now = next.take().expect("a model for every stage");
@@ -110,16 +114,17 @@ pub fn run_sealed_stages(
             (ran, ahead)
         });
         ran?;
+        let opening = stage.source().opening_seconds();
         drop(stage);
         next = ahead.transpose()?;
-        meter.end(next.as_ref().map_or(0, Next::loaded));
+        meter.end(next.as_ref().map_or(0, Next::loaded), Some(opening));
     }
     Ok((chain.outputs()?, meter.taken))
 }
 
 /// A stage before its turn.
 enum Next<S> {
-    Opened(OpenedModel<S>),
+    Opened(Box<OpenedModel<S>>),
     Opening(Box<Opening<S>>),
 }
 
@@ -133,7 +138,9 @@ impl<S: ReadAt + Send + Sync + 'static> Next<S> {
     ) -> Result<Self, SplitError> {
         // Nodes in memory are some copies of their bytes.
         let nodes = 4 * model.entries().first().map_or(0, |graph| graph.length);
-        let Some(spare) = spare.checked_sub(nodes) else { return Ok(Self::Opened(model)) };
+        let Some(spare) = spare.checked_sub(nodes) else {
+            return Ok(Self::Opened(Box::new(model)));
+        };
         let mut opening = Opening::new(model, blocks, swap)?;
         opening.load(spare)?;
         Ok(Self::Opening(Box::new(opening)))
@@ -141,7 +148,7 @@ impl<S: ReadAt + Send + Sync + 'static> Next<S> {
 
     fn opening(self, blocks: &crate::Blocks, swap: Swap) -> Result<Opening<S>, SplitError> {
         match self {
-            Self::Opened(model) => Opening::new(model, blocks, swap),
+            Self::Opened(model) => Opening::new(*model, blocks, swap),
             Self::Opening(opening) => Ok(*opening),
         }
     }
@@ -228,11 +235,11 @@ impl Meter {
         self.load_seconds = self.began.elapsed().as_secs_f64();
     }
 
-    fn end(&mut self, ahead: u64) {
+    fn end(&mut self, ahead: u64, decrypt_seconds: Option<f64>) {
         let peak = process::peak().zip(self.base).map(|(peak, base)| peak.saturating_sub(base));
         let load_seconds = self.load_seconds;
         let run_seconds = self.began.elapsed().as_secs_f64() - load_seconds;
-        self.taken.push(Taken { load_seconds, run_seconds, ahead, peak });
+        self.taken.push(Taken { load_seconds, run_seconds, decrypt_seconds, ahead, peak });
     }
 }
 

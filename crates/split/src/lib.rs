@@ -11,6 +11,8 @@ mod analysis;
 mod chain;
 mod directory;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hop;
 mod index;
 mod kernels;

@@ -182,6 +182,13 @@ impl<S: ReadAt + Send + Sync + 'static> WeightSource for SealedWeights<S> {
     }
 }
 
+impl<S: ReadAt> SealedWeights<S> {
+    /// Seconds that all threads together have spent with verifying and decrypting so far.
+    pub fn opening_seconds(&self) -> f64 {
+        self.model.opening_seconds()
+    }
+}
+
 impl<S> SealedWeights<S> {
     fn entry(&self, name: &str) -> Result<usize, SplitError> {
         let found = self.entries.get(name).copied();

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use privet_onnx::PartBytes;
 use privet_seal::{
     Accepted, ContentKey, KeyId, KeyVersion, ModelId, ModelVersion, OpenedModel, OwnerKeys, Part, ReadAt,
-    SIGNATURE_BYTES, SealDigest, SealError, SealOptions, SealedModel, seal_onnx_from,
+    Release, SIGNATURE_BYTES, SealDigest, SealError, SealOptions, SealedModel, seal_onnx_from,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -118,9 +118,8 @@ pub fn split_sealed(
         digest: [0; 32],
     };
     index.plan = index.plan_digest();
-    let mut bytes = index.to_bytes()?;
-    index.digest = Sha256::digest(&bytes).into();
-    bytes.extend(keys.signing.sign_statement(KIND, &bytes)?);
+    let bytes = signed(&serde_json::to_vec(&index).expect("an index is JSON"), keys)?;
+    index.digest = Sha256::digest(&bytes[..bytes.len() - SIGNATURE_BYTES]).into();
     let path = directory.file(SEALED_INDEX_FILE);
     options.interrupted()?;
     let file = fs::write(&path, bytes).and_then(|()| File::open(&path)?.sync_all());
@@ -269,22 +268,47 @@ impl SealedIndex {
         index::hex(&digest)
     }
 
-    /// What is signed.
-    fn to_bytes(&self) -> Result<Vec<u8>, SplitError> {
-        let body = serde_json::to_vec(self).expect("an index is JSON");
-        if body.len() as u64 + (PREFIX_BYTES + SIGNATURE_BYTES) as u64 > MAX_INDEX {
-            return Err(SplitError::Index {
-                path: SEALED_INDEX_FILE.into(),
-                expected: format!("at most {MAX_INDEX} bytes"),
-                found: body.len().to_string(),
-            });
-        }
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(SEALED_INDEX_VERSION.to_le_bytes());
-        bytes.extend((body.len() as u32).to_le_bytes());
-        bytes.extend(body);
-        Ok(bytes)
+    /// An index of these stages, for tests.
+    pub(crate) fn example(
+        release: &Release,
+        inputs: Vec<Shape>,
+        outputs: Vec<Shape>,
+        stages: Vec<StageEntry>,
+    ) -> Self {
+        let mut index = Self {
+            model: "example".to_owned(),
+            model_id: release.model_id,
+            model_version: ModelVersion::FIRST,
+            key_id: release.key_id.clone(),
+            key_version: release.key_version,
+            plan: String::new(),
+            memory: Some(1 << 16),
+            balance: Balance::Memory,
+            inputs,
+            outputs,
+            stages,
+            digest: [0; 32],
+        };
+        index.plan = index.plan_digest();
+        index
     }
+}
+
+/// The file of an index with this body.
+pub(crate) fn signed(body: &[u8], keys: &OwnerKeys) -> Result<Vec<u8>, SplitError> {
+    if body.len() as u64 + (PREFIX_BYTES + SIGNATURE_BYTES) as u64 > MAX_INDEX {
+        return Err(SplitError::Index {
+            path: SEALED_INDEX_FILE.into(),
+            expected: format!("at most {MAX_INDEX} bytes"),
+            found: body.len().to_string(),
+        });
+    }
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(SEALED_INDEX_VERSION.to_le_bytes());
+    bytes.extend((body.len() as u32).to_le_bytes());
+    bytes.extend(body);
+    bytes.extend(keys.signing.sign_statement(KIND, &bytes)?);
+    Ok(bytes)
 }
 
 /// A part of a model, until that is to end.

@@ -85,6 +85,16 @@ fn a_matrix_larger_than_the_memory_arrives_in_blocks() {
 }
 
 #[test]
+fn resnet_50_is_close_to_its_own_evaluation() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &nn::zoo::resnet50(1000), &[1, 3, 224, 224]);
+    let inputs = inputs(&model);
+    let options = SplitOptions { memory: Some(64 << 20), ..SplitOptions::default() };
+    let off = difference(&cut(&model, &options, &inputs).1, &reference(&model, &inputs));
+    assert!(off <= TOLERANCE, "off by {off}");
+}
+
+#[test]
 fn an_input_that_is_an_output_passes_by() {
     let mut graph = privet_graph::Graph::new("both");
     let dims = vec![privet_graph::Dim::Fixed(1), privet_graph::Dim::Fixed(4)];

@@ -22,6 +22,7 @@ Examples:
   privet bench --exp micro --ring 64                    # single operations on a million elements
   privet bench --exp kernels                            # products, comparisons, TLS on this machine
   privet bench --exp kernels --kernels gemm,gates --json
+  privet bench --exp enclave --models resnet50,vgg16 --parts 1,2,4,12 --out charts   # whole and in stages, with a page
 
 Weights and inputs are random, from --seed. Ring, fractional bits and widths are calibrated on two
 inputs other than the measured ones. Parties are processes of their own, connected
@@ -80,6 +81,8 @@ pub(crate) enum Experiment {
     Micro,
     /// Products, convolutions, comparisons, randomness, packing and transport, each next to the machine's peak.
     Kernels,
+    /// Models in float, whole and in stages, in the clear and sealed: time, CPU, memory and power over time, as CSV and charts.
+    Enclave,
 }
 
 impl Experiment {
@@ -91,6 +94,7 @@ impl Experiment {
             Self::InferencePlaintext => "inference_plaintext",
             Self::Micro => "micro",
             Self::Kernels => "kernels",
+            Self::Enclave => "enclave",
         }
     }
 }
@@ -137,6 +141,22 @@ pub(crate) struct BenchArgs {
     /// Elements of the operands in --exp micro [default: 1000000, and matrices of 1024 x 1024].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(4..=1 << 24))]
     pub(crate) elements: Option<u64>,
+    /// Numbers of stages in --exp enclave, separated by commas [default: 1,2,4,12].
+    #[arg(long, value_name = "K,..", value_delimiter = ',', value_parser = parts)]
+    pub(crate) parts: Vec<usize>,
+    /// Directory for files and charts of --exp enclave [default: privet-bench-enclave].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seconds for which --exp enclave runs each variant of a model, at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Threads that multiply, in --exp enclave.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) threads: u32,
+    /// In --exp enclave run workers by development evidence, which proves nothing. Only in builds with the feature
+    /// sample-attestation-insecure.
+    #[arg(long)]
+    pub(crate) allow_sample_insecure: bool,
     /// Decides weights and inputs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -159,6 +179,7 @@ impl BenchArgs {
     pub(crate) fn iterations(&self) -> u64 {
         self.iterations.unwrap_or(match self.exp {
             Experiment::Inference | Experiment::Kernels => 3,
+            Experiment::Enclave => 5,
             Experiment::InferenceAll | Experiment::InferencePlaintext | Experiment::Micro => 6,
         })
     }
@@ -166,7 +187,7 @@ impl BenchArgs {
     /// How many of them, the first ones, warm up and do not count.
     pub(crate) fn dropped(&self) -> u64 {
         match self.exp {
-            Experiment::Inference | Experiment::Kernels => 0,
+            Experiment::Inference | Experiment::Kernels | Experiment::Enclave => 0,
             _ => u64::from(self.iterations() > 1),
         }
     }
@@ -175,6 +196,17 @@ impl BenchArgs {
     pub(crate) fn is_table(&self) -> bool {
         !self.json && !self.csv
     }
+}
+
+/// A number of stages.
+fn parts(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "expected whole numbers from 1 to 10000, such as 1,2,4,12".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=3600.0).contains(number));
+    number.ok_or_else(|| "expected from 0 to 3600 seconds".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +261,8 @@ pub(crate) enum Runtime {
     Float,
     /// The cleartext engine, on a directory made by `privet compile`.
     Cleartext,
+    /// An ONNX file in float by the kernels that run sealed models, with all weights in memory.
+    Resident,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +279,12 @@ pub(crate) struct PlainArgs {
     /// Where the outputs of all inferences are written, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) raw: PathBuf,
+    /// Of a resident model: least number of inferences.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) iterations: u64,
+    /// Of a resident model: least seconds.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) seconds: f64,
     #[command(flatten)]
     pub(crate) process: super::ProcessArgs,
 }

@@ -40,8 +40,23 @@ pub(crate) enum EnclaveCommand {
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
     /// The sealed model.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "stages", conflicts_with = "stages")]
     pub(crate) sealed: Option<PathBuf>,
+    /// Instead of one file: a directory of sealed stages (privet split --key), which are run one by one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) stages: Option<PathBuf>,
+    /// With --stages: hold only these stages, counted from 1, in memory; other workers have those before and behind.
+    #[arg(long, value_name = "FIRST-LAST", requires = "stages", value_parser = stage_range)]
+    pub(crate) stage: Option<(usize, usize)>,
+    /// With --stage: the worker that has the stages behind.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["stage", "next_policy"], value_parser = address)]
+    pub(crate) next: Option<String>,
+    /// Attestation policy of the worker behind.
+    #[arg(long, value_name = "policy.toml", requires = "next")]
+    pub(crate) next_policy: Option<PathBuf>,
+    /// Accept only clients whom this attestation policy accepts; needed where there are stages before.
+    #[arg(long, value_name = "policy.toml")]
+    pub(crate) clients: Option<PathBuf>,
     /// The owner's release file: who has to have signed the model, which model, and under which key.
     #[arg(long, value_name = "FILE", required_unless_present = "verifying_key")]
     pub(crate) release: Option<PathBuf>,
@@ -149,4 +164,12 @@ pub(crate) struct AskArgs {
     pub(crate) answer: AnswerArgs,
     #[command(flatten)]
     pub(crate) attestation: AttestationArgs,
+}
+
+/// `2` or `2-5`.
+fn stage_range(text: &str) -> Result<(usize, usize), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.parse::<usize>().ok().filter(|&n| (1..=100_000).contains(&n));
+    let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
+    range.ok_or_else(|| "expected a stage, or FIRST-LAST, counted from 1".to_owned())
 }

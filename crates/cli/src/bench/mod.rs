@@ -1,6 +1,7 @@
 //! `privet bench`: the one command for all benchmarks. What each field means is in docs/benchmarks.md.
 
 mod case;
+mod enclave;
 mod inference;
 mod kernels;
 mod micro;
@@ -30,6 +31,11 @@ const ALL: [&str; 6] = ["lenet", "minionn-cifar", "vgg16-cifar", "squeezenet", "
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     args.keys.check(&args.engine)?;
+    let is_of_enclave = args.out.is_some() || !args.parts.is_empty() || args.allow_sample_insecure;
+    if args.exp != Experiment::Enclave && is_of_enclave {
+        let text = "--out, --parts and --allow-sample-insecure belong to --exp enclave";
+        return Err(Failure::error(Code::Usage, text));
+    }
     match args.exp {
         Experiment::Inference => {
             models(args, &Runs { engines: engines(args, &[Engine::TwoParty]), float: false })
@@ -49,6 +55,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
         Experiment::Micro => micro::bench(args, &engines(args, &Engine::all())),
         Experiment::Kernels => kernels::bench(args),
+        Experiment::Enclave => enclave::bench(args),
     }
 }
 

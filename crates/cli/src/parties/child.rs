@@ -70,6 +70,11 @@ impl Child {
         Ok(Self { name, listening: None, spawned, process, end: None, events: stdout, tail })
     }
 
+    /// Of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Notes that it listens.
     pub(crate) fn listens(&mut self) {
         self.listening = Some(self.spawned.elapsed().as_secs_f64());

@@ -42,7 +42,7 @@ pub(crate) struct Shade {
 }
 
 impl Shade {
-    fn colour(self) -> RGBColor {
+    pub(super) fn colour(self) -> RGBColor {
         let RGBColor(red, green, blue) = COLOURS[self.hue % COLOURS.len()];
         let lighter = |part: u8| 255 - (255 - part) / 2;
         if self.is_light {
@@ -72,7 +72,7 @@ pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(213, 94, 0),
     RGBColor(86, 180, 233),
 ];
-const GRID: RGBColor = RGBColor(221, 221, 221);
+pub(super) const GRID: RGBColor = RGBColor(221, 221, 221);
 
 /// Lengths, before scaling.
 const WIDTH: i32 = 960;
@@ -88,9 +88,9 @@ const FOOTER: i32 = 40;
 const BAR: i32 = 16;
 const GAP: i32 = 10;
 
-/// Width and height of charts below each other.
-pub(super) fn size(charts: &[Chart], scale: u32) -> (u32, u32) {
-    let height: i32 = charts.iter().map(height).sum();
+/// Width and height of charts below each other, which are so high.
+pub(super) fn size(heights: impl Iterator<Item = i32>, scale: u32) -> (u32, u32) {
+    let height: i32 = heights.sum();
     (WIDTH as u32 * scale, (height.max(2 * MARGIN)) as u32 * scale)
 }
 
@@ -98,38 +98,27 @@ fn header(chart: &Chart) -> i32 {
     if chart.series.is_empty() { TITLE } else { TITLE + LEGEND }
 }
 
-fn height(chart: &Chart) -> i32 {
+pub(super) fn height(chart: &Chart) -> i32 {
     let bars: usize = chart.groups.iter().map(|g| g.bars.len()).sum();
     header(chart) + FOOTER + BAR * bars as i32 + GAP * chart.groups.len() as i32
 }
 
-type Area<B> = DrawingArea<B, Shift>;
-
-/// Draws all charts on white.
-pub(super) fn draw<B: DrawingBackend>(root: &Area<B>, charts: &[Chart], scale: u32) -> anyhow::Result<()> {
-    root.fill(&WHITE).map_err(failed)?;
-    let mut top = 0;
-    for chart in charts {
-        Pen { root, scale: scale as i32, top }.chart(chart)?;
-        top += height(chart);
-    }
-    Ok(())
-}
+pub(super) type Area<B> = DrawingArea<B, Shift>;
 
 /// What backends say; their errors may not leave this thread.
-fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+pub(super) fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("cannot draw: {error}")
 }
 
 /// Draws in a chart's place.
-struct Pen<'a, B: DrawingBackend> {
-    root: &'a Area<B>,
-    scale: i32,
-    top: i32,
+pub(super) struct Pen<'a, B: DrawingBackend> {
+    pub(super) root: &'a Area<B>,
+    pub(super) scale: i32,
+    pub(super) top: i32,
 }
 
 impl<B: DrawingBackend> Pen<'_, B> {
-    fn chart(&self, chart: &Chart) -> anyhow::Result<()> {
+    pub(super) fn chart(&self, chart: &Chart) -> anyhow::Result<()> {
         let scale = if matches!(chart.axis, Axis::Log) { ", log scale" } else { "" };
         self.text(&format!("{}{scale}", chart.title), MARGIN, 20, 16, HPos::Left)?;
         let mut x = LEFT;
@@ -177,7 +166,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
         self.text(&note, end + 5, y + BAR / 2, 11, HPos::Left)
     }
 
-    fn text(&self, text: &str, x: i32, y: i32, size: i32, anchor: HPos) -> anyhow::Result<()> {
+    pub(super) fn text(&self, text: &str, x: i32, y: i32, size: i32, anchor: HPos) -> anyhow::Result<()> {
         let style = TextStyle::from(("sans-serif", size * self.scale).into_font())
             .color(&BLACK)
             .pos(Pos::new(anchor, VPos::Center));
@@ -193,13 +182,28 @@ impl<B: DrawingBackend> Pen<'_, B> {
         estimated.unwrap_or(text.len() as i32 * size / 2)
     }
 
-    fn bar(&self, from: i32, to: i32, y: i32, height: i32, colour: RGBColor) -> anyhow::Result<()> {
+    pub(super) fn bar(
+        &self,
+        from: i32,
+        to: i32,
+        y: i32,
+        height: i32,
+        colour: RGBColor,
+    ) -> anyhow::Result<()> {
         let at = |x, y| (x * self.scale, (self.top + y) * self.scale);
         let rectangle = Rectangle::new([at(from, y), at(to, y + height)], colour.filled());
         self.root.draw(&rectangle).map_err(failed)
     }
 
-    fn line(&self, x0: i32, y0: i32, x1: i32, y1: i32, colour: RGBColor) -> anyhow::Result<()> {
+    /// Joins points, thicker than [`Self::line`].
+    pub(super) fn path(&self, points: &[(i32, i32)], colour: RGBColor) -> anyhow::Result<()> {
+        let points: Vec<(i32, i32)> =
+            points.iter().map(|(x, y)| (x * self.scale, (self.top + y) * self.scale)).collect();
+        let path = PathElement::new(points, colour.stroke_width(2 * self.scale as u32));
+        self.root.draw(&path).map_err(failed)
+    }
+
+    pub(super) fn line(&self, x0: i32, y0: i32, x1: i32, y1: i32, colour: RGBColor) -> anyhow::Result<()> {
         let at = |x, y| (x * self.scale, (self.top + y) * self.scale);
         let path = PathElement::new(vec![at(x0, y0), at(x1, y1)], colour.stroke_width(self.scale as u32));
         self.root.draw(&path).map_err(failed)
@@ -256,7 +260,7 @@ impl Scale {
 }
 
 /// Three significant digits.
-fn shown(value: f64) -> String {
+pub(super) fn shown(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }

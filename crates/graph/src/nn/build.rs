@@ -162,6 +162,16 @@ impl Builder {
                 }
                 self.apply(path, ops::Add, &[&y, &aside])
             }
+            Kind::Gated(main) => {
+                let gate = self.module(main, path, x.clone())?;
+                let y = self.apply(path, ops::Mul, &[&x, &gate])?;
+                if y.shape() != x.shape() {
+                    let expected = format!("a shape that broadcasts to {:?}", x.shape());
+                    let error = OpError::mismatch("gate", expected, format!("{:?}", gate.shape()));
+                    return Err(fails(path, &gate, error));
+                }
+                Ok(y)
+            }
             Kind::Branches(modules) => {
                 let results: Vec<Value> =
                     modules.iter().map(|m| self.module(m, path, x.clone())).collect::<Result<_, _>>()?;

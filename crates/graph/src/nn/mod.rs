@@ -55,6 +55,8 @@ enum Kind {
         main: Box<Module>,
         shortcut: Option<(String, Box<Module>)>,
     },
+    /// `x · main(x)`.
+    Gated(Box<Module>),
     /// Results joined along the channels.
     Branches(Vec<Module>),
 }
@@ -127,6 +129,11 @@ impl From<Residual> for Module {
         let shortcut = residual.shortcut.map(|(name, module)| (name, Box::new(module)));
         Module(Kind::Residual { main: Box::new(residual.main), shortcut })
     }
+}
+
+/// `x · main(x)`, where `main(x)` may have axes of length 1: squeeze and excitation. `main` is named as if it were the whole.
+pub fn gated(main: impl Into<Module>) -> Module {
+    Module(Kind::Gated(Box::new(main.into())))
 }
 
 /// Modules that read the same input, their results joined along the channels. They are named as if each were the whole.

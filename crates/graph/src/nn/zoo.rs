@@ -4,8 +4,10 @@
 //! ones.
 
 mod average;
+mod mobilenet_v3;
 
 pub use average::average_pooling;
+pub use mobilenet_v3::{mobilenet_v3_large, mobilenet_v3_small};
 
 use super::{
     Module, Sequence, adaptive_avg_pool2d, avg_pool2d, batch_norm2d, branches, conv2d, dropout, flatten,
@@ -44,16 +46,20 @@ pub static ARCHITECTURES: &[Architecture] = &[
     row("lenet5", [1, 28, 28], 10, lenet5),
     row("minionn-cifar", [3, 32, 32], 10, minionn_cifar),
     row("mobilenet-v2", [3, 224, 224], 1000, mobilenet_v2),
+    row("mobilenet-v3-large", [3, 224, 224], 1000, mobilenet_v3_large),
+    row("mobilenet-v3-small", [3, 224, 224], 1000, mobilenet_v3_small),
     row("resnet101", [3, 224, 224], 1000, resnet101),
     row("resnet152", [3, 224, 224], 1000, resnet152),
     row("resnet18", [3, 224, 224], 1000, resnet18),
     row("resnet34", [3, 224, 224], 1000, resnet34),
     row("resnet50", [3, 224, 224], 1000, resnet50),
     row("squeezenet", [3, 224, 224], 1000, squeezenet),
+    row("squeezenet1.0", [3, 224, 224], 1000, squeezenet1_0),
     row("vgg16", [3, 224, 224], 1000, vgg16),
     row("vgg16-cifar", [3, 32, 32], 10, vgg16_cifar),
     row("vgg16-imagenet", [3, 224, 224], 1000, vgg16_imagenet),
     row("vgg16-tiny", [3, 64, 64], 200, vgg16_tiny),
+    row("vgg19", [3, 224, 224], 1000, vgg19),
 ];
 
 /// The architecture of a name.
@@ -195,9 +201,14 @@ fn hidden_layers(from: usize, width: usize, classes: usize) -> Sequence {
 
 /// Convolutions of VGG-16 (Simonyan and Zisserman, 2015), for any size of picture that is a multiple of 32.
 fn vgg16_features() -> Sequence {
+    vgg_features([2, 2, 3, 3, 3])
+}
+
+/// As many convolutions between maxima.
+fn vgg_features(convolutions: [usize; 5]) -> Sequence {
     let mut features = seq();
     let mut from = 3;
-    for (convolutions, to) in [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)] {
+    for (convolutions, to) in convolutions.into_iter().zip([64, 128, 256, 512, 512]) {
         for _ in 0..convolutions {
             features = features.add(conv2d(from, to, 3).padding(1)).add(relu());
             from = to;
@@ -209,6 +220,15 @@ fn vgg16_features() -> Sequence {
 
 /// VGG-16 without batch normalisation.
 pub fn vgg16(classes: usize) -> Module {
+    vgg(vgg16_features(), classes)
+}
+
+/// VGG-19 without batch normalisation.
+pub fn vgg19(classes: usize) -> Module {
+    vgg(vgg_features([2, 2, 4, 4, 4]), classes)
+}
+
+fn vgg(features: Sequence, classes: usize) -> Module {
     let classifier = seq()
         .add(linear(512 * 49, 4096))
         .add(relu())
@@ -218,7 +238,7 @@ pub fn vgg16(classes: usize) -> Module {
         .add(dropout(0.5))
         .add(linear(4096, classes));
     seq()
-        .named("features", vgg16_features())
+        .named("features", features)
         .add(adaptive_avg_pool2d(7))
         .add(flatten())
         .named("classifier", classifier)
@@ -248,15 +268,17 @@ fn vgg16_small(flat: Sequence, hidden: [usize; 2], classes: usize) -> Module {
     seq().named("features", vgg16_features()).inline(flat).named("classifier", classifier).into()
 }
 
+/// A block of SqueezeNet.
+fn fire(from: usize, squeeze: usize, expand: usize) -> Sequence {
+    let branch = |name, conv| seq().named(name, conv).add(relu());
+    seq().named("squeeze", conv2d(from, squeeze, 1)).add(relu()).inline(branches([
+        branch("expand1x1", conv2d(squeeze, expand, 1)),
+        branch("expand3x3", conv2d(squeeze, expand, 3).padding(1)),
+    ]))
+}
+
 /// SqueezeNet 1.1 (Iandola et al., 2016).
 pub fn squeezenet(classes: usize) -> Module {
-    let fire = |from, squeeze, expand| {
-        let branch = |name, conv| seq().named(name, conv).add(relu());
-        seq().named("squeeze", conv2d(from, squeeze, 1)).add(relu()).inline(branches([
-            branch("expand1x1", conv2d(squeeze, expand, 1)),
-            branch("expand3x3", conv2d(squeeze, expand, 3).padding(1)),
-        ]))
-    };
     let features = seq()
         .add(conv2d(3, 64, 3).stride(2))
         .add(relu())
@@ -271,6 +293,30 @@ pub fn squeezenet(classes: usize) -> Module {
         .add(fire(384, 48, 192))
         .add(fire(384, 64, 256))
         .add(fire(512, 64, 256));
+    squeezenet_of(features, classes)
+}
+
+/// SqueezeNet 1.0.
+pub fn squeezenet1_0(classes: usize) -> Module {
+    let pool = || max_pool2d(3).stride(2).ceil_mode(true);
+    let features = seq()
+        .add(conv2d(3, 96, 7).stride(2))
+        .add(relu())
+        .add(pool())
+        .add(fire(96, 16, 64))
+        .add(fire(128, 16, 64))
+        .add(fire(128, 32, 128))
+        .add(pool())
+        .add(fire(256, 32, 128))
+        .add(fire(256, 48, 192))
+        .add(fire(384, 48, 192))
+        .add(fire(384, 64, 256))
+        .add(pool())
+        .add(fire(512, 64, 256));
+    squeezenet_of(features, classes)
+}
+
+fn squeezenet_of(features: Sequence, classes: usize) -> Module {
     let classifier = seq().add(dropout(0.5)).add(conv2d(512, classes, 1)).add(relu()).add(global_avg_pool());
     seq().named("features", features).named("classifier", classifier).add(flatten()).into()
 }

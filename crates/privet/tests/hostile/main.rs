@@ -48,8 +48,14 @@ fn attestation() {
 }
 
 #[test]
+fn manifests_and_programs() {
+    check("manifest", 20_000);
+}
+
+#[test]
 fn onnx_models() {
     check("onnx", 150_000);
+    check("scan", 20_000);
 }
 
 #[test]
@@ -71,6 +77,7 @@ fn shares() {
 fn sealed_models() {
     check("sealed", 30_000);
     check("sealing", 2_000);
+    check("stages", 20_000);
 }
 
 #[test]

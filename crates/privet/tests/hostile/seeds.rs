@@ -14,6 +14,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         "npy" => arrays(),
         "npz" => archives(),
         "picture" => pictures(),
+        "manifest" => manifests(),
         "policy" => policies(),
         "toml" => configurations(),
         _ => Vec::new(),
@@ -90,6 +91,14 @@ fn pictures() -> Vec<Vec<u8>> {
         jpeg(ExtendedColorType::L8, 1),
         jpeg(ExtendedColorType::Rgb8, 3),
     ]
+}
+
+fn manifests() -> Vec<Vec<u8>> {
+    texts(&[
+        include_str!("../../../manifest/tests/unsafe.manifest.template"),
+        include_str!("../../../manifest/tests/golden/dynamic.manifest"),
+        "[sgx.allowed_files]\nx = \"file:x\"\n[[sgx.trusted_files]]\nuri = \"file:/y\"\n[[fs.mounts]]\npath = \"/a\"\n",
+    ])
 }
 
 fn policies() -> Vec<Vec<u8>> {

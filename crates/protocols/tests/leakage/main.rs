@@ -23,6 +23,7 @@ mod network;
 mod statistics;
 mod three_party;
 mod two_party;
+mod values;
 mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

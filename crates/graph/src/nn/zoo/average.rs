@@ -19,6 +19,7 @@ pub fn average_pooling(module: Module) -> Module {
             main: Box::new(average_pooling(*main)),
             shortcut: shortcut.map(|(name, module)| (name, Box::new(average_pooling(*module)))),
         },
+        Kind::Gated(main) => Kind::Gated(Box::new(average_pooling(*main))),
         Kind::Branches(modules) => Kind::Branches(modules.into_iter().map(average_pooling).collect()),
     })
 }
