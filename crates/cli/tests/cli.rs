@@ -35,6 +35,20 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
+fn auto_says_what_it_chose() {
+    let home = tempfile::tempdir().unwrap();
+    let model = digits("digits.onnx");
+    let model = model.to_str().unwrap();
+    let wide = ["--ring", "40", "--frac-bits", "12", "--engine", "auto"];
+    let (_, stdout, _) = output(privet(home.path()).args(["plan", model, "--network", "wan"]).args(wide));
+    assert!(stdout.contains("digits, engine auto, 40-bit ring"), "{stdout}");
+    assert!(stdout.contains("of 6 steps that compare") && stdout.contains("products  chosen"), "{stdout}");
+    let (_, stdout, _) = output(privet(home.path()).args(["compile", model, "-o", "out"]).args(wide));
+    assert!(stdout.contains("chosen for lan: keys for "), "{stdout}");
+    assert!(stdout.contains("s online predicted (2pc "), "{stdout}");
+}
+
+#[test]
 fn wrong_usage_is_2_with_a_suggestion() {
     let home = tempfile::tempdir().unwrap();
     let model = digits("digits.onnx");

@@ -54,11 +54,11 @@ pub(crate) fn describe(network: &Network, choice: &Choice) -> String {
     }
     let mix = choice.refused_mix_seconds.map(|seconds| {
         format!(
-            "\nA mix of both was predicted to take {seconds:.4} s: too little less to be trusted, so one engine does all.\n"
+            "\n\nA mix of both was predicted to take {seconds:.4} s: too little less to be trusted, so one engine does all."
         )
     });
     format!(
-        "\nChosen for {network}: {}, at most {} of keys for each party.\n\n{}\n\nThe whole, as predicted:\n\n{}\n{}",
+        "\nChosen for {network}: {}, at most {} of keys for each party.\n\n{}\n\nThe whole, as predicted:\n\n{}{}",
         summary(choice),
         bytes(usize::try_from(choice.max_key_bytes).unwrap_or(usize::MAX)),
         table::lines(steps, 5),
