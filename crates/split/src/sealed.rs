@@ -93,11 +93,14 @@ impl<S: ReadAt + Send + Sync + 'static> Opening<S> {
             (most, self.loaded) = (left, self.loaded + bytes);
             self.nodes = Nodes::Whole(Box::new(self.graph(file)?));
         }
-        while let Some((name, bytes)) = self.missing.last().filter(|(_, bytes)| *bytes <= most) {
-            let buffer = self.weights.model.entry(self.weights.entries[name], self.weights.swap)?;
+        for (name, bytes) in std::mem::take(&mut self.missing) {
+            if bytes > most {
+                self.missing.push((name, bytes));
+                continue;
+            }
+            let buffer = self.weights.model.entry(self.weights.entries[&name], self.weights.swap)?;
             (most, self.loaded) = (most - bytes, self.loaded + bytes);
-            self.weights.loaded.insert(name.clone(), buffer);
-            self.missing.pop();
+            self.weights.loaded.insert(name, buffer);
         }
         Ok(())
     }
