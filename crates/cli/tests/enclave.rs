@@ -270,7 +270,7 @@ fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
     assert_eq!(ends(&mut direct), Some(4));
     home.fails(4, &ask(&from_cache, ""), "cannot connect");
     assert!(patient.child.try_wait().unwrap().is_none(), "asks later");
-    home.fails(4, &site.worker(RELEASE), "is revoked");
+    home.fails(4, &site.worker(RELEASE), "revoked");
     drop(patient);
     let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
     let own = |line: &&str| {

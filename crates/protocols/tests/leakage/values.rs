@@ -10,6 +10,8 @@ use crate::{ENGINES, SPARE_RUNS, on};
 
 /// Levels.
 const BITS: u32 = 3;
+/// Values of a key.
+const VALUES: usize = 2;
 
 /// Rows of bits, one for each bit of a key's values and words, a column for each key.
 fn rows(alpha: u64, beta: u64, ring: Ring, keys: usize) -> Vec<Vec<u64>> {
@@ -18,7 +20,7 @@ fn rows(alpha: u64, beta: u64, ring: Ring, keys: usize) -> Vec<Vec<u64>> {
     let hash = Hash::new(&Seed::random().unwrap());
     let mut words = Vec::new();
     let (alphas, betas) = (vec![alpha; keys], vec![beta; keys]);
-    Dcf::new(BITS, ring).make(&hash, &alphas, &betas, [&roots[0], &roots[1]], &mut words);
+    Dcf::<VALUES>::new(BITS, ring).make(&hash, &alphas, [&betas; VALUES], [&roots[0], &roots[1]], &mut words);
     let mut rest = &words[..];
     let mut take = |len: usize| {
         let (own, others) = rest.split_at(len);
@@ -33,8 +35,10 @@ fn rows(alpha: u64, beta: u64, ring: Ring, keys: usize) -> Vec<Vec<u64>> {
         }));
     };
     for bit in (0..BITS).rev() {
-        let values = take(packed_len(ring.bits(), keys));
-        add(&pack::unpack(values, ring.bits(), keys).unwrap(), ring.bits());
+        for _ in 0..VALUES {
+            let values = take(packed_len(ring.bits(), keys));
+            add(&pack::unpack(values, ring.bits(), keys).unwrap(), ring.bits());
+        }
         if bit > 0 {
             let words = take(16 * keys).as_chunks::<16>().0;
             let half = |shift: u32| -> Vec<u64> {
@@ -54,7 +58,7 @@ fn values_say_nothing_next_to_words() {
     let ring = Ring::new(16).unwrap();
     on(&[ENGINES[2]], |_| {
         for (alpha, beta) in [(0, 0), (7, 0xffff), (2, 1)] {
-            let level = 16 + 128;
+            let level = 16 * VALUES + 128;
             let keys = 256;
             let rows = rows(alpha, beta, ring, keys);
             // A level at a time: its value and its word.
