@@ -273,11 +273,13 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
             preprocess: preprocess.clone().unwrap_or_default(),
         })
         .collect();
-    if let Some(odd) = model.inputs.iter().find(|spec| spec.dtype != ElementType::Float32) {
-        let text = format!("input {:?}: this command gives float32, the model takes {}", odd.name, odd.dtype);
-        return Err(Failure::error(Code::Input, text));
-    }
-    let inputs: Vec<Tensor> = load_inputs_for(&specs, &args.input)?.into_iter().map(Tensor::from).collect();
+    let files = load_inputs_for(&specs, &args.input)?;
+    let inputs: Vec<Tensor> = model
+        .inputs
+        .iter()
+        .zip(files)
+        .map(|(spec, file)| tensor(spec, file))
+        .collect::<anyhow::Result<_>>()?;
     let mut took = Vec::with_capacity(args.repeat as usize);
     let mut last = None;
     for _ in 0..args.repeat {
@@ -323,6 +325,28 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
         "verified in {connect_seconds:.3} s, answered in {:.3} s, {:.3} s of it computing",
         took.seconds, took.compute_seconds
     ))
+}
+
+/// An input as the model takes it: files hold numbers, which have to be whole, or 0 and 1, for others than floats.
+fn tensor(spec: &TensorSpec, values: ArrayD<f32>) -> anyhow::Result<Tensor> {
+    let fits = |v: &f32| match spec.dtype {
+        ElementType::Float32 => true,
+        ElementType::Int64 => v.fract() == 0.0 && v.abs() <= 2f32.powi(24),
+        ElementType::Bool => *v == 0.0 || *v == 1.0,
+    };
+    if let Some(at) = values.iter().position(|v| !fits(v)) {
+        let expected = match spec.dtype {
+            ElementType::Bool => "0 or 1",
+            _ => "whole numbers up to 2^24",
+        };
+        let text = format!("input {:?}, number {at}: the model takes {expected}", spec.name);
+        return Err(Failure::error(Code::Input, text));
+    }
+    Ok(match spec.dtype {
+        ElementType::Float32 => values.into(),
+        ElementType::Int64 => values.mapv(|v| v as i64).into(),
+        ElementType::Bool => values.mapv(|v| v == 1.0).into(),
+    })
 }
 
 fn own_verifier(args: &AttestationArgs) -> anyhow::Result<Arc<dyn privet::attest::Verifier>> {

@@ -97,7 +97,8 @@ impl Server {
         Self::listen(address, tls, Speech::Http(handler), limits)
     }
 
-    /// Listens on TCP, over TLS, for another protocol than HTTP. Of the limits, connections and handshakes count.
+    /// Listens on TCP, over TLS, for another protocol than HTTP. Of the limits, the time for a request does not count, and an
+    /// address may connect as often a minute as it could send requests.
     ///
     /// # Errors
     /// If the address cannot be had.
@@ -289,6 +290,11 @@ impl Connection {
             }
             Self::Tcp(stream, from, tls) => {
                 let _ = stream.set_nodelay(true);
+                // Of HTTP each request counts; of others, a connection: evidence may have to be made for it.
+                let is_other = matches!(shared.speech, Speech::Other(_));
+                if is_other && !shared.rates.take(Some(from.ip()), Instant::now()) {
+                    return;
+                }
                 // Making evidence takes time, now and then.
                 let Ok(offer) = tokio::task::spawn_blocking(move || tls.offer()).await else { return };
                 let acceptor = TlsAcceptor::from(offer.config);
