@@ -34,5 +34,5 @@ pub use error::AttestError;
 pub use evidence::{Collateral, Evidence, Tee};
 pub use policy::Policy;
 pub use verdict::{Line, Verdict};
-pub use verifier::{Verifier, Verifiers};
+pub use verifier::{Verifier, Verifiers, check_dcap_collateral};
 pub use x509::{certificates, revocation_lists};

@@ -11,7 +11,7 @@ use crate::evidence::{Collateral, Evidence, Tee};
 #[cfg(feature = "sample-attestation-insecure")]
 use crate::sample::SampleVerifier;
 
-pub use dcap::DcapVerifier;
+pub use dcap::{DcapVerifier, check_dcap_collateral};
 pub use snp::{SnpRoot, SnpVerifier};
 
 /// Checks that evidence is authentic and current. Whether it is of the right software is for [`crate::appraise`].

@@ -9,7 +9,7 @@ use privet::attest::policy::{Lint, MAX_POLICY_BYTES, Severity};
 use privet::attest::ratls::RaTlsCertificate;
 use privet::attest::{
     AttestError, Claims, Collateral, Evidence, Line, Policy, Tee, Verifier, Verifiers, appraise,
-    certificates, revocation_lists, time_text,
+    certificates, check_dcap_collateral, revocation_lists, time_text,
 };
 use serde::Serialize;
 
@@ -247,8 +247,14 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
 }
 
 fn collateral(args: &VerifyArgs) -> anyhow::Result<Collateral> {
+    let dcap = |path: &Path| {
+        let json = read(path, MAX_FILE_BYTES)?;
+        let wrong = |e: AttestError| Failure::error(Code::Input, format!("{}: {e}", path.display()));
+        check_dcap_collateral(&json).map_err(wrong)?;
+        anyhow::Ok(json)
+    };
     Ok(Collateral {
-        dcap: args.collateral.as_deref().map(|path| read(path, MAX_FILE_BYTES)).transpose()?,
+        dcap: args.collateral.as_deref().map(dcap).transpose()?,
         certificates: parsed(&args.cert, certificates)?,
         crls: parsed(&args.crl, revocation_lists)?,
     })

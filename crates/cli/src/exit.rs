@@ -187,7 +187,7 @@ impl Code {
         match error {
             KeysError::Refused { .. } | KeysError::Peer { .. } => Self::Peer,
             KeysError::Deadline { .. } => Self::Deadline,
-            KeysError::Attest(_) | KeysError::Internal(_) => Self::Internal,
+            KeysError::Attest(_) | KeysError::Internal(_) | KeysError::Listen { .. } => Self::Internal,
             _ => Self::Input,
         }
     }

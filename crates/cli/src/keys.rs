@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
-use privet::attest::{Collateral, Policy};
+use privet::attest::{Collateral, Policy, check_dcap_collateral, time_text};
 use privet::keys::cache::{self, CacheConfig, CacheEvent, CacheSetting, LeaseInfo, SealingKey};
 use privet::keys::server::{self, ServerConfig, ServerSetting};
 use privet::keys::{
@@ -85,6 +85,8 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     follow_parent(&args.attestation)?;
     let dir = &args.place.dir;
+    // The wrong directory is better named than what it lacks.
+    ServerConfig::load(dir)?;
     let verifier = verifier(collateral(&args.attestation)?, args.attestation.allow_sample_insecure)?;
     let tls = if args.ra_tls {
         let policy = args.clients.as_deref().map(attestation_policy).transpose()?;
@@ -121,7 +123,10 @@ fn key(command: &KeyCommand) -> anyhow::Result<()> {
         KeyCommand::Revoke(args) => {
             let request = AdminRequest::Revoke(args.id.clone(), args.version);
             match administer_at(&args.place.dir, &request)? {
-                AdminReply::Revoked(count) => print(&format!("revoked {count} versions of key {}", args.id)),
+                AdminReply::Revoked(count) => {
+                    let plural = if count == 1 { "" } else { "s" };
+                    print(&format!("revoked {count} version{plural} of key {}", args.id))
+                }
                 _ => Err(unexpected()),
             }
         }
@@ -266,7 +271,7 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
         or_any(fetched.minimum_model_version.map(|v| v.to_string()))
     ))?;
     match fetched.not_after {
-        Some(ends) => print(&format!("  leased until          {ends} seconds after 1970")),
+        Some(ends) => print(&format!("  leased until          {}", moment(ends))),
         None => Ok(()),
     }
 }
@@ -282,6 +287,7 @@ fn cache_init(args: &CacheInitArgs) -> anyhow::Result<()> {
 
 fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
     follow_parent(&args.attestation)?;
+    CacheConfig::load(&args.dir)?;
     let allow = args.attestation.allow_sample_insecure;
     let verifier = verifier(collateral(&args.attestation)?, allow)?;
     let attester = machine_attester(allow)?;
@@ -310,7 +316,7 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
 fn describe(event: &CacheEvent) -> String {
     let name = |info: &LeaseInfo| format!("key {} version {}", info.key, info.version);
     match event {
-        CacheEvent::Leased(info) => format!("leased {} until {} seconds after 1970", name(info), info.ends),
+        CacheEvent::Leased(info) => format!("leased {} until {}", name(info), moment(info.ends)),
         CacheEvent::Dropped(info, reason) => format!("dropped {}: {reason}", name(info)),
         CacheEvent::NotLeased(key, reason) => format!("no lease of key {key}: {reason}"),
         CacheEvent::Released(info, claims) => format!("released {} to claims {claims}", name(info)),
@@ -319,6 +325,12 @@ fn describe(event: &CacheEvent) -> String {
             format!("leases could not be written, and end with this process: {reason}")
         }
     }
+}
+
+/// A time in seconds since 1970, in words as well.
+fn moment(seconds: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    at.map_or_else(|| seconds.to_string(), |at| format!("{} ({seconds} s after 1970)", time_text(at)))
 }
 
 /// How a server is known: by its certificate, or by a policy for its evidence.
@@ -352,6 +364,8 @@ pub(crate) fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
     let Some(path) = &args.collateral else { return Ok(Collateral::default()) };
     let fail = |e| Failure::error(Code::Input, format!("cannot read {}: {e}", path.display()));
     let dcap = fs::read(path).map_err(fail)?;
+    check_dcap_collateral(&dcap)
+        .map_err(|e| Failure::error(Code::Input, format!("{}: {e}", path.display())))?;
     Ok(Collateral { dcap: Some(dcap), ..Collateral::default() })
 }
 

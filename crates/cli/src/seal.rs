@@ -114,7 +114,8 @@ pub(crate) fn seal(args: &SealArgs) -> anyhow::Result<()> {
     let keys = OwnerKeys::read(&args.key)?;
     let options =
         SealOptions { version: version(args.version), chunk_bits: args.chunk, ..SealOptions::default() };
-    let sealed = seal::seal_onnx(&args.model, &args.out, &keys, &options)?;
+    let stop = signals::short_flag()?;
+    let sealed = seal::seal_onnx_until(&args.model, &args.out, &keys, &options, &stop)?;
     let release = &keys.release;
     let result = SealResult {
         model_id: release.model_id.to_string(),

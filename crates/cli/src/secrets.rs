@@ -8,6 +8,10 @@ use nix::sys::resource::{Resource, setrlimit};
 pub(crate) fn keep_memory_private() -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot turn core dumps off")?;
     #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_dumpable(false).context("cannot turn core dumps off")?;
+    match nix::sys::prctl::set_dumpable(false) {
+        // A library system such as Gramine's has neither dumps nor debuggers of its own, and so no such call.
+        Ok(()) | Err(nix::errno::Errno::ENOSYS) => {}
+        Err(e) => return Err(e).context("cannot turn core dumps off"),
+    }
     Ok(())
 }

@@ -35,6 +35,15 @@ pub(crate) fn quiet_flag() -> anyhow::Result<Arc<AtomicBool>> {
     flag_set_by_signals(|_| ())
 }
 
+/// As [`quiet_flag`], where nothing that may be left says anything: the second signal ends the process.
+pub(crate) fn short_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    flag_set_by_signals(|is_repeated| {
+        if is_repeated {
+            std::process::exit(Code::Interrupted as i32);
+        }
+    })
+}
+
 /// The first signal ends this process.
 pub(crate) fn end_at_once() -> anyhow::Result<()> {
     let end = || {

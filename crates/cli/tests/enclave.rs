@@ -2,6 +2,9 @@
 //! open, when it stops, and what it leaves behind.
 
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "common/dumps.rs"]
+mod dumps;
 #[path = "common/home.rs"]
 mod home;
 
@@ -251,25 +254,23 @@ fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
     fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
     let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
     let (cache, local) = home.start(&serve);
-    let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 3");
+    let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 8");
     let line = format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}");
-    let (mut cached, address) = home.start(&line);
-    home.ok(&ask(&address, ""));
-    // It is renewed as long as there is a cache ..
-    std::thread::sleep(Duration::from_secs(4));
-    home.ok(&ask(&address, ""));
+    let (mut cached, from_cache) = home.start(&line);
+    let (mut direct, from_server) = site.start(&format!("{RELEASE} --key-lifetime 8"));
+    let (mut patient, _) = site.start(&format!("{RELEASE} --key-lifetime 1000"));
+    // They are renewed as long as there is a cache, and the owner wants it ..
+    std::thread::sleep(Duration::from_secs(9));
+    home.ok(&ask(&from_cache, ""));
+    home.ok(&ask(&from_server, ""));
     // .. and not after.
     cache.end(Signal::SIGKILL);
-    assert_eq!(ends(&mut cached), Some(4));
-    home.fails(4, &ask(&address, ""), "cannot connect");
-
-    let (mut direct, address) = site.start(&format!("{RELEASE} --key-lifetime 4"));
-    let (mut patient, _) = site.start(&format!("{RELEASE} --key-lifetime 1000"));
-    home.ok(&ask(&address, ""));
     home.ok("keyserver key revoke --dir keys resnet");
+    assert_eq!(ends(&mut cached), Some(4));
     assert_eq!(ends(&mut direct), Some(4));
+    home.fails(4, &ask(&from_cache, ""), "cannot connect");
     assert!(patient.child.try_wait().unwrap().is_none(), "asks later");
-    home.fails(4, &site.worker(RELEASE), "are revoked");
+    home.fails(4, &site.worker(RELEASE), "revoked");
     drop(patient);
     let said = String::from_utf8(home.said.lock().unwrap().clone()).unwrap();
     let own = |line: &&str| {
@@ -407,7 +408,8 @@ fn stages_run_one_by_one_and_over_workers_that_verify_each_other() {
     // Stages of another version, with an index of their own.
     home.ok(&format!("split --model {model} --parts 3 --key owner --version 2 --out newer"));
     fs::copy(home.at("stages/stage-02.sealed"), home.at("newer/stage-02.sealed")).unwrap();
-    home.fails(3, &stages("").replace("--stages stages", "--stages newer"), "stage-02.sealed");
+    let newer = stages("").replace("--stages stages", "--stages newer");
+    home.fails(3, &newer, "an old one was put in its place");
     home.fails(3, &stages("--min-version 2"), "version");
 }
 
@@ -461,6 +463,20 @@ fn neither_weights_nor_inputs_are_written_anywhere() {
     for secret in &secrets {
         assert!(!said.windows(secret.len()).any(|window| window == *secret));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_leaves_no_core_dump() {
+    let home = dumps::Ordinary::new();
+    home.ok("key new --id resnet --out owner");
+    home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name localhost");
+    // A server that takes the connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = format!("--keyserver {} --server-certificate keys/tls.crt", silent.local_addr().unwrap());
+    home.assert_not_dumped(&format!(
+        "enclave --sealed m.sealed {RELEASE} {from} --listen 127.0.0.1:0 {SAMPLE}"
+    ));
 }
 
 #[test]

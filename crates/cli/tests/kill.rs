@@ -47,8 +47,9 @@ enum Victim {
 }
 
 /// Places in the program, around everything that has to be durable.
-const ONLINE_PLACES: [&str; 6] = [
+const ONLINE_PLACES: [&str; 7] = [
     "bundle opened",
+    "journal written",
     "bundle burnt",
     "bundle unlinked",
     "bundle named",

@@ -9,7 +9,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{digits, output, privet};
+use common::{digits, output, privet, signal};
+use nix::sys::signal::Signal;
 use privet::seal::{CONTENT_KEY_FILE, SIGNING_KEY_FILE};
 use serde_json::Value;
 
@@ -94,11 +95,8 @@ fn a_model_is_sealed_and_comes_back() {
     assert_eq!(home.names(), ["back.onnx", "m.onnx", "m.sealed", "owner"], "nothing else is left");
 }
 
-/// A model of one tensor of 200 MB, almost all of it a hole in the file.
-#[test]
-fn memory_does_not_grow_with_the_model() {
-    let home = Home::new();
-    let size: u32 = 200 << 20;
+/// Replaces the model by one of one tensor of `size` bytes, almost all of it a hole in the file. Gives what is before the hole.
+fn hollow_model(home: &Home, size: u32) -> u64 {
     let varint =
         |n: u32| [0, 7, 14, 21, 28].map(|s| (n >> s) as u8 & 127 | if s < 28 { 128 } else { 0 }).to_vec();
     let data = [&b"\x08"[..], &varint(size), b"\x10\x02\x42\x01w\x4a", &varint(size)].concat();
@@ -107,17 +105,53 @@ fn memory_does_not_grow_with_the_model() {
     fs::write(home.path().join("m.onnx"), &head).unwrap();
     let file = fs::OpenOptions::new().write(true).open(home.path().join("m.onnx")).unwrap();
     file.set_len(head.len() as u64 + u64::from(size)).unwrap();
+    head.len() as u64
+}
+
+/// Ctrl-C, or the end of the session, while a model is sealed: what was written is removed.
+#[test]
+fn nothing_is_left_of_an_interrupted_seal() {
+    let home = Home::new();
+    hollow_model(&home, 400 << 20);
+    home.done("key new --id k --out owner");
+    let before = home.names();
+    for how in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut command = privet(home.path());
+        command.current_dir(home.path()).args(["seal", "--model", "m.onnx", "--key", "owner", "--out", "x"]);
+        let mut child = command.spawn().unwrap();
+        while home.names() == before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        signal(&child, how);
+        let (code, _, said) = common::finish(child);
+        // Where the machine was too slow to interrupt it, it was done.
+        if code == Some(0) {
+            eprintln!("SKIPPED: it was sealed before {how} came");
+            fs::remove_file(home.path().join("x")).unwrap();
+        } else {
+            assert_eq!(code, Some(130), "{said}");
+        }
+        assert_eq!(home.names(), before, "{how}");
+    }
+}
+
+/// A model of 200 MB.
+#[test]
+fn memory_does_not_grow_with_the_model() {
+    let home = Home::new();
+    let size: u32 = 200 << 20;
+    let head = hollow_model(&home, size);
     home.done("key new --id k --out owner");
     for command in [
         "seal --model m.onnx --key owner --out m.sealed --json",
         "unseal --in m.sealed --key owner --out back --json",
     ] {
         let said: Value = serde_json::from_str(&home.done(command)).unwrap();
-        assert_eq!((&said["tensors"], &said["graph_bytes"]), (&Value::from(1), &Value::from(head.len())));
+        assert_eq!((&said["tensors"], &said["graph_bytes"]), (&Value::from(1), &Value::from(head)));
         assert!(said["peak_memory_bytes"].as_u64().unwrap() <= 64 << 20, "{command}: {said}");
     }
     let end = fs::metadata(home.path().join("back")).unwrap().len();
-    assert_eq!(end, head.len() as u64 + u64::from(size));
+    assert_eq!(end, head + u64::from(size));
 }
 
 #[test]
@@ -157,7 +191,11 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("key new --id one --out one", 3, "one/content.key already exists: keys are never overwritten"),
         ("key new --id a/b --out three", 2, "expected 1 to 64 letters, digits"),
         ("key new --id a --out three --model-id 7", 2, "expected a UUID"),
-        ("seal --model m.onnx --key none --out x.sealed", 3, "cannot read none/release.toml"),
+        (
+            "seal --model m.onnx --key none --out x.sealed",
+            3,
+            "none/release.toml: there is no such file; expected a directory that privet key new",
+        ),
         ("seal --model none.onnx --key one --out x.sealed", 3, "cannot read none.onnx"),
         ("seal --model text.onnx --key one --out x.sealed", 3, "not an ONNX file"),
         ("seal --model m.onnx --key one --out m.onnx", 3, "choose another name"),
@@ -169,7 +207,14 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("unseal --in flipped --key one --out x.onnx", 3, "not what the owner sealed"),
         ("unseal --in m.onnx --key one --out x.onnx", 3, "not a sealed model"),
         ("plan m.sealed", 3, "m.sealed: a sealed model; open it first: privet unseal"),
-        ("unseal --in m.sealed --key one --out none/x.onnx", 3, "none/x.onnx"),
+        (
+            "seal --model m.onnx --key one --out none/x",
+            3,
+            "none/x: there is no directory none; make it first",
+        ),
+        ("unseal --in m.sealed --key one --out none/x.onnx", 3, "none/x.onnx: there is no directory none"),
+        ("unseal --in m.sealed --key /tmp --out x.onnx", 3, "expected a directory that privet key new"),
+        ("key new --id=-a --out three", 2, "not starting with '.' or '-'"),
         ("key wrap --key one --kek m.onnx --out w", 3, "chmod 600 m.onnx"),
     ];
     for (args, code, message) in cases {

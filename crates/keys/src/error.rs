@@ -89,6 +89,14 @@ pub enum KeysError {
         /// What is wrong.
         problem: String,
     },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A wait ended without what was waited for.
     #[error("{peer} did not answer within {seconds} s")]
     Deadline {

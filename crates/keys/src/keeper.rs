@@ -11,6 +11,7 @@ use crate::audit::{Event, Note};
 use crate::error::KeysError;
 use crate::kbs::{Plain, Problem, Refusal, hex_digest};
 use crate::policy::KeyPolicy;
+use crate::quota::Quota;
 use crate::resource::{Kind, Resource};
 use crate::store::{KeyInfo, KeyState, Store, View, versioned};
 
@@ -171,6 +172,7 @@ pub struct StoreKeeper {
     store: std::sync::Arc<Store>,
     clock: std::sync::Arc<dyn crate::clock::Clock>,
     tell: std::sync::Arc<Tell>,
+    quota: Quota,
 }
 
 /// Told what failed here, and why: for the operator, not for peers.
@@ -179,13 +181,31 @@ pub type Tell = dyn Fn(&KeysError) + Send + Sync;
 impl StoreKeeper {
     /// Of a store.
     pub fn new(store: std::sync::Arc<Store>, clock: std::sync::Arc<dyn crate::clock::Clock>) -> Self {
-        Self { store, clock, tell: std::sync::Arc::new(|_| {}) }
+        Self { store, clock, tell: std::sync::Arc::new(|_| {}), quota: Quota::default() }
     }
 
     /// Tells of failures.
     #[must_use]
     pub fn telling(self, tell: std::sync::Arc<Tell>) -> Self {
         Self { tell, ..self }
+    }
+
+    /// Notes what was only counted so far.
+    pub(crate) fn settle(&self) {
+        self.note_omitted(None);
+    }
+
+    fn note_omitted(&self, now: Option<u64>) {
+        for note in self.quota.settle(now) {
+            if let Err(error) = self.store.note(note) {
+                (self.tell)(&error);
+            }
+        }
+    }
+
+    /// The note, if it is not one of too many.
+    fn within_quota(&self, note: Note) -> Option<Note> {
+        self.quota.take(note.event, self.clock.now()).then_some(note)
     }
 
     /// Tells of a failure, of which peers need not know more.
@@ -269,12 +289,16 @@ pub(crate) fn allowed(peer: &Peer, policy: &AttestationPolicy) -> Result<(), Str
 
 impl Keeper for StoreKeeper {
     fn attested(&self, peer: &Peer) -> Result<(), KeysError> {
+        self.note_omitted(Some(self.clock.now()));
         let note = Note::new(Event::Attested, "", peer.claims.tee.name()).claimed(&peer.digest);
+        let Some(note) = self.within_quota(note) else { return Ok(()) };
         self.store.note(note).inspect_err(|error| (self.tell)(error))
     }
 
     fn attestation_refused(&self, reason: &str) {
+        self.note_omitted(Some(self.clock.now()));
         let note = Note::new(Event::AttestationRefused, "", crate::kbs::printable(reason));
+        let Some(note) = self.within_quota(note) else { return };
         // It is refused either way.
         if let Err(error) = self.store.note(note) {
             (self.tell)(&error);
@@ -282,15 +306,16 @@ impl Keeper for StoreKeeper {
     }
 
     fn release(&self, resource: &Resource, peer: &Peer) -> Result<Plain, Refusal> {
+        self.note_omitted(Some(self.clock.now()));
         let decided = self.store.decide(|stored| {
             let (problem, detail) = match self.grant(stored, resource, peer) {
-                Ok((note, plain)) => return Ok((note, Ok(plain))),
+                Ok((note, plain)) => return Ok((Some(note), Ok(plain))),
                 Err(Decision::Failed(error)) => return Err(error),
                 Err(Decision::Missing(detail)) => (Problem::InvalidRequestPath, detail),
                 Err(Decision::Deny(detail)) => (Problem::PolicyDeny, detail),
             };
             let note = Note::new(Event::Refused, resource.to_string(), &detail).claimed(&peer.digest);
-            Ok((note, Err(Refusal::new(problem, detail))))
+            Ok((self.within_quota(note), Err(Refusal::new(problem, detail))))
         });
         decided.unwrap_or_else(|error| Err(self.failed(&error)))
     }

@@ -19,6 +19,7 @@ mod keeper;
 mod master;
 mod net;
 mod policy;
+mod quota;
 mod random;
 mod resource;
 mod secret;

@@ -117,7 +117,7 @@ impl ServerConfig {
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
         check_dir(dir)?;
         let path = dir.join(SERVER_CONFIG_FILE);
-        let text = read_text(&path)?;
+        let text = read_config(&path, "privet keyserver init")?;
         let config: Self =
             toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
@@ -168,7 +168,8 @@ pub fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keeper = Arc::new(StoreKeeper::new(store.clone(), clock.clone()).telling(tell));
     let seed = store.derive(b"attestation tokens")?;
-    let broker = Broker::new(keeper, verifier, clock, Arc::new(SystemRandomness), &seed, "privet keyserver")?;
+    let broker =
+        Broker::new(keeper.clone(), verifier, clock, Arc::new(SystemRandomness), &seed, "privet keyserver")?;
     let server = Server::tcp(listen.unwrap_or(&config.listen), tls, Arc::new(broker), limits)?;
     let admin =
         Server::unix(&dir.join(ADMIN_SOCKET), Arc::new(AdminHandler::new(store.clone())), admin_limits())?;
@@ -178,6 +179,7 @@ pub fn serve(
     let admin = std::thread::spawn(move || admin.run(&admin_stop));
     let served = server.run(stop);
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    keeper.settle();
     let administered =
         admin.join().map_err(|_| KeysError::Internal("the administration ended by a panic"))?;
     served.and(administered)
@@ -206,6 +208,15 @@ pub(crate) fn check_dir(dir: &Path) -> Result<(), KeysError> {
         dir.display()
     );
     Err(KeysError::file(dir, problem))
+}
+
+/// A configuration, and where it is missing what makes one.
+pub(crate) fn read_config(path: &Path, made_by: &str) -> Result<String, KeysError> {
+    if !path.exists() {
+        let problem = format!("not found; --dir names a directory that {made_by} has made");
+        return Err(KeysError::file(path, problem));
+    }
+    read_text(path)
 }
 
 /// A text of bounded length.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use common::*;
 use kbs_types::{Attestation, Tee, TeePubKey};
 use privet_attest::Attester as _;
+use privet_keys::audit::Event;
 use privet_keys::kbs::{Credential, Reply, wire};
 use privet_keys::{Keeper as _, Peer, StoreKeeper};
 use privet_seal::KeyVersion;
@@ -287,6 +288,73 @@ fn sessions_are_bounded() {
     assert_refused(&owner.broker.auth(&body), 429, "TooManyRequests", "try again");
     owner.clock.set(NOON + 121);
     assert_eq!(owner.broker.auth(&body).status, 200, "the old ones have ended");
+}
+
+/// Four addresses that ask for all there are, and others all the same.
+#[test]
+fn few_addresses_do_not_take_all_sessions() {
+    let owner = Owner::new();
+    let body = serde_json::to_vec(&Client::request()).unwrap();
+    let auth = |last: u8| owner.broker.auth_from(Some([192, 0, 2, last].into()), &body);
+    for i in 0..4096 {
+        assert_eq!(auth(i as u8 % 4).status, 200);
+    }
+    assert_refused(&auth(1), 429, "TooManyRequests", "try again");
+    owner.clock.set(NOON + 1);
+    // Another one comes in, and ends what it has begun, whatever the four do meanwhile.
+    let mut client = Client::new(WORKER, 9);
+    let reply = auth(77);
+    assert_eq!(reply.status, 200);
+    client.cookie = reply.cookie;
+    let challenge: kbs_types::Challenge = serde_json::from_slice(&reply.body).unwrap();
+    for i in 0..4096 {
+        auth(i as u8 % 4);
+    }
+    let reply = client.attest(&owner.broker, &client.attestation(&challenge.nonce));
+    assert_eq!(reply.status, 200, "{}", text(&reply));
+    for i in 0..4096 {
+        auth(i as u8 % 4);
+    }
+    assert_eq!(client.get(&owner.broker, "resnet/key/latest").status, 200);
+}
+
+/// Strangers' evidence and requests, far more than are noted one by one.
+#[test]
+fn strangers_do_not_fill_the_log() {
+    let owner = Owner::new();
+    let before = owner.store.entries().unwrap().len();
+    for _ in 0..200 {
+        let mut client = Client::new(WORKER, 5);
+        client.challenge(&owner.broker);
+        let reply = client.attest(&owner.broker, &client.attestation("another nonce"));
+        assert_refused(&reply, 401, "AttestationError", "nonce");
+    }
+    let stranger = Client::admitted(STRANGER, 6, &owner.broker);
+    for _ in 0..200 {
+        assert_refused(&stranger.get(&owner.broker, "resnet/key/latest"), 403, "PolicyDeny", "measurement");
+    }
+    let entries = owner.store.entries().unwrap();
+    assert!(entries.len() - before <= 50, "{} entries", entries.len() - before);
+    // Who gets a key is noted each time, and in the next minute it is said what was left out.
+    let worker = Client::admitted(WORKER, 7, &owner.broker);
+    for _ in 0..30 {
+        assert_eq!(worker.get(&owner.broker, "resnet/key/latest").status, 200);
+    }
+    owner.clock.set(NOON + 60);
+    assert_eq!(worker.get(&owner.broker, "resnet/key/latest").status, 200);
+    let entries = owner.store.entries().unwrap();
+    let count = |event: Event| entries.iter().filter(|entry| entry.note.event == event).count();
+    assert_eq!(count(Event::Released), 31);
+    assert_eq!((count(Event::AttestationRefused), count(Event::Refused)), (21, 21));
+    for event in [Event::AttestationRefused, Event::Refused] {
+        let last = entries.iter().rfind(|entry| entry.note.event == event).unwrap();
+        assert!(
+            last.note.detail.starts_with("and 180 more from second 1800000000 on"),
+            "{}",
+            last.note.detail
+        );
+    }
+    owner.store.verify_audit(None).unwrap();
 }
 
 /// All bytes of an exchange, with nonce, keys and clock given: what a KBS client can replay. Written anew with

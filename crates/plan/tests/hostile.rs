@@ -1,8 +1,8 @@
 //! Plans come from peers: one that asks for too much, or contradicts itself, is refused quickly and without a panic.
 
 use privet_plan::{
-    Digest, InputSpec, Op, OutputSpec, PLAN_VERSION, ParamId, ParamSpec, Plan, PlanError, Post, Preprocess,
-    Range, RangeSource, Step, Tap, Window, WireId, ranges,
+    Digest, InputSpec, Keyed, Keys, Op, OutputSpec, PLAN_VERSION, ParamId, ParamSpec, Plan, PlanError, Post,
+    Preprocess, Range, RangeSource, Step, Tap, Window, WireId, ranges,
 };
 use privet_ring::Ring;
 use privet_ring::prg::{Prg, Seed};
@@ -68,6 +68,31 @@ fn refused(plan: &Plan, reason: &str) {
 fn an_ordinary_plan_passes() {
     let plan = plan(&[1, 1, 8, 8], &[], vec![(pool(&[2, 2]), vec![0], vec![1, 1, 8, 8], F)]);
     assert_eq!(Plan::from_bytes(&plan.to_bytes()).unwrap(), plan);
+}
+
+/// A ReLU that truncates, a step that compares nothing, one that is not there, and steps out of order.
+#[test]
+fn keys_go_with_steps_that_can_have_them() {
+    let steps = vec![
+        (Op::Relu { shift: 2, width: 0 }, vec![0], vec![8], F - 2),
+        (Op::Trunc { shift: 2 }, vec![1], vec![8], F - 4),
+        (Op::Relu { shift: 0, width: 0 }, vec![2], vec![8], F - 4),
+    ];
+    let plan = plan(&[8], &[], steps);
+    let with = |fss: &[(u32, Keys)]| {
+        let keyed = |&(step, keys): &(u32, Keys)| Keyed { step: WireId(step), keys };
+        Plan { fss: fss.iter().map(keyed).collect(), ..plan.clone() }
+    };
+    use Keys::{Bits, Products};
+    for fss in [&[(1, Bits), (2, Products), (3, Products)][..], &[(2, Bits)], &[]] {
+        let plan = with(fss);
+        assert_eq!(Plan::from_bytes(&plan.to_bytes()).unwrap(), plan);
+    }
+    assert_eq!(plan.with_fss(), with(&[(1, Bits), (2, Products), (3, Products)]));
+    refused(&with(&[(1, Products)]), "its products do not fit a key");
+    refused(&with(&[(0, Bits)]), "steps that compare");
+    refused(&with(&[(4, Bits)]), "steps that compare");
+    refused(&with(&[(3, Bits), (2, Bits)]), "in order");
 }
 
 #[test]

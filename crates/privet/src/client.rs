@@ -199,6 +199,13 @@ pub fn online(
     };
     let stopwatch = Stopwatch::start();
     wire::greet(&mut channel, &hello)?;
+    // While the server makes its record: what the first bundle takes. Nothing of it leaves before it is chosen, and burnt.
+    let schedule = Schedule::new(&plan, options.reveal_to);
+    let open = |id| {
+        let reader = material.open_bundle(id, &purpose, &plan, &schedule, Role::Client)?;
+        reader.into_bundle()
+    };
+    let mut opened = offered.first().map(|&id| (id, open(id)));
     let ServerHello::Online = wire::greeted(&mut channel)? else {
         return Err(unexpected(&channel, "answered another question"));
     };
@@ -230,13 +237,12 @@ pub fn online(
             "numbers this session like an earlier one: its state is an old copy",
         ));
     }
-    let schedule = Schedule::new(&plan, options.reveal_to);
     // Burnt durably before the first message that depends on it.
     let number = |t: &Transaction| t.put(SESSIONS, partner.as_bytes(), &session);
-    let reader = material.burn(bundle, &purpose, &plan, &schedule, Role::Client, number)?;
+    let opened = opened.take_if(|(id, _)| *id == bundle).map_or_else(|| open(bundle), |(_, opened)| opened);
+    let (bundle, _unlinked) = material.burn(bundle, &purpose, opened, number)?;
     let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
     let own = Online::Client(inputs);
-    let bundle = reader.into_bundle()?;
     let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
     meter.worked(&stopwatch);
     channel.shutdown()?;

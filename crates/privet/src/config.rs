@@ -27,6 +27,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use privet_attest::policy::toml_problem;
 use privet_net::{Deadlines, Emulated, Identity, NetError, PinnedPeer};
 use privet_protocols::masked::RevealTo;
 use privet_protocols::replicated::PARTIES;
@@ -304,11 +305,11 @@ pub(crate) struct ConfigFile {
 impl ConfigFile {
     /// Parses the text of a file; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let Version { version } = toml::from_str(text).map_err(|e| e.to_string())?;
+        let Version { version } = toml::from_str(text).map_err(|e| toml_problem(text, &e))?;
         if version != CONFIG_VERSION {
             return Err(format!("version {version}, this build reads version {CONFIG_VERSION}"));
         }
-        let file: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        let file: Self = toml::from_str(text).map_err(|e| toml_problem(text, &e))?;
         file.deadlines.resolve()?;
         Ok(file)
     }

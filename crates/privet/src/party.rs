@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use privet_net::{Channel, Deadlines, Fingerprint, NetError, TlsChannel, TlsConnector, TlsListener};
 use privet_plan::Plan;
+use privet_protocols::Progress;
 use privet_protocols::masked::Schedule;
 use privet_protocols::replicated::{self, Links, Position, SharedWeights};
 
@@ -91,7 +92,7 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
     };
     for (n, (input, result)) in inputs.iter().zip(&results).enumerate() {
         let inference = n as u64;
-        let stopwatch = Stopwatch::start();
+        let mut stopwatch = Stopwatch::start();
         // Who deals first is as random as the session's name.
         let turn = inference + u64::from(session[0]);
         let position = Position::of(index, turn);
@@ -101,7 +102,8 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
         next.set_deadline(patience);
         previous.set_deadline(patience);
         let links = Links { next: &mut next, previous: &mut previous };
-        let mut steps = Steps { observer, phase: Phase::Online, inference };
+        let steps = Steps { observer, phase: Phase::Online, inference };
+        let mut steps = Begun { steps, stopwatch: &mut stopwatch };
         let shares = &input.shares;
         let outputs = replicated::infer(&plan, &schedule, position, &shared, shares, links, &mut steps)?;
         meter.worked(&stopwatch);
@@ -117,6 +119,22 @@ pub fn run(config: PartyConfig, options: &PartyOptions, observer: &dyn Observer)
         meter.connection(&channel);
     }
     Ok(meter.report(&config.name, Phase::Online, observer))
+}
+
+/// An inference begins when its dealer says so, and for the others when they hear from it: until then they wait for the end of the
+/// one before.
+struct Begun<'a> {
+    steps: Steps<'a>,
+    stopwatch: &'a mut Stopwatch,
+}
+
+impl Progress for Begun<'_> {
+    fn step(&mut self, done: usize, total: usize, name: &str) {
+        if done == 0 {
+            self.stopwatch.wait_is_over();
+        }
+        self.steps.step(done, total, name);
+    }
 }
 
 /// What files have to belong to.

@@ -48,6 +48,11 @@ impl Stopwatch {
         Self { started: Instant::now(), cpu: resources::cpu_seconds() }
     }
 
+    /// What was waited for until now was others' work; CPU time counts from the start.
+    pub(crate) fn wait_is_over(&mut self) {
+        self.started = Instant::now();
+    }
+
     pub(crate) fn span(&self) -> Span {
         let cpu_seconds = resources::cpu_seconds() - self.cpu;
         Span { seconds: self.started.elapsed().as_secs_f64(), cpu_seconds }

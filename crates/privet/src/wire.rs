@@ -19,7 +19,7 @@ use crate::store::{BundleId, EpochId};
 
 /// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
 /// included; peers of another version are refused.
-pub const PROTOCOL_VERSION: u16 = 7;
+pub const PROTOCOL_VERSION: u16 = 8;
 
 const CONTROL: FrameKind = FrameKind::new(0x100);
 /// One chunk of dealt material.

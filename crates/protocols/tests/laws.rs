@@ -391,21 +391,30 @@ fn what_is_dealt_and_sent_belongs_to_a_version() {
     let pooled = b.step(Op::MaxPool { window: halves, width: 0 }, &[product], &[1, 3, 105, 105], 6);
     let chosen = b.step(Op::Select { width: 0 }, &[pooled, pooled], &[1, 3, 105, 105], 6);
     b.output(chosen);
-    let (plan, weights) = b.finish();
-    let schedule = Schedule::new(&plan, RevealTo::Client);
-    let seeds = std::array::from_fn(|i| Seed::from_bytes([i as u8; 16]));
-    let dealt = deal_with(&plan, &weights, &schedule, seeds);
-    let mut bytes = dealt.masked_weights;
-    for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
-        bytes.extend(format!("{instruction:?}").bytes());
-        bytes.extend(dealt.chunks.0.get(&k).into_iter().flatten());
-        for opening in schedule.openings(&plan, k) {
-            bytes.extend(format!("{opening:?}").bytes());
+    let halves_of_rows = window(&[1, 2], &[1, 2], &[1, 1], &[0, 0], &[0, 0]);
+    // Few comparisons of few bits, which take flat trees.
+    let mut few = Builder::new(40, 10);
+    let x = few.input(&[1, 3, 16, 8]);
+    let pooled = few.step(Op::MaxPool { window: halves_of_rows, width: 0 }, &[x], &[1, 3, 16, 4], 10);
+    let y = few.step(Op::Relu { shift: 5, width: 0 }, &[pooled], &[1, 3, 16, 4], 5);
+    few.output(y);
+    let mut bytes = Vec::new();
+    for (plan, weights) in [b.finish(), few.finish()] {
+        let schedule = Schedule::new(&plan, RevealTo::Client);
+        let seeds = std::array::from_fn(|i| Seed::from_bytes([i as u8; 16]));
+        let dealt = deal_with(&plan, &weights, &schedule, seeds);
+        bytes.extend(dealt.masked_weights);
+        for (k, (instruction, _)) in schedule.instructions.iter().enumerate() {
+            bytes.extend(format!("{instruction:?}").bytes());
+            bytes.extend(dealt.chunks.0.get(&k).into_iter().flatten());
+            for opening in schedule.openings(&plan, k) {
+                bytes.extend(format!("{opening:?}").bytes());
+            }
         }
     }
     let digest = privet_plan::Digest::of("privet dealt", &bytes).to_string();
     assert_eq!(
-        digest, "b85518a1cd2516b86664c64e5af83148875d47abc18f7fd66ee8976c249a2938",
-        "version 7 of the protocol, 5 of bundle files"
+        digest, "5562a55b224119c13825858bd7f11d6a925b3cd0c004c88db43b985a1bb2bb05",
+        "version 8 of the protocol, 6 of bundle files"
     );
 }

@@ -3,7 +3,7 @@
 //! Blocked: the right side is packed in panels as wide as a register tile, of which a block stays in the second-level
 //! cache; the left side is read where it lies, a tile's rows side by side. The tile's loop is [`Kernel`]'s.
 
-use crate::kernel::{Kernel, LANES, MR, Panels, Tile};
+use crate::kernel::{Kernel, LANES, LONE, MR, Panels, Tile};
 use crate::packed::PackedWeights;
 use crate::right::{Right, Runs};
 use crate::threads::divide;
@@ -62,10 +62,18 @@ fn blocked(kernel: Kernel, k: usize, a: &[u64], b: &Right, first: usize, c: &mut
     let start = room.as_ptr().align_offset(LINE * size_of::<u64>()).min(LINE);
     let room = &mut room[start..];
     let mut complement = [0; MR * KC / 2];
+    let mut lone = [[0; KC]; LONE];
     for j0 in (0..n).step_by(NC) {
         for k0 in (0..k).step_by(KC) {
             let panels = panels(KC.min(k - k0), NC.min(n - j0));
             kernel.pack(b, k0, (first + j0) / LANES, &panels, room);
+            // Only the last panel can have less than whole vectors.
+            if let Some(panel) = panels.iter().last() {
+                let whole = panel.columns - kernel.lone_columns(panel.columns);
+                for (column, j) in lone.iter_mut().zip(whole..panel.columns) {
+                    panels.column(room, &panel, j, &mut column[..panels.depth]);
+                }
+            }
             for (i, c) in c.chunks_mut(kernel.rows()).enumerate() {
                 let mut rows = [&a[..0]; MR];
                 for (r, row) in rows.iter_mut().enumerate().take(c.len()) {
@@ -74,15 +82,15 @@ fn blocked(kernel: Kernel, k: usize, a: &[u64], b: &Right, first: usize, c: &mut
                 let rows = &rows[..c.len()];
                 let complement = kernel.complement(rows, &mut complement);
                 for panel in panels.iter() {
-                    let tile = Tile {
-                        rows,
-                        complement,
-                        panel: &room[panel.at..][..panel.len],
-                        step: panel.row,
-                        columns: panel.columns,
-                        at: j0 + panel.first,
-                    };
-                    kernel.tile(&tile, c);
+                    let (at, columns) =
+                        (j0 + panel.first, panel.columns - kernel.lone_columns(panel.columns));
+                    if columns > 0 {
+                        let (panel, step) = (&room[panel.at..][..panel.len], panel.row);
+                        kernel.tile(&Tile { rows, complement, panel, step, columns, at }, c);
+                    }
+                    for (column, at) in lone.iter().zip(at + columns..at + panel.columns) {
+                        kernel.dots(rows, &column[..panels.depth], at, c);
+                    }
                 }
             }
         }

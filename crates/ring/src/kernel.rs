@@ -33,6 +33,9 @@ pub(crate) const MR: usize = 8;
 /// Lanes of a vector; panels are whole vectors wide.
 pub(crate) const LANES: usize = 8;
 
+/// Columns that [`Kernel::dots`] sums at most.
+pub(crate) const LONE: usize = 2;
+
 /// Multiply-adds that are worth a thread.
 const THREAD_WORK: usize = 4 << 20;
 
@@ -223,6 +226,9 @@ impl Kernel {
             Isa::Avx512 | Isa::Avx512Narrow | Isa::Ifma | Isa::IfmaVnni => unsafe {
                 x86::pack::panels(right, k0, first, panels, room)
             },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Narrow => unsafe { x86::avx2::narrow_panels(right, k0, first, panels, room) },
             _ => self.run(|| panels.pack(right, k0, first, room)),
         }
     }
@@ -324,6 +330,44 @@ impl Kernel {
             Isa::Amx(_) => unreachable!("tiles of digits have their own loops"),
             Isa::Portable => portable::tile(tile, out),
         }
+    }
+
+    /// Columns of a panel that are summed by [`Self::dots`], because a vector for so few is mostly for nothing: those behind its
+    /// last whole vectors.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub(crate) fn lone_columns(self, columns: usize) -> usize {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Ifma => Some(columns % LANES),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow | Isa::Avx2Narrow => Some(columns % (2 * LANES)),
+            _ => None,
+        }
+        .filter(|lone| *lone <= LONE)
+        .unwrap_or(0)
+    }
+
+    /// Adds the products of some rows and one column, its elements one after the other, to column `at` of the result.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub(crate) fn dots(self, rows: &[&[u64]], column: &[u64], at: usize, out: &mut [&mut [u64]]) {
+        assert!((1..=MR).contains(&rows.len()) && rows.iter().all(|row| row.len() == column.len()));
+        let sums: [u64; MR] = match self.isa {
+            // SAFETY: `available` made this variant only after the running CPU reported the features; the lengths were
+            // checked.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { x86::avx512::dots(rows, column) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Narrow => unsafe { x86::narrow::dots(rows, column) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma => unsafe { x86::ifma::dots(rows, column) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Narrow => unsafe { x86::avx2::narrow_dots(rows, column) },
+            _ => unreachable!("no lone columns"),
+        };
+        out.iter_mut().zip(sums).for_each(|(out, sum)| out[at] = out[at].wrapping_add(sum));
     }
 
     /// Up to how many rows on the left it is faster to read the right side where it lies than to pack it.

@@ -175,6 +175,14 @@ impl<'a> Right<'a> {
         &self.runs.scattered[run.start as usize]
     }
 
+    /// Eight lanes that lie side by side.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn whole(&self, plane: &'a [u64], run: Run) -> Option<&'a [u64; LANES]> {
+        let is_whole = run.step == 1 && run.mask == 0xff;
+        is_whole.then(|| plane[run.start as usize..].first_chunk().expect("lies in the plane"))
+    }
+
     /// The lanes of a run of a plane.
     #[inline(always)]
     pub(crate) fn lanes(&self, plane: &[u64], run: Run) -> [u64; LANES] {

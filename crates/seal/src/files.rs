@@ -1,9 +1,10 @@
 //! Files that appear whole or not at all, and key files that only their owner can read.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
@@ -22,8 +23,38 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), SealError> {
 
 /// An unfinished file next to `path`, which only its owner can read, and which is removed unless it is [`publish`]ed.
 pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile, SealError> {
-    // Temporary files are created with mode 0600.
-    tempfile::Builder::new().prefix(".privet-").tempfile_in(directory(path)).map_err(SealError::write(path))
+    let dir = directory(path);
+    if !dir.is_dir() {
+        return Err(SealError::file(path, format!("there is no directory {}; make it first", dir.display())));
+    }
+    // Temporary files are created with mode 0600. Their name would say nothing to who reads the error.
+    tempfile::Builder::new()
+        .prefix(".privet-")
+        .tempfile_in(dir)
+        .map_err(|e| SealError::write(path)(e.kind().into()))
+}
+
+/// A file whose next write fails once `stop` is set.
+pub(crate) struct Stoppable<'a, W> {
+    pub(crate) file: &'a mut W,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Not `Interrupted`, after which `write_all` tries again.
+        if self.stop.load(Ordering::SeqCst) { Err(ErrorKind::Other.into()) } else { self.file.write(bytes) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl<W: Seek> Seek for Stoppable<'_, W> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// Makes a file durable and gives it its own name and mode, in place of a file that has this name.

@@ -12,8 +12,8 @@ use crate::SealError;
 /// Longest name of a key.
 const MAX_NAME: usize = 64;
 
-/// The name by which an owner's key is asked for: 1 to 64 letters, digits, `-`, `_` or `.`, not starting with `.`, so that it
-/// is also a file's name and a segment of a path in a URL.
+/// The name by which an owner's key is asked for: 1 to 64 letters, digits, `-`, `_` or `.`, not starting with `.` or `-`, so
+/// that it is also a file's name, a segment of a path in a URL, and no option of a command.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyId(String);
@@ -29,11 +29,11 @@ impl FromStr for KeyId {
     type Err = SealError;
 
     fn from_str(name: &str) -> Result<KeyId, SealError> {
-        let fits = (1..=MAX_NAME).contains(&name.len()) && !name.starts_with('.');
+        let fits = (1..=MAX_NAME).contains(&name.len()) && !name.starts_with(['.', '-']);
         if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
             Ok(KeyId(name.to_owned()))
         } else {
-            let expected = "1 to 64 letters, digits, '-', '_' or '.', not starting with '.'";
+            let expected = "1 to 64 letters, digits, '-', '_' or '.', not starting with '.' or '-'";
             Err(SealError::name("key id", expected, name))
         }
     }

@@ -45,4 +45,4 @@ pub use state::{ModuleState, StateTensor, load_state, open_state, save_state, se
 pub use statement::SIGNATURE_BYTES;
 pub use unseal::{unseal_onnx, unseal_onnx_until};
 pub use wrap::{WrappedKey, WrappingKey, unwrap_into};
-pub use writer::{SealOptions, Sealed, seal_onnx, seal_onnx_from};
+pub use writer::{SealOptions, Sealed, seal_onnx, seal_onnx_from, seal_onnx_until};

@@ -90,7 +90,7 @@ impl OwnerKeys {
     pub fn read(dir: &Path) -> Result<OwnerKeys, SealError> {
         let (content, release) = read_content(dir)?;
         let path = dir.join(SIGNING_KEY_FILE);
-        let signing = SigningKey::from_slice(&*read_key(&path, SIGNING_MAGIC, "signing key")?)?;
+        let signing = SigningKey::from_slice(&read_key(&path, SIGNING_MAGIC, "signing key")?[..])?;
         if signing.verifying_key()? != release.verifying_key {
             return Err(apart(&path));
         }
@@ -103,7 +103,13 @@ impl OwnerKeys {
 /// # Errors
 /// As [`OwnerKeys::read`].
 pub fn read_content(dir: &Path) -> Result<(ContentKey, Release), SealError> {
-    let release = Release::read(&dir.join(RELEASE_FILE))?;
+    let path = dir.join(RELEASE_FILE);
+    if !path.exists() {
+        let problem = "there is no such file; expected a directory that privet key new, key unwrap or keyserver key \
+                       rotate has made";
+        return Err(SealError::file(&path, problem));
+    }
+    let release = Release::read(&path)?;
     let path = dir.join(CONTENT_KEY_FILE);
     let content = read_content_key(&path)?;
     if content.fingerprint() != release.fingerprint {
@@ -114,7 +120,7 @@ pub fn read_content(dir: &Path) -> Result<(ContentKey, Release), SealError> {
 
 /// Reads a content key's file.
 pub(crate) fn read_content_key(path: &Path) -> Result<ContentKey, SealError> {
-    ContentKey::from_slice(&*read_key(path, CONTENT_MAGIC, "content key")?)
+    ContentKey::from_slice(&read_key(path, CONTENT_MAGIC, "content key")?[..])
 }
 
 /// Writes a content key's file; one that is there stays.
@@ -139,7 +145,7 @@ fn write_key(path: &Path, magic: &[u8; 8], key: &[u8; KEY_BYTES]) -> Result<(), 
     files::create(path, &bytes, PRIVATE)
 }
 
-fn read_key(path: &Path, magic: &[u8; 8], what: &str) -> Result<Zeroizing<[u8; KEY_BYTES]>, SealError> {
+fn read_key(path: &Path, magic: &[u8; 8], what: &str) -> Result<Box<Zeroizing<[u8; KEY_BYTES]>>, SealError> {
     let bytes = files::read_secret(path, KEY_FILE_BYTES as u64)?;
     let fail =
         |problem: &str| Err(SealError::file(path, format!("not a {what} of privet key new: {problem}")));
@@ -157,7 +163,7 @@ fn read_key(path: &Path, magic: &[u8; 8], what: &str) -> Result<Zeroizing<[u8; K
     if !bool::from(digest(&SHA256, body).as_ref()[..CHECKSUM_BYTES].ct_eq(sum)) {
         return fail("its checksum is wrong: it is damaged; restore it from a backup");
     }
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    let mut key = Box::new(Zeroizing::new([0; KEY_BYTES]));
     key.copy_from_slice(&body[10..]);
     Ok(key)
 }

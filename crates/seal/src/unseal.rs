@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
-use crate::files::{self, PRIVATE};
+use crate::files::{self, PRIVATE, Stoppable};
 use crate::reader::ReadAt;
 use crate::{Kind, OpenedModel, SealError, Swap};
 
@@ -40,27 +40,6 @@ pub fn unseal_onnx_until<S: ReadAt>(
     let bytes = written?;
     files::publish(file, out, PRIVATE)?;
     Ok(bytes)
-}
-
-/// A file whose next write fails once `stop` is set.
-struct Stoppable<'a, W> {
-    file: &'a mut W,
-    stop: &'a AtomicBool,
-}
-
-impl<W: Write> Write for Stoppable<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // Not `Interrupted`, after which `write_all` tries again.
-        if self.stop.load(Ordering::SeqCst) {
-            Err(std::io::ErrorKind::Other.into())
-        } else {
-            self.file.write(bytes)
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
 }
 
 /// Writes the ONNX file that was sealed to `out`, named `path`.

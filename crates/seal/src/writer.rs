@@ -5,11 +5,12 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use crate::chunk::{self, FileKey, Place};
-use crate::files::{self, PUBLIC};
+use crate::files::{self, PUBLIC, Stoppable};
 use crate::header::{CHUNK_BITS, DIGEST_BYTES, Entry, Header, Kind, Part, TAG_BYTES};
 use crate::onnx::find_tensors;
 use crate::statement::SIGNATURE_BYTES;
@@ -62,9 +63,23 @@ pub fn seal_onnx(
     keys: &OwnerKeys,
     options: &SealOptions,
 ) -> Result<Sealed, SealError> {
+    seal_onnx_until(model, out, keys, options, &AtomicBool::new(false))
+}
+
+/// [`seal_onnx`], which ends, with nothing left, soon after `stop` is set.
+///
+/// # Errors
+/// As [`seal_onnx`], and [`SealError::Interrupted`].
+pub fn seal_onnx_until(
+    model: &Path,
+    out: &Path,
+    keys: &OwnerKeys,
+    options: &SealOptions,
+    stop: &AtomicBool,
+) -> Result<Sealed, SealError> {
     refuse_same(model, out)?;
     let file = File::open(model).map_err(SealError::read(model))?;
-    seal_onnx_from(&file, model, out, keys, options)
+    seal_named(&file, model, out, keys, options, stop)
 }
 
 /// As [`seal_onnx`], of an ONNX file that need not be one: its bytes are read where they are. `name` is what messages call it.
@@ -78,8 +93,25 @@ pub fn seal_onnx_from<F: ReadAt>(
     keys: &OwnerKeys,
     options: &SealOptions,
 ) -> Result<Sealed, SealError> {
+    seal_named(file, name, out, keys, options, &AtomicBool::new(false))
+}
+
+/// Seals a file named `name` into a new one that appears whole.
+fn seal_named<F: ReadAt>(
+    file: &F,
+    name: &Path,
+    out: &Path,
+    keys: &OwnerKeys,
+    options: &SealOptions,
+    stop: &AtomicBool,
+) -> Result<Sealed, SealError> {
     let mut sealed = files::temporary(out)?;
-    let summary = seal_file(file, name, sealed.as_file_mut(), out, keys, options)?;
+    let mut target = Stoppable { file: sealed.as_file_mut(), stop };
+    let summary = seal_file(file, name, &mut target, out, keys, options);
+    if stop.load(Ordering::SeqCst) {
+        return Err(SealError::Interrupted);
+    }
+    let summary = summary?;
     files::publish(sealed, out, PUBLIC)?;
     Ok(summary)
 }

@@ -86,6 +86,14 @@ impl Verifier for DcapVerifier {
     }
 }
 
+/// Checks that collateral of SGX and TDX has its form; whether it is authentic and current is seen with a quote.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_dcap_collateral(json: &[u8]) -> Result<(), AttestError> {
+    parse_collateral(json).map(drop)
+}
+
 fn parse_collateral(json: &[u8]) -> Result<QuoteCollateralV3, AttestError> {
     serde_json::from_slice(json).map_err(|e| AttestError::malformed("collateral", e))
 }

@@ -1,9 +1,13 @@
 //! A synthetic PKI in the form of Intel's, with collateral and quotes, made afresh for each test: nothing in it is real, and
 //! no shipped verifier trusts it.
 
+#[path = "../pki/der.rs"]
+mod der;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use der::{oid, seq, tlv};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CustomExtension,
     DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,
@@ -306,22 +310,4 @@ fn day(days: i64) -> OffsetDateTime {
 fn date(days: i64) -> String {
     let (date, time) = (day(days).date(), day(days).time());
     format!("{date}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second())
-}
-
-// The same three lines of DER as for AMD's PKI, of which each test binary has one.
-
-fn seq(parts: &[&[u8]]) -> Vec<u8> {
-    tlv(0x30, &parts.concat())
-}
-
-fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
-    let length = if value.len() < 128 { vec![value.len() as u8] } else { vec![0x81, value.len() as u8] };
-    assert!(value.len() < 256, "short");
-    [&[tag], length.as_slice(), value].concat()
-}
-
-fn oid(text: &str) -> Vec<u8> {
-    use x509_cert::der::Encode;
-    use x509_cert::der::asn1::ObjectIdentifier;
-    ObjectIdentifier::new(text).expect("an identifier").to_der().expect("short")
 }

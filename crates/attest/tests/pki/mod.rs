@@ -1,10 +1,13 @@
 //! A synthetic PKI in the form of AMD's, made afresh for each test: nothing in it is real, and no shipped verifier trusts it.
 
+mod der;
+
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384};
+use der::{oid, seq, tlv};
 use privet_attest::verifier::SnpRoot;
 
 /// 2025-01-01, in the validity of everything that does not say otherwise.
@@ -257,32 +260,4 @@ fn time(text: &str) -> Vec<u8> {
 
 fn bits(bytes: &[u8]) -> Vec<u8> {
     tlv(3, &[&[0], bytes].concat())
-}
-
-fn oid(text: &str) -> Vec<u8> {
-    let arcs: Vec<u64> = text.split('.').map(|arc| arc.parse().expect("a number")).collect();
-    let mut bytes = vec![(arcs[0] * 40 + arcs[1]) as u8];
-    for &arc in &arcs[2..] {
-        let digits = (0..5).rev().map(|i| (arc >> (7 * i)) & 127).skip_while(|&digit| digit == 0);
-        let mut digits: Vec<u8> = digits.map(|digit| digit as u8 | 128).collect();
-        match digits.last_mut() {
-            Some(last) => *last &= 127,
-            None => digits.push(0),
-        }
-        bytes.extend(digits);
-    }
-    tlv(6, &bytes)
-}
-
-fn seq(parts: &[&[u8]]) -> Vec<u8> {
-    tlv(0x30, &parts.concat())
-}
-
-fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
-    let length = match value.len() {
-        n @ 0..=127 => vec![n as u8],
-        n @ 128..=255 => vec![0x81, n as u8],
-        n => vec![0x82, (n >> 8) as u8, n as u8],
-    };
-    [&[tag], length.as_slice(), value].concat()
 }

@@ -165,12 +165,12 @@ pub(super) fn longest(processes: &[Process]) -> f64 {
     processes.iter().filter(|p| p.party != DEALER).map(worked).fold(0.0, f64::max)
 }
 
-/// Sizes of all files under a state directory but its database.
+/// Sizes of all files under a state directory but its database and journal.
 fn stored(state: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(state) else { return 0 };
     let size = |entry: fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => stored(&entry.path()),
-        Ok(_) if entry.path().extension().is_none_or(|e| e != "redb") => {
+        Ok(_) if entry.path().extension().is_none_or(|e| e != "redb" && e != "journal") => {
             entry.metadata().map_or(0, |m| m.len())
         }
         _ => 0,

@@ -18,17 +18,24 @@ const NAME: usize = 40;
 /// more of a small model's time than the instructions.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// Writes events as lines of JSON to stdout, progress now and then, and after each inference how long its instructions took.
+/// Bytes of lines that nobody waits for, beyond which they are written nevertheless.
+const MAX_WAITING: usize = 64 << 10;
+
+/// Writes events as lines of JSON to stdout, progress now and then, and how long the instructions of each inference took
+/// together with what comes next.
 #[derive(Default)]
 pub(crate) struct JsonLines {
     watches: Stopwatches,
     progressed: Mutex<Option<Instant>>,
+    waiting: Mutex<String>,
 }
 
 impl JsonLines {
     fn is_due(&self, event: &Event) -> bool {
-        if !matches!(event, Event::Progress { .. }) {
-            return true;
+        let Event::Progress { done, .. } = event else { return true };
+        // Before its first message an inference has no time for others.
+        if *done == 0 {
+            return false;
         }
         let mut progressed = self.progressed.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = progressed.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
@@ -36,6 +43,28 @@ impl JsonLines {
             *progressed = Some(Instant::now());
         }
         is_due
+    }
+
+    /// To be written with what comes next.
+    fn wait(&self, event: &Event) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(line) = serde_json::to_string(event) {
+            waiting.push_str(&line);
+            waiting.push('\n');
+        }
+        let is_much = waiting.len() > MAX_WAITING;
+        drop(waiting);
+        if is_much {
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // A parent that has gone takes this process with it; until then nobody listens.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(waiting.as_bytes()).and_then(|()| out.flush());
+        waiting.clear();
     }
 }
 
@@ -45,17 +74,13 @@ impl Observer for JsonLines {
         if matches!(event, Event::Progress { done: 0, .. } | Event::Report(_)) {
             let laps = self.watches.take();
             if !laps.is_empty() {
-                self.event(&Event::laps(&laps));
+                self.wait(&Event::laps(&laps));
             }
         }
         self.watches.event(event);
-        if !self.is_due(event) {
-            return;
-        }
-        // A parent that has gone takes this process with it; until then nobody listens.
-        if let Ok(line) = serde_json::to_string(event) {
-            let mut out = std::io::stdout().lock();
-            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        if self.is_due(event) {
+            self.wait(event);
+            self.write();
         }
     }
 }

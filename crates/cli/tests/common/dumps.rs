@@ -1,5 +1,7 @@
 //! Processes that hold keys leave no picture of their memory, whoever asks for one.
 
+#![allow(dead_code, reason = "every test binary uses a part")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -16,6 +16,7 @@ use std::fs;
 
 use home::{Home, SAMPLE, own_measurement, policy};
 use nix::sys::signal::Signal;
+use privet::keys::make_certificate;
 use privet::seal::read_content;
 
 /// A server's directory with a key, its policy, and a file of a policy that accepts nobody.
@@ -134,8 +135,124 @@ fn server_and_workers_attest_each_other() {
     let (_server, address) = home.start(&serve);
     let fetch = format!("keyserver fetch {address} --key resnet {SAMPLE}");
     home.ok(&format!("{fetch} --server-policy peer.toml"));
-    home.fails(4, &format!("{fetch} --server-policy other.toml"), "measurement");
+    let (code, text) = home.run(&format!("{fetch} --server-policy other.toml"));
+    assert_eq!(code, Some(4), "{text}");
+    // In words, with both measurements whole.
+    let whole = [own_measurement(), "11".repeat(32)];
+    assert!(
+        text.contains("TLS: the evidence is authentic, but the policy") && !text.contains("Verdict"),
+        "{text}"
+    );
+    assert!(whole.iter().all(|measurement| text.contains(measurement)), "{text}");
     home.fails(4, &format!("{fetch} --server-certificate keys/tls.crt"), "TLS");
+}
+
+/// On a host where workers cannot see the cache's files.
+#[test]
+fn a_cache_on_a_loopback_address_speaks_tls() {
+    let home = Home::new();
+    set_up(&home);
+    let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+    let init = format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt");
+    home.fails(3, &format!("{init} --listen 0.0.0.0:0"), "loopback");
+    home.ok(&format!("{init} --listen 127.0.0.1:0"));
+    fs::copy(home.at("resnet.toml"), home.at("cache/policies/resnet.toml")).unwrap();
+    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
+    home.fails(3, &serve, "tls.key");
+    make_certificate(&home.at("cache"), &["127.0.0.1".to_owned()]).unwrap();
+    let (cache, local) = home.start(&serve);
+    assert!(local.starts_with("127.0.0.1:"), "{local}");
+    let fetch = format!("keyserver fetch {local} --key resnet {SAMPLE}");
+    let text = home.ok(&format!("{fetch} --server-certificate cache/tls.crt"));
+    let leased = text.lines().find(|line| line.contains("leased until")).unwrap();
+    assert!(leased.contains("Z (") && leased.ends_with(" s after 1970)"), "{leased}");
+    home.fails(
+        4,
+        &format!("{fetch} --server-certificate keys/tls.crt"),
+        "its certificate is not the pinned one",
+    );
+    home.fails(4, &fetch, "its certificate is not known");
+    // Without TLS nobody is talked to.
+    let mut stream = std::net::TcpStream::connect(&local).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    assert!(!answer.windows(4).any(|w| w == b"HTTP"), "{answer:?}");
+    assert_eq!((server.end(Signal::SIGTERM), cache.end(Signal::SIGTERM)), (Some(0), Some(0)));
+}
+
+/// What people get wrong, and whether they are told what to do.
+#[test]
+fn mistakes_are_named() {
+    let home = Home::new();
+    set_up(&home);
+    home.fails(
+        3,
+        "keyserver init --dir other --name bad/name",
+        "\"bad/name\" is not the name or address of a host",
+    );
+    assert!(!home.at("other/tls.key").exists());
+    home.fails(
+        3,
+        &format!("keyserver serve --dir owner {SAMPLE}"),
+        "a directory that privet keyserver init has made",
+    );
+    home.fails(
+        3,
+        &format!("keycache serve --dir keys {SAMPLE}"),
+        "a directory that privet keycache init has made",
+    );
+    home.fails(3, "keyserver key add --dir keys --key keys", "a directory that privet key new");
+    let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+    home.ok("keyserver init --dir second");
+    home.fails(
+        1,
+        &format!("keyserver serve --dir second --listen {address}"),
+        &format!("cannot listen on {address}"),
+    );
+    fs::write(home.at("empty"), "").unwrap();
+    let with_empty = format!("keyserver serve --dir second {SAMPLE} --collateral empty");
+    home.fails(3, &with_empty, "empty: malformed collateral");
+    home.fails(3, "attest verify --collateral empty empty", "empty: malformed collateral");
+    home.ok("keyserver key rotate --dir keys --key owner --out owner2");
+    assert!(
+        home.ok("keyserver key revoke --dir keys resnet --version 1").contains("revoked 1 version of key")
+    );
+    assert!(home.ok("keyserver key revoke --dir keys resnet").contains("revoked 1 version of key"));
+    assert!(home.ok("keyserver key revoke --dir keys resnet").contains("revoked 0 versions of key"));
+    assert_eq!(server.end(Signal::SIGTERM), Some(0));
+}
+
+/// A socket that others can open, by mistake, does not serve them, and one of others is not told anything.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_admin_socket_is_its_users_alone() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("SKIPPED: to be somebody else takes root");
+        return;
+    }
+    let home = Home::new();
+    set_up(&home);
+    let (server, _) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
+    for (name, mode) in [(".", 0o711), ("keys", 0o711), ("keys/admin.sock", 0o666)] {
+        fs::set_permissions(home.at(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let other = dumps::Ordinary::new();
+    let list = format!("keyserver key list --dir {}", home.at("keys").display());
+    let (code, out, err) = common::text(other.command(&list).output().unwrap());
+    assert!(code == Some(4) && out.is_empty() && err.contains("no answer"), "{code:?} {out} {err}");
+    assert!(home.ok(&list).contains("resnet"), "its own user");
+    // A directory of somebody else's, in which this user's process listens.
+    chown(home.at("keys"), Some(65534), Some(65534)).unwrap();
+    home.fails(
+        3,
+        "keyserver key add --dir keys --key owner",
+        "not of the user whom the directory belongs to",
+    );
+    chown(home.at("keys"), Some(0), Some(0)).unwrap();
+    assert_eq!(server.end(Signal::SIGTERM), Some(0));
 }
 
 #[test]
@@ -180,7 +297,12 @@ fn policies_are_linted_and_stores_closed() {
     // A key's file where a policy is expected is not quoted.
     let key = "0123456789abcdef".repeat(4);
     fs::write(home.at("key.hex"), &key).unwrap();
-    for line in ["keyserver policy check key.hex", "attest verify --policy key.hex resnet.toml"] {
+    for line in [
+        "keyserver policy check key.hex",
+        "attest verify --policy key.hex resnet.toml",
+        "dealer --config key.hex",
+        "share --model m --to key.hex --out x",
+    ] {
         let (code, text) = home.run(line);
         assert!(code == Some(3) && text.contains("line 1, column 65") && !text.contains(&key), "{text}");
     }

@@ -8,9 +8,11 @@ use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 use memchr::memmem;
 use privet::seal::read_content;
 
-use super::{Home, SAMPLE, Signal, policy, set_up};
+use nix::sys::signal::Signal;
+
+use super::set_up;
 use crate::dumps::Ordinary;
-use crate::home::Service;
+use crate::home::{Home, SAMPLE, Service, policy};
 
 /// How often each form of a secret is found, in parts: freed memory loses its first bytes to the allocator.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]

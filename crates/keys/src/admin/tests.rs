@@ -26,7 +26,7 @@ fn keys(id: &str) -> OwnerKeys {
 fn handle(handler: &AdminHandler, message: &Message) -> (u16, String) {
     let (method, path) = ("POST".to_owned(), PATH.to_owned());
     let body = encode(message).unwrap();
-    let reply = handler.handle(&Incoming { method, path, cookie: None, bearer: None, body });
+    let reply = handler.handle(&Incoming { method, path, cookie: None, bearer: None, body, from: None });
     (reply.status, String::from_utf8(reply.body).unwrap())
 }
 

@@ -31,7 +31,7 @@ use crate::net::tls::{ServerTls, ServerTrust, create};
 use crate::net::{Address, Limits, Server};
 use crate::policy::KeyPolicy;
 use crate::random::{Randomness as _, SystemRandomness};
-use crate::server::{check_dir, private_dir, read_text};
+use crate::server::{check_dir, private_dir, read_config, read_text};
 pub use book::{CacheEvent, LeaseBook, LeaseInfo, Renewal};
 pub use sealing::SealingKey;
 
@@ -83,9 +83,7 @@ impl CacheConfig {
             ServerTrust::pinned(known_by)?;
         }
         let name = PathBuf::from(if is_policy { "server.toml" } else { "server.crt" });
-        private_dir(dir)?;
-        private_dir(&dir.join("policies"))?;
-        create(&dir.join(&name), 0o644, text.as_bytes())?;
+        let known_by_path = dir.join(&name);
         let (certificate, policy) = if is_policy { (None, Some(name)) } else { (Some(name), None) };
         let config = Self {
             version: CONFIG_VERSION,
@@ -95,10 +93,14 @@ impl CacheConfig {
             server_policy: policy,
             policies: PathBuf::from("policies"),
         };
+        // Checked before anything is written: what is wrong can be mended, and the command repeated.
         config.listen_address(dir)?;
-        let text =
+        let config =
             toml::to_string(&config).map_err(|_| KeysError::Internal("a configuration does not encode"))?;
-        create(&path, 0o600, text.as_bytes())
+        private_dir(dir)?;
+        private_dir(&dir.join("policies"))?;
+        create(&known_by_path, 0o644, text.as_bytes())?;
+        create(&path, 0o600, config.as_bytes())
     }
 
     fn trust(&self, dir: &Path, verifier: &Arc<dyn Verifier>) -> Result<ServerTrust, KeysError> {
@@ -124,7 +126,7 @@ impl CacheConfig {
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
         check_dir(dir)?;
         let path = dir.join(CACHE_CONFIG_FILE);
-        let text = read_text(&path)?;
+        let text = read_config(&path, "privet keycache init")?;
         let config: Self =
             toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {

@@ -313,6 +313,36 @@ mod tests {
         assert_eq!(one.as_slice(), aws_lc_rs::digest::digest(&SHA256, &info).as_ref());
     }
 
+    /// With every curve of JWE clients, opened step by step.
+    #[test]
+    fn keys_on_both_curves_are_encrypted_to() {
+        for curve in [P256, P521] {
+            let secret = ephemeral(curve, &SystemRandomness).unwrap();
+            let point = secret.compute_public_key().unwrap();
+            assert_eq!(point.as_ref().len(), 1 + 2 * curve.bytes);
+            let (x, y) = coordinates(point.as_ref());
+            let key = TeePubKey::EC { crv: curve.name.to_owned(), alg: ECDH.to_owned(), x, y };
+            let body = TeeKey::parse(&key).unwrap().encrypt(PLAIN, b"", &SystemRandomness).unwrap();
+            let response: Response = serde_json::from_slice(&body).unwrap();
+            let epk = &response.protected.other_fields["epk"];
+            assert_eq!((epk["crv"].as_str(), epk["kty"].as_str()), (Some(curve.name), Some("EC")));
+            let decode = |name: &str| BASE64URL.decode(epk[name].as_str().unwrap().as_bytes()).unwrap();
+            assert_eq!((decode("x").len(), decode("y").len()), (curve.bytes, curve.bytes));
+            let epk = [vec![4], decode("x"), decode("y")].concat();
+            let open = |secret: &PrivateKey| {
+                let kek = shared_kek(secret, curve, &epk).ok()?;
+                let mut key = [0; 32];
+                AesKek::new(&AES_256, &kek[..]).unwrap().unwrap(&response.encrypted_key, &mut key).ok()?;
+                let nonce = Nonce::try_assume_unique_for_key(&response.iv).unwrap();
+                let mut plain = [response.ciphertext.clone(), response.tag.clone()].concat();
+                let aad = Aad::from(response.protected.generate_aad().unwrap());
+                Some(content_cipher(&key).unwrap().open_in_place(nonce, aad, &mut plain).ok()?.to_vec())
+            };
+            assert_eq!(open(&secret).unwrap(), PLAIN);
+            assert!(open(&ephemeral(curve, &SystemRandomness).unwrap()).is_none(), "another key");
+        }
+    }
+
     #[test]
     fn rsa_keys_are_encrypted_to_and_weak_ones_refused() {
         let secret = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();

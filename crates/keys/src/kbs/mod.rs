@@ -6,6 +6,7 @@ mod session;
 mod token;
 pub mod wire;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -80,7 +81,12 @@ impl Broker {
 
     /// `POST /kbs/v0/auth`: gives a challenge.
     pub fn auth(&self, body: &[u8]) -> Reply {
-        self.challenge(body).unwrap_or_else(|refusal| refused(&refusal))
+        self.auth_from(None, body)
+    }
+
+    /// The same, asked from this address or network: where sessions are short, those that have most lose some.
+    pub fn auth_from(&self, from: Option<IpAddr>, body: &[u8]) -> Reply {
+        self.challenge(from, body).unwrap_or_else(|refusal| refused(&refusal))
     }
 
     /// `POST /kbs/v0/attest`: takes evidence, gives a token.
@@ -93,7 +99,7 @@ impl Broker {
         self.release(credential, path).unwrap_or_else(|refusal| refused(&refusal))
     }
 
-    fn challenge(&self, body: &[u8]) -> Result<Reply, Refusal> {
+    fn challenge(&self, from: Option<IpAddr>, body: &[u8]) -> Result<Reply, Refusal> {
         let request: Request = parse(body, wire::MAX_REQUEST_BYTES)?;
         if !wire::VERSIONS.contains(&request.version.as_str()) {
             let version = printable(&request.version);
@@ -116,7 +122,7 @@ impl Broker {
         let nonce = BASE64.encode(&bytes);
         self.random.fill(&mut bytes).map_err(|_| Refusal::internal())?;
         let cookie = session::cookie(&bytes);
-        let challenged = Challenged { tee: request.tee, nonce: nonce.clone() };
+        let challenged = Challenged { tee: request.tee, nonce: nonce.clone(), from };
         if !self.sessions.challenge(SessionId::of_cookie(&cookie), challenged, self.clock.now()) {
             let detail = "too many sessions are open; try again in a minute";
             return Err(Refusal::new(Problem::TooManyRequests, detail));
@@ -129,7 +135,7 @@ impl Broker {
         let cookie = cookie.ok_or_else(no_session)?;
         let id = SessionId::of_cookie(cookie);
         // Taken before anything else is looked at: whatever comes of it, this nonce is used.
-        let Challenged { tee, nonce } = self.sessions.answer(id, self.clock.now()).ok_or_else(|| {
+        let Challenged { tee, nonce, from } = self.sessions.answer(id, self.clock.now()).ok_or_else(|| {
             let detail = "this session has no open challenge: it expired, was answered, or never was; begin again \
                           with /kbs/v0/auth";
             Refusal::new(Problem::AttestationError, detail)
@@ -159,7 +165,7 @@ impl Broker {
         let now = self.clock.now();
         let tee = tee.to_string();
         let (digest, tee_pubkey) = (peer.digest.clone(), runtime.tee_pubkey.clone());
-        let expires = self.sessions.attest(id, Attested { peer, key, nonce }, now);
+        let expires = self.sessions.attest(id, Attested { peer, key, nonce }, from, now);
         let statement = Statement {
             session: &id.name(),
             issued: now,

@@ -4,6 +4,7 @@
 //! nonce is taken out of the table by the first answer, right or wrong: there is no second one.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -50,6 +51,8 @@ pub(crate) fn cookie(bytes: &[u8; 32]) -> String {
 pub(crate) struct Challenged {
     pub(crate) tee: Tee,
     pub(crate) nonce: String,
+    /// Where from, if that is known.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// Someone who has answered.
@@ -66,6 +69,7 @@ enum State {
 
 struct Session {
     expires: u64,
+    from: Option<IpAddr>,
     state: State,
 }
 
@@ -78,17 +82,19 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session. `false` if there are too many.
+    /// Begins a session. `false` if there are too many. Where there are, the address that has most loses its oldest one,
+    /// unless that is the one that asks: few addresses do not keep others out.
     pub(crate) fn challenge(&self, id: SessionId, challenged: Challenged, now: u64) -> bool {
+        let from = challenged.from;
         let mut sessions = self.lock();
         if sessions.len() >= MAX_SESSIONS {
             sessions.retain(|_, session| now < session.expires);
         }
-        if sessions.len() >= MAX_SESSIONS {
+        if sessions.len() >= MAX_SESSIONS && !make_room(&mut sessions, from) {
             return false;
         }
         let expires = now.saturating_add(CHALLENGE_SECONDS);
-        sessions.insert(id, Session { expires, state: State::Challenged(challenged) });
+        sessions.insert(id, Session { expires, from, state: State::Challenged(challenged) });
         true
     }
 
@@ -96,7 +102,9 @@ impl Sessions {
     pub(crate) fn answer(&self, id: SessionId, now: u64) -> Option<Challenged> {
         let mut sessions = self.lock();
         match sessions.remove(&id)? {
-            Session { expires, state: State::Challenged(challenged) } if now < expires => Some(challenged),
+            Session { expires, state: State::Challenged(challenged), .. } if now < expires => {
+                Some(challenged)
+            }
             Session { state: State::Challenged(_), .. } => None,
             // Who has answered stays, but does not answer twice.
             attested => {
@@ -107,17 +115,34 @@ impl Sessions {
     }
 
     /// Keeps someone who has answered rightly. Gives when that ends.
-    pub(crate) fn attest(&self, id: SessionId, attested: Attested, now: u64) -> u64 {
+    pub(crate) fn attest(&self, id: SessionId, attested: Attested, from: Option<IpAddr>, now: u64) -> u64 {
         let expires = now.saturating_add(SESSION_SECONDS);
-        self.lock().insert(id, Session { expires, state: State::Attested(Arc::new(attested)) });
+        let session = Session { expires, from, state: State::Attested(Arc::new(attested)) };
+        self.lock().insert(id, session);
         expires
     }
 
     /// Who has answered in this session.
     pub(crate) fn attested(&self, id: SessionId, now: u64) -> Option<Arc<Attested>> {
         match self.lock().get(&id)? {
-            Session { expires, state: State::Attested(attested) } if now < *expires => Some(attested.clone()),
+            Session { expires, state: State::Attested(attested), .. } if now < *expires => {
+                Some(attested.clone())
+            }
             _ => None,
         }
     }
+}
+
+/// Takes the oldest session of the address that has most of them, if that is more than `asking` has.
+fn make_room(sessions: &mut HashMap<SessionId, Session>, asking: Option<IpAddr>) -> bool {
+    let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
+    for session in sessions.values() {
+        *counts.entry(session.from).or_default() += 1;
+    }
+    let own = counts.get(&asking).copied().unwrap_or(0);
+    let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own);
+    let Some((from, _)) = most else { return false };
+    let of_it = sessions.iter().filter(|(_, session)| session.from == from);
+    let oldest = of_it.min_by_key(|(_, session)| session.expires).map(|(id, _)| *id);
+    oldest.is_some_and(|id| sessions.remove(&id).is_some())
 }

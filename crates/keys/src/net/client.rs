@@ -59,8 +59,7 @@ impl Connection {
                         .await
                         .map_err(|e| fail(format!("cannot connect: {e}")))?;
                     let _ = stream.set_nodelay(true);
-                    let stream =
-                        connector.connect(name, stream).await.map_err(|e| fail(format!("TLS: {e}")))?;
+                    let stream = connector.connect(name, stream).await.map_err(|e| fail(tls_problem(&e)))?;
                     Ok::<_, KeysError>((converse(stream).await.map_err(fail)?, None))
                 }
                 Address::Unix(path) => {
@@ -138,6 +137,19 @@ impl Connection {
     /// Whose process listens, on a Unix socket.
     pub(crate) fn peer_uid(&self) -> Option<u32> {
         self.peer_uid
+    }
+}
+
+/// Why a handshake failed, in words: rustls has the reasons of its verifiers as they are in Rust only.
+fn tls_problem(error: &std::io::Error) -> String {
+    use rustls::{CertificateError, Error};
+
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
+            "TLS: its certificate is not the pinned one".to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::Other(why))) => format!("TLS: {}", why.0),
+        _ => format!("TLS: {error}"),
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Incoming {
     pub(crate) cookie: Option<String>,
     pub(crate) bearer: Option<String>,
     pub(crate) body: zeroize::Zeroizing<Vec<u8>>,
+    /// The peer's address, or its network; none on a Unix socket.
+    pub(crate) from: Option<std::net::IpAddr>,
 }
 
 /// What answers requests. It may block.
@@ -68,11 +70,11 @@ pub trait Handler: Send + Sync + 'static {
 /// The paths of the KBS protocol.
 impl Handler for Broker {
     fn handle(&self, request: &Incoming) -> Reply {
-        let Incoming { method, path, cookie, bearer, body } = request;
+        let Incoming { method, path, cookie, bearer, body, from } = request;
         let cookie = cookie.as_deref();
         let resource = path.strip_prefix("/kbs/v0/resource/");
         match (method.as_str(), path.as_str(), resource) {
-            ("POST", "/kbs/v0/auth", _) => self.auth(body),
+            ("POST", "/kbs/v0/auth", _) => self.auth_from(*from, body),
             ("POST", "/kbs/v0/attest", _) => self.attest(cookie, body),
             ("GET", _, Some(resource)) => {
                 let credential = match (bearer, cookie) {

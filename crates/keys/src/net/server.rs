@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
-use super::limits::{Crowd, Limits, Place, Rates, TooMany};
+use super::limits::{Crowd, Limits, Place, Rates, TooMany, network};
 use super::tls::ServerTls;
 use super::{Address, Handler, Incoming, session_cookie};
 use crate::error::KeysError;
@@ -112,7 +112,7 @@ impl Server {
 
     fn listen(address: &str, tls: ServerTls, speech: Speech, limits: Limits) -> Result<Self, KeysError> {
         let runtime = runtime()?;
-        let fail = |e: std::io::Error| KeysError::Usage(format!("cannot listen on {address}: {e}"));
+        let fail = |source| KeysError::Listen { address: address.to_owned(), source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(fail)?;
         let bound = listener.local_addr().map_err(fail)?.to_string();
         let listener = Listener::Tcp(listener, Arc::new(tls));
@@ -210,10 +210,15 @@ impl Shared {
         }
         let deadline = self.limits.request;
         let late = || refused(&Refusal::new(Problem::Deadline, format!("not done within {deadline:?}")));
-        timeout(deadline, self.work(handler, request)).await.unwrap_or_else(|_| late())
+        timeout(deadline, self.work(handler, request, from.map(network))).await.unwrap_or_else(|_| late())
     }
 
-    async fn work(self: Arc<Self>, handler: Arc<dyn Handler>, request: Request<Body>) -> Reply {
+    async fn work(
+        self: Arc<Self>,
+        handler: Arc<dyn Handler>,
+        request: Request<Body>,
+        from: Option<IpAddr>,
+    ) -> Reply {
         let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let cookie = header(COOKIE).and_then(session_cookie).map(str::to_owned);
         let bearer = header(AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer ")).map(str::to_owned);
@@ -227,7 +232,7 @@ impl Shared {
                 return refused(&Refusal::new(problem, detail));
             }
         };
-        let incoming = Incoming { method, path, cookie, bearer, body };
+        let incoming = Incoming { method, path, cookie, bearer, body, from };
         let Ok(place) = self.workers.clone().acquire_owned().await else {
             return refused(&Refusal::internal());
         };

@@ -162,6 +162,10 @@ fn attested_offer(
 /// If one of them is there already, a name is none, or the system fails.
 pub fn make_certificate(dir: &Path, names: &[String]) -> Result<(), KeysError> {
     let usage = |e: rcgen::Error| KeysError::Usage(format!("a certificate for {}: {e}", names.join(", ")));
+    if let Some(wrong) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
+        let problem = format!("{wrong:?} is not the name or address of a host");
+        return Err(KeysError::Usage(problem));
+    }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(usage)?;
     let mut params = CertificateParams::new(names.to_vec()).map_err(usage)?;
     params.distinguished_name = rcgen::DistinguishedName::new();

@@ -278,18 +278,21 @@ impl Store {
         self.transact(|t| self.link(t, note))
     }
 
-    /// Decides by what is stored, and writes the decision to the log, as one: no key is revoked and no policy set in between.
+    /// Decides by what is stored, and writes the decision to the log if it has a note, as one: no key is revoked and no policy
+    /// set in between.
     /// Durable when this returns.
     ///
     /// # Errors
     /// If the store or the decision fails: then there is none.
     pub(crate) fn decide<T>(
         &self,
-        decide: impl FnOnce(&View<'_>) -> Result<(Note, T), KeysError>,
+        decide: impl FnOnce(&View<'_>) -> Result<(Option<Note>, T), KeysError>,
     ) -> Result<T, KeysError> {
         self.transact(|t| {
             let (note, decision) = decide(&View(t))?;
-            self.link(t, note)?;
+            if let Some(note) = note {
+                self.link(t, note)?;
+            }
             Ok(decision)
         })
     }

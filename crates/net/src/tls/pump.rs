@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::intake::Arrivals;
 use super::outlet::Outlet;
 use super::session::BROKEN_OFF;
-use super::shared::{Outbound, Shared, State};
+use super::shared::{LEFT_TO_CALLER, Outbound, Shared, State};
 use crate::emulated;
 use crate::error::NetError;
 use crate::frame::HEADER_BYTES;
@@ -24,7 +24,10 @@ pub(super) fn read(shared: &Shared, arrivals: &Arrivals) {
     while !state.abandoned && state.ended.is_none() {
         let left =
             state.read_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
-        if state.intake.is_none() || !state.has_room() {
+        if state.is_busy() {
+            state =
+                shared.wanted.wait_timeout(state, LEFT_TO_CALLER).unwrap_or_else(PoisonError::into_inner).0;
+        } else if state.intake.is_none() || !state.has_room() {
             // The caller reads, or has to take a frame first.
             state.reader_parked = true;
             state = shared.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);

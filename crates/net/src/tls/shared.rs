@@ -20,13 +20,17 @@ const MAX_READ_AHEAD: usize = MAX_QUEUED;
 /// A wait goes on while each deadline sees this many more bytes: a large frame may take long, a trickle may not.
 const MIN_PROGRESS: u64 = 64 << 10;
 
-/// Frames of at most this many bytes are written by the caller: encrypting and copying one takes less than waking the writer.
-/// Larger ones are encrypted while the caller computes.
-const SMALL: usize = 32 << 10;
+/// Frames of at most this many bytes are written by the caller: encrypting and copying one takes less than waking the writer, or
+/// not much more. Larger ones are encrypted while the caller computes.
+const SMALL: usize = 96 << 10;
 
 /// How long the reader leaves the socket to a caller that has just received: while parties answer each other at once, no bytes
 /// wake it. A peer's bytes wait that long in the system's buffers while the caller computes.
-const LEFT_TO_CALLER: Duration = Duration::from_millis(5);
+pub(super) const LEFT_TO_CALLER: Duration = Duration::from_millis(5);
+
+/// How long after that a caller that reads is taken to come again soon: the reader looks again by itself then, and the caller need
+/// not wake it for each frame.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// A frame waiting for the writer.
 pub(super) struct Outbound {
@@ -106,6 +110,12 @@ impl State {
     /// Keeps the reader from the socket for a moment.
     pub(super) fn leave_to_caller(&mut self) {
         self.read_from = Some(Instant::now() + LEFT_TO_CALLER);
+    }
+
+    /// Whether a caller has just received, and reads on.
+    pub(super) fn is_busy(&self) -> bool {
+        let recently = self.read_from.is_some_and(|from| from + BUSY > Instant::now());
+        self.intake.is_none() && self.wanted.is_some() && recently
     }
 
     /// For the reader, which has seen that bytes arrived.

@@ -75,8 +75,9 @@ pub struct Machine {
     pub(super) connect: f64,
     /// For the schedule of the plan, which each party makes for itself.
     pub(super) schedule: f64,
-    /// For a small durable write.
+    /// For a small durable write, and for one through the journal.
     pub(super) sync: f64,
+    pub(super) note: f64,
     /// For a byte of material to be written, and read.
     pub(super) write: f64,
     pub(super) read: f64,
@@ -117,7 +118,7 @@ impl Machine {
         let started = Instant::now();
         std::hint::black_box(Schedule::new(plan, RevealTo::Client));
         let schedule = started.elapsed().as_secs_f64();
-        let (sync, write, read) = disk()?;
+        let ([sync, note], write, read) = disk()?;
         let (check, mask, unpack) = weights(plan.ring)?;
         let tries = |run: &dyn Fn() -> Result<Costs, Error>| -> Result<Costs, Error> {
             (1..TRIES).try_fold(run()?, |best, _| Ok(best.min(run()?)))
@@ -162,6 +163,7 @@ impl Machine {
             schedule,
             check,
             sync,
+            note,
             write,
             read,
             mask,
@@ -277,16 +279,20 @@ fn weights(ring: Ring) -> Result<(f64, f64, f64), Error> {
     Ok((each(check), each(mask), each(unpack)))
 }
 
-/// Seconds of a small durable write, and of a byte of a large file: written with its checksum and durably, and read.
-fn disk() -> Result<(f64, f64, f64), Error> {
+/// Seconds of a small durable write, of one through the journal, and of a byte of a large file: written with its checksum and
+/// durably, and read.
+fn disk() -> Result<([f64; 2], f64, f64), Error> {
     let dir = std::env::temp_dir();
     let own = tempfile::tempdir_in(&dir).map_err(StoreError::io(&dir))?;
     let database = Database::open(&own.path().join("probe.redb"))?;
-    let mut sync = f64::INFINITY;
+    let (mut sync, mut note) = (f64::INFINITY, f64::INFINITY);
     for i in 0..SYNCS as u64 {
         let start = Instant::now();
         database.put("probe", &i.to_le_bytes(), &i)?;
         sync = sync.min(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        database.note(|t| t.put("probe", &i.to_le_bytes(), &(i + 1)))?;
+        note = note.min(start.elapsed().as_secs_f64());
     }
     let work = || -> std::io::Result<(f64, f64)> {
         let mut file = tempfile::tempfile_in(&dir)?;
@@ -303,5 +309,5 @@ fn disk() -> Result<(f64, f64, f64), Error> {
         Ok((write, start.elapsed().as_secs_f64() / FILE as f64))
     };
     let (write, read) = work().map_err(StoreError::io(&dir))?;
-    Ok((sync, write, read))
+    Ok(([sync, note], write, read))
 }

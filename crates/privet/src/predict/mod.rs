@@ -34,8 +34,8 @@ const ROUND_TRIPS_ONCE: f64 = 18.0;
 const ROUND_TRIPS_EACH: f64 = 2.0;
 /// Connections, one after the other, that the offline phase waits for.
 const CONNECTIONS: f64 = 5.0;
-/// Writes to disk that an inference waits for: both sides, one after the other, mark their material as used.
-const SYNCS_ONLINE: f64 = 6.0;
+/// Notes in the journal that an inference waits for: both sides, one after the other, mark their material as used.
+const NOTES_ONLINE: f64 = 4.0;
 /// Writes to disk for each bundle, by the dealer and by its owner.
 const SYNCS_OFFLINE: f64 = 6.0;
 /// Seconds until the client's process has started and connected, and a server that waits for it looks again.
@@ -126,9 +126,9 @@ pub fn predict(plan: &Plan, reveal_to: RevealTo, machine: &Machine, link: Option
     Prediction { online, offline, offline_once, machine: machine.summary(), steps }
 }
 
-/// Hello and answer; each side in turn marks its material as used and makes the schedule; the server looks at its weights.
+/// Hello and answer; each side in turn marks its material as used; the client makes the schedule; the server looks at its weights.
 fn greeting(plan: &Plan, machine: &Machine, network: Network) -> Time {
-    let own = SYNCS_ONLINE * machine.sync + 2.0 * machine.schedule + parameters(plan) * machine.check;
+    let own = NOTES_ONLINE * machine.note + machine.schedule + parameters(plan) * machine.check;
     let way = network.way + network.hop - machine.hop;
     Time::new(own + 2.0 * machine.hop, 0.0, 2.0 * way)
 }

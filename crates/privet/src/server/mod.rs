@@ -4,12 +4,12 @@ mod offline;
 mod online;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use privet_net::{Fingerprint, NetError, TlsChannel};
 use privet_plan::Digest;
-use privet_protocols::masked::ServerWeights;
+use privet_protocols::masked::{RevealTo, Schedule, ServerWeights};
 use privet_ring::prg::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +114,8 @@ struct Server<'a> {
     /// The model's, in the form in which online sessions multiply by them.
     factors: ServerWeights<'a>,
     plan: Digest,
+    /// Of the plan, by who learns the outputs.
+    schedules: [OnceLock<Schedule>; 3],
     weights: Digest,
     database: Database,
     options: &'a ServerOptions,
@@ -152,6 +154,7 @@ impl<'a> Server<'a> {
                 _ => ServerWeights::new(&model.weights),
             },
             plan,
+            schedules: Default::default(),
             weights,
             database,
             options,
@@ -163,6 +166,10 @@ impl<'a> Server<'a> {
             meter,
             observer,
         })
+    }
+
+    fn schedule(&self, reveal_to: RevealTo) -> &Schedule {
+        self.schedules[reveal_to as usize].get_or_init(|| Schedule::new(&self.model.plan, reveal_to))
     }
 
     fn mask_key(&self, client: Fingerprint) -> Vec<u8> {

@@ -12,7 +12,8 @@ use crate::error::{Error, StoreError};
 use crate::events::{Event, Phase};
 use crate::session::{Steps, message};
 use crate::store::{
-    BundleId, BundleReader, EpochId, Material, Purpose, Rollback, Sessions, Status, Transaction, crash_point,
+    BundleId, BundleReader, EpochId, Material, Purpose, Rollback, Sessions, Status, Transaction, Unlinked,
+    crash_point,
 };
 use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, Take, refusal};
 
@@ -63,15 +64,15 @@ impl Server<'_> {
             return Err(self.refuse_rollback(channel, rollback));
         }
         wire::greet(channel, &ServerHello::Online)?;
-        let schedule = Schedule::new(&self.model.plan, reveal_to);
-        let (session, reader) = self.choose(channel, client, shown, offer, &schedule)?;
+        let schedule = self.schedule(reveal_to);
+        let (session, (reader, _unlinked)) = self.choose(channel, client, shown, offer, schedule)?;
         channel.count_round();
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
         let own = Online::Server(&self.factors);
         let before = channel.traffic().frames_received;
         let bundle = reader.into_bundle()?;
-        let outcome = masked::online(&self.model.plan, &schedule, own, bundle, channel, &mut steps);
+        let outcome = masked::online(&self.model.plan, schedule, own, bundle, channel, &mut steps);
         if let Ok(Some(outputs)) = &outcome {
             let summary = crate::postprocess::summary(&self.model.plan, outputs);
             message(self.observer, format!("{}: {summary}", peer.name));
@@ -93,7 +94,7 @@ impl Server<'_> {
         shown: u64,
         offer: Offer,
         schedule: &Schedule,
-    ) -> Result<(u64, BundleReader), Error> {
+    ) -> Result<(u64, (BundleReader, Unlinked)), Error> {
         let Some(mask) = self.mask(client)? else {
             return Err(wire::refuse(channel, refusal::EPOCH, "the weights are masked anew"));
         };
@@ -129,7 +130,7 @@ impl Server<'_> {
         schedule: &Schedule,
         shown: u64,
         offered: &[BundleId],
-    ) -> Result<Option<(BundleId, u64, BundleReader)>, Error> {
+    ) -> Result<Option<(BundleId, u64, (BundleReader, Unlinked))>, Error> {
         for &id in offered {
             if material.status(id, purpose)? != Some(Status::Ready) {
                 continue;
@@ -144,8 +145,9 @@ impl Server<'_> {
                 session = sessions.propose().proposed();
                 t.put(SESSIONS, key, &sessions.propose())
             };
-            match material.burn(id, purpose, &self.model.plan, schedule, Role::Server, number) {
-                Ok(reader) => return Ok(Some((id, session, reader))),
+            let opened = material.open_bundle(id, purpose, &self.model.plan, schedule, Role::Server);
+            match material.burn(id, purpose, opened, number) {
+                Ok(burnt) => return Ok(Some((id, session, burnt))),
                 Err(e @ StoreError::Bundle { .. }) => {
                     self.observer.event(&Event::Warning { text: e.to_string() });
                 }
@@ -157,7 +159,7 @@ impl Server<'_> {
 
     /// Notes that a client has taken over the number of its session.
     fn confirm(&self, client: Fingerprint, session: u64) -> Result<(), Error> {
-        Ok(self.database.transact(|t| {
+        Ok(self.database.note(|t| {
             match t.get::<Sessions>(SESSIONS, client.as_bytes())?.map(|s| s.confirm(session)) {
                 Some(Ok(sessions)) => t.put(SESSIONS, client.as_bytes(), &sessions),
                 // A later session has said so already.

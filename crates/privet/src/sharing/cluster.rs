@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+use privet_attest::policy::toml_problem;
 use privet_net::Fingerprint;
 use privet_protocols::replicated::PARTIES;
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ impl Cluster {
 
     /// Parses the text of a file; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let file: ClusterFile = toml::from_str(text).map_err(|e| e.to_string())?;
+        let file: ClusterFile = toml::from_str(text).map_err(|e| toml_problem(text, &e))?;
         if file.version != VERSION {
             return Err(format!("version {}, this build reads version {VERSION}", file.version));
         }

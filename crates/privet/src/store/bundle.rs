@@ -24,8 +24,10 @@ use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"PRIVBNDL";
 /// Changes with the file and with what an engine draws from a seed for which instruction.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 const MAX_HEADER: usize = 4096;
+/// Bytes that are read at a time, next to large chunks: the first ones are waited for before the bundle is burnt.
+const BUFFER: usize = 64 << 10;
 /// Bytes of a chunk that are not its content.
 const CHUNK_OVERHEAD: u64 = 4 + 8 + 4;
 
@@ -182,7 +184,7 @@ impl BundleReader {
     pub(crate) fn begin(path: &Path) -> Result<(Self, usize), StoreError> {
         let fail = |problem: String| StoreError::Bundle { path: path.to_owned(), problem };
         let file = File::open(path).map_err(StoreError::io(path))?;
-        let mut input = BufReader::with_capacity(1 << 20, file);
+        let mut input = BufReader::with_capacity(BUFFER, file);
         let mut exact = |len: usize| {
             let mut bytes = vec![0; len];
             match input.read_exact(&mut bytes) {

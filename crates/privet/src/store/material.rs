@@ -162,33 +162,48 @@ impl<'a> Material<'a> {
         Ok(size)
     }
 
-    /// Opens a bundle for use and burns it: when this returns it is burnt durably, whatever happens next. `also` happens in
-    /// the same transaction, and can still prevent it.
+    /// Opens a bundle, for [`Self::burn`]. Until it is burnt, nothing that depends on it may leave this process.
     ///
     /// # Errors
-    /// [`StoreError::Bundle`] if this bundle cannot be used, which burns it, too, but does not do `also`: its file is not
-    /// whole, or another session was faster. Anything else says nothing about the bundle, and leaves it as it was.
-    pub(crate) fn burn(
+    /// [`StoreError::Bundle`] if this bundle cannot be used: its file is not whole. Anything else says nothing about the bundle.
+    pub(crate) fn open_bundle(
         &self,
         id: BundleId,
         purpose: &Purpose,
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
-        also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
     ) -> Result<BundleReader, StoreError> {
         let unusable = |problem: String| StoreError::Bundle { path: self.path(id), problem };
-        let opened = match BundleReader::open(&self.path(id), purpose, plan, schedule, role) {
+        match BundleReader::open(&self.path(id), purpose, plan, schedule, role) {
             Ok(reader) if reader.header.id == id => Ok(reader),
             Ok(reader) => Err(unusable(format!("holds bundle {}, expected {id}", reader.header.id))),
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Err(unusable("the file of this bundle is gone".to_owned()))
             }
-            Err(damage @ StoreError::Bundle { .. }) => Err(damage),
-            Err(other) => return Err(other),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Burns a bundle for use: when this returns it is burnt durably, whatever happens next. `also` happens in
+    /// the same transaction, and can still prevent it. `opened` is what [`Self::open_bundle`] gave, or what came of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Bundle`] if this bundle cannot be used, which burns it, too, but does not do `also`: `opened` says so, or another
+    /// session was faster. Anything else says nothing about the bundle, and leaves it as it was.
+    pub(crate) fn burn<T>(
+        &self,
+        id: BundleId,
+        purpose: &Purpose,
+        opened: Result<T, StoreError>,
+        also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
+    ) -> Result<(T, Unlinked), StoreError> {
+        let opened = match opened {
+            Err(other) if !matches!(other, StoreError::Bundle { .. }) => return Err(other),
+            opened => opened,
         };
         crash_point("bundle opened");
-        let was_ready = self.database.transact(|t| {
+        let was_ready = self.database.note(|t| {
             let was_ready = mark_burnt(t, id, purpose.peer)?;
             if was_ready && opened.is_ok() {
                 also(t)?;
@@ -198,15 +213,10 @@ impl<'a> Material<'a> {
         crash_point("bundle burnt");
         let reader = opened?;
         if !was_ready {
-            return Err(unusable("another session has used it".to_owned()));
+            let problem = "another session has used it".to_owned();
+            return Err(StoreError::Bundle { path: self.path(id), problem });
         }
-        // The open file stays readable; the name goes so that no backup finds it. Nobody waits until a crash of the machine
-        // cannot bring it back: opening the material sweeps it up then, as its record says that it is burnt.
-        std::fs::remove_file(self.path(id)).map_err(StoreError::io(self.path(id)))?;
-        let dir = self.dir.clone();
-        let _ = std::thread::Builder::new().name("unlinked".to_owned()).spawn(move || sync_dir(&dir));
-        crash_point("bundle unlinked");
-        Ok(reader)
+        Ok((reader, Unlinked::begin(self.path(id), self.dir.clone())))
     }
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
@@ -234,6 +244,28 @@ impl<'a> Material<'a> {
             }
         }
         Ok(count)
+    }
+}
+
+/// Takes away the name of a used bundle, on a thread that the inference need not wait for until it ends. The open file stays
+/// readable; the name goes so that no backup finds it. What is left of it by a crash, opening the material sweeps up, as the record
+/// says that it is burnt.
+pub(crate) struct Unlinked(Option<std::thread::JoinHandle<()>>);
+
+impl Unlinked {
+    fn begin(path: PathBuf, dir: PathBuf) -> Self {
+        let unlink = move || {
+            let _ = std::fs::remove_file(path);
+            crash_point("bundle unlinked");
+            let _ = sync_dir(&dir);
+        };
+        Self(std::thread::Builder::new().name("unlinked".to_owned()).spawn(unlink).ok())
+    }
+}
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(std::thread::JoinHandle::join);
     }
 }
 

@@ -1,10 +1,11 @@
 //! A party's durable state: which one-time material it holds, which it has used, and what it agreed with whom.
 //!
-//! Small facts live in an embedded database (every commit is synced to disk), material in one file per bundle. A bundle
-//! is burnt in the database before the first message that depends on it leaves, and never comes back.
+//! Small facts live in an embedded database (every commit is synced to disk, or in a journal next to it), material in one file per
+//! bundle. A bundle is burnt in the database before the first message that depends on it leaves, and never comes back.
 
 mod bundle;
 mod database;
+mod journal;
 mod material;
 mod sessions;
 
@@ -18,7 +19,7 @@ use crate::files;
 
 pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
 pub(crate) use database::{Database, Transaction};
-pub(crate) use material::{Material, Purpose, Status};
+pub(crate) use material::{Material, Purpose, Status, Unlinked};
 pub(crate) use sessions::{Rollback, Sessions};
 
 /// Creates a directory (and its parents) that only its owner can enter.

@@ -9,6 +9,16 @@ use super::gate::{Dealing, Party, key_chunks};
 use super::tree::{Lacking, Side, Tree};
 use crate::ProtocolError;
 
+/// Which of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A flat tree takes a round less, and more material.
+    Tree {
+        flat: bool,
+    },
+    Keys,
+}
+
 /// How a borrow of n bits, and maybe that of its low bits, is found.
 pub(super) enum Borrow {
     Tree { tree: Tree, bits: usize },
@@ -34,9 +44,9 @@ pub(super) struct Bits<'a> {
 
 impl Borrow {
     /// Over `bits` >= 1 bits; with `split` in 1..=bits also the borrow of the low `split` bits.
-    pub(super) fn new(bits: u32, split: Option<u32>, fss: bool) -> Self {
-        if !fss {
-            return Self::Tree { tree: Tree::new(bits, split), bits: bits as usize };
+    pub(super) fn new(bits: u32, split: Option<u32>, way: Way) -> Self {
+        if let Way::Tree { flat } = way {
+            return Self::Tree { tree: Tree::new(bits, split, flat), bits: bits as usize };
         }
         let low = match split {
             None => Low::None,

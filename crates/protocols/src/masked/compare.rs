@@ -17,7 +17,7 @@
 use privet_ring::planes::words;
 use privet_ring::{Ring, packed_len};
 
-use super::borrow::Borrow;
+use super::borrow::{Borrow, Way};
 use super::cost::GateCost;
 use super::gate::{Dealing, PIECE, Party, Share};
 use super::sign::{Masked, Sign, select, sign_mask, sign_share};
@@ -28,16 +28,16 @@ use crate::ProtocolError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     /// floor(x / 2^shift), shift >= 1.
-    Trunc { shift: u32, fss: bool },
+    Trunc { shift: u32, way: Way },
     /// floor(max(x, 0) / 2^shift), sign from the low `width` bits.
-    Relu { shift: u32, width: u32, fss: bool },
+    Relu { shift: u32, width: u32, way: Way },
 }
 
 impl Gate {
     fn borrow(self) -> Borrow {
         match self {
-            Gate::Trunc { shift, fss } => Borrow::new(shift, None, fss),
-            Gate::Relu { shift, width, fss } => Borrow::new(width - 1, Some(shift), fss),
+            Gate::Trunc { shift, way } => Borrow::new(shift, None, way),
+            Gate::Relu { shift, width, way } => Borrow::new(width - 1, Some(shift), way),
         }
     }
 
@@ -50,7 +50,7 @@ impl Gate {
     /// The sign gate of a ReLU that truncates nothing.
     fn plain_relu(self) -> Option<Sign> {
         match self {
-            Gate::Relu { shift: 0, width, fss } => Some(Sign { width, fss }),
+            Gate::Relu { shift: 0, width, way } => Some(Sign { width, way }),
             _ => None,
         }
     }

@@ -270,9 +270,10 @@ pub(super) enum PlaneShares<'a> {
 }
 
 impl PlaneShares<'_> {
-    /// Overwrites the first `len` words of every plane in `out` with the next of that plane. Bits of absent elements are
-    /// anything.
-    pub(super) fn read(&mut self, len: usize, out: &mut [[u64; PLANE_PIECE]]) {
+    /// Overwrites the first `len` words of every plane in `out`, which lie `stride` words apart, with the next of that plane.
+    /// Bits of absent elements are anything.
+    pub(super) fn read(&mut self, len: usize, out: &mut [u64], stride: usize) {
+        let out = out.chunks_exact_mut(stride);
         match self {
             PlaneShares::Packed(planes) => {
                 for (bytes, plane) in planes.iter_mut().zip(out) {

@@ -26,6 +26,8 @@ struct Level {
     pairs: Vec<(u32, u32)>,
     /// The next elements.
     next: Vec<Slot>,
+    /// What compares a pair, without truncation.
+    relu: Compare,
 }
 
 #[derive(Clone, Copy)]
@@ -37,8 +39,13 @@ enum Slot {
 }
 
 impl Tournament {
-    /// The tournament of a window over one channel.
-    pub(super) fn new(window: &Window, input: &[usize], output: &[usize]) -> Self {
+    /// The tournament of a window over one channel; `relu` compares the pairs of a level with so many of them.
+    pub(super) fn new(
+        window: &Window,
+        input: &[usize],
+        output: &[usize],
+        relu: impl Fn(usize) -> Compare,
+    ) -> Self {
         let mut levels = Vec::new();
         let mut sizes = input.to_vec();
         for axis in (0..sizes.len()).rev() {
@@ -57,7 +64,7 @@ impl Tournament {
             sizes[axis] = output[axis];
             loop {
                 let done = lists.iter().all(|l| l.len() == 1);
-                levels.push(Level::join(&mut lists));
+                levels.push(Level::join(&mut lists, &relu));
                 if done || lists.iter().all(|l| l.len() == 1) {
                     break;
                 }
@@ -70,12 +77,12 @@ impl Tournament {
         self.levels.iter().rposition(|l| !l.pairs.is_empty())
     }
 
-    /// What is opened, and bytes dealt; every maximum takes one `relu`, without truncation.
-    pub(super) fn cost(&self, relu: Compare, ring: Ring, channels: usize) -> GateCost {
+    /// What is opened, and bytes dealt.
+    pub(super) fn cost(&self, ring: Ring, channels: usize) -> GateCost {
         let (mut openings, mut levels) = (Vec::new(), Vec::new());
         for (k, level) in self.levels.iter().enumerate().filter(|(_, l)| !l.pairs.is_empty()) {
             let n = level.pairs.len() * channels;
-            let gate = relu.cost(ring, n);
+            let gate = level.relu.cost(ring, n);
             openings.extend(gate.openings);
             if Some(k) != self.last() {
                 openings.push(Opening::masked(ring, n, RevealTo::Both));
@@ -87,12 +94,7 @@ impl Tournament {
 
     /// Dealer: shares the correlations of all levels for masks `lambda`. Between levels other lanes take their turns, as at the
     /// parties, so that these find everything in the order in which they need it.
-    pub(super) async fn deal(
-        &self,
-        lambda: &[u64],
-        relu: Compare,
-        dealing: &mut Dealing<'_>,
-    ) -> Result<(), ProtocolError> {
+    pub(super) async fn deal(&self, lambda: &[u64], dealing: &mut Dealing<'_>) -> Result<(), ProtocolError> {
         let ring = dealing.ring();
         let mut current = lambda.to_vec();
         let mut size = self.input;
@@ -103,7 +105,7 @@ impl Tournament {
                     .players(&current, size)
                     .map(|(a, b)| ring.reduce(current[a].wrapping_sub(current[b])))
                     .collect();
-                relu.deal(&difference, dealing)?;
+                level.relu.deal(&difference, dealing)?;
                 if Some(k) == self.last() {
                     return Ok(());
                 }
@@ -122,7 +124,6 @@ impl Tournament {
         &self,
         m: &[u64],
         lambda: &[u64],
-        relu: Compare,
         party: &mut Party<'_>,
     ) -> Result<Vec<u64>, ProtocolError> {
         let (ring, first) = (party.ring(), party.is_first());
@@ -137,7 +138,7 @@ impl Tournament {
                     level.players(v, size).map(|(a, b)| ring.reduce(v[a].wrapping_sub(v[b]))).collect()
                 };
                 let (m_x, lambda_x) = (subtract(&m), subtract(&lambda));
-                let mut share = relu.evaluate(Masked { m: &m_x, lambda: &lambda_x }, party).await?;
+                let mut share = level.relu.evaluate(Masked { m: &m_x, lambda: &lambda_x }, party).await?;
                 for (y, (_, b)) in share.iter_mut().zip(level.players(&m, size)) {
                     *y = ring.reduce(y.wrapping_add(to_share(m[b], lambda[b])));
                 }
@@ -165,7 +166,7 @@ impl Tournament {
 
 impl Level {
     /// Pairs up neighbours within every list; a last odd element goes on.
-    fn join(lists: &mut [Vec<u32>]) -> Self {
+    fn join(lists: &mut [Vec<u32>], relu: impl Fn(usize) -> Compare) -> Self {
         let (mut pairs, mut next) = (Vec::new(), Vec::new());
         for list in lists {
             *list = list
@@ -182,7 +183,8 @@ impl Level {
                 })
                 .collect();
         }
-        Self { pairs, next }
+        let relu = relu(pairs.len());
+        Self { pairs, next, relu }
     }
 
     /// Indices of all pairs of all channels.

@@ -51,6 +51,8 @@ pub use cost::{Content, Cost, Opening};
 pub use deal::deal;
 pub use online::{Online, ServerWeights, online};
 pub use prepare::prepare;
+#[doc(hidden)]
+pub use schedule::Sizes;
 pub use schedule::{Instruction, Schedule, masked_operands};
 
 pub use crate::inputs::check_inputs;

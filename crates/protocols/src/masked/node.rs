@@ -7,6 +7,9 @@ use super::gate::{PLANE_PIECE, PlaneShares};
 pub(super) const RADIX: usize = 4;
 /// The root takes one child more when that saves a round.
 pub(super) const ROOT_ARITY: usize = 5;
+/// Bits of a leaf and leaves of a flat tree, whose root joins all of them, at most.
+pub(super) const FLAT_RADIX: usize = 6;
+pub(super) const FLAT_ARITY: usize = 7;
 
 /// Masked (G, P) of one range of bits as a party holds them: opened values and own shares of the masks.
 #[derive(Default)]
@@ -21,25 +24,39 @@ pub(super) struct Item {
 pub(super) type Shares = (Vec<u64>, Option<Vec<u64>>);
 
 /// Own shares of a leaf's G and P. `c` are its public planes, `dealt` the shares of all products of its bits of r.
-pub(super) fn leaf_shares(c: &[&[u64]], mut dealt: PlaneShares, with_p: bool, first: bool) -> Shares {
+pub(super) fn leaf_shares(c: &[&[u64]], dealt: PlaneShares, with_p: bool, first: bool) -> Shares {
+    if c.len() <= RADIX {
+        leaf_shares_of::<{ 1 << RADIX }>(c, dealt, with_p, first)
+    } else {
+        leaf_shares_of::<{ 1 << FLAT_RADIX }>(c, dealt, with_p, first)
+    }
+}
+
+/// [`leaf_shares`] of bits that have at most `SETS` sets.
+fn leaf_shares_of<const SETS: usize>(
+    c: &[&[u64]],
+    mut dealt: PlaneShares,
+    with_p: bool,
+    first: bool,
+) -> Shares {
     let (bits, stride) = (c.len(), c[0].len());
     let full = (1usize << bits) - 1;
     let mut g = Vec::with_capacity(stride);
     let mut p = Vec::with_capacity(if with_p { stride } else { 0 });
-    let mut pieces = vec![[0; PLANE_PIECE]; full];
+    let mut pieces = Pieces::new(full, stride);
     for start in (0..stride).step_by(PLANE_PIECE) {
         let len = PLANE_PIECE.min(stride - start);
-        dealt.read(len, &mut pieces);
+        pieces.read(len, &mut dealt);
         for at in (0..len).step_by(LANES) {
             // not[U]: all bits of c in U are zero.
-            let mut not = [[u64::MAX; LANES]; 1 << RADIX];
+            let mut not = [[u64::MAX; LANES]; SETS];
             for set in 1..full + 1 {
                 let c = lanes(c[set.trailing_zeros() as usize], start + at);
                 not[set] = and(not[set & (set - 1)], xor(c, [u64::MAX; LANES]));
             }
             let (mut sum_g, mut sum_p) = ([0; LANES], if_first(first, not[full]));
             for set in 1..full + 1 {
-                let share = lanes(&pieces[set - 1], at);
+                let share = lanes(pieces.plane(set - 1), at);
                 // The lowest bit of the set generates, the higher ones pass: where r_k is not a factor, ¬c_k is.
                 let lowest = set.trailing_zeros() as usize;
                 let above = full & !((2 << lowest) - 1);
@@ -84,7 +101,11 @@ impl Node {
 
     /// Planes that are dealt: the products, and the sum of those that are needed in this sum only, except for the root.
     pub(super) fn dealt(self) -> usize {
-        self.products().count() + usize::from(!self.root)
+        // Of two P or more; of each G and some of the P above it, but for none and all of them.
+        let passing = if self.with_p { self.arity } else { self.arity - 1 };
+        let products = (1 << passing) - 1 - passing + (1 << self.arity) - 2 * self.arity;
+        debug_assert_eq!(products, self.products().count());
+        products + usize::from(!self.root)
     }
 
     /// All products of two or more masks that it needs one by one, in the order they are dealt: not those of a G with all P
@@ -105,9 +126,9 @@ impl Node {
 /// Shares of the products of masks that a node needs, for a piece of its planes.
 struct Products<'a> {
     /// Of the P in a set.
-    p: [&'a [u64]; 1 << ROOT_ARITY],
+    p: [&'a [u64]; 1 << FLAT_ARITY],
     /// Of one child's G and the P in a set.
-    g: [[&'a [u64]; 1 << ROOT_ARITY]; ROOT_ARITY],
+    g: [[&'a [u64]; 1 << FLAT_ARITY]; FLAT_ARITY],
 }
 
 /// Own shares of G (and P) over the lowest children, as many as each of `arities` says, from what is dealt for all of
@@ -120,19 +141,19 @@ pub(super) fn node_shares(
     first: bool,
 ) -> Vec<Shares> {
     let stride = children[0].g.len();
-    let mut pieces = vec![[0; PLANE_PIECE]; node.dealt()];
+    let mut pieces = Pieces::new(node.dealt(), stride);
     let mut shares: Vec<Shares> =
         vec![(Vec::with_capacity(stride), node.with_p.then(Vec::new)); arities.len()];
     for start in (0..stride).step_by(PLANE_PIECE) {
         let len = PLANE_PIECE.min(stride - start);
-        dealt.read(len, &mut pieces);
+        pieces.read(len, &mut dealt);
         // A share of a product is an own mask, or dealt. The lowest child may have no P.
-        let mut products = Products { p: [&[]; 1 << ROOT_ARITY], g: [[&[]; 1 << ROOT_ARITY]; ROOT_ARITY] };
+        let mut products = Products { p: [&[]; 1 << FLAT_ARITY], g: [[&[]; 1 << FLAT_ARITY]; FLAT_ARITY] };
         for (k, child) in children.iter().enumerate() {
             products.p[1 << k] = child.p_mask.get(start..).unwrap_or_default();
             products.g[k][0] = &child.g_mask[start..];
         }
-        for (product, plane) in node.products().zip(&pieces) {
+        for (product, plane) in node.products().zip(pieces.planes()) {
             match product.g {
                 Some(j) => products.g[j][product.p] = plane,
                 None => products.p[product.p] = plane,
@@ -140,12 +161,17 @@ pub(super) fn node_shares(
         }
         if !node.root {
             // The sum of all products of a G with every P above it stands for the lowest one.
-            products.g[0][(1 << node.arity) - 2] = &pieces[pieces.len() - 1];
+            products.g[0][(1 << node.arity) - 2] = pieces.plane(node.dealt() - 1);
         }
         for (&arity, (g, p)) in arities.iter().zip(&mut shares) {
             for at in (0..len).step_by(LANES) {
                 let wanted = LANES.min(len - at);
-                let (sum_g, sum_p) = node_lanes(&children[..arity], &products, start, at, first);
+                let children = &children[..arity];
+                let (sum_g, sum_p) = if arity <= ROOT_ARITY {
+                    node_lanes::<{ 1 << ROOT_ARITY }>(node, children, &products, start, at, first)
+                } else {
+                    node_lanes::<{ 1 << FLAT_ARITY }>(node, children, &products, start, at, first)
+                };
                 g.extend_from_slice(&sum_g[..wanted]);
                 p.iter_mut().for_each(|p| p.extend_from_slice(&sum_p[..wanted]));
             }
@@ -154,9 +180,11 @@ pub(super) fn node_shares(
     shares
 }
 
-/// The shares of G and P at the words from `at` of the piece that starts at word `start`.
+/// The shares of G, and of P if needed, at the words from `at` of the piece that starts at word `start`, for children that
+/// have at most `SETS` sets.
 #[inline(always)]
-fn node_lanes(
+fn node_lanes<const SETS: usize>(
+    node: Node,
     children: &[Item],
     products: &Products,
     start: usize,
@@ -165,7 +193,7 @@ fn node_lanes(
 ) -> (Lanes, Lanes) {
     let full = (1usize << children.len()) - 1;
     // passes[U]: product of the opened P in U.
-    let mut passes = [[u64::MAX; LANES]; 1 << ROOT_ARITY];
+    let mut passes = [[u64::MAX; LANES]; SETS];
     for set in 1..full + 1 {
         let lowest = &children[set.trailing_zeros() as usize];
         passes[set] = and(passes[set & (set - 1)], lanes(&lowest.p, start + at));
@@ -184,10 +212,38 @@ fn node_lanes(
         }
     }
     let mut sum_p = if_first(first, passes[full]);
-    for set in 1..full + 1 {
+    for set in 1..if node.with_p { full + 1 } else { 1 } {
         sum_p = xor(sum_p, and(passes[full & !set], lanes(products.p[set], at)));
     }
     (sum_g, sum_p)
+}
+
+/// Pieces of dealt planes. They lie close to each other, but not a power of two apart: they would share lines of the cache.
+struct Pieces {
+    words: Vec<u64>,
+    stride: usize,
+}
+
+impl Pieces {
+    /// Of so many planes of `len` words.
+    fn new(planes: usize, len: usize) -> Self {
+        let stride = len.min(PLANE_PIECE).next_multiple_of(LANES) + LANES;
+        Self { words: vec![0; planes * stride], stride }
+    }
+
+    /// Reads the next words of all planes.
+    fn read(&mut self, len: usize, dealt: &mut PlaneShares) {
+        dealt.read(len, &mut self.words, self.stride);
+    }
+
+    #[inline(always)]
+    fn plane(&self, index: usize) -> &[u64] {
+        &self.words[index * self.stride..][..self.stride]
+    }
+
+    fn planes(&self) -> impl Iterator<Item = &[u64]> {
+        self.words.chunks_exact(self.stride)
+    }
 }
 
 /// Words that are computed with side by side, so that the compiler uses vectors. Written out, as iterators stay calls in

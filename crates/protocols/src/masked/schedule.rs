@@ -17,7 +17,7 @@ use privet_plan::{Keys, Op, Plan, WireId};
 
 use super::cost::{Cost, GateCost, Opening};
 use super::lanes::{self, LANE};
-use super::step::GateStep;
+use super::step::{FLAT, GateStep};
 use super::{RevealTo, Role};
 use crate::linear;
 
@@ -57,6 +57,22 @@ impl Setting {
     }
 }
 
+/// Where instructions are cut, and which trees are flat. All parties of a session have to have the same.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Elements of a lane, about.
+    pub lane: usize,
+    /// Comparisons that are made at once, from which on their trees are not flat.
+    pub flat: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { lane: LANE, flat: FLAT }
+    }
+}
+
 /// The instructions of a plan with their costs.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -65,8 +81,7 @@ pub struct Schedule {
     /// Who learns the outputs.
     pub reveal_to: RevealTo,
     setting: Setting,
-    /// Elements of a lane, about.
-    lane: usize,
+    sizes: Sizes,
     /// By instruction, who learns what it opens, if it is an `Open`.
     receivers: Vec<RevealTo>,
 }
@@ -74,28 +89,28 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a validated plan.
     pub fn new(plan: &Plan, reveal_to: RevealTo) -> Self {
-        Self::with_lanes(plan, reveal_to, LANE)
+        Self::with_sizes(plan, reveal_to, Sizes::default())
     }
 
-    /// [`Schedule::new`] with lanes of about `lane` elements, for tests: all parties of a session have to cut alike.
+    /// [`Schedule::new`] with other sizes, for tests.
     #[doc(hidden)]
-    pub fn with_lanes(plan: &Plan, reveal_to: RevealTo, lane: usize) -> Self {
-        Self::of(plan, Setting::TwoParty(reveal_to), lane)
+    pub fn with_sizes(plan: &Plan, reveal_to: RevealTo, sizes: Sizes) -> Self {
+        Self::of(plan, Setting::TwoParty(reveal_to), sizes)
     }
 
     /// The schedule of a validated plan among three parties, see [`replicated`](crate::replicated): inputs come shared, and
     /// all outputs are opened under fresh masks at the end, in one round.
     pub fn three_party(plan: &Plan) -> Self {
-        Self::three_party_with_lanes(plan, LANE)
+        Self::three_party_with_sizes(plan, Sizes::default())
     }
 
-    /// [`Schedule::three_party`] with lanes of about `lane` elements, for tests.
+    /// [`Schedule::three_party`] with other sizes, for tests.
     #[doc(hidden)]
-    pub fn three_party_with_lanes(plan: &Plan, lane: usize) -> Self {
-        Self::of(plan, Setting::ThreeParty, lane)
+    pub fn three_party_with_sizes(plan: &Plan, sizes: Sizes) -> Self {
+        Self::of(plan, Setting::ThreeParty, sizes)
     }
 
-    fn of(plan: &Plan, setting: Setting, lane: usize) -> Self {
+    fn of(plan: &Plan, setting: Setting, sizes: Sizes) -> Self {
         let early = early(plan);
         let mut forms: Vec<Form> = Vec::with_capacity(plan.steps.len());
         // Which wires are masked because all that they are made of is.
@@ -146,12 +161,12 @@ impl Schedule {
         let receivers: Vec<RevealTo> = instructions.iter().map(receiver).collect();
         let mut clocks = Clocks::default();
         let with_cost = |(i, to): (Instruction, &RevealTo)| {
-            let opened = opened(plan, &i, *to, setting, lane);
+            let opened = opened(plan, &i, *to, setting, sizes);
             let cost = Cost { rounds: clocks.play(&opened), ..cost(plan, &i, &opened, setting) };
             (i, cost)
         };
         let instructions = instructions.into_iter().zip(&receivers).map(with_cost).collect();
-        Self { instructions, reveal_to, setting, lane, receivers }
+        Self { instructions, reveal_to, setting, sizes, receivers }
     }
 
     /// Sum over all instructions.
@@ -182,7 +197,7 @@ impl Schedule {
     }
 
     fn opened(&self, plan: &Plan, index: usize) -> GateCost {
-        opened(plan, &self.instructions[index].0, self.receivers[index], self.setting, self.lane)
+        opened(plan, &self.instructions[index].0, self.receivers[index], self.setting, self.sizes)
     }
 
     /// Who learns the masked values that the `Open` of this index opens.
@@ -192,17 +207,17 @@ impl Schedule {
 
     /// The step of this index as a gate, if it is one.
     pub(super) fn gate<'p>(&self, plan: &'p Plan, index: usize) -> Option<GateStep<'p>> {
-        GateStep::of(plan, index, self.setting.keys(plan, index))
+        GateStep::of(plan, index, self.setting.keys(plan, index), self.sizes.flat)
     }
 
     /// The lanes of a gate with so many elements in its first operand.
     pub(super) fn lanes(&self, gate: &GateStep, elements: usize) -> Vec<Range<usize>> {
-        gate.lanes(elements, self.lane)
+        gate.lanes(elements, self.sizes.lane)
     }
 
     /// The pieces of an opening of so many elements, a frame each.
     pub(super) fn pieces(&self, elements: usize) -> Vec<Range<usize>> {
-        lanes::cut(elements, 1, self.lane)
+        lanes::cut(elements, 1, self.sizes.lane)
     }
 
     /// Name of an instruction, for people.
@@ -314,14 +329,14 @@ fn cost(plan: &Plan, instruction: &Instruction, opened: &GateCost, setting: Sett
 }
 
 /// What an instruction opens, and what is dealt for it unless it is a product with a private tensor.
-fn opened(plan: &Plan, instruction: &Instruction, to: RevealTo, setting: Setting, lane: usize) -> GateCost {
+fn opened(plan: &Plan, instruction: &Instruction, to: RevealTo, setting: Setting, sizes: Sizes) -> GateCost {
     let ring = plan.ring;
     let index = match instruction {
         Instruction::Step(index) => *index,
         Instruction::Open(wires) => {
             let elements = wires.iter().map(|&w| plan.len(w)).sum();
             let piece = |piece: Range<usize>| Opening::masked(ring, piece.len(), to);
-            return GateCost::round(lanes::cut(elements, 1, lane).into_iter().map(piece).collect());
+            return GateCost::round(lanes::cut(elements, 1, sizes.lane).into_iter().map(piece).collect());
         }
         Instruction::Reveal(i) => {
             return match setting {
@@ -338,8 +353,8 @@ fn opened(plan: &Plan, instruction: &Instruction, to: RevealTo, setting: Setting
         Op::Input { .. } if setting == Setting::ThreeParty => GateCost::default(),
         Op::Input { .. } => GateCost::round(vec![Opening::masked(ring, elements, RevealTo::Server)]),
         Op::Multiply | Op::BatchMatMul => GateCost::new(Vec::new(), vec![[ring.packed_len(elements), 0]]),
-        _ => GateStep::of(plan, index, setting.keys(plan, index))
-            .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), lane)),
+        _ => GateStep::of(plan, index, setting.keys(plan, index), sizes.flat)
+            .map_or_else(GateCost::default, |gate| gate.cost(ring, plan.len(step.inputs[0]), sizes.lane)),
     }
 }
 

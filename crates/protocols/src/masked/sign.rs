@@ -16,7 +16,7 @@ use std::ops::Range;
 use privet_ring::planes::to_bits;
 use privet_ring::{Ring, packed_len};
 
-use super::borrow::Borrow;
+use super::borrow::{Borrow, Way};
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
 use super::tree::Lacking;
@@ -26,8 +26,7 @@ use crate::ProtocolError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sign {
     pub(super) width: u32,
-    /// By keys of function secret sharing instead of a tree.
-    pub(super) fss: bool,
+    pub(super) way: Way,
 }
 
 /// A masked wire, as a party holds it.
@@ -46,7 +45,7 @@ impl<'a> Masked<'a> {
 
 impl Sign {
     fn borrow(self) -> Borrow {
-        Borrow::new(self.width - 1, None, self.fss)
+        Borrow::new(self.width - 1, None, self.way)
     }
 
     /// What is opened, and bytes dealt, for the signs of `elements` elements and `chosen` values.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use privet_plan::{Keys, Op, Plan};
 use privet_ring::Ring;
 
+use super::borrow::Way;
 use super::compare::Gate;
 use super::cost::GateCost;
 use super::gate::{Dealing, Party};
@@ -15,6 +16,11 @@ use super::product::{Compare, Product};
 use super::sign::{Masked, Sign};
 use super::table::Table;
 use crate::ProtocolError;
+
+/// Comparisons that are made at once, of a step or of a level of a max pool, from which on their trees are not flat. A round costs
+/// what some thousands of elements cost in material. All parties have to decide alike, days apart: with it, change the
+/// versions of the protocol and of bundle files.
+pub(super) const FLAT: usize = (1 << 13) + 1;
 
 /// A step that is a gate.
 pub(super) enum GateStep<'a> {
@@ -31,49 +37,53 @@ pub(super) enum GateStep<'a> {
     /// `area` elements a channel.
     MaxPool {
         tournament: Tournament,
-        relu: Compare,
         area: usize,
     },
 }
 
 impl<'a> GateStep<'a> {
-    /// The gate of a step, if it is one, with the keys that its comparisons take.
-    pub(super) fn of(plan: &'a Plan, index: usize, keys: Option<Keys>) -> Option<Self> {
+    /// The gate of a step, if it is one, with the keys that its comparisons take. Without, fewer than `flat` take flat trees.
+    pub(super) fn of(plan: &'a Plan, index: usize, keys: Option<Keys>, flat: usize) -> Option<Self> {
         let step = &plan.steps[index];
-        let (fss, products) = (keys.is_some(), keys == Some(Keys::Products));
+        let products = keys == Some(Keys::Products);
+        let way = |comparisons| match keys {
+            Some(_) => Way::Keys,
+            None => Way::Tree { flat: comparisons < flat },
+        };
+        let elements = step.inputs.first().map_or(0, |wire| plan.len(*wire));
+        let each = way(elements);
         let compare = |gate: Gate, product: Product| {
             Self::Compare(if products { Compare::Product(product) } else { Compare::Opened(gate) })
         };
         Some(match &step.op {
             Op::Trunc { shift } => {
                 let shift = u32::from(*shift);
-                compare(Gate::Trunc { shift, fss }, Product::Trunc { shift })
+                compare(Gate::Trunc { shift, way: each }, Product::Trunc { shift })
             }
             Op::Relu { shift, width } => {
                 let (shift, width) = (u32::from(*shift), u32::from(*width));
-                compare(Gate::Relu { shift, width, fss }, Product::Relu { width })
+                compare(Gate::Relu { shift, width, way: each }, Product::Relu { width })
             }
             Op::NonNegative { width } if products => {
                 Self::Compare(Compare::Product(Product::Sign { width: u32::from(*width) }))
             }
-            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), fss }),
+            Op::NonNegative { width } => Self::Sign(Sign { width: u32::from(*width), way: each }),
             Op::Select { width } if products => Self::Choice(Product::Select { width: u32::from(*width) }),
             Op::Select { width } => Self::Select {
-                sign: Sign { width: u32::from(*width), fss },
+                sign: Sign { width: u32::from(*width), way: each },
                 values: plan.len(step.inputs[1]) / plan.len(step.inputs[0]),
             },
             Op::Table { entries } => Self::Table(Table { entries }),
             Op::MaxPool { window, width } => {
                 let (input, width) = (&plan.shape(step.inputs[0])[2..], u32::from(*width));
-                Self::MaxPool {
-                    tournament: Tournament::new(window, input, &step.shape[2..]),
-                    relu: if products {
-                        Compare::Product(Product::Relu { width })
-                    } else {
-                        Compare::Opened(Gate::Relu { shift: 0, width, fss })
-                    },
-                    area: input.iter().product(),
-                }
+                let area = input.iter().product();
+                let relu = |pairs: usize| {
+                    if products {
+                        return Compare::Product(Product::Relu { width });
+                    }
+                    Compare::Opened(Gate::Relu { shift: 0, width, way: way(pairs * (elements / area)) })
+                };
+                Self::MaxPool { tournament: Tournament::new(window, input, &step.shape[2..], relu), area }
             }
             _ => return None,
         })
@@ -101,7 +111,7 @@ impl<'a> GateStep<'a> {
             Self::Select { sign, values } => sign.cost(ring, elements, values * elements),
             Self::Choice(product) => product.cost(ring, elements),
             Self::Table(table) => table.cost(ring, elements),
-            Self::MaxPool { tournament, relu, area } => tournament.cost(*relu, ring, elements / area),
+            Self::MaxPool { tournament, area } => tournament.cost(ring, elements / area),
         }
     }
 
@@ -124,7 +134,7 @@ impl<'a> GateStep<'a> {
             Self::Select { sign, .. } => sign.deal_select(r, t, &mut dealing)?,
             Self::Choice(product) => product.deal(r, t, &mut dealing)?,
             Self::Table(table) => table.deal(r, &mut dealing)?,
-            Self::MaxPool { tournament, relu, .. } => tournament.deal(r, *relu, &mut dealing).await?,
+            Self::MaxPool { tournament, .. } => tournament.deal(r, &mut dealing).await?,
         }
         dealing.hand_on()
     }
@@ -142,7 +152,7 @@ impl<'a> GateStep<'a> {
             Self::Select { sign, .. } => sign.select(x.m, t, party).await,
             Self::Choice(product) => product.evaluate(x, t, party),
             Self::Table(table) => table.evaluate(x.m, party).await,
-            Self::MaxPool { tournament, relu, .. } => tournament.evaluate(x.m, x.lambda, *relu, party).await,
+            Self::MaxPool { tournament, .. } => tournament.evaluate(x.m, x.lambda, party).await,
         }
     }
 }

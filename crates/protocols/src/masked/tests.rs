@@ -5,15 +5,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use privet_ring::Ring;
+use privet_ring::planes::{from_values, plane_bytes, to_bits};
 use privet_ring::prg::{Prg, Seed};
 
+use super::borrow::Way;
 use super::compare::Gate;
-use super::cost::{Cost, GateCost};
+use super::cost::{Cost, GateCost, Opening};
 use super::gate::{Chunks, Dealing, Half, Lane, PIECE, PLANE_PIECE, Party};
 use super::lanes::{Shared, alone};
 use super::product::Product;
 use super::sign::{Masked, Sign};
 use super::table::Table;
+use super::tree::{Lacking, Side, Tree};
 use crate::ProtocolError;
 
 /// Runs a gate between two threads on values `x` with total masks `lambda`; returns the reconstructed results.
@@ -78,8 +81,10 @@ fn run(
     y_server.iter().zip(&y_client).map(|(s, c)| ring.to_signed(s.wrapping_add(*c))).collect()
 }
 
-/// Every gate with a comparison, by trees and by keys.
-const FSS: [bool; 2] = [false, true];
+/// Every gate with a comparison, by both kinds of trees and by keys.
+const WAYS: [Way; 3] = [Way::Tree { flat: false }, Way::Keys, Way::Tree { flat: true }];
+/// So few bits make no flat trees.
+const TINY_WAYS: [Way; 2] = [WAYS[0], WAYS[1]];
 
 fn expected(gate: Gate, x: i64) -> i64 {
     match gate {
@@ -105,9 +110,9 @@ fn exhaust(gate: Gate, bits: u32, width: u32) {
 #[test]
 fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
     let widths = [(8, 2), (8, 5), (8, 7), (8, 8), (10, 9), (10, 10)];
-    for ((bits, width), fss) in widths.into_iter().flat_map(|w| FSS.map(|fss| (w, fss))) {
+    for ((bits, width), way) in widths.into_iter().flat_map(|w| TINY_WAYS.map(|way| (w, way))) {
         let half = 1i64 << (width - 1);
-        let (ring, sign) = (Ring::tiny(bits), Sign { width, fss });
+        let (ring, sign) = (Ring::tiny(bits), Sign { width, way });
         let (x, lambda) = every_pair(bits, -half..half);
         let cost = sign.cost(ring, x.len(), 0);
         let deal = |dealing: &mut Dealing| sign.deal(&lambda, dealing).unwrap();
@@ -121,9 +126,9 @@ fn signs_are_exact_for_every_value_and_mask_at_8_and_10_bits() {
 /// Two values chosen by one sign, both masked by what the sign is masked by, which the formula must not mind.
 #[test]
 fn choices_are_exact_for_every_value_and_mask_at_8_bits() {
-    for (width, fss) in [2, 6, 8].into_iter().flat_map(|w| FSS.map(|fss| (w, fss))) {
+    for (width, way) in [2, 6, 8].into_iter().flat_map(|w| TINY_WAYS.map(|way| (w, way))) {
         let half = 1i64 << (width - 1);
-        let (ring, sign) = (Ring::tiny(8), Sign { width, fss });
+        let (ring, sign) = (Ring::tiny(8), Sign { width, way });
         let (x, lambda) = every_pair(8, -half..half);
         let twice = |v: &[u64]| -> Vec<u64> {
             v.iter().copied().chain(v.iter().map(|v| ring.reduce(v.wrapping_mul(5)))).collect()
@@ -164,8 +169,8 @@ fn tables_are_exact_for_every_index_and_mask_at_8_to_11_bits() {
 #[test]
 fn truncation_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     for bits in [8, 10] {
-        for fss in FSS {
-            (1..=bits - 2).for_each(|shift| exhaust(Gate::Trunc { shift, fss }, bits, bits - 1));
+        for way in TINY_WAYS {
+            (1..=bits - 2).for_each(|shift| exhaust(Gate::Trunc { shift, way }, bits, bits - 1));
         }
     }
 }
@@ -175,8 +180,70 @@ fn fused_relu_is_exact_for_every_value_and_mask_at_8_and_10_bits() {
     for (bits, widths) in [(8, 2..=7), (10, 8..=9)] {
         for width in widths {
             for shift in 0..width {
-                FSS.iter().for_each(|&fss| exhaust(Gate::Relu { shift, width, fss }, bits, width));
+                TINY_WAYS.iter().for_each(|&way| exhaust(Gate::Relu { shift, width, way }, bits, width));
             }
+        }
+    }
+}
+
+/// Leaves of every size, and roots of as many children as one may have.
+#[test]
+fn flat_trees_are_exact_for_every_pair_of_6_to_10_bits() {
+    let shapes = [
+        (6, 0, [0, 1]),
+        (7, 0, [0, 2]),
+        (10, 4, [1, 1]),
+        (10, 6, [1, 1]),
+        (10, 5, [1, 5]),
+        (10, 3, [3, 4]),
+        (10, 6, [6, 1]),
+        (10, 10, [7, 0]),
+        (9, 0, [0, 7]),
+        (10, 5, [2, 4]),
+    ];
+    for (bits, split, leaves) in shapes {
+        let (tree, ring) = (Tree::flat(leaves, bits, split), Ring::tiny(15));
+        let pairs = 0..1u64 << (2 * bits);
+        let (c, r): (Vec<u64>, Vec<u64>) = pairs.map(|pair| (pair >> bits, pair % (1 << bits))).unzip();
+        let n = c.len();
+        let [c_planes, r_planes] = [&c, &r].map(|values| from_values(values, bits));
+        let openings: Vec<Opening> =
+            tree.opened().into_iter().map(|planes| Opening::planes(planes, n)).collect();
+        let cost = GateCost::new(openings, vec![[tree.dealt() * plane_bytes(n), 0]]);
+        let lacking = RefCell::new(Lacking::nothing(n));
+        let deal = |dealing: &mut Dealing| {
+            lacking.replace(tree.deal(&r_planes, n, dealing));
+        };
+        // Both borrows as two bits of one element; of sums modulo 2 only the lower bits count.
+        let borrows = |whole: &[u64], low: &[u64]| -> Vec<u64> {
+            to_bits(whole, n).zip(to_bits(low, n)).map(|(whole, low)| whole | low << 8).collect()
+        };
+        let evaluate = |_: Masked, party: &mut Party| {
+            let first = party.is_first();
+            let (whole, side) = alone(tree.evaluate(&c_planes, n, party))?;
+            Ok(borrows(
+                &whole,
+                &match side {
+                    Side::None => vec![0; whole.len()],
+                    Side::Opened(masked) => {
+                        if first {
+                            masked
+                        } else {
+                            vec![0; whole.len()]
+                        }
+                    }
+                    Side::Share(share) => share,
+                },
+            ))
+        };
+        let zeros = (vec![0; n], vec![0; n]);
+        let found = run(cost, ring, &zeros.0, &zeros.1, deal, evaluate);
+        let Lacking { whole, low, opened } = lacking.into_inner();
+        let lacking = borrows(&whole, &opened.unwrap_or(low));
+        for (((&c, &r), found), lacking) in c.iter().zip(&r).zip(found).zip(lacking) {
+            let mask = (1 << split) - 1;
+            let expected = u64::from(c < r) | u64::from(c & mask < r & mask) << 8;
+            assert_eq!((found as u64 ^ lacking) & 0x101, expected, "{tree:?} c={c} r={r}");
         }
     }
 }
@@ -247,13 +314,13 @@ fn gates_equal_the_golden_vectors_for_rings_of_16_to_64_bits() {
             assert_eq!(product(Product::Relu { width: case.width }), case.relu);
         }
     }
-    for (case, fss) in cases.iter().flat_map(|case| FSS.map(|fss| (case, fss))) {
+    for (case, way) in cases.iter().flat_map(|case| WAYS.map(|way| (case, way))) {
         let ring = Ring::new(case.ring).unwrap();
         if case.shift > 0 {
-            let y = run_gate(Gate::Trunc { shift: case.shift, fss }, ring, &case.x, &case.lambda);
+            let y = run_gate(Gate::Trunc { shift: case.shift, way }, ring, &case.x, &case.lambda);
             assert_eq!(y, case.trunc, "trunc l={} s={}", case.ring, case.shift);
         }
-        let gate = Gate::Relu { shift: case.shift, width: case.width, fss };
+        let gate = Gate::Relu { shift: case.shift, width: case.width, way };
         assert_eq!(run_gate(gate, ring, &case.x, &case.lambda), case.relu, "{gate:?} l={}", case.ring);
     }
 }
@@ -263,8 +330,8 @@ fn truncation_rounds_towards_minus_infinity() {
     let ring = Ring::new(32).unwrap();
     let x = [-1, 0, 1, (1 << 8) - 1, 1 << 8, -(1 << 8), -(1 << 8) - 1];
     let lambda = [0u64, 1, 0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 0xff, 0x100];
-    for fss in FSS {
-        let y = run_gate(Gate::Trunc { shift: 8, fss }, ring, &x, &lambda);
+    for way in WAYS {
+        let y = run_gate(Gate::Trunc { shift: 8, way }, ring, &x, &lambda);
         assert_eq!(y, [-1, 0, 0, 0, 1, -1, -2]);
     }
 }
@@ -277,17 +344,17 @@ fn gates_are_exact_across_pieces() {
     let lambda = prg.stream(0).words(count, ring.mask());
     let x: Vec<i64> =
         prg.stream(1).words(count, ring.mask() >> 2).iter().map(|&v| v as i64 - (1 << 34)).collect();
-    let gates = |fss| {
+    let gates = |way| {
         [
-            Gate::Trunc { shift: 13, fss },
-            Gate::Relu { shift: 13, width: 36, fss },
-            Gate::Relu { shift: 0, width: 36, fss },
+            Gate::Trunc { shift: 13, way },
+            Gate::Relu { shift: 13, width: 36, way },
+            Gate::Relu { shift: 0, width: 36, way },
         ]
     };
     for product in [Product::Trunc { shift: 13 }, Product::Relu { width: 36 }, Product::Sign { width: 36 }] {
         run_product(product, ring, &x, &lambda);
     }
-    for gate in FSS.into_iter().flat_map(gates) {
+    for gate in WAYS.into_iter().flat_map(gates) {
         let expected: Vec<i64> = x.iter().map(|&x| expected(gate, x)).collect();
         assert!(run_gate(gate, ring, &x, &lambda) == expected, "{gate:?}");
     }

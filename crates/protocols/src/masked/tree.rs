@@ -10,6 +10,10 @@
 //! mask that only the dealer has to know, it is none: the parties leave the sum away, and the dealer adds it to what it
 //! takes for the mask ([`Lacking`]). The mask stays as uniform as the bits that the parties draw for it.
 //!
+//! A flat tree has one level less, which saves a round: leaves of up to six bits, and a root that joins up to seven of them. It opens
+//! fewer bits, and takes two to three times the dealt ones, so it is for steps of few elements, whose rounds cost more than
+//! their bits ([`super::step`]).
+//!
 //! A second borrow, of the low `split` bits only, comes out of the same tree: groups never straddle the split, so it
 //! is either an opened inner value already or one more bit at the root.
 //!
@@ -20,7 +24,7 @@ use privet_ring::planes::words;
 
 use super::cost::Opening;
 use super::gate::{Dealing, Party};
-use super::node::{Item, Node, RADIX, ROOT_ARITY, Shares, leaf_shares, node_shares};
+use super::node::{FLAT_ARITY, FLAT_RADIX, Item, Node, RADIX, ROOT_ARITY, Shares, leaf_shares, node_shares};
 use crate::ProtocolError;
 
 /// Shape of the tree; the same for dealer and parties.
@@ -70,22 +74,51 @@ pub(super) enum Side {
 }
 
 impl Tree {
-    /// A tree over `bits` >= 1 bits; with `split` in 1..=bits also the borrow of the low `split` bits.
-    pub(super) fn new(bits: u32, split: Option<u32>) -> Self {
+    /// A tree over `bits` >= 1 bits; with `split` in 1..=bits also the borrow of the low `split` bits. A `flat` one where that saves
+    /// a round, and leaves and root are not too large.
+    pub(super) fn new(bits: u32, split: Option<u32>, flat: bool) -> Self {
         let (bits, split) = (bits as usize, split.map_or(0, |s| s as usize));
         assert!(bits >= 1 && split <= bits, "a tree over {bits} bits split at {split}");
+        let tree = Self::deep(bits, split);
+        if !flat || tree.levels.is_empty() {
+            return tree;
+        }
+        let parts = (split.div_ceil(FLAT_RADIX)..=split.min(FLAT_ARITY))
+            .flat_map(|low| (0..=FLAT_ARITY - low).map(move |high| [low, high]))
+            .filter(|[_, high]| ((bits - split).div_ceil(FLAT_RADIX)..=bits - split).contains(high));
+        // What is dealt for so many leaves.
+        let dealt = |&[low, high]: &[usize; 2]| {
+            let leaves = even(split, low).chain(even(bits - split, high));
+            leaves.map(|len| (1 << len) - 1).sum::<usize>() + Node::root(low + high).dealt()
+        };
+        parts
+            .min_by_key(|parts| (dealt(parts), parts[0] + parts[1]))
+            .map_or(tree, |p| Self::flat(p, bits, split))
+    }
+
+    /// With so many leaves below and above the split, which the root joins.
+    pub(super) fn flat(parts: [usize; 2], bits: usize, split: usize) -> Self {
         let mut leaves = Vec::new();
-        for part in [0..split, split..bits] {
+        for (part, count) in [0..split, split..bits].into_iter().zip(parts) {
             let mut start = part.start;
-            for len in even(part.len()) {
+            for len in even(part.len(), count) {
                 leaves.push(start..start + len);
                 start += len;
             }
         }
-        let (mut items, mut side) = (leaves.len(), split.div_ceil(RADIX));
+        Self { leaves, levels: Vec::new(), side: parts[0] }
+    }
+
+    /// Of leaves and groups of at most [`RADIX`], but for the root: as few as there can be.
+    fn deep(bits: usize, split: usize) -> Self {
+        let Self { leaves, side, .. } =
+            Self::flat([split.div_ceil(RADIX), (bits - split).div_ceil(RADIX)], bits, split);
+        let (mut items, mut side) = (leaves.len(), side);
         let mut levels = Vec::new();
         while items > ROOT_ARITY {
-            let groups: Vec<usize> = even(side).chain(even(items - side)).collect();
+            let above = items - side;
+            let groups: Vec<usize> =
+                even(side, side.div_ceil(RADIX)).chain(even(above, above.div_ceil(RADIX))).collect();
             side = side.div_ceil(RADIX);
             items = groups.len();
             levels.push(groups);
@@ -236,9 +269,8 @@ impl Tree {
     }
 }
 
-/// Splits `items` into as few groups of at most [`RADIX`] as there can be, of even sizes: the material grows as powers of them.
-fn even(items: usize) -> impl Iterator<Item = usize> {
-    let groups = items.div_ceil(RADIX);
+/// Splits `items` into groups of even sizes: the material grows as powers of them.
+fn even(items: usize, groups: usize) -> impl Iterator<Item = usize> {
     (0..groups).map(move |k| (k + 1) * items / groups - k * items / groups)
 }
 
@@ -328,7 +360,7 @@ mod tests {
     #[test]
     fn counts_equal_the_published_ones() {
         for (m, opened, rounds, dealt) in [(16, 16, 2, 64), (32, 38, 3, 145), (64, 78, 3, 317)] {
-            let tree = Tree::new(m - 1, None);
+            let tree = Tree::new(m - 1, None, false);
             assert_eq!(2 * (tree.opened().iter().sum::<usize>() + 1), opened, "m={m}");
             assert_eq!(tree.opened().len() + 1, rounds, "m={m}");
             assert_eq!(tree.dealt(), dealt, "m={m}");
@@ -339,7 +371,7 @@ mod tests {
     #[test]
     fn splits_share_even_leaves_and_groups() {
         for (bits, split, opened, dealt) in [(39, 16, 25, 172), (39, 15, 25, 172), (62, 16, 39, 309)] {
-            let tree = Tree::new(bits, Some(split));
+            let tree = Tree::new(bits, Some(split), false);
             assert_eq!(tree.opened().iter().sum::<usize>() + 1, opened, "{bits} split at {split}");
             assert_eq!(tree.dealt(), dealt, "{bits} split at {split}");
         }
@@ -348,9 +380,9 @@ mod tests {
     #[test]
     fn no_tree_takes_more_than_three_rounds_and_a_split_costs_few_bits() {
         for bits in 1..=63 {
-            let plain = Tree::new(bits, None);
+            let plain = Tree::new(bits, None, false);
             for split in 1..=bits {
-                let tree = Tree::new(bits, Some(split));
+                let tree = Tree::new(bits, Some(split), false);
                 assert!(tree.opened().len() < 3, "{bits} split at {split}");
                 let extra = tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened());
                 assert!(
@@ -358,6 +390,33 @@ mod tests {
                     "{bits} split at {split}: {extra}"
                 );
             }
+        }
+    }
+
+    /// Up to 42 bits, or about as many with a split, take two rounds; never more rounds or opened bits than without.
+    #[test]
+    fn flat_trees_take_two_rounds_and_open_less() {
+        for bits in 1..=63 {
+            for split in 0..=bits {
+                let split = Some(split).filter(|&s| s > 0);
+                let [deep, flat] = [false, true].map(|flat| Tree::new(bits, split, flat));
+                let opened =
+                    |tree: &Tree| tree.opened().iter().sum::<usize>() + usize::from(!tree.side_is_opened());
+                assert!(opened(&flat) <= opened(&deep), "{bits} split at {split:?}");
+                assert!(flat.opened().len() <= deep.opened().len());
+                let parts = [split.unwrap_or(0), bits - split.unwrap_or(0)];
+                let fits = parts.iter().sum::<u32>() <= 42
+                    && parts.iter().map(|part| part.div_ceil(6)).sum::<u32>() <= 7;
+                assert_eq!(flat.opened().len() < 2, fits || deep.opened().len() < 2);
+                assert_eq!(flat == deep, !fits || deep.opened().len() < 2, "{bits} split at {split:?}");
+            }
+        }
+        // Bits that are dealt, and opened with the result.
+        for (bits, split, dealt, opened) in
+            [(31, None, 296, 12), (33, None, 356, 14), (33, Some(14), 356, 14), (39, Some(16), 516, 14)]
+        {
+            let tree = Tree::new(bits, split, true);
+            assert_eq!((tree.dealt(), tree.opened()[0] + 1), (dealt, opened), "{bits} split at {split:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use privet_plan::{
     Weights, Window, WireId, ranges,
 };
 use privet_protocols::masked::{
-    self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, ServerWeights, Source,
+    self, Bundle, MaskedWeights, Online, RevealTo, Role, Schedule, ServerWeights, Sizes, Source,
 };
 use privet_protocols::{ProtocolError, Silent, cleartext};
 use privet_ring::Ring;
@@ -274,11 +274,17 @@ pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: Revea
     LAWS.iter().for_each(|law| law(plan, weights, inputs, reveal_to));
 }
 
+/// The smallest lanes, and no tree is flat.
+pub const SMALL: Sizes = Sizes { lane: 1, flat: 0 };
+/// Whole instructions with flat trees; the smallest lanes with others; and with both kinds.
+pub const SIZES: [Sizes; 3] =
+    [Sizes { lane: 1 << 16, flat: usize::MAX }, SMALL, Sizes { lane: 1, flat: 100 }];
+
 /// Checks results, who learns them, bytes, frames and rounds of `2pc`.
 fn two_party_law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>], reveal_to: RevealTo) {
     let expected = reference(plan, weights, inputs);
     let ring = plan.ring.bits();
-    for schedule in [Schedule::new(plan, reveal_to), Schedule::with_lanes(plan, reveal_to, 1)] {
+    for schedule in SIZES.map(|sizes| Schedule::with_sizes(plan, reveal_to, sizes)) {
         let outcome = two_party_with(plan, &schedule, weights, inputs);
         for (role, outputs) in [(Role::Server, &outcome.server), (Role::Client, &outcome.client)] {
             match outputs {

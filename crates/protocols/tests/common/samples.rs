@@ -63,6 +63,8 @@ pub fn samples() -> Vec<Sample> {
         wide("relu split above the leaves", 16, 8),
         wide("relu under an inner level", 26, 4),
         wide("relu split at two leaves under an inner level", 26, 7),
+        // Of up to six bits, where trees are flat.
+        wide("relu of larger leaves", 32, 8),
         sample("comparison", 16, &[8], |b, x| b.step(Op::NonNegative { width: 0 }, &[x], &[8], 0)),
         sample("choice", 16, &[8], |b, x| {
             let pair = b.step(Op::Concat { axis: 0 }, &[x, x], &[16], 8);

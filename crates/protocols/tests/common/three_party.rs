@@ -105,9 +105,8 @@ pub fn law(plan: &Plan, weights: &Weights, inputs: &[Vec<i64>]) {
     let l = plan.ring.bits();
     // Every party deals in some law.
     let inference = plan.steps.len() as u64 + u64::from(l);
-    for (schedule, inference) in
-        [(Schedule::three_party(plan), inference), (Schedule::three_party_with_lanes(plan, 1), inference + 1)]
-    {
+    for (sizes, inference) in super::SIZES.into_iter().zip(inference..) {
+        let schedule = Schedule::three_party_with_sizes(plan, sizes);
         let ended = three_party(plan, &schedule, inference, weights, inputs);
         let traffic = ended.each_ref().map(|ended| ended.traffic);
         let outputs = ended.map(|ended| ended.outputs.unwrap());

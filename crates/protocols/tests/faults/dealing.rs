@@ -9,7 +9,7 @@ use privet_protocols::masked::{self, RevealTo, Role, Schedule, Source};
 use privet_protocols::{ProtocolError, Silent};
 use privet_ring::prg::Seed;
 
-use crate::common::{with_bits, with_products};
+use crate::common::{SMALL, with_bits, with_products};
 use crate::{AMPLE, Case, SHORT, each};
 
 const CHUNK: FrameKind = FrameKind::new(0x101);
@@ -30,7 +30,8 @@ impl Source for Dealt<'_> {
 
 /// Dealing and preparing a half over a bad network: whether dealer and party failed, and what the dealer sent.
 fn deal(case: &Case, role: Role, deadline: Duration, faults: Vec<Fault>) -> (bool, bool, u32) {
-    let (Case { plan, weights, .. }, schedule) = (case, &Schedule::with_lanes(&case.plan, RevealTo::Both, 1));
+    let (Case { plan, weights, .. }, schedule) =
+        (case, &Schedule::with_sizes(&case.plan, RevealTo::Both, SMALL));
     let seeds: [Seed; 3] = std::array::from_fn(|_| Seed::random().unwrap());
     let [server, client, weight_seed] = &seeds;
     let (mut a, mut b) = faulty_pair(deadline, faults, Vec::new());

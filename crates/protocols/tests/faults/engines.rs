@@ -13,7 +13,7 @@ use privet_protocols::{ProtocolError, Silent};
 
 use crate::Case;
 use crate::common::three_party::{party, ring_of_channels, share};
-use crate::common::{Chunks, offline, with_bits, with_products};
+use crate::common::{Chunks, SMALL, offline, with_bits, with_products};
 
 /// An engine whose connections break.
 pub(crate) struct Engine {
@@ -77,7 +77,7 @@ pub(crate) struct Ended {
 
 fn two_party(case: &Case, deadline: Duration, link: usize, faults: Vec<Fault>) -> Ended {
     // In the smallest lanes: the max pool has two.
-    let schedule = Schedule::with_lanes(&case.plan, RevealTo::Both, 1);
+    let schedule = Schedule::with_sizes(&case.plan, RevealTo::Both, SMALL);
     let (server, client) = offline(&case.plan, &case.weights, &schedule);
     let mut by_link = [Vec::new(), Vec::new()];
     by_link[link] = faults;
@@ -104,7 +104,7 @@ fn two_party(case: &Case, deadline: Duration, link: usize, faults: Vec<Fault>) -
 
 fn three_party(case: &Case, deadline: Duration, link: usize, faults: Vec<Fault>) -> Ended {
     let Case { plan, weights, inputs, .. } = case;
-    let schedule = Schedule::three_party_with_lanes(plan, 1);
+    let schedule = Schedule::three_party_with_sizes(plan, SMALL);
     let links = ENGINES[1].links;
     let mut faults = Some(faults);
     let on_link = |from, to| if links[link] == (from, to) { faults.take().unwrap() } else { Vec::new() };

@@ -185,6 +185,7 @@ pub(crate) fn see_keys(
             if let Some((values, ring)) = keys.products {
                 let mut hashes = vec![0; keys.roots.len()];
                 Hash::new(&keys.hash_key).blocks(&keys.roots, VALUE_TWEAK, &mut hashes);
+                let first: Vec<u64> = keys.values(0, values, ring);
                 for k in 0..values {
                     // The second party corrects at the root: both without what makes its own share of the value.
                     let rest = |(value, hash): (&u64, &u128)| {
@@ -193,8 +194,28 @@ pub(crate) fn see_keys(
                         ring.reduce(value.wrapping_add(own))
                     };
                     let own = keys.values(k, values, ring);
-                    let rest = own.iter().zip(&hashes).map(rest).collect();
-                    view.add(name(&format!("values {k} without own hash")), ring.bits(), rest, Part::Follows);
+                    let rest: Vec<u64> = own.iter().zip(&hashes).map(rest).collect();
+                    let mut add = |what: String, values: Vec<u64>| {
+                        view.add(name(&what), ring.bits(), values, Part::Follows);
+                    };
+                    if k > 0 {
+                        let differences =
+                            own.iter().zip(&first).map(|(a, b)| ring.reduce(a.wrapping_sub(*b)));
+                        add("differences of values".to_owned(), differences.collect());
+                    }
+                    if is_inner {
+                        // If children were made by the hash of values, the other party's would cancel.
+                        let mut children = vec![0; keys.roots.len()];
+                        Hash::new(&keys.hash_key).blocks(&keys.roots, 0, &mut children);
+                        let both = words.iter().zip(&children).zip(&own).map(|((word, hash), value)| {
+                            let [word, hash] = [word ^ hash, *hash].map(|block| (block >> (64 * k)) as u64);
+                            let other = word.wrapping_sub(hash);
+                            let other = if role == Role::Server { other } else { other.wrapping_neg() };
+                            ring.reduce(value.wrapping_add(other))
+                        });
+                        add(format!("values {k} and words without own hashes"), both.collect());
+                    }
+                    add(format!("values {k} without own hash"), rest);
                 }
             }
         }

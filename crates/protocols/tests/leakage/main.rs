@@ -23,6 +23,7 @@ mod network;
 mod statistics;
 mod three_party;
 mod two_party;
+mod values;
 mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +34,7 @@ use keys::keys;
 use network::{network, secrets};
 use privet_fss::{Comparison, Hash};
 use privet_plan::{Op, Plan, WireId};
-use privet_protocols::masked::{Content, Instruction, RevealTo, Role, Schedule};
+use privet_protocols::masked::{Content, Instruction, RevealTo, Role, Schedule, Sizes};
 use privet_ring::prg::Prg;
 use statistics::{Family, biased_pair, constant_sum};
 use view::{Part, View, half_bytes, opened_rows, row_name, rows};
@@ -46,8 +47,7 @@ struct Engine {
     parties: &'static [&'static str],
     /// The engine's form of a plan.
     plan: fn(&Plan) -> Plan,
-    /// With lanes of about so many elements.
-    schedule: fn(&Plan, usize) -> Schedule,
+    schedule: fn(&Plan, Sizes) -> Schedule,
     /// One inference with fresh material and shares.
     run: fn(&Plan, &Schedule, &Secrets) -> Vec<View>,
     /// Whether outputs are revealed in an inference; otherwise they stay shared.
@@ -64,7 +64,7 @@ const ENGINES: [Engine; 4] = [
         name: "2pc",
         parties: &["server", "client"],
         plan: Plan::clone,
-        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        schedule: |plan, sizes| Schedule::with_sizes(plan, RevealTo::Client, sizes),
         run: two_party::run,
         reveals: true,
         sums: 2,
@@ -74,7 +74,7 @@ const ENGINES: [Engine; 4] = [
         name: "3pc",
         parties: &["dealer", "first", "second"],
         plan: Plan::clone,
-        schedule: Schedule::three_party_with_lanes,
+        schedule: Schedule::three_party_with_sizes,
         run: three_party::run,
         reveals: false,
         // On zeros what has no mask is constant, and gates are those of 2pc. Views are larger by all shares.
@@ -85,7 +85,7 @@ const ENGINES: [Engine; 4] = [
         name: "fss",
         parties: &["server", "client"],
         plan: with_bits,
-        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        schedule: |plan, sizes| Schedule::with_sizes(plan, RevealTo::Client, sizes),
         run: two_party::run,
         reveals: true,
         // Keys are large; those of up to ten bits are made like those of more.
@@ -97,7 +97,7 @@ const ENGINES: [Engine; 4] = [
         name: "products",
         parties: &["server", "client"],
         plan: with_products,
-        schedule: |plan, lane| Schedule::with_lanes(plan, RevealTo::Client, lane),
+        schedule: |plan, sizes| Schedule::with_sizes(plan, RevealTo::Client, sizes),
         run: two_party::run,
         reveals: true,
         sums: 1,
@@ -105,8 +105,10 @@ const ENGINES: [Engine; 4] = [
     },
 ];
 
-/// Lanes that nothing here is cut into.
-const WHOLE: usize = 1 << 16;
+/// Lanes that nothing here is cut into, and no tree is flat.
+const WHOLE: Sizes = Sizes { lane: 1 << 16, flat: 0 };
+/// Every tree is.
+const FLAT: Sizes = Sizes { flat: usize::MAX, ..WHOLE };
 
 /// Names the environment variable with the engines to test, for the runner of mutants; all, if it is not set.
 const WANTED: &str = "PRIVET_LEAKAGE_ENGINES";
@@ -155,10 +157,10 @@ fn views_are_uniform(name: &str) {
 }
 
 #[track_caller]
-fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, lane: usize) {
+fn views_by_schedule_are_uniform(engine: &Engine, sample: &Sample, sizes: Sizes) {
     let Sample { name, plan, secrets } = sample;
     let plan = &(engine.plan)(plan);
-    let schedule = (engine.schedule)(plan, lane);
+    let schedule = (engine.schedule)(plan, sizes);
     let run = |secrets: &Secrets| (engine.run)(plan, &schedule, secrets);
     let bits = run(&secrets[0]).iter().map(View::bits).max().unwrap();
     let sums = if bits <= engine.sums_of { engine.sums } else { 0 };
@@ -269,6 +271,35 @@ fn relu_split_above_the_leaves() {
     views_are_uniform("relu split above the leaves");
 }
 
+/// As few rounds as there can be.
+#[track_caller]
+fn views_of_flat_trees_are_uniform(name: &str) {
+    let sample = find(name);
+    on(&ENGINES[..2], |engine| {
+        let [deep, flat] = [WHOLE, FLAT].map(|sizes| {
+            let schedule = (engine.schedule)(&sample.plan, sizes);
+            (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&sample.plan, k)).count()
+        });
+        assert_eq!(flat + 1, deep, "openings");
+        views_by_schedule_are_uniform(engine, &sample, FLAT);
+    });
+}
+
+#[test]
+fn relu_by_a_flat_tree() {
+    views_of_flat_trees_are_uniform("relu under an inner level");
+}
+
+#[test]
+fn relu_by_a_flat_tree_split_at_two_leaves() {
+    views_of_flat_trees_are_uniform("relu split at two leaves under an inner level");
+}
+
+#[test]
+fn relu_by_a_flat_tree_of_larger_leaves() {
+    views_of_flat_trees_are_uniform("relu of larger leaves");
+}
+
 #[test]
 fn comparison() {
     views_are_uniform("comparison");
@@ -297,12 +328,13 @@ fn max_pool() {
 #[test]
 fn max_pool_in_lanes() {
     let sample = find("wide max pool");
+    let sizes = Sizes { lane: 8 * 3, ..WHOLE };
     on_every_engine(|engine| {
         let plan = (engine.plan)(&sample.plan);
-        let schedule = (engine.schedule)(&plan, 8 * 3);
+        let schedule = (engine.schedule)(&plan, sizes);
         let lanes = (0..schedule.instructions.len()).flat_map(|k| schedule.openings(&plan, k));
         assert_eq!(lanes.map(|o| o.lane).max(), Some(1), "two lanes");
-        views_by_schedule_are_uniform(engine, &sample, 8 * 3);
+        views_by_schedule_are_uniform(engine, &sample, sizes);
     });
 }
 
@@ -332,7 +364,7 @@ fn every_sample_is_tested() {
     for sample in samples() {
         assert!(
             source.contains(&format!("= find(\"{0}\")", sample.name))
-                || source.contains(&format!("views_are_uniform(\"{0}\")", sample.name)),
+                || source.contains(&format!("are_uniform(\"{0}\")", sample.name)),
             "{}",
             sample.name
         );

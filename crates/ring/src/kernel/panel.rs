@@ -60,6 +60,20 @@ impl Panels {
         whole * self.form.panel(self.depth, self.step) + self.form.panel(self.depth, rest)
     }
 
+    /// Column `j` of a panel, its elements one after the other.
+    pub(crate) fn column(&self, room: &[u64], panel: &Panel, j: usize, column: &mut [u64]) {
+        let rows = room[panel.at..][..panel.len].chunks_exact(panel.row);
+        for (element, row) in column.iter_mut().zip(rows) {
+            *element = match self.form {
+                Form::Words => row[j],
+                #[cfg(target_arch = "x86_64")]
+                Form::Halves => row[j / 2] >> (32 * (j % 2)) & 0xffff_ffff,
+                #[cfg(target_arch = "x86_64")]
+                Form::Split => unreachable!("no column is taken out"),
+            };
+        }
+    }
+
     /// Packs rows k0.. and vectors `first`.. of their columns; lanes behind the last column hold anything.
     #[inline(always)]
     pub(super) fn pack(&self, right: &Right, k0: usize, first: usize, room: &mut [u64]) {
@@ -77,15 +91,7 @@ impl Panels {
                         }
                     }
                     #[cfg(target_arch = "x86_64")]
-                    Form::Halves => {
-                        for (out, &run) in row.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(vectors) {
-                            let lanes = right.lanes(plane, run);
-                            let pair = |i: usize| lanes[2 * i] & 0xffff_ffff | lanes[2 * i + 1] << 32;
-                            *out = std::array::from_fn(pair);
-                        }
-                    }
-                    #[cfg(target_arch = "x86_64")]
-                    Form::Split => unreachable!("packed by vectors"),
+                    Form::Halves | Form::Split => unreachable!("packed by vectors"),
                 }
             }
         }

@@ -146,6 +146,30 @@ macro_rules! vector_kernels {
                     }
                 }
             }
+
+            /// Sums along the depth, of elements of 64 bits: one for every row.
+            ///
+            /// # Safety
+            ///
+            /// Every row is as long as the column.
+            #[target_feature(enable = $features)]
+            pub(in crate::kernel) unsafe fn dots(rows: &[&[u64]], column: &[u64]) -> [u64; MR] {
+                let mut sums = [_mm512_setzero_si512(); MR];
+                let mut left = [rows[0].as_ptr(); MR];
+                left.iter_mut().zip(rows).for_each(|(left, row)| *left = row.as_ptr());
+                for p in (0..column.len()).step_by(LANES) {
+                    let mask = u8::MAX >> LANES.saturating_sub(column.len() - p);
+                    let at = column.as_ptr().wrapping_add(p).cast();
+                    // SAFETY: the mask leaves out what lies behind the column's end, and the rows'.
+                    let factors = unsafe { _mm512_maskz_loadu_epi64(mask, at) };
+                    for i in 0..MR {
+                        // SAFETY: as above.
+                        let row = unsafe { _mm512_maskz_loadu_epi64(mask, left[i].wrapping_add(p).cast()) };
+                        sums[i] = $multiply_add(sums[i], row, factors);
+                    }
+                }
+                sums.map(|sum| _mm512_reduce_add_epi64(sum) as u64)
+            }
         }
     };
 }

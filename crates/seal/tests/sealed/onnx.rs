@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use privet_seal::{Accepted, DType, SealError, SealedModel, Swap, seal_onnx, unseal_onnx, unseal_onnx_until};
+use privet_seal::{
+    Accepted, DType, SealError, SealedModel, Swap, seal_onnx, seal_onnx_until, unseal_onnx, unseal_onnx_until,
+};
 
 use crate::{keys, options, version};
 
@@ -94,6 +96,14 @@ fn nothing_is_left_of_an_interrupted_file() {
     assert_eq!(files(), before);
     unseal_onnx_until(&opened, &out, &AtomicBool::new(false)).unwrap();
     assert_eq!(files(), before + 1);
+    // The same when it is sealed.
+    let again = home.path().join("again.sealed");
+    let seal = |stop| seal_onnx_until(&out, &again, &keys(), &options(1), &AtomicBool::new(stop));
+    let result = seal(true);
+    assert!(matches!(result, Err(SealError::Interrupted)), "{result:?}");
+    assert_eq!(files(), before + 1);
+    seal(false).unwrap();
+    assert_eq!(files(), before + 2);
 }
 
 #[test]

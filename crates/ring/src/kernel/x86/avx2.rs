@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::{LANES, Tile};
+use crate::kernel::panel::fetch;
+use crate::kernel::{LANES, MR, Panels, Tile};
+use crate::right::Right;
 
 /// Rows whose sums are kept in registers.
 const ROWS: usize = 4;
@@ -75,6 +77,13 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
             }
         }
         for r in 0..rows.len() {
+            let out = &mut out[ROWS * group + r][tile.at..][..tile.columns];
+            if let Ok(out) = <&mut [u64; 2 * LANES]>::try_from(&mut *out) {
+                for (v, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    add_eight(out, sums[r][v]);
+                }
+                continue;
+            }
             let mut lanes = [0u32; 2 * LANES];
             // SAFETY: `lanes` has room for two vectors.
             unsafe {
@@ -82,8 +91,89 @@ pub(in crate::kernel) unsafe fn narrow_tile(tile: &Tile, depth: usize, out: &mut
                 _mm256_storeu_si256(at, sums[r][0]);
                 _mm256_storeu_si256(at.add(1), sums[r][1]);
             }
-            let out = &mut out[ROWS * group + r][tile.at..][..tile.columns];
             out.iter_mut().zip(lanes).for_each(|(o, s)| *o = o.wrapping_add(s.into()));
         }
     }
+}
+
+/// Packs rows k0.. and vectors `first`.. of their columns into panels of lanes of 32 bits; lanes behind the last column hold
+/// anything.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn narrow_panels(
+    right: &Right,
+    k0: usize,
+    first: usize,
+    panels: &Panels,
+    room: &mut [u64],
+) {
+    let vectors = panels.columns.div_ceil(LANES);
+    for p in 0..panels.depth {
+        right.ahead(k0 + p, p == 0, first, vectors).for_each(fetch);
+        let (plane, runs) = right.row(k0 + p, first, vectors);
+        for panel in panels.iter() {
+            let runs = &runs[panel.first / LANES..][..panel.columns.div_ceil(LANES)];
+            let row = &mut room[panel.at + p * panel.row..][..panel.row];
+            for (out, &run) in row.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(runs) {
+                let lanes: &[u64; LANES] = match right.whole(plane, run) {
+                    Some(lanes) => lanes,
+                    None => &right.lanes(plane, run),
+                };
+                // SAFETY: eight elements are two vectors, four are one.
+                unsafe {
+                    let at = lanes.as_ptr().cast();
+                    let [low, high] = [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(LANES))];
+                    let halves = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+                    let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(halves);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
+                }
+            }
+        }
+    }
+}
+
+/// Adds eight sums of 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_eight(out: &mut [u64; LANES], sums: __m256i) {
+    let halves = [_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums)];
+    for (out, sums) in out.as_chunks_mut::<QUARTET>().0.iter_mut().zip(halves) {
+        let at = out.as_mut_ptr().cast();
+        // SAFETY: four elements are a vector.
+        unsafe {
+            let sums = _mm256_add_epi64(_mm256_loadu_si256(at), _mm256_cvtepu32_epi64(sums));
+            _mm256_storeu_si256(at, sums);
+        }
+    }
+}
+
+/// Sums along the depth, of elements of 64 bits whose products count in 32: one for every row, of which there are at most eight.
+///
+/// # Safety
+///
+/// Every row is as long as the column.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) unsafe fn narrow_dots(rows: &[&[u64]], column: &[u64]) -> [u64; MR] {
+    let mut sums = [_mm256_setzero_si256(); MR];
+    let (whole, rest) = column.as_chunks::<QUARTET>();
+    let mut left = [rows[0].as_ptr(); MR];
+    left.iter_mut().zip(rows).for_each(|(left, row)| *left = row.as_ptr());
+    for (p, column) in whole.iter().enumerate() {
+        // SAFETY: four elements are a vector.
+        let factors = unsafe { _mm256_loadu_si256(column.as_ptr().cast()) };
+        for i in 0..MR {
+            // SAFETY: as above; rows are as long as the column.
+            let row = unsafe { _mm256_loadu_si256(left[i].wrapping_add(p * QUARTET).cast()) };
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_mullo_epi32(row, factors));
+        }
+    }
+    let behind = column.len() - rest.len();
+    let mut found = [0; MR];
+    for (i, row) in rows.iter().enumerate() {
+        let mut lanes = [0u64; QUARTET];
+        // SAFETY: `lanes` has room for a vector.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums[i]) };
+        let rest = row[behind..].iter().zip(rest).map(|(a, b)| a.wrapping_mul(*b));
+        found[i] = lanes.into_iter().chain(rest).fold(0, u64::wrapping_add);
+    }
+    found
 }
