@@ -69,7 +69,7 @@ pub(crate) fn stages(args: &StagesArgs) -> anyhow::Result<()> {
 /// A directory of stages.
 enum Stages {
     Plain(Index),
-    Sealed(SealedIndex, Accepted),
+    Sealed(Box<SealedIndex>, Accepted),
 }
 
 impl Stages {
@@ -85,7 +85,8 @@ impl Stages {
         };
         let release = Release::read(&key.join(RELEASE_FILE))?;
         let accepted = Accepted::new(&release, version(args.min_version));
-        Ok(Self::Sealed(SealedIndex::load(&args.stages, &accepted)?, accepted))
+        let index = Box::new(SealedIndex::load(&args.stages, &accepted)?);
+        Ok(Self::Sealed(index, accepted))
     }
 
     /// Whether all stages are there and those of the index, as far as can be said before they are read.

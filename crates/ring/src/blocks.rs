@@ -10,7 +10,6 @@
 //! crate, which is also what the tests compare with. Neither run time nor memory accesses depend on a node, on a word or on α.
 
 #[cfg(target_arch = "x86_64")]
-#[expect(clippy::needless_range_loop, reason = "one index into several arrays, as registers are")]
 mod vaes;
 
 use std::hint::black_box;

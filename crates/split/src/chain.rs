@@ -87,7 +87,8 @@ pub fn run_sealed_stages(
     // Nodes, and what the allocator keeps, are not counted.
     let room = room - room / 16;
     let mut meter = Meter::new();
-    let mut next = models.next().map(|model| model.open(key)).transpose()?.map(Next::Opened);
+    let mut next =
+        models.next().map(|model| model.open(key)).transpose()?.map(|model| Next::Opened(Box::new(model)));
     for (i, entry) in stages.iter().enumerate() {
         meter.start();
         let now = next.take().expect("a model for every stage");
@@ -123,7 +124,7 @@ pub fn run_sealed_stages(
 
 /// A stage before its turn.
 enum Next<S> {
-    Opened(OpenedModel<S>),
+    Opened(Box<OpenedModel<S>>),
     Opening(Box<Opening<S>>),
 }
 
@@ -137,7 +138,9 @@ impl<S: ReadAt + Send + Sync + 'static> Next<S> {
     ) -> Result<Self, SplitError> {
         // Nodes in memory are some copies of their bytes.
         let nodes = 4 * model.entries().first().map_or(0, |graph| graph.length);
-        let Some(spare) = spare.checked_sub(nodes) else { return Ok(Self::Opened(model)) };
+        let Some(spare) = spare.checked_sub(nodes) else {
+            return Ok(Self::Opened(Box::new(model)));
+        };
         let mut opening = Opening::new(model, blocks, swap)?;
         opening.load(spare)?;
         Ok(Self::Opening(Box::new(opening)))
@@ -145,7 +148,7 @@ impl<S: ReadAt + Send + Sync + 'static> Next<S> {
 
     fn opening(self, blocks: &crate::Blocks, swap: Swap) -> Result<Opening<S>, SplitError> {
         match self {
-            Self::Opened(model) => Opening::new(model, blocks, swap),
+            Self::Opened(model) => Opening::new(*model, blocks, swap),
             Self::Opening(opening) => Ok(*opening),
         }
     }

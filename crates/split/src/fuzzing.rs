@@ -29,7 +29,8 @@ pub fn scan(bytes: &[u8]) -> bool {
         let number: Option<u64> = location.strip_prefix("entry ").and_then(|n| n.parse().ok());
         let len = number.ok_or(io::ErrorKind::NotFound)?.min(1 << 16) * 4;
         let fits = at.checked_add(into.len() as u64).is_some_and(|end| end <= len);
-        if fits { Ok(into.fill(0)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        into.fill(0);
+        if fits { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     };
     let hollow = ModelFile::hollow(Zeroizing::new(bytes.to_vec()), "fuzzed", Box::new(elsewhere));
     let hollow = hollow.is_ok_and(|model| {
@@ -68,8 +69,8 @@ fn cuts(model: &ModelFile) -> bool {
         let Ok(len) = model.write_part(&part, &mut written, &name) else { continue };
         let bytes = model.part_bytes(&part).expect("what was written can be read");
         assert_eq!(bytes.len(), len, "as many bytes");
-        let again = ModelFile::open(&name).expect("a part is a model");
-        Analysis::new(&again, &[]).expect("a part can be cut");
+        // What an odd model's parts are need not be a model again.
+        let _ = ModelFile::open(&name).map(|again| Analysis::new(&again, &[]).is_ok());
     }
     true
 }
@@ -125,4 +126,19 @@ fn keys() -> (OwnerKeys, Accepted) {
     let keys = OwnerKeys::new(content, signing, model_id, key_id, KeyVersion::FIRST).expect("keys");
     let accepted = Accepted::new(&keys.release, ModelVersion::FIRST);
     (keys, accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_and_the_corpus_are_accepted() {
+        assert!(scan_seeds().iter().all(|bytes| scan(bytes)));
+        assert!(stages_seeds().iter().all(|bytes| stages(bytes)));
+        let corpus =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/stages/made-00");
+        assert!(stages(&std::fs::read(corpus).unwrap()));
+        assert!(!scan(b"no model") && !stages(b"{}"));
+    }
 }

@@ -4,14 +4,15 @@
 //! stage behind the last whoever takes the outputs. Each hop has a key of its own, and counts its messages.
 //!
 //! ```text
-//! key of a hop = HKDF-SHA256(secret of the session, salt: session, info: "privet hop v1" | model id | digest of the index | from u32)
+//! key of a hop = HKDF-SHA256(secret of the session, salt: session, info: "privet hop v1" | model | from u32)
+//! model        = model id | model version u64 | digest of the index
 //! message      = version u16 | from u32 | to u32 | sequence u64 | count u32 | count declarations | data | tag
 //! declaration  = length of the name u16 | name | dtype u8 | axes u8 | sizes u64 each
 //! ```
 //!
 //! Numbers are little-endian, dtypes those of ONNX: 1 float32, 7 int64, 9 bool. The data of all tensors, in their order, is
 //! encrypted with AES-256-GCM; the nonce is the sequence number (4 bytes of zero in front), and everything before the data is
-//! associated data, with model id, digest of the index and session in front of it. A receiver says which tensors it expects,
+//! associated data, with model and session in front of it. A receiver says which tensors it expects,
 //! and takes no others. This module does no input or output: who carries messages cannot read, change, reorder, repeat
 //! or swap them; it can lose them, which shows as a sequence that does not go on.
 
@@ -20,7 +21,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ndarray::{ArrayD, IxDyn};
 use privet_graph::{Tensor, element_count};
 use privet_seal::{ModelId, ModelVersion};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{SealedIndex, Shape, SplitError, Tensors};
 
@@ -35,20 +36,20 @@ const PREFIX_BYTES: usize = 2 + 4 + 4 + 8 + 4;
 
 /// One run of the stages of one index: any number of inputs, one after another. No `Debug`, no `Clone`; wiped when dropped.
 pub struct HopSession {
-    secret: Zeroizing<[u8; KEY_BYTES]>,
+    secret: Box<Zeroizing<[u8; KEY_BYTES]>>,
     /// Model id, version, digest of the index, session.
     binding: [u8; 16 + 8 + 32 + 16],
 }
 
 impl HopSession {
     /// `secret` is random, new for every session, and known to its stages only; `session` tells sessions apart. All stages have to
-    /// give the same.
+    /// give the same. The caller wipes its own copy.
     pub fn new(secret: [u8; KEY_BYTES], session: [u8; 16], index: &SealedIndex) -> Self {
-        Self::of(secret, session, index.model_id, index.model_version, index.digest())
+        Self::of(&secret, session, index.model_id, index.model_version, index.digest())
     }
 
     fn of(
-        secret: [u8; KEY_BYTES],
+        secret: &[u8; KEY_BYTES],
         session: [u8; 16],
         model: ModelId,
         version: ModelVersion,
@@ -59,7 +60,7 @@ impl HopSession {
         binding[16..24].copy_from_slice(&version.get().to_le_bytes());
         binding[24..56].copy_from_slice(index);
         binding[56..].copy_from_slice(&session);
-        Self { secret: Zeroizing::new(secret), binding }
+        Self { secret: Box::new(Zeroizing::new(*secret)), binding }
     }
 
     /// For stage `from`, to give what it computes to the next.
@@ -218,7 +219,7 @@ impl TensorOpener {
             tensors.insert(name, tensor.ok_or_else(|| refused("booleans of 0 and 1", "others"))?);
             rest = behind;
         }
-        zeroize::Zeroize::zeroize(&mut message);
+        message.zeroize();
         self.next = self.next.checked_add(1).ok_or_else(|| refused("fewer messages", "2^64"))?;
         Ok(tensors)
     }
@@ -324,7 +325,7 @@ mod tests {
 
     fn session(secret: u8, id: u8, model: u8, version: u64, index: u8) -> HopSession {
         let version = ModelVersion::new(version).unwrap();
-        HopSession::of([secret; 32], [id; 16], ModelId::from_bytes([model; 16]), version, &[index; 32])
+        HopSession::of(&[secret; 32], [id; 16], ModelId::from_bytes([model; 16]), version, &[index; 32])
     }
 
     fn tensors(seed: i64) -> (Tensors, Vec<Shape>) {

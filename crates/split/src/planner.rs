@@ -231,7 +231,7 @@ impl Table {
                         }
                     }
                     most = most.max(active(work, op, blocks));
-                    time += op.work;
+                    time = time.saturating_add(op.work);
                 }
                 if held + most > memory {
                     break;

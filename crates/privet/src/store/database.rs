@@ -118,11 +118,14 @@ impl Database {
         work: impl FnOnce(&Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let inner = self.begin()?;
-        let result = work(&Transaction { database: self, inner: &inner, changes: RefCell::default() })?;
-        // Nothing is appended until this transaction has ended.
-        let last = self.journal().last();
+        let transaction = Transaction { database: self, inner: &inner, changes: RefCell::default() };
+        let result = work(&transaction)?;
+        let mut journal = self.journal();
+        if journal.has_failed() {
+            transaction.put(JOURNALLED.0, JOURNALLED.1, &journal.next())?;
+        }
         inner.commit().map_err(|e| self.fail(e))?;
-        self.journal().caught_up(last);
+        journal.caught_up();
         Ok(result)
     }
 
@@ -147,11 +150,8 @@ impl Database {
             inner.set_durability(Durability::None).map_err(|e| self.fail(e))?;
             journal.append(changes)?;
             crash_point("journal written");
-            let committed = inner.commit();
-            if committed.is_err() {
-                journal.break_off();
-            }
-            committed.map_err(|e| self.fail(e))?;
+            inner.commit().map_err(|e| self.fail(e))?;
+            journal.committed();
         } else {
             inner.commit().map_err(|e| self.fail(e))?;
             journal.skip();
@@ -303,6 +303,73 @@ mod tests {
         assert_eq!(database.all::<u64>("t").unwrap(), [(b"k".to_vec(), 8)]);
         database.remove("t", b"k").unwrap();
         assert_eq!(database.get::<u64>("t", b"k").unwrap(), None);
+    }
+
+    /// What a note was told has failed may be in the journal. Once something else has happened it must not happen after it.
+    #[test]
+    fn a_failed_note_does_not_come_back_after_a_later_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        let reopened = || Database::open(&path).unwrap();
+        let set = |value: u64| move |t: &Transaction| t.put("t", b"k", &value);
+        let change = |value| Change { table: "t".to_owned(), key: b"k".to_vec(), value: Some(vec![value]) };
+        {
+            let database = reopened();
+            database.note(set(1)).unwrap();
+            database.journal().append_unheard(vec![change(2)]);
+        }
+        assert_eq!(reopened().get::<u64>("t", b"k").unwrap(), Some(2), "nothing has happened since");
+        for notes in [false, true] {
+            {
+                let database = reopened();
+                database.journal().append_unheard(vec![change(3)]);
+                for value in [4, 5] {
+                    if notes { database.note(set(value)) } else { database.transact(set(value)) }.unwrap();
+                }
+            }
+            assert_eq!(reopened().get::<u64>("t", b"k").unwrap(), Some(5));
+        }
+        reopened().note(set(6)).unwrap();
+        assert_eq!(reopened().get::<u64>("t", b"k").unwrap(), Some(6));
+    }
+
+    /// What the files hold while the database is open is what a killed process leaves.
+    #[test]
+    fn what_was_waited_for_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        let database = Database::open(&path).unwrap();
+        for i in 0..40u64 {
+            // Some through the database, and some notes that are too large for the journal.
+            let value = vec![i as u8; if i % 7 == 3 { 5000 } else { 10 }];
+            let put = |t: &Transaction| t.put("t", &i.to_be_bytes(), &value);
+            if i % 20 == 19 { database.transact(put) } else { database.note(put) }.unwrap();
+            let left = tempfile::tempdir().unwrap();
+            for name in ["state.redb", "state.journal"] {
+                std::fs::copy(dir.path().join(name), left.path().join(name)).unwrap();
+            }
+            let found = Database::open(&left.path().join("state.redb")).unwrap().all::<Vec<u8>>("t").unwrap();
+            let numbers: Vec<u64> = found.iter().map(|(_, value)| u64::from(value[0])).collect();
+            assert_eq!(numbers, (0..=i).collect::<Vec<_>>());
+        }
+    }
+
+    /// As if its thread had panicked before the database had it.
+    #[test]
+    fn a_note_in_the_journal_only_stops_everything_until_the_database_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        {
+            let database = Database::open(&path).unwrap();
+            database.note(|t| t.put("t", b"k", &1u64)).unwrap();
+            let change = Change { table: "t".to_owned(), key: b"k".to_vec(), value: Some(vec![2]) };
+            database.journal().append(vec![change]).unwrap();
+            assert!(database.put("t", b"other", &3u64).is_err());
+            assert!(database.note(|t| t.put("t", b"other", &3u64)).is_err());
+        }
+        let database = Database::open(&path).unwrap();
+        assert_eq!(database.get::<u64>("t", b"k").unwrap(), Some(2));
+        assert_eq!(database.get::<u64>("t", b"other").unwrap(), None);
     }
 
     #[test]

@@ -44,12 +44,12 @@ fn leaf_shares_of<const SETS: usize>(
     let mut g = Vec::with_capacity(stride);
     let mut p = Vec::with_capacity(if with_p { stride } else { 0 });
     let mut pieces = Pieces::new(full, stride);
-    for start in (0..stride).step_by(PLANE_PIECE) {
-        let len = PLANE_PIECE.min(stride - start);
+    // not[U]: all bits of c in U are zero.
+    let mut not = [[u64::MAX; LANES]; SETS];
+    for start in (0..stride).step_by(pieces.len) {
+        let len = pieces.len.min(stride - start);
         pieces.read(len, &mut dealt);
         for at in (0..len).step_by(LANES) {
-            // not[U]: all bits of c in U are zero.
-            let mut not = [[u64::MAX; LANES]; SETS];
             for set in 1..full + 1 {
                 let c = lanes(c[set.trailing_zeros() as usize], start + at);
                 not[set] = and(not[set & (set - 1)], xor(c, [u64::MAX; LANES]));
@@ -142,10 +142,12 @@ pub(super) fn node_shares(
 ) -> Vec<Shares> {
     let stride = children[0].g.len();
     let mut pieces = Pieces::new(node.dealt(), stride);
+    let mut few = [[u64::MAX; LANES]; 1 << ROOT_ARITY];
+    let mut many = [[u64::MAX; LANES]; 1 << FLAT_ARITY];
     let mut shares: Vec<Shares> =
         vec![(Vec::with_capacity(stride), node.with_p.then(Vec::new)); arities.len()];
-    for start in (0..stride).step_by(PLANE_PIECE) {
-        let len = PLANE_PIECE.min(stride - start);
+    for start in (0..stride).step_by(pieces.len) {
+        let len = pieces.len.min(stride - start);
         pieces.read(len, &mut dealt);
         // A share of a product is an own mask, or dealt. The lowest child may have no P.
         let mut products = Products { p: [&[]; 1 << FLAT_ARITY], g: [[&[]; 1 << FLAT_ARITY]; FLAT_ARITY] };
@@ -168,9 +170,9 @@ pub(super) fn node_shares(
                 let wanted = LANES.min(len - at);
                 let children = &children[..arity];
                 let (sum_g, sum_p) = if arity <= ROOT_ARITY {
-                    node_lanes::<{ 1 << ROOT_ARITY }>(node, children, &products, start, at, first)
+                    node_lanes(node, children, &products, &mut few, start + at, at, first)
                 } else {
-                    node_lanes::<{ 1 << FLAT_ARITY }>(node, children, &products, start, at, first)
+                    node_lanes(node, children, &products, &mut many, start + at, at, first)
                 };
                 g.extend_from_slice(&sum_g[..wanted]);
                 p.iter_mut().for_each(|p| p.extend_from_slice(&sum_p[..wanted]));
@@ -180,28 +182,28 @@ pub(super) fn node_shares(
     shares
 }
 
-/// The shares of G, and of P if needed, at the words from `at` of the piece that starts at word `start`, for children that
-/// have at most `SETS` sets.
+/// The shares of G, and of P if needed, at the words from `word` of opened planes and `at` of a piece, for children that
+/// have at most `SETS` sets. `passes` is room for products, the first of which is all ones.
 #[inline(always)]
 fn node_lanes<const SETS: usize>(
     node: Node,
     children: &[Item],
     products: &Products,
-    start: usize,
+    // passes[U]: product of the opened P in U.
+    passes: &mut [Lanes; SETS],
+    word: usize,
     at: usize,
     first: bool,
 ) -> (Lanes, Lanes) {
     let full = (1usize << children.len()) - 1;
-    // passes[U]: product of the opened P in U.
-    let mut passes = [[u64::MAX; LANES]; SETS];
     for set in 1..full + 1 {
         let lowest = &children[set.trailing_zeros() as usize];
-        passes[set] = and(passes[set & (set - 1)], lanes(&lowest.p, start + at));
+        passes[set] = and(passes[set & (set - 1)], lanes(&lowest.p, word));
     }
     let mut sum_g = [0; LANES];
     for (j, child) in children.iter().enumerate() {
         let above = full & !((2 << j) - 1);
-        let opened = lanes(&child.g, start + at);
+        let opened = lanes(&child.g, word);
         let own = xor(if_first(first, opened), lanes(products.g[j][0], at));
         sum_g = xor(sum_g, and(passes[above], own));
         let mut set = above;
@@ -218,17 +220,23 @@ fn node_lanes<const SETS: usize>(
     (sum_g, sum_p)
 }
 
+/// Words of a plane that are read at a time where planes are many: what is read stays in the cache.
+const SHORT_PIECE: usize = 64;
+
 /// Pieces of dealt planes. They lie close to each other, but not a power of two apart: they would share lines of the cache.
 struct Pieces {
     words: Vec<u64>,
+    /// Words of a piece, the last one of a plane left out.
+    len: usize,
     stride: usize,
 }
 
 impl Pieces {
     /// Of so many planes of `len` words.
     fn new(planes: usize, len: usize) -> Self {
-        let stride = len.min(PLANE_PIECE).next_multiple_of(LANES) + LANES;
-        Self { words: vec![0; planes * stride], stride }
+        let len = len.clamp(1, if planes > 1 << ROOT_ARITY { SHORT_PIECE } else { PLANE_PIECE });
+        let stride = len.next_multiple_of(LANES) + LANES;
+        Self { words: vec![0; planes * stride], len, stride }
     }
 
     /// Reads the next words of all planes.

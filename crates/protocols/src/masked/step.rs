@@ -18,9 +18,9 @@ use super::table::Table;
 use crate::ProtocolError;
 
 /// Comparisons that are made at once, of a step or of a level of a max pool, from which on their trees are not flat. A round costs
-/// what some thousands of elements cost in material. All parties have to decide alike, days apart: with it, change the
+/// what some thousand elements cost in material. All parties have to decide alike, days apart: with it, change the
 /// versions of the protocol and of bundle files.
-pub(super) const FLAT: usize = (1 << 13) + 1;
+pub(super) const FLAT: usize = (1 << 11) + 1;
 
 /// A step that is a gate.
 pub(super) enum GateStep<'a> {
