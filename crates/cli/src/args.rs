@@ -108,7 +108,7 @@ pub(crate) enum Command {
     Keycache(KeycacheArgs),
     /// Run a sealed model in an enclave for clients that verify it first; and ask such a worker.
     #[command(after_help = ENCLAVE_HELP)]
-    Enclave(EnclaveArgs),
+    Enclave(Box<EnclaveArgs>),
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]
     Key(KeyArgs),
