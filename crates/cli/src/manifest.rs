@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use privet::keys::cache::{CacheConfig, LEASES_FILE};
 use privet::manifest::{self, Finding, MAX_MANIFEST_BYTES, ManifestOptions, Severity, TrustedFile, Written};
-use privet::split;
+use privet::seal::{Accepted, ModelVersion, Release};
+use privet::split::{SEALED_INDEX_FILE, SealedIndex};
 use serde::Serialize;
 
 use crate::args::manifest::{ManifestArgs, ManifestCommand, ManifestRole};
@@ -21,9 +22,9 @@ use crate::show::{print, table};
 const ACTIVATIONS: u64 = 128 << 20;
 /// What servers of keys hold.
 const SERVER_MEMORY: u64 = 64 << 20;
-/// Of a worker besides those that multiply: main, listener, connection, decryption of what comes next.
-const WORKER_THREADS: u32 = 4;
-/// Of servers of keys: main, one for each core, sixteen for requests, clocks and signals.
+/// Of a worker besides those that multiply: main, connections, keys and their renewal, decryption of what comes next.
+const WORKER_THREADS: u32 = 12;
+/// Of servers of keys: main, connections, requests, handshakes.
 const SERVER_THREADS: u32 = 60;
 /// Most files of a directory.
 const MAX_FILES: usize = 10_000;
@@ -180,7 +181,8 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
                 largest = largest.max(bytes(&host)?);
                 options.files.push(TrustedFile { host, inside: format!("/stages/{name}") });
             }
-            options.memory = predicted(stages).unwrap_or_else(|| largest.saturating_add(ACTIVATIONS));
+            options.memory =
+                predicted(stages, release)?.unwrap_or_else(|| largest.saturating_add(ACTIVATIONS));
             ["--stages".to_owned(), "/stages".to_owned()]
         }
         (None, None) => return Err(usage("--sealed or --stages says which model the worker runs")),
@@ -202,10 +204,14 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
     Ok(())
 }
 
-/// The largest peak of stages, in bytes, where their index can be read.
-fn predicted(stages: &Path) -> Option<u64> {
-    let index = split::Index::load(stages).ok()?;
-    index.stages.iter().map(|stage| stage.peak).max()
+/// What sealed stages take, in bytes: the memory that was asked for, or the largest peak; none without a signed index.
+fn predicted(stages: &Path, release: &Path) -> anyhow::Result<Option<u64>> {
+    if !stages.join(SEALED_INDEX_FILE).is_file() {
+        return Ok(None);
+    }
+    let any = ModelVersion::new(1).context("a version is not zero")?;
+    let index = SealedIndex::load(stages, &Accepted::new(&Release::read(release)?, any))?;
+    Ok(index.memory.or_else(|| index.stages.iter().map(|stage| stage.peak).max()))
 }
 
 fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<()> {

@@ -64,18 +64,27 @@ fn every_variant_has_rows_and_charts() {
         let own: Vec<_> = summary.iter().filter(|row| row["model"] == model).collect();
         let variants: Vec<(&str, &str)> =
             own.iter().map(|r| (r["variant"].as_str(), r["parts"].as_str())).collect();
-        for expected in [("native", "1"), ("worker", "1"), ("stages", "1"), ("stages", "3")] {
+        for expected in [
+            ("native", "1"),
+            ("worker", "1"),
+            ("stages", "1"),
+            ("stages", "3"),
+            ("sealed", "1"),
+            ("sealed", "3"),
+            ("split-worker", "3"),
+        ] {
             assert!(variants.contains(&expected), "{expected:?} of {variants:?}");
         }
         for row in own {
-            let backend = if row["variant"] == "worker" { "sample-INSECURE" } else { "native" };
+            let backend = if row["variant"].ends_with("worker") { "sample-INSECURE" } else { "native" };
             assert!(number(row, "n") >= 2.0 && row["backend"] == backend, "{row:?}");
             assert!(
                 number(row, "compute_s_median") > 0.0
                     && number(row, "compute_s_p95") >= number(row, "compute_s_median")
             );
             assert!(number(row, "total_s_median") >= number(row, "compute_s_median"), "{row:?}");
-            assert!(number(row, "peak_rss_bytes") > f64::from(1 << 20) && number(row, "cpu_s") >= 0.0);
+            assert!(model == "lenet" || number(row, "peak_rss_bytes") > f64::from(1 << 20), "{row:?}");
+            assert!(number(row, "cpu_s") >= 0.0);
         }
         let times = rows(&out.join(format!("{model}.csv")));
         for name in [
@@ -89,11 +98,12 @@ fn every_variant_has_rows_and_charts() {
         ] {
             assert!(!times.is_empty() && times.iter().all(|row| row.contains_key(name)), "{name}");
         }
-        assert!(number(&times[0], "Mem_F_NOSGX") > f64::from(1 << 20));
-        assert!(
-            number(&times[0], "Memory_Footprint") > f64::from(1 << 20)
-                && times[0]["Backend"] == "sample-INSECURE"
-        );
+        assert_eq!(times[0]["Backend"], "sample-INSECURE");
+        // Of a process that lasts some milliseconds nothing may be seen.
+        if model != "lenet" {
+            assert!(number(&times[0], "Mem_F_NOSGX") > f64::from(1 << 20));
+            assert!(number(&times[0], "Memory_Footprint") > f64::from(1 << 20));
+        }
     }
     let stages = rows(&out.join("stages.csv"));
     assert_eq!(
@@ -103,6 +113,12 @@ fn every_variant_has_rows_and_charts() {
             .count(),
         3
     );
+    let decrypted = |variant: &str| {
+        let own = stages.iter().filter(|row| row["variant"] == variant);
+        own.map(|row| row["decrypt_s"].parse::<f64>().ok()).collect::<Vec<_>>()
+    };
+    assert!(decrypted("sealed").iter().all(|seconds| seconds.is_some_and(|s| s > 0.0)), "{stages:?}");
+    assert!(decrypted("stages").iter().all(Option::is_none), "nothing is sealed");
     assert!(rows(&out.join("samples.csv")).iter().all(|row| !row["backend"].is_empty()));
     let page = fs::read_to_string(out.join("index.html")).unwrap();
     assert!(

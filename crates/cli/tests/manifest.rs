@@ -44,6 +44,15 @@ fn files(home: &Path) {
     fs::write(home.join("tls.crt"), "a certificate").unwrap();
 }
 
+/// The arguments of a manifest are ones that this program knows: it misses files or an enclave, and nothing else.
+fn knows_its_arguments(home: &Path, manifest: &toml::Table) {
+    let argv = manifest["loader"]["argv"].as_array().unwrap();
+    let argv: Vec<&str> = argv.iter().skip(1).filter_map(|word| word.as_str()).collect();
+    let output = privet(home, &argv);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 3)), "{argv:?}: {error}");
+}
+
 /// Lints without findings but notes, and gives the manifest.
 fn clean(home: &Path, file: &str) -> toml::Table {
     let said: Value = serde_json::from_str(&stdout(home, &["manifest", "lint", file, "--json"])).unwrap();
@@ -67,6 +76,7 @@ fn a_worker_trusts_what_it_loads_and_nothing_else() {
     let argv: Vec<&str> =
         manifest["loader"]["argv"].as_array().unwrap().iter().filter_map(|a| a.as_str()).collect();
     assert_eq!(argv[..4], ["privet", "enclave", "--sealed", "/model/m.sealed"]);
+    knows_its_arguments(home, &manifest);
     assert!(!manifest["sgx"].as_table().unwrap().contains_key("allowed_files"));
     let trusted = manifest["sgx"]["trusted_files"].as_array().unwrap();
     let mounts = manifest["fs"]["mounts"].as_array().unwrap();
@@ -94,6 +104,31 @@ fn a_worker_trusts_what_it_loads_and_nothing_else() {
 }
 
 #[test]
+fn stages_say_how_much_memory_they_take() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    files(home);
+    stdout(home, &["export", "lenet", "-o", "m.onnx"]);
+    stdout(home, &["key", "new", "--id", "a", "--out", "owner"]);
+    stdout(home, &["split", "--model", "m.onnx", "--parts", "2", "--key", "owner", "--out", "stages"]);
+    let worker: Vec<&str> =
+        WORKER.iter().map(|word| if *word == "--sealed" { "--stages" } else { *word }).collect();
+    let worker: Vec<&str> =
+        worker.into_iter().map(|word| if word == "m.sealed" { "stages" } else { word }).collect();
+    let owner: Vec<&str> = worker
+        .iter()
+        .map(|word| if *word == "release.toml" { "owner/release.toml" } else { *word })
+        .collect();
+    stdout(home, &[&owner[..], &["--out", "w"]].concat());
+    let manifest = clean(home, "w/worker.manifest");
+    knows_its_arguments(home, &manifest);
+    let text = manifest.to_string();
+    assert!(text.contains("/stages/stage-01.sealed") && text.contains("/stages/stage-02.sealed"), "{text}");
+    // Whose index it is has to be said.
+    refused(home, &[&worker[..], &["--out", "x"]].concat(), 3, "release.toml");
+}
+
+#[test]
 fn servers_of_keys_have_encrypted_state() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
@@ -102,6 +137,7 @@ fn servers_of_keys_have_encrypted_state() {
     stdout(home, &[&server[..], &["server"]].concat());
     stdout(home, &[&server[..], &["init", "--", "keyserver", "init", "--dir", "/keys"]].concat());
     let (server, init) = (clean(home, "server/keyserver.manifest"), clean(home, "init/keyserver.manifest"));
+    knows_its_arguments(home, &server);
     let mounts = |m: &toml::Table| m["fs"]["mounts"].clone();
     assert_eq!(mounts(&server), mounts(&init), "only the arguments differ");
     let mounts = mounts(&server);
@@ -125,7 +161,9 @@ fn servers_of_keys_have_encrypted_state() {
     }
     refused(home, &of("unix"), 3, "not seen outside of the enclave");
     stdout(home, &of("cache"));
-    let text = clean(home, "k/keycache.manifest").to_string();
+    let cache = clean(home, "k/keycache.manifest");
+    knows_its_arguments(home, &cache);
+    let text = cache.to_string();
     assert!(text.contains("/cache/policies/a.toml") && !text.contains("leases.sealed"), "{text}");
 }
 

@@ -70,6 +70,9 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let files = Files { dir: &out };
     files.begin()?;
     let terminal = Terminal::new();
+    if cfg!(debug_assertions) {
+        terminal.say("warning: this build checks every addition, also of the kernels; for figures take one of --release");
+    }
     if !args.allow_sample_insecure {
         terminal.say(
             "warning: no rows of workers: there is no trusted hardware between processes of one machine. With --allow-sample-insecure \

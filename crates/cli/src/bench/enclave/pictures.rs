@@ -31,12 +31,12 @@ pub(super) fn of_all(all: &[Measured]) -> Vec<Figure> {
     for variant in [Variant::Native, Variant::Worker] {
         let own: Vec<&Measured> = all.iter().filter(|m| m.variant == variant && m.parts.is_none()).collect();
         let Some(first) = own.first() else { continue };
-        let (name, backend) = (variant.name(), &first.backend);
+        let name = first.described();
         let lines = |what: &str, of: fn(&Measured) -> Vec<(f64, f64)>| {
             let series = own.iter().enumerate();
             let series =
                 series.map(|(i, m)| Series { label: m.model.clone(), shade: shade(i), points: of(m) });
-            timed(format!("All models, {name} ({backend}): {what}"), series.collect())
+            timed(format!("All models, {name}: {what}"), series.collect())
         };
         figures.push(lines("CPU utilisation (percent of one core)", cpu));
         figures.push(lines("resident memory (MiB)", memory));
@@ -75,26 +75,39 @@ pub(super) fn against_parts(all: &[Measured]) -> Vec<Figure> {
                     .collect(),
             });
             Figure::Lines(Lines {
-                title: format!("{} ({}): {what}", variant.name(), first.backend),
+                title: format!("{}: {what}", named(first)),
                 across: "parts".to_owned(),
                 is_counted: true,
                 series: series.collect(),
             })
         };
         figures.push(lines("seconds of an inference, load included, median", Measured::seconds));
-        figures.push(lines("peak memory of weights, tensors and workspace (MiB)", |m| {
+        figures.push(lines("largest resident memory of a process (MiB)", |m| {
             m.peak_rss_bytes.map_or(f64::NAN, |bytes| bytes as f64 / MIB)
         }));
     }
     figures
 }
 
-/// Seconds of an inference as a multiple of the native one's.
+/// A variant in any number of parts.
+fn named(measured: &Measured) -> String {
+    Measured { parts: None, ..measured.clone() }.described()
+}
+
+/// Seconds and CPU seconds of an inference as a multiple of the native one's.
 pub(super) fn overhead(all: &[Measured]) -> Vec<Figure> {
+    let wall = "Seconds of an inference as a multiple of the native one's (in stages: with loading)";
+    let cpu = "CPU seconds of an inference as a multiple of the native one's (loading spread over all)";
+    let mut figures = multiples(all, wall, Measured::seconds);
+    figures.extend(multiples(all, cpu, |measured| measured.summary().cpu_s));
+    figures
+}
+
+fn multiples(all: &[Measured], title: &str, of: fn(&Measured) -> f64) -> Vec<Figure> {
     let mut groups: Vec<Group> = Vec::new();
     for measured in all.iter().filter(|m| m.variant != Variant::Native) {
         let native = all.iter().find(|m| m.variant == Variant::Native && m.model == measured.model);
-        let times = native.map(|native| measured.seconds() / native.seconds()).filter(|t| t.is_finite());
+        let times = native.map(|native| of(measured) / of(native)).filter(|t| t.is_finite());
         let Some(times) = times else { continue };
         let bar = Bar {
             label: measured.described(),
@@ -110,7 +123,5 @@ pub(super) fn overhead(all: &[Measured]) -> Vec<Figure> {
     if groups.is_empty() {
         return Vec::new();
     }
-    let title =
-        "Seconds of an inference as a multiple of the native one's (stages: load included)".to_owned();
-    vec![Figure::Bars(Chart { title, axis: Axis::Log, series: Vec::new(), groups })]
+    vec![Figure::Bars(Chart { title: title.to_owned(), axis: Axis::Log, series: Vec::new(), groups })]
 }

@@ -45,11 +45,7 @@ pub(super) fn run(
     let mut peak = None;
     let code = loop {
         watch.check()?;
-        let look = process.look();
-        peak = peak.max(look.peak_rss_bytes);
-        if let (Some(sampler), Some(rss)) = (sampler, look.rss_bytes) {
-            sampler.saw(rss);
-        }
+        peak = peak.max(process.peak());
         if let Some(code) = process.ended()? {
             break code;
         }
@@ -80,13 +76,6 @@ pub(super) fn json<T: DeserializeOwned>(
     let said =
         serde_json::from_slice(&done.stdout).with_context(|| format!("privet {}: its JSON", words[0]))?;
     Ok((said, done))
-}
-
-/// Memory of processes at a moment.
-struct Look {
-    rss_bytes: Option<u64>,
-    /// Of one of them, so far.
-    peak_rss_bytes: Option<u64>,
 }
 
 /// A running or ended process. Dropping it kills and reaps it.
@@ -141,13 +130,9 @@ impl<'a> Process<'a> {
         Ok(Some(ended.code()))
     }
 
-    /// What it and its descendants have.
-    fn look(&self) -> Look {
-        let pids = tree(self.child.id());
-        let all = |field: &str| -> Vec<u64> { pids.iter().filter_map(|pid| status(*pid, field)).collect() };
-        let rss = all("VmRSS:");
-        let rss_bytes = (!rss.is_empty()).then(|| rss.iter().sum());
-        Look { rss_bytes, peak_rss_bytes: all("VmHWM:").into_iter().max() }
+    /// The most memory that it or one of its descendants had so far.
+    fn peak(&self) -> Option<u64> {
+        tree(self.child.id()).into_iter().filter_map(|pid| status(pid, "VmHWM:")).max()
     }
 
     fn stderr(&mut self) -> String {

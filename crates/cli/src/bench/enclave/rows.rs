@@ -423,3 +423,48 @@ pub(super) fn side_by_side(all: &[Measured]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let of = |values: &[f64]| Spread::of(values).map(|spread| (spread.median, spread.p95));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[3.0]), Some((3.0, 3.0)));
+        assert_eq!(of(&[4.0, 1.0, 3.0, 2.0]), Some((2.0, 4.0)));
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(of(&hundred), Some((50.0, 95.0)));
+    }
+
+    #[test]
+    fn names_of_files_stay_in_their_column() {
+        assert_eq!(field("a,\"b\"\n"), "\"a,\"\"b\"\" \"");
+        assert_eq!((number(Some(f64::NAN), 2), number(Some(1.0), 2)), ("NA".to_owned(), "1.00".to_owned()));
+    }
+
+    #[test]
+    fn columns_of_the_summary_are_its_fields() {
+        let measured = Measured {
+            model: "m".to_owned(),
+            variant: Variant::Native,
+            parts: None,
+            backend: "native".to_owned(),
+            threads: 1,
+            bytes: 0,
+            runs: Vec::new(),
+            stages: Vec::new(),
+            samples: Vec::new(),
+            peak_rss_bytes: None,
+            cpu_seconds: 0.0,
+            wall_seconds: 0.0,
+        };
+        let value = serde_json::to_value(measured.summary()).unwrap();
+        let mut fields: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut columns = SUMMARY_FIELDS.to_vec();
+        fields.sort_unstable();
+        columns.sort_unstable();
+        assert_eq!(fields, columns);
+    }
+}

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const TICKS: f64 = 100.0;
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at memory.
+const LOOK: Duration = Duration::from_millis(10);
 /// What is left at the end and is longer than this is a sample, too.
 const REST: Duration = Duration::from_millis(200);
 
@@ -21,7 +23,7 @@ pub(super) struct Sample {
     pub(super) at: f64,
     /// CPU time since the sample before in percent of one core; none where the system does not say.
     pub(super) cpu_percent: Option<f64>,
-    /// Resident memory.
+    /// The most resident memory since the sample before.
     pub(super) rss_bytes: Option<u64>,
     /// Power of all processor packages since the sample before.
     pub(super) watts: Option<f64>,
@@ -32,7 +34,7 @@ pub(super) struct Sample {
 struct Watched {
     running: Vec<u32>,
     ended_cpu: f64,
-    /// Resident memory at the last look between two samples, for what has ended since.
+    /// The most resident memory since the last sample.
     seen: Option<u64>,
 }
 
@@ -56,7 +58,13 @@ impl Sampler {
             let (mut last, mut cpu_before, mut joules_before) = (start, 0.0, power.joules());
             loop {
                 let due = INTERVAL.saturating_sub(last.elapsed());
-                let is_over = !matches!(stopped.recv_timeout(due), Err(RecvTimeoutError::Timeout));
+                let is_over = !matches!(stopped.recv_timeout(due.min(LOOK)), Err(RecvTimeoutError::Timeout));
+                if let Ok(mut own) = own.lock() {
+                    own.look();
+                }
+                if !is_over && due > LOOK {
+                    continue;
+                }
                 let now = Instant::now();
                 let seconds = now.duration_since(last).as_secs_f64();
                 if is_over && !samples.is_empty() && now.duration_since(last) < REST {
@@ -88,13 +96,6 @@ impl Sampler {
         }
     }
 
-    /// What a look at all processes between two samples found.
-    pub(super) fn saw(&self, rss_bytes: u64) {
-        if let Ok(mut watched) = self.watched.lock() {
-            watched.seen = Some(rss_bytes);
-        }
-    }
-
     /// A process has ended, and took so much CPU time in all.
     pub(super) fn ended(&self, pid: u32, cpu_seconds: f64) {
         if let Ok(mut watched) = self.watched.lock() {
@@ -111,21 +112,21 @@ impl Sampler {
 }
 
 impl Watched {
-    /// CPU seconds so far, and resident bytes now.
-    fn read(&mut self) -> (Option<f64>, Option<u64>) {
-        let mut cpu = cfg!(target_os = "linux").then_some(self.ended_cpu);
-        let mut rss = None;
-        for pid in self.running.iter().flat_map(|pid| tree(*pid)) {
-            // A process that has just ended is not there any more.
-            if let Some(seconds) = cpu_seconds(pid) {
-                cpu = cpu.map(|cpu| cpu + seconds);
-            }
-            if let Some(bytes) = status(pid, "VmRSS:") {
-                rss = Some(rss.unwrap_or(0) + bytes);
-            }
+    /// Notes how much memory there is now.
+    fn look(&mut self) {
+        let pids = self.running.iter().flat_map(|pid| tree(*pid));
+        let sizes: Vec<u64> = pids.filter_map(|pid| status(pid, "VmRSS:")).collect();
+        if !sizes.is_empty() {
+            self.seen = self.seen.max(Some(sizes.iter().sum()));
         }
-        let seen = self.seen.take();
-        (cpu, rss.or(seen))
+    }
+
+    /// CPU seconds so far, and the most memory since this was asked before.
+    fn read(&mut self) -> (Option<f64>, Option<u64>) {
+        // A process that has just ended is not there any more.
+        let running = self.running.iter().flat_map(|pid| tree(*pid)).filter_map(cpu_seconds);
+        let cpu = self.ended_cpu + running.sum::<f64>();
+        (cfg!(target_os = "linux").then_some(cpu), self.seen.take())
     }
 }
 
@@ -240,6 +241,7 @@ mod tests {
     #[test]
     fn this_process_has_memory() {
         let mut watched = Watched { running: vec![std::process::id()], ended_cpu: 1.0, seen: None };
+        watched.look();
         let (cpu, rss) = watched.read();
         if cfg!(target_os = "linux") {
             assert!(cpu.unwrap() >= 1.0 && rss.unwrap() > 1 << 20);

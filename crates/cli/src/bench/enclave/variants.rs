@@ -231,14 +231,14 @@ impl Case<'_> {
         // One to warm up, and as many as take the time.
         let least = (self.seconds / seconds.max(1e-4)).ceil().clamp(0.0, 100_000.0) as u64;
         let repeat = (self.iterations.max(least) + 1).to_string();
-        let start = Instant::now();
-        let sampler = self.sampler(variant, parts, SAMPLE)?;
-        let mut worker = 0;
+        let mut sampled = None;
         let threads = self.threads.to_string();
         let mut site = tee::start(&home, (&self.model, form), &threads, self.watch, |pid| {
-            worker = pid;
-            sampler.add(pid);
+            let sampler = self.sampler(variant, parts, SAMPLE);
+            sampled = Some((pid, sampler.inspect(|sampler| sampler.add(pid))));
         })?;
+        let (worker, sampler) = sampled.context("a worker that was started")?;
+        let (sampler, start) = (sampler?, Instant::now());
         let mut ask: Vec<String> =
             ["enclave", "ask", &site.worker, "--policy", "worker.toml", "--repeat", &repeat]
                 .map(str::to_owned)
