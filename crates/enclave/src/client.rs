@@ -155,16 +155,16 @@ impl Connection {
         };
         let body = runtime.block_on(within(peer, *deadline, exchange))?;
         let wrong = |problem: String| EnclaveError::Peer { peer: peer.clone(), problem };
-        let field =
-            |at| wire::number_at(&body, at).ok_or_else(|| wrong("its answer is too short".to_owned()));
-        if field(0)? != *number {
-            return Err(wrong(format!("answered request {}, expected {number}", field(0)?)));
+        let ([found, queued, computed], tensors) =
+            wire::read_answer(&body).map_err(|problem| wrong(format!("its answer: {problem}")))?;
+        if found != *number {
+            return Err(wrong(format!("answered request {found}, expected {number}")));
         }
-        let outputs = tensor::read(&model.outputs, &body[ANSWER_FRONT..]);
+        let outputs = tensor::read(&model.outputs, tensors);
         Ok(Answer {
             outputs: outputs.map_err(|problem| wrong(format!("its answer: {problem}")))?,
-            queued: Duration::from_micros(field(8)?),
-            computed: Duration::from_micros(field(16)?),
+            queued: Duration::from_micros(queued),
+            computed: Duration::from_micros(computed),
         })
     }
 }

@@ -20,6 +20,7 @@ pub fn message(bytes: &[u8]) -> bool {
             let Some(head) = body.first_chunk() else { return false };
             Head::parse(*head, |kind| if kind == Kind::Infer { 1 << 20 } else { 64 }).is_ok()
         }
+        6 => wire::read_answer(body).is_ok(),
         _ => false,
     }
 }
@@ -46,5 +47,6 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         with(3, [vec![0; 16], vec![1, 0, 1]].concat()),
         with(4, encode(wire::encode(&refusal))),
         with(5, vec![3, 0, 1, 0, 0]),
+        with(6, vec![0; wire::ANSWER_FRONT + 8]),
     ]
 }

@@ -44,6 +44,10 @@ pub(crate) fn forward(
 ) {
     let mut link: Option<Link<'_>> = None;
     for Forward { tensors, queued, computed, reply } in jobs {
+        // Its client has gone, or this worker's key.
+        if reply.is_closed() {
+            continue;
+        }
         let answer = ask(next, attester, crossing, &mut link, tensors);
         let done = answer.map(|Answer { outputs, queued: later, computed: rest }| Done {
             outputs,

@@ -101,13 +101,13 @@ pub(crate) fn still_accepts(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use privet_keys::ManualClock;
     use privet_seal::{ContentKey, ModelId, ModelVersion, SealDigest, SigningKey};
 
     use super::*;
 
-    fn grant(key: u8, not_after: Option<u64>, digest: Option<&str>, oldest: Option<u64>) -> Grant {
+    pub(crate) fn grant(key: u8, not_after: Option<u64>, digest: Option<&str>, oldest: Option<u64>) -> Grant {
         let content = ContentKey::from_slice(&[key; 32]).unwrap();
         // 32 equal bytes in base64.
         let base64 = if key == 0 { "AAAA".repeat(10) + "AAA=" } else { "AQEB".repeat(10) + "AQE=" };

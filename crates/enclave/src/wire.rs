@@ -235,6 +235,18 @@ pub(crate) fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// The numbers before the tensors of an answer, which are the request's and two times in microseconds; and the tensors' bytes.
+///
+/// # Errors
+/// In words: it is too short.
+pub(crate) fn read_answer(body: &[u8]) -> Result<([u64; 3], &[u8]), String> {
+    let (numbers, tensors) = body
+        .split_at_checked(ANSWER_FRONT)
+        .ok_or_else(|| format!("expected {ANSWER_FRONT} bytes and tensors, found {} bytes", body.len()))?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    Ok(([0, 1, 2].map(|i| u64::from_le_bytes(numbers[i])), tensors))
+}
+
 /// The beginning of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ndarray::{ArrayD, IxDyn};
 use privet_attest::ratls::{Authenticator, Freshness, client_config};
 use privet_attest::sample::{AllowSampleInsecure, SampleAttester};
-use privet_attest::{Attester, Policy, Verifier, Verifiers};
+use privet_attest::{Attester, Binding, Policy, Verifier, Verifiers};
 use privet_enclave::{
     Asked, Connection, EnclaveError, Ending, KeySource, ModelInfo, PROTOCOL, Program, RefusalKind,
     TensorSpec, WorkerEvent, WorkerSetting, serve,
@@ -20,6 +20,8 @@ use privet_seal::{ContentKey, KeyVersion, ModelId, ModelVersion, SigningKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MEASUREMENT: [u8; 32] = [5; 32];
+/// Of the exporter that a worker's evidence is bound to, as docs/formats.md has it.
+const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL-privet-enclave-v1";
 
 fn attester(measurement: [u8; 32]) -> Arc<dyn Attester> {
     Arc::new(SampleAttester::new(AllowSampleInsecure::from_flag(true).unwrap(), measurement))
@@ -317,4 +319,58 @@ fn evidence_of_another_connection_is_refused_before_an_input_leaves() {
     }
     stop.store(true, Ordering::SeqCst);
     serving.join().unwrap().unwrap();
+}
+
+/// Proves what it is, as a worker does, and answers every request with these bytes.
+struct Liar(Vec<u8>);
+
+impl Speaker for Liar {
+    fn speak(self: Arc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let Accepted { mut stream, public_key } = connection;
+            let channel = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap();
+            let mut hello = [0; 47];
+            let _ = stream.read_exact(&mut hello).await;
+            let fresh = [&hello[15..], &channel].concat();
+            let report_data = Binding::new(&public_key.unwrap(), Some(&fresh)).unwrap().report_data();
+            let evidence = attester(MEASUREMENT).evidence(&report_data).unwrap().encode();
+            let welcome = postcard::to_stdvec(&(1u16, evidence, info())).unwrap();
+            let frame = |kind: u8, body: &[u8]| {
+                [&[kind], &u32::try_from(body.len()).unwrap().to_le_bytes()[..], body].concat()
+            };
+            let _ = stream.write_all(&frame(2, &welcome)).await;
+            let mut request = [0; 5 + 8 + 24];
+            let _ = stream.read_exact(&mut request).await;
+            let _ = stream.write_all(&frame(4, &self.0)).await;
+            let _ = stream.read_u8().await;
+        })
+    }
+}
+
+#[test]
+fn answers_that_are_too_short_or_of_other_requests_are_refused() {
+    let number = |n: u64| n.to_le_bytes().to_vec();
+    let long = [number(1), vec![0; 16 + 23]].concat();
+    let other = [number(2), vec![0; 16 + 24]].concat();
+    for (answer, word) in [
+        (Vec::new(), "found 0 bytes"),
+        (number(1), "found 8 bytes"),
+        ([number(1), vec![0; 15]].concat(), "found 23 bytes"),
+        (long, "24 bytes, found 23"),
+        (other, "request 2, expected 1"),
+    ] {
+        let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
+        let server = Server::speaking("127.0.0.1:0", tls, Arc::new(Liar(answer)), Limits::default()).unwrap();
+        let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let serving = thread::spawn(move || server.run(&stopped));
+        let mut connection = open(&address, MEASUREMENT).unwrap();
+        match connection.ask(&[input(1.0)]).err().unwrap() {
+            EnclaveError::Peer { problem, .. } => assert!(problem.contains(word), "{problem}"),
+            other => panic!("{other}"),
+        }
+        drop(connection);
+        stop.store(true, Ordering::SeqCst);
+        serving.join().unwrap().unwrap();
+    }
 }
