@@ -175,7 +175,7 @@ mod tests {
     fn static_programs_need_nothing_and_other_files_are_refused() {
         assert!(Needs::parse(&b"not a program"[..]).is_err());
         // A header of an x86-64 program without segments.
-        let mut bytes = vec![0u8; 64];
+        let mut bytes = [0u8; 64];
         bytes[..8].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0]);
         bytes[16] = 2;
         bytes[18] = 62;

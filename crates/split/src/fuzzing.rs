@@ -27,7 +27,7 @@ pub fn scan(bytes: &[u8]) -> bool {
     let elsewhere = |location: &str, at: u64, into: &mut [u8]| {
         // Entries of many sizes.
         let number: Option<u64> = location.strip_prefix("entry ").and_then(|n| n.parse().ok());
-        let len = number.ok_or(io::ErrorKind::NotFound)?.min(1 << 16) * 4;
+        let len = number.ok_or(io::ErrorKind::NotFound)?.min(1 << 8) << 12;
         let fits = at.checked_add(into.len() as u64).is_some_and(|end| end <= len);
         into.fill(0);
         if fits { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

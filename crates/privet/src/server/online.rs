@@ -17,6 +17,9 @@ use crate::store::{
 };
 use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, Take, refusal};
 
+/// A burnt bundle, open, and its file, which goes.
+type Burnt = (BundleReader, Unlinked);
+
 impl Server<'_> {
     /// What has to be agreed on before an inference.
     pub(super) fn check_online(
@@ -94,7 +97,7 @@ impl Server<'_> {
         shown: u64,
         offer: Offer,
         schedule: &Schedule,
-    ) -> Result<(u64, (BundleReader, Unlinked)), Error> {
+    ) -> Result<(u64, Burnt), Error> {
         let Some(mask) = self.mask(client)? else {
             return Err(wire::refuse(channel, refusal::EPOCH, "the weights are masked anew"));
         };
@@ -130,7 +133,7 @@ impl Server<'_> {
         schedule: &Schedule,
         shown: u64,
         offered: &[BundleId],
-    ) -> Result<Option<(BundleId, u64, (BundleReader, Unlinked))>, Error> {
+    ) -> Result<Option<(BundleId, u64, Burnt)>, Error> {
         for &id in offered {
             if material.status(id, purpose)? != Some(Status::Ready) {
                 continue;

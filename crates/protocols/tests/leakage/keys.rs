@@ -119,7 +119,7 @@ pub(crate) fn keys(
         rest = others;
         own.to_vec()
     };
-    let products = (plan.keys(index) == Some(Shared::Products)).then(|| match step.op {
+    let products = (plan.keys(index) == Some(Shared::Products)).then_some(match step.op {
         Op::Trunc { .. } | Op::NonNegative { .. } => (1, plan.ring),
         _ => (2, plan.ring),
     });

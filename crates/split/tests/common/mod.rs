@@ -26,7 +26,7 @@ pub(crate) type Named = Vec<(String, ArrayD<f32>)>;
 
 /// Shapes of the inputs that a model leaves open.
 pub(crate) fn shapes(model: &Path) -> Vec<(Option<String>, Vec<usize>)> {
-    if !model.file_stem().is_some_and(|name| name == "minilm_l6_encoder_fp32") {
+    if model.file_stem().is_none_or(|name| name != "minilm_l6_encoder_fp32") {
         return Vec::new();
     }
     vec![
