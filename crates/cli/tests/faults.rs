@@ -90,14 +90,17 @@ impl Lab {
         output(&mut environment(self.client(&server.address, "127.0.0.1:1", &phase), "client"))
     }
 
-    /// The command of a party under a limit on the size of files, that of others as it is.
-    fn limited(&self, whom: &str, command: Command, party: &str) -> Command {
+    /// The command of a party under a limit on the size of files, in blocks of 512 bytes, that of others as it is.
+    fn limited(&self, whom: &str, blocks: u32, command: Command, party: &str) -> Command {
         if party != whom {
             return command;
         }
         let program = self.privet().get_program().to_owned();
         let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]).arg(program).args(command.get_args());
+        shell
+            .args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")])
+            .arg(program)
+            .args(command.get_args());
         shell
             .current_dir(self.home.path())
             .stdin(Stdio::null())
@@ -295,7 +298,7 @@ fn a_state_that_is_a_file_is_named() {
 #[test]
 fn a_limit_on_file_sizes_is_a_failed_write() {
     let lab = Lab::new();
-    let limited = |command: Command, party: &str| lab.limited("client", command, party);
+    let limited = |command: Command, party: &str| lab.limited("client", 64, command, party);
     let (code, stderr) = lab.prepare("1", &limited);
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("state.redb") && stderr.contains("ulimit -f"), "{stderr}");
@@ -313,7 +316,8 @@ fn a_limit_on_file_sizes_is_a_failed_write() {
 fn a_server_that_cannot_write_loses_one_bundle_at_most() {
     let lab = Lab::new();
     assert_eq!(lab.prepare("8", &as_it_is).0, Some(0));
-    let (code, _, stderr) = lab.ask(3, &|command, party| lab.limited("server", command, party));
+    // Enough to begin with, and too little for a page of the journal.
+    let (code, _, stderr) = lab.ask(3, &|command, party| lab.limited("server", 8, command, party));
     assert_eq!(code, Some(4), "{stderr}");
     assert!(lab.bundles("server") >= 7, "{} of 8 are left", lab.bundles("server"));
     assert_eq!(lab.bundles("client"), 8);

@@ -158,7 +158,8 @@ fn single_operations_cost_what_their_plans_declare() {
                 let limit = if row["engine"] == "3pc" { 112.0 } else { 26.0 };
                 assert!(bytes / elements <= limit && rounds <= 4.0, "{row}");
             }
-            _ => assert!(bytes > 0.0 && rounds > 1.0, "{row}"),
+            // Keys that carry products open the operands and nothing else.
+            _ => assert!(bytes > 0.0 && rounds >= if row["engine"] == "fss" { 1.0 } else { 2.0 }, "{row}"),
         }
     }
     assert!(image::open(home.path().join("m.png")).is_ok());

@@ -23,7 +23,7 @@ use crate::model::{self, PLAN_FILE};
 use crate::session::{self, Meter, Steps, Stopwatch, message};
 use crate::sharing::{self, ShareFile, ShareKind, WEIGHTS_SHARE_FILE};
 use crate::store::fresh_seed;
-use crate::wire::{self, PartyHello, refusal};
+use crate::wire::{self, PartyAgrees, PartyHello, refusal};
 
 /// How many times longer than for other messages a party waits in the inference after one in which it dealt.
 const PATIENCE: u32 = 10;
@@ -272,14 +272,19 @@ fn agree(channels: [(&PartyHello, &mut TlsChannel); 2]) -> Result<[u8; 16], Erro
     let mut session = own.nonce;
     wire::greet(&mut *next, own)?;
     wire::greet(&mut *previous, other)?;
-    for (own, channel, expected) in [(own, next, (own.index + 1) % 3), (other, previous, (own.index + 2) % 3)]
-    {
+    let (after, before) = ((own.index + 1) % 3, (own.index + 2) % 3);
+    for (own, channel, expected) in [(own, &mut *next, after), (other, &mut *previous, before)] {
         let theirs: PartyHello = wire::greeted(channel)?;
         if let Some((code, reason)) = own.refuses(&theirs, expected) {
             return Err(wire::refuse(channel, code, &reason));
         }
         session.iter_mut().zip(theirs.nonce).for_each(|(s, n)| *s ^= n);
     }
+    // Two who hold what does not belong together are found by each other only: nobody begins before all three agree.
+    wire::send(&mut *next, &PartyAgrees)?;
+    wire::send(&mut *previous, &PartyAgrees)?;
+    let PartyAgrees = wire::receive(next)?;
+    let PartyAgrees = wire::receive(previous)?;
     Ok(session)
 }
 

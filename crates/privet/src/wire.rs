@@ -2,7 +2,8 @@
 //!
 //! Party -> dealer: `Hello(DealerHello)`, plan if asked for, then requests; the dealer offers bundle halves one by one and
 //! waits for each to be stored. Client -> server: `Hello(ClientHello)`, then either the offline exchange (plan, masked
-//! weights, agreement on bundles) or one inference. Among three parties: `Hello(PartyHello)` both ways, then inferences.
+//! weights, agreement on bundles) or one inference. Among three parties: `Hello(PartyHello)` both
+//! ways, `PartyAgrees` both ways, then inferences.
 
 use privet_net::handshake::{self, Hello, recv_hello, send_hello};
 use privet_net::{Channel, Fingerprint, Frame, FrameKind, NetError};
@@ -154,6 +155,10 @@ pub(crate) struct PartyHello {
     /// Its part of the session's name.
     pub(crate) nonce: [u8; 16],
 }
+
+/// One of three parties has found nothing in the hellos of both others to refuse.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PartyAgrees;
 
 /// Unused bundles the client holds, in order of preference, and after them names of none.
 #[derive(Serialize, Deserialize)]
