@@ -43,7 +43,8 @@ fn auto_says_what_it_chose() {
     let (_, stdout, _) = output(privet(home.path()).args(["plan", model, "--network", "wan"]).args(wide));
     assert!(stdout.contains("digits, engine auto, 40-bit ring"), "{stdout}");
     assert!(stdout.contains("of 6 steps that compare") && stdout.contains("products  chosen"), "{stdout}");
-    let (_, stdout, _) = output(privet(home.path()).args(["compile", model, "-o", "out"]).args(wide));
+    let (_, stdout, _) =
+        output(privet(home.path()).current_dir(home.path()).args(["compile", model, "-o", "out"]).args(wide));
     assert!(stdout.contains("chosen for lan: keys for "), "{stdout}");
     assert!(stdout.contains("s online predicted (2pc "), "{stdout}");
 }
