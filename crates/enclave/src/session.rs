@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
+use crate::EnclaveError;
 use crate::engine::{Done, Job, Loaded};
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
 use crate::stages::{HOP_LABEL, HOP_SECRET_BYTES, HopSecrets, Opener};
@@ -181,7 +182,17 @@ impl Office {
         let done = done.map_err(|_| failed())?.map_err(|error| {
             // The words may name layers and shapes of the model, which the client need not know.
             (self.tell)(&WorkerEvent::Failed(error.to_string()));
-            Refusal::new(RefusalKind::Failed, "the model does not run on this input")
+            let text = match error {
+                EnclaveError::Untrusted { .. }
+                | EnclaveError::Refused { .. }
+                | EnclaveError::Peer { .. }
+                | EnclaveError::Deadline { .. }
+                | EnclaveError::OtherModel { .. } => {
+                    "the worker with the next stages does not answer; ask again later"
+                }
+                _ => "the model does not run on this input",
+            };
+            Refusal::new(RefusalKind::Failed, text)
         })?;
         // An answer is not given either once the key has ended.
         self.check_key()?;

@@ -235,7 +235,7 @@ fn is_hash(name: &Value, hash: HashAlgorithm) -> bool {
 
 /// The start of a text from a peer, in characters that do no harm in a log.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect()
+    text.chars().take(400).map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect()
 }
 
 /// SHA-256 in hexadecimal.
