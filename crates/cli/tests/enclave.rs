@@ -402,9 +402,9 @@ fn stages_run_one_by_one_and_over_workers_that_verify_each_other() {
     // Nobody else may give tensors to a later stage, and no other worker gets them.
     home.fails(4, &ask(&second, ""), &second);
     let (_wary, wary) = home.start(&stages(&format!("--stage 1 {}", next(&second, "other.toml"))));
-    home.fails(4, &ask(&wary, ""), "does not run");
+    home.fails(4, &ask(&wary, ""), "the worker with the next stages does not answer");
     let (_lost, lost) = home.start(&stages(&format!("--stage 1 {}", next(&address, "worker.toml"))));
-    home.fails(4, &ask(&lost, ""), "does not run");
+    home.fails(4, &ask(&lost, ""), "the worker with the next stages does not answer");
     // Stages of another version, with an index of their own.
     home.ok(&format!("split --model {model} --parts 3 --key owner --version 2 --out newer"));
     fs::copy(home.at("stages/stage-02.sealed"), home.at("newer/stage-02.sealed")).unwrap();
