@@ -62,6 +62,14 @@ impl Site {
     fn start(&self, more: &str) -> (Service, String) {
         self.home.start(&self.worker(more))
     }
+
+    /// A key cache of the server; its address.
+    fn start_cache(&self) -> (Service, String) {
+        let Self { home, address, .. } = self;
+        home.ok(&format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt"));
+        fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
+        home.start(&format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}"))
+    }
 }
 
 /// The command of a client with one of the digits.
@@ -124,13 +132,7 @@ fn proxy(target: &str) -> (String, Arc<AtomicUsize>) {
 fn clients_verify_a_worker_and_get_what_the_model_gives_in_float() {
     let site = Site::new(&digits("digits.onnx"));
     let home = &site.home;
-    home.ok(&format!(
-        "keycache init --dir cache --server {} --server-certificate keys/tls.crt",
-        site.address
-    ));
-    fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
-    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
-    let (_cache, local) = home.start(&serve);
+    let (_cache, local) = site.start_cache();
     let from = format!("--keycache {local} --listen 127.0.0.1:0");
     let (worker, address) =
         home.start(&format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}"));
@@ -247,13 +249,7 @@ fn a_worker_opens_only_what_its_owner_signed_and_the_policy_still_accepts() {
 fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
     let site = Site::new(&digits("digits.onnx"));
     let home = &site.home;
-    home.ok(&format!(
-        "keycache init --dir cache --server {} --server-certificate keys/tls.crt",
-        site.address
-    ));
-    fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
-    let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
-    let (cache, local) = home.start(&serve);
+    let (cache, local) = site.start_cache();
     let from = format!("--keycache {local} --listen 127.0.0.1:0 --key-lifetime 8");
     let line = format!("enclave --sealed m.sealed {RELEASE} {from} --allow-swap {SAMPLE}");
     let (mut cached, from_cache) = home.start(&line);

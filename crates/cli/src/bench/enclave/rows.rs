@@ -88,6 +88,30 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// Of nothing yet.
+    pub(super) fn new(
+        model: &str,
+        variant: Variant,
+        parts: Option<usize>,
+        backend: &str,
+        threads: u32,
+    ) -> Self {
+        Self {
+            model: model.to_owned(),
+            variant,
+            parts,
+            backend: backend.to_owned(),
+            threads,
+            bytes: 0,
+            runs: Vec::new(),
+            stages: Vec::new(),
+            samples: Vec::new(),
+            peak_rss_bytes: None,
+            cpu_seconds: 0.0,
+            wall_seconds: 0.0,
+        }
+    }
+
     /// As legends have it.
     pub(super) fn label(&self) -> String {
         match self.parts {
@@ -446,20 +470,7 @@ mod tests {
 
     #[test]
     fn columns_of_the_summary_are_its_fields() {
-        let measured = Measured {
-            model: "m".to_owned(),
-            variant: Variant::Native,
-            parts: None,
-            backend: "native".to_owned(),
-            threads: 1,
-            bytes: 0,
-            runs: Vec::new(),
-            stages: Vec::new(),
-            samples: Vec::new(),
-            peak_rss_bytes: None,
-            cpu_seconds: 0.0,
-            wall_seconds: 0.0,
-        };
+        let measured = Measured::new("m", Variant::Native, None, "native", 1);
         let value = serde_json::to_value(measured.summary()).unwrap();
         let mut fields: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
         let mut columns = SUMMARY_FIELDS.to_vec();

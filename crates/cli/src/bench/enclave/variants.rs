@@ -58,20 +58,7 @@ impl Case<'_> {
     }
 
     fn measured(&self, variant: Variant, parts: Option<usize>, backend: &str) -> Measured {
-        Measured {
-            model: self.name.clone(),
-            variant,
-            parts,
-            backend: backend.to_owned(),
-            threads: self.threads,
-            bytes: 0,
-            runs: Vec::new(),
-            stages: Vec::new(),
-            samples: Vec::new(),
-            peak_rss_bytes: None,
-            cpu_seconds: 0.0,
-            wall_seconds: 0.0,
-        }
+        Measured::new(&self.name, variant, parts, backend, self.threads)
     }
 
     /// Cuts the model into files in the clear; none if it has not so many places to cut.
