@@ -24,6 +24,15 @@ struct Secrets {
     looks: Vec<(String, Vec<u8>)>,
 }
 
+/// Whether digits found at `at` are a number of their own, and no part of a longer one: the six hexadecimal digits of an
+/// input are found in some fingerprint every hundredth run. A prefix `0x` and leading zeros belong to the number.
+fn whole_number(text: &[u8], at: usize, len: usize) -> bool {
+    let before = text[..at].iter().rposition(|&b| b != b'0').map_or(&text[..0], |last| &text[..=last]);
+    let prefixed = before.ends_with(b"0x");
+    let starts = prefixed || !before.last().is_some_and(u8::is_ascii_alphanumeric);
+    starts && !text.get(at + len).is_some_and(u8::is_ascii_alphanumeric)
+}
+
 impl Secrets {
     /// A float and its fixed-point integer, in decimal digits and as bytes.
     fn number(&mut self, what: &str, float: Option<f32>, fixed: i64) {
@@ -49,8 +58,10 @@ impl Secrets {
     fn assert_absent(&self, place: &str, text: &[u8]) {
         for (what, look) in &self.looks {
             assert!(look.len() >= 4, "{what} is too short to be recognised");
-            let found = text.windows(look.len()).position(|w| w == look);
-            if let Some(at) = found {
+            let digits = look.iter().all(u8::is_ascii_hexdigit) && look.len() < 32;
+            let found = text.windows(look.len()).enumerate().filter(|(_, w)| w == look);
+            let mut found = found.filter(|(at, _)| !digits || whole_number(text, *at, look.len()));
+            if let Some((at, _)) = found.next() {
                 let around = String::from_utf8_lossy(&text[at.saturating_sub(80)..(at + 80).min(text.len())]);
                 panic!("{place}: {what} in {around:?}");
             }
@@ -166,6 +177,25 @@ fn weights(file: &Path, step: usize) -> Vec<i64> {
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let all = bytes[start..].chunks_exact(8).map(|lane| i64::from_le_bytes(lane.try_into().unwrap()));
     all.filter(|v| v.abs() >= 1_000_000).step_by(step).collect()
+}
+
+#[test]
+fn numbers_are_found_by_themselves_only() {
+    let mut secrets = Secrets::default();
+    secrets.number("n", None, 0x9c_b534);
+    let found = |text: &str| {
+        let all = |(_, look): &(String, Vec<u8>)| {
+            let at = text.as_bytes().windows(look.len()).position(|w| w == look);
+            at.is_some_and(|at| whole_number(text.as_bytes(), at, look.len()))
+        };
+        secrets.looks.iter().any(all)
+    };
+    for text in ["9cb534", "[1, 0x9cb534]", "x: 10270004", "0000000a 009cb534.", "[9, 10270004, 3]"] {
+        assert!(found(text), "{text}");
+    }
+    for text in ["sha256:a9cb534e", "cafe009cb534 ", "1760010270004", "10270004s"] {
+        assert!(!found(text), "{text}");
+    }
 }
 
 #[test]
