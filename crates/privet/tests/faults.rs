@@ -177,10 +177,7 @@ fn expect_no_more_than(before: [usize; 2]) {
             .unwrap()
             .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
             .collect();
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "files and threads: {before:?}, now {now:?}: {files:?}"
-        );
+        assert!(start.elapsed() < STUCK, "files and threads: {before:?}, now {now:?}: {files:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
