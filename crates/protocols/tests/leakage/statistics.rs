@@ -3,9 +3,10 @@
 //! How far counts are from what is expected is their relative entropy D (Kullback and Leibler) in nats, times the number n of samples. A
 //! chi-square will not do: so far out, where a small rate is shared by thousands of statistics, few samples a cell exceed what
 //! tables say more often. With five in each of 16 cells it is above 100 with a probability between 2^-36 and 2^-29, where the table has
-//! 2^-46. For D there is a bound at every n: with k cells, nD is above y > k - 1 with a probability of at most
-//! e^-y (e y / (k - 1))^(k - 1) (Agrawal, Finite-sample concentration of the multinomial in relative entropy, 2020). It comes
-//! from E e^(t nD) <= (1 - t)^-(k - 1), so that sums of independent statistics have the sum of their k - 1.
+//! 2^-46. With k cells, E e^(t nD) is (1 - t)^-((k - 1) / 2) for very many samples (Wilks) and at most the square of that for any number (Agrawal,
+//! Finite-sample concentration of the multinomial in relative entropy, 2020). For five or more in a cell it is below
+//! (1 - t)^-(0.55 (k - 1)): a test computes it. So is nD above y with a probability below e^-y (e y / f)^f, f = 0.55 (k - 1); f adds up for
+//! sums of independent statistics.
 
 /// Statistics that share one false-alarm rate (Bonferroni: each of n has an n-th of it).
 pub(crate) struct Family {
@@ -18,7 +19,7 @@ struct Member {
     name: String,
     /// n D.
     statistic: f64,
-    /// What k - 1 is for one lot of counts.
+    /// k - 1; twice that for two lots of counts.
     freedom: usize,
 }
 
@@ -91,9 +92,12 @@ impl Family {
     }
 }
 
+/// What the power of moments is for each degree of freedom.
+const POWER: f64 = 0.55;
+
 /// What n D exceeds with a probability below this.
 fn bound(freedom: usize, probability: f64) -> f64 {
-    let freedom = freedom as f64;
+    let freedom = POWER * freedom as f64;
     let exponent = |y: f64| y - freedom * (1.0 + (y / freedom).ln());
     let (mut low, mut high) = (freedom, 100.0 * freedom + 1000.0);
     while high - low > 1e-3 {
@@ -197,6 +201,40 @@ fn all_counts(samples: u64, cells: usize) -> Vec<(Vec<u64>, f64)> {
         all = all.into_iter().flat_map(next).collect();
     }
     all.into_iter().map(|(counts, _, ln)| (counts, ln.exp())).collect()
+}
+
+/// ln E e^(t nD), exactly: of so many samples in so many cells, a power of two of them. The coefficient of z^n in the product of one series for
+/// each cell, sum of e^(t c ln(c/m)) m^c / c! z^c with m = n/k; z is such that what counts is neither too large nor too small for a float.
+#[cfg(test)]
+fn ln_moment(samples: usize, cells: usize, t: f64) -> f64 {
+    let mean = samples as f64 / cells as f64;
+    let term = |c: usize| {
+        let tilted = if c == 0 { 0.0 } else { t * c as f64 * (c as f64 / mean).ln() };
+        (tilted - t * c as f64 + c as f64 * mean.ln() - mean - ln_factorial(c as u64)).exp()
+    };
+    let mut series: Vec<f64> = (0..=samples).map(term).collect();
+    let mut scale = 0.0;
+    for _ in 0..cells.ilog2() {
+        let product = |n: usize| series[..=n].iter().zip(series[..=n].iter().rev()).map(|(a, b)| a * b).sum();
+        let squared: Vec<f64> = (0..=samples).map(product).collect();
+        let largest = squared.iter().copied().fold(0.0, f64::max);
+        series = squared.iter().map(|v| v / largest).collect();
+        scale = 2.0 * scale + largest.ln();
+    }
+    // By the probability of n under Poisson's distribution, which the total of independent cells has.
+    let n = samples as f64;
+    let total = n * n.ln() - n - ln_factorial(samples as u64);
+    scale + series[samples].ln() + t * n - total
+}
+
+#[test]
+fn moments_are_below_what_bounds_are_made_of() {
+    for (samples, cells) in [(80, 16), (120, 16), (160, 16), (640, 16), (1024, 16), (1280, 256)] {
+        for t in [0.3, 0.5, 0.7, 0.8, 0.85, 0.9] {
+            let power = ln_moment(samples, cells, t) / -(1.0 - t).ln() / (cells - 1) as f64;
+            assert!((0.45..POWER).contains(&power), "{samples} in {cells}, t = {t}: {power}");
+        }
+    }
 }
 
 /// By the exact distribution, bounds hold, and are not far too large.
