@@ -20,6 +20,7 @@ use crate::model::LoadedModel;
 use crate::session::{self, Meter, Stopwatch};
 use crate::store::{self, Database, EpochId, Material, Purpose, Rollback};
 use crate::wire::{self, ClientHello, refusal};
+use online::Request;
 
 const MASKS: &str = "weight_masks";
 const SESSIONS: &str = "sessions";
@@ -192,13 +193,9 @@ impl<'a> Server<'a> {
                 let reason = "the server is in its offline phase; start `privet server online`";
                 Err(wire::refuse(channel, refusal::PHASE, reason))
             }
-            ClientHello::Online { plan, epoch, session, offer, reveal_to } => {
-                self.check_online(channel, peer, plan, epoch, reveal_to)?;
-                self.answer(channel, peer, session, offer, reveal_to)?;
-                self.meter.worked(&stopwatch);
-                self.meter.inference();
-                self.done();
-                Ok(())
+            ClientHello::Online { plan, epoch, session, inferences, offer, reveal_to } => {
+                let request = Request { plan, epoch, session, inferences, offer, reveal_to };
+                self.answer(channel, peer, request, stopwatch)
             }
         }
     }

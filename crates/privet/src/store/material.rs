@@ -197,7 +197,7 @@ impl<'a> Material<'a> {
         purpose: &Purpose,
         opened: Result<T, StoreError>,
         also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
-    ) -> Result<(T, Unlinked), StoreError> {
+    ) -> Result<T, StoreError> {
         let opened = match opened {
             Err(other) if !matches!(other, StoreError::Bundle { .. }) => return Err(other),
             opened => opened,
@@ -216,7 +216,12 @@ impl<'a> Material<'a> {
             let problem = "another session has used it".to_owned();
             return Err(StoreError::Bundle { path: self.path(id), problem });
         }
-        Ok((reader, Unlinked::begin(self.path(id), self.dir.clone())))
+        // The open file stays readable; the name goes so that no backup finds it. What is left of it by a crash, opening the material
+        // sweeps up, as the record says that it is burnt.
+        let _ = std::fs::remove_file(self.path(id));
+        crash_point("bundle unlinked");
+        let _ = sync_dir(&self.dir);
+        Ok(reader)
     }
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
@@ -244,28 +249,6 @@ impl<'a> Material<'a> {
             }
         }
         Ok(count)
-    }
-}
-
-/// Takes away the name of a used bundle, on a thread that the inference need not wait for until it ends. The open file stays
-/// readable; the name goes so that no backup finds it. What is left of it by a crash, opening the material sweeps up, as the record
-/// says that it is burnt.
-pub(crate) struct Unlinked(Option<std::thread::JoinHandle<()>>);
-
-impl Unlinked {
-    fn begin(path: PathBuf, dir: PathBuf) -> Self {
-        let unlink = move || {
-            let _ = std::fs::remove_file(path);
-            crash_point("bundle unlinked");
-            let _ = sync_dir(&dir);
-        };
-        Self(std::thread::Builder::new().name("unlinked".to_owned()).spawn(unlink).ok())
-    }
-}
-
-impl Drop for Unlinked {
-    fn drop(&mut self) {
-        let _ = self.0.take().map(std::thread::JoinHandle::join);
     }
 }
 
