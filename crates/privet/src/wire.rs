@@ -33,6 +33,9 @@ const MAX_CONTROL: usize = 1 << 20;
 pub(crate) const MAX_BUNDLES: u64 = 10_000;
 /// Bundles that a client offers at a time: always as many, so that the size of the message does not tell how many it has.
 pub(crate) const OFFERED: usize = 4;
+/// Messages one after the other before the first inference of a connection: the client's hello, the server's with its choice. Behind an
+/// inference there are none, but two for every further offer.
+pub(crate) const AGREEMENT_ROUNDS: u64 = 2;
 /// Blobs travel in pieces of this size, so that a piece fits the writer's queue.
 const BLOB_PIECE: usize = 4 << 20;
 

@@ -18,7 +18,7 @@ pub(super) fn rows(rows: &[Row]) -> String {
     let mut shown = Table::new();
     let mut header = vec![
         "model", "phase", "ring", "f", "widths", "wall s", "CPU s", "bytes", "rounds", "stored", "RSS",
-        "error", "start",
+        "error", "agreed", "start",
     ];
     if is_predicted {
         header.insert(PREDICTED, "predicted");
@@ -38,6 +38,7 @@ pub(super) fn rows(rows: &[Row]) -> String {
             megabytes(row.stored_bytes as f64),
             megabytes(row.peak_rss_bytes as f64),
             format!("{:.1e}{}", row.max_abs_err, verdict(row)),
+            seconds(row.agreement.wall_s),
             seconds(row.startup_cpu_s),
         ];
         if is_predicted {
@@ -56,7 +57,8 @@ pub(super) fn introduction(engines: &str, args: &BenchArgs) -> String {
         format!(
             "Engine {engines}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
              together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
-             difference to float. Start: CPU seconds of processes, models, state, TLS."
+             difference to float. Agreed: wall time before there is an input, of the first inference of the connection: connecting,\n\
+             greeting, choosing and recording the material. Start: CPU seconds of processes, models, state."
         )
     } else {
         format!(
@@ -151,7 +153,8 @@ pub(super) fn peers(rows: &[Row]) -> String {
     format!(
         "Other systems; in brackets theirs / ours. Systems that prepare material before are compared phase by phase, others\n\
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
-         published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\
+         published, on its authors' machines. Online is from the input to the output: our starts and agreements (first table)\n\
+         are left out; it is not known what of theirs is. LLAMA's parties agree on nothing: they read key files that they are given.\n\
          Wall times over an emulated network are not compared.\n\n{}\n\n{}",
         lines(shown, 1),
         notes.join("\n")
