@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::Duration;
 
-use lab::{Lab, Service, digit};
+use lab::{Lab, Service, copy, digit};
 use privet::client::{self, Agreed, ClientOptions, Session};
 use privet::events::Silent;
 use privet::explain::{Opening, Setting, explain};
@@ -34,9 +34,13 @@ fn ask<'a>(agreed: Agreed<'a>, n: u32) -> Result<(Vec<i64>, Session<'a>), Error>
 
 /// Bundles that are unused, at the server and at the client.
 fn unused(lab: &Lab) -> [usize; 2] {
+    unused_in(lab, "parties")
+}
+
+fn unused_in(lab: &Lab, parties: &str) -> [usize; 2] {
     [("server", PartyRole::Server), ("client", PartyRole::Client)].map(|(party, role)| {
-        let files = std::fs::read_dir(lab.path("parties").join(party).join("state/bundles")).unwrap().count();
-        let unused = privet::status::unused(&lab.config(party, role)).unwrap();
+        let files = std::fs::read_dir(lab.path(parties).join(party).join("state/bundles")).unwrap().count();
+        let unused = privet::status::unused(&lab.config_in(parties, party, role)).unwrap();
         let names: usize = unused.iter().map(|u| u.bundles.len()).sum();
         assert_eq!(names, files, "{party}: what is recorded as unused is what is there");
         names
@@ -60,7 +64,7 @@ fn every_inference_of_a_session_uses_up_one_bundle_and_costs_what_its_plan_decla
     let mut n = 0;
     let client = loop {
         let (answer, session) = ask(agreed, n).unwrap();
-        assert_eq!(answer, lab.reference("model", n));
+        assert!(answer == lab.reference("model", n), "the result is wrong");
         n += 1;
         if session.left() == 0 {
             break session.close().unwrap();
@@ -86,6 +90,21 @@ fn every_inference_of_a_session_uses_up_one_bundle_and_costs_what_its_plan_decla
     }
     assert_eq!(client.agreement.bytes_sent, server.agreement.bytes_received);
     assert_eq!(client.bytes_sent, server.bytes_received);
+}
+
+/// The states as they would be found after both have died.
+#[test]
+fn what_is_agreed_on_is_burnt_on_both_sides_before_there_is_an_input() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 3);
+    let server = lab.server_online("model");
+    let mut agreed = open(&lab, &server.address, 3, &Silent).unwrap();
+    for left in [2, 1] {
+        copy(&lab.path("parties"), &lab.path("dead"));
+        assert_eq!(unused_in(&lab, "dead"), [left, left]);
+        std::fs::remove_dir_all(lab.path("dead")).unwrap();
+        agreed = ask(agreed, 5).unwrap().1.agree().unwrap();
+    }
 }
 
 /// Tells what it was warned of.
@@ -341,8 +360,8 @@ fn say(lab: &Lab, server: &Service, wanted: u64, offers: usize) -> Result<Vec<Fr
 
 #[test]
 fn a_client_that_breaks_the_rules_is_refused_by_the_server() {
-    let lab = Lab::new(&["client"]);
-    lab.prepare("model", &["client"], 3);
+    let lab = Lab::new(&["client", "other"]);
+    lab.prepare("model", &["client", "other"], 3);
     let server = lab.server_online("model");
     for wanted in [0, 10_001, 1 << 32, u64::MAX] {
         match say(&lab, &server, wanted, 0) {
@@ -356,7 +375,7 @@ fn a_client_that_breaks_the_rules_is_refused_by_the_server() {
     let frames = say(&lab, &server, 2, 2).unwrap();
     assert_eq!(frames.iter().map(|f| f.kind).collect::<Vec<_>>(), [FrameKind::HELLO, CONTROL]);
     server.expect_warning("expected");
+    assert_eq!(lab.client_online("other", &server, 5).unwrap(), lab.reference("model", 5));
     drop(server);
-    assert_eq!(unused(&lab), [2, 3]);
-    lab.answers("model", &[5, 9]);
+    assert_eq!(unused(&lab), [4, 3]);
 }
