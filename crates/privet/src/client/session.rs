@@ -256,7 +256,7 @@ impl<'a> Session<'a> {
 
     fn open_bundle(&self, id: BundleId) -> Result<Bundle<Prefetch>, StoreError> {
         let Self { purpose, plan, schedule, .. } = self;
-        self.material().open_bundle(id, purpose, plan, schedule, Role::Client)?.into_bundle()
+        self.material().open_bundle(id, purpose, plan, schedule, Role::Client)
     }
 }
 

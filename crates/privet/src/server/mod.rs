@@ -92,6 +92,7 @@ pub fn online(
 ) -> Result<Report, Error> {
     let meter = Meter::start();
     let server = Server::new(&config, &model, options, Phase::Online, &meter, observer)?;
+    server.factors.pack(&model.plan);
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
     for client in config.peers(PartyRole::Client) {
         let held = server.held(client.pinned.fingerprint())?;

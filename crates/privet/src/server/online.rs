@@ -12,8 +12,7 @@ use crate::error::{Error, StoreError};
 use crate::events::{Event, Phase};
 use crate::session::{Steps, Stopwatch, message};
 use crate::store::{
-    BundleId, BundleReader, EpochId, Material, Prefetch, Purpose, Rollback, Sessions, Status, Transaction,
-    crash_point,
+    BundleId, EpochId, Material, Prefetch, Purpose, Rollback, Sessions, Status, Transaction, crash_point,
 };
 use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, Take, refusal};
 
@@ -64,7 +63,7 @@ impl Server<'_> {
             if made > 0 {
                 self.check_more(channel)?;
             }
-            let bundle = self.choose(channel, &mut asked, made == 0)?.into_bundle()?;
+            let bundle = self.choose(channel, &mut asked, made == 0)?;
             let traffic = channel.traffic().since(before);
             let mut agreement = stopwatch.span();
             let arrived = channel.wait_for_frame();
@@ -182,7 +181,7 @@ impl Server<'_> {
         channel: &mut TlsChannel,
         asked: &mut Asked<'_>,
         mut is_answer: bool,
-    ) -> Result<BundleReader, Error> {
+    ) -> Result<Bundle<Prefetch>, Error> {
         let client = asked.client();
         let Some(mask) = self.mask(client)? else {
             return Err(wire::refuse(channel, refusal::EPOCH, "the weights are masked anew"));
@@ -204,9 +203,9 @@ impl Server<'_> {
             if is_answer {
                 channel.count_round();
             }
-            if let Some((_, reader)) = taken {
+            if let Some((_, bundle)) = taken {
                 crash_point("bundle named");
-                return Ok(reader);
+                return Ok(bundle);
             }
             let Offer(offered) = wire::receive(channel)?;
             channel.count_round();
@@ -223,7 +222,7 @@ impl Server<'_> {
         material: &Material,
         purpose: &Purpose,
         asked: &mut Asked<'_>,
-    ) -> Result<Option<(Take, BundleReader)>, Error> {
+    ) -> Result<Option<(Take, Bundle<Prefetch>)>, Error> {
         for (place, &bundle) in asked.offered.iter().enumerate() {
             if material.status(bundle, purpose)? != Some(Status::Ready) {
                 continue;
@@ -241,10 +240,10 @@ impl Server<'_> {
             let opened =
                 material.open_bundle(bundle, purpose, &self.model.plan, asked.schedule, Role::Server);
             match material.burn(bundle, purpose, opened, number) {
-                Ok(reader) => {
+                Ok(burnt) => {
                     asked.offered.remove(place);
                     asked.number = session;
-                    return Ok(Some((Take { bundle, session }, reader)));
+                    return Ok(Some((Take { bundle, session }, burnt)));
                 }
                 Err(e @ StoreError::Bundle { .. }) => {
                     self.observer.event(&Event::Warning { text: e.to_string() });

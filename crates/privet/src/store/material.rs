@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use privet_net::Fingerprint;
 use privet_plan::{Digest, Plan};
-use privet_protocols::masked::{Role, Schedule};
+use privet_protocols::masked::{Bundle, Role, Schedule};
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
+use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Prefetch};
 use super::{Database, Transaction, crash_point, private_dir, sync_dir};
 use crate::error::StoreError;
 
@@ -162,7 +162,7 @@ impl<'a> Material<'a> {
         Ok(size)
     }
 
-    /// Opens a bundle, for [`Self::burn`]. Until it is burnt, nothing that depends on it may leave this process.
+    /// Opens a bundle, for [`Self::burn`], and reads ahead. Until it is burnt, nothing that depends on it may leave this process.
     ///
     /// # Errors
     /// [`StoreError::Bundle`] if this bundle cannot be used: its file is not whole. Anything else says nothing about the bundle.
@@ -173,10 +173,10 @@ impl<'a> Material<'a> {
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
-    ) -> Result<BundleReader, StoreError> {
+    ) -> Result<Bundle<Prefetch>, StoreError> {
         let unusable = |problem: String| StoreError::Bundle { path: self.path(id), problem };
         match BundleReader::open(&self.path(id), purpose, plan, schedule, role) {
-            Ok(reader) if reader.header.id == id => Ok(reader),
+            Ok(reader) if reader.header.id == id => reader.into_bundle(),
             Ok(reader) => Err(unusable(format!("holds bundle {}, expected {id}", reader.header.id))),
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Err(unusable("the file of this bundle is gone".to_owned()))
