@@ -12,6 +12,7 @@ use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
 use crate::plot::{Axis, Bar, Chart, Group, Picture, Shade};
 use crate::run::{Outcome, Task};
+use crate::show::json::Agreement;
 use crate::show::observe::Terminal;
 use crate::show::{print, table};
 use crate::watch::Watch;
@@ -25,6 +26,8 @@ struct Row {
     max_abs_error_vs_float: f64,
     offline: Cost,
     online: Cost,
+    /// What comes online before there is an input.
+    agreement: Agreement,
     stored_bytes: u64,
     peak_memory_bytes: u64,
 }
@@ -129,6 +132,7 @@ impl Row {
             max_abs_error_vs_float,
             offline: Cost::of(offline()),
             online: Cost::of(online()),
+            agreement: Agreement::total(online()),
             stored_bytes: offline().map(|r| r.bytes_stored).sum(),
             peak_memory_bytes: offline().chain(online()).map(|r| r.peak_memory_bytes).max().unwrap_or(0),
         }
@@ -146,6 +150,7 @@ fn shown(rows: &[Row]) -> String {
         "CPU s",
         "sent",
         "rounds",
+        "agreed s",
         "offline s",
         "CPU s",
         "sent",
@@ -161,6 +166,7 @@ fn shown(rows: &[Row]) -> String {
             format!("{:.4}", row.online.cpu_seconds),
             table::bytes(row.online.bytes_sent),
             row.online.rounds.to_string(),
+            format!("{:.4}", row.agreement.seconds),
             format!("{:.3}", row.offline.seconds),
             format!("{:.3}", row.offline.cpu_seconds),
             table::bytes(row.offline.bytes_sent),

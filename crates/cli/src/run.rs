@@ -124,10 +124,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             }
             _ => "",
         };
+        let agreed = Agreement::total(outcome.rows.iter().filter_map(|r| r.online.as_ref()));
+        let agreed = table::agreed(&agreed).map_or_else(String::new, |agreed| format!("\n{agreed}"));
         let calibrated =
             model.accuracy.as_ref().map_or_else(String::new, |a| format!("\n{}", accuracy_line(a)));
         print(&format!(
-            "{}\n\n{}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
+            "{}\n\n{}{agreed}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
             answer::describe(&outputs, &best),
             table::parties(&outcome.rows),
             plan.ring.bits(),

@@ -183,10 +183,10 @@ impl Online {
 /// What server and client spent online before there was an input.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(crate) struct Agreement {
-    seconds: f64,
-    cpu_seconds: f64,
-    bytes_sent: u64,
-    rounds: u64,
+    pub(crate) seconds: f64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) rounds: u64,
 }
 
 impl Agreement {
