@@ -500,10 +500,10 @@ fn several_inputs_are_answered_over_one_connection() {
     let (three, eight) = (picture(3), picture(8));
     let (code, _, stderr) = ask(&[&three, "none.png"], &[]);
     assert_eq!(code, Some(3), "{stderr}");
-    let (code, _, stderr) = ask(&[&three; 4], &[]);
+    let (code, _, stderr) = ask(&[three.as_str(); 4], &[]);
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("one-time material for 3 of 4 inferences is left"), "{stderr}");
-    let (code, _, stderr) = ask(&[&three; 3], &[]);
+    let (code, _, stderr) = ask(&[three.as_str(); 3], &[]);
     assert_eq!(code, Some(4), "{stderr}");
     assert!(stderr.contains("makes only 2 more (its --sessions)"), "{stderr}");
     assert_eq!(lab.bundles("client"), 3, "none of it has cost anything");
