@@ -143,19 +143,8 @@ impl Row {
 fn shown(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header([
-        "engine",
-        "equal",
-        "error",
-        "online s",
-        "CPU s",
-        "sent",
-        "rounds",
-        "agreed s",
-        "offline s",
-        "CPU s",
-        "sent",
-        "stored",
-        "peak RSS",
+        "engine", "equal", "error", "online", "CPU s", "sent", "rounds", "agreed", "offline", "CPU s",
+        "sent", "stored", "peak RSS",
     ]);
     for row in rows {
         shown.add_row([
@@ -166,7 +155,7 @@ fn shown(rows: &[Row]) -> String {
             format!("{:.4}", row.online.cpu_seconds),
             table::bytes(row.online.bytes_sent),
             row.online.rounds.to_string(),
-            format!("{:.4}", row.agreement.seconds),
+            format!("{:.3}", row.agreement.seconds),
             format!("{:.3}", row.offline.seconds),
             format!("{:.3}", row.offline.cpu_seconds),
             table::bytes(row.offline.bytes_sent),

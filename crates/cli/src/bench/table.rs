@@ -63,8 +63,8 @@ pub(super) fn introduction(engines: &str, args: &BenchArgs) -> String {
     } else {
         format!(
             "Float runtime and {engines}: {} inferences of batch 1, {} dropped. Wall: their median, and from the fastest\n\
-             to the slowest; everything else: means. CPU and bytes: all parties together. Error: largest difference to\n\
-             float.",
+             to the slowest; everything else: means. CPU and bytes: all parties together, from the input to the output; what is\n\
+             agreed on before has columns in --json. Error: largest difference to float.",
             args.iterations(),
             args.dropped(),
         )
@@ -153,8 +153,8 @@ pub(super) fn peers(rows: &[Row]) -> String {
     format!(
         "Other systems; in brackets theirs / ours. Systems that prepare material before are compared phase by phase, others\n\
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
-         published, on its authors' machines. Online is from the input to the output: our starts and agreements (first table)\n\
-         are left out; it is not known what of theirs is. LLAMA's parties agree on nothing: they read key files that they are given.\n\
+         published, on its authors' machines. Online is from the input to the output: our starts and agreements are left out\n\
+         (first table, --json); what of theirs is, is not known. LLAMA's parties agree on nothing: they read files of keys.\n\
          Wall times over an emulated network are not compared.\n\n{}\n\n{}",
         lines(shown, 1),
         notes.join("\n")
