@@ -87,8 +87,8 @@ impl Server<'_> {
                 }
                 other => other?,
             }
-            self.infer(channel, &asked, bundle)?;
-            (stopwatch, before) = (Stopwatch::start(), channel.traffic());
+            stopwatch = self.infer(channel, &asked, bundle)?;
+            before = channel.traffic();
             self.meter.inference();
             self.done();
         }
@@ -147,13 +147,13 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// The inference that was agreed on.
+    /// The inference that was agreed on. Returns what measures from its end on.
     fn infer(
         &self,
         channel: &mut TlsChannel,
         asked: &Asked<'_>,
         bundle: Bundle<Prefetch>,
-    ) -> Result<(), Error> {
+    ) -> Result<Stopwatch, Error> {
         let stopwatch = Stopwatch::start();
         let inference = self.served.load(Ordering::SeqCst);
         let mut steps = Steps { observer: self.observer, phase: Phase::Online, inference };
@@ -163,6 +163,7 @@ impl Server<'_> {
             self.meter.worked(&stopwatch);
             steps.done(asked.schedule.instructions.len());
         }
+        let after = Stopwatch::start();
         crash_point("outputs sent");
         // The client notes the number before its first message, which is here.
         crash_point("before the session is confirmed");
@@ -171,7 +172,7 @@ impl Server<'_> {
             let summary = crate::postprocess::summary(&self.model.plan, &outputs);
             message(self.observer, format!("{}: {summary}", asked.client.name));
         }
-        Ok(())
+        Ok(after)
     }
 
     /// Agrees with the client on a bundle, which is burnt then, durably, and numbers the inference. The choice answers the client, or
