@@ -452,14 +452,67 @@ fn a_client_that_is_killed_while_it_begins_can_begin_again() {
 #[test]
 fn a_pipe_that_nobody_writes_to_has_a_deadline() {
     let lab = Lab::new();
-    let (code, stderr) = lab.prepare("1", &as_it_is);
+    let (code, stderr) = lab.prepare("2", &as_it_is);
     assert_eq!(code, Some(0), "{stderr}");
-    lab.configure("client", "wait_seconds = 120.0", "wait_seconds = 0.5");
-    assert!(Command::new("mkfifo").arg(lab.path("pipe.npy")).status().unwrap().success());
-    let phase = ["online", "--input", "pipe.npy"];
-    let (code, _, stderr) = finish(lab.client("127.0.0.1:1", "127.0.0.1:1", &phase).spawn().unwrap());
+    lab.configure("client", "wait_seconds = 120.0", "wait_seconds = 1.5");
+    assert!(Command::new("mkfifo").arg(lab.path("pipe.png")).status().unwrap().success());
+    let server = Service::start(lab.server("127.0.0.1:1", &["online"]));
+    let phase = ["online", "--input", "pipe.png"];
+    let ask = || lab.client(&server.address, "127.0.0.1:1", &phase).spawn().unwrap();
+    let (code, _, stderr) = finish(ask());
     assert_eq!(code, Some(5), "{stderr}");
     assert!(stderr.contains("a pipe that nobody writes to"), "{stderr}");
+    assert_eq!(lab.bundles("client"), 1, "it was agreed on before");
+    // Opening a pipe waits for the other side.
+    let client = ask();
+    fs::write(lab.path("pipe.png"), fs::read(digits("5.png")).unwrap()).unwrap();
+    let (code, stdout, stderr) = finish(client);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("five"), "{stdout}");
+    drop(server);
+    assert_eq!((lab.bundles("client"), lab.bundles("server")), (0, 0));
+}
+
+/// Files are read before anything is agreed on.
+#[test]
+fn several_inputs_are_answered_over_one_connection() {
+    let lab = Lab::new();
+    let (code, stderr) = lab.prepare("3", &as_it_is);
+    assert_eq!(code, Some(0), "{stderr}");
+    let server = Service::start(lab.server("127.0.0.1:1", &["online", "--sessions", "2"]));
+    let picture = |n: u32| digits(&format!("{n}.png")).to_str().unwrap().to_owned();
+    let ask = |inputs: &[&str], more: &[&str]| {
+        let inputs = inputs.iter().flat_map(|input| ["--input", *input]);
+        let phase: Vec<&str> = ["online"].into_iter().chain(inputs).chain(more.iter().copied()).collect();
+        output(&mut lab.client(&server.address, "127.0.0.1:1", &phase))
+    };
+    let (three, eight) = (picture(3), picture(8));
+    let (code, _, stderr) = ask(&[&three, "none.png"], &[]);
+    assert_eq!(code, Some(3), "{stderr}");
+    let (code, _, stderr) = ask(&[three.as_str(); 4], &[]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("one-time material for 3 of 4 inferences is left"), "{stderr}");
+    let (code, _, stderr) = ask(&[three.as_str(); 3], &[]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("makes only 2 more (its --sessions)"), "{stderr}");
+    assert_eq!(lab.bundles("client"), 3, "none of it has cost anything");
+    let (code, stdout, stderr) = ask(&[&three, &eight], &["--json", "--output", "y.npy"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let labels: Vec<_> = lines.iter().map(|line| &line["top"][0]["label"]).collect();
+    assert_eq!(
+        labels,
+        ["three", "eight"]
+            .map(serde_json::Value::from)
+            .iter()
+            .chain([&serde_json::Value::Null])
+            .collect::<Vec<_>>()
+    );
+    assert_eq!((&lines[2]["inferences"], &lines[2]["agreement"]["rounds"]), (&2.into(), &2.into()));
+    assert!(lines[2]["online"]["rounds"].as_u64().unwrap() > 2 && lines[0]["online"].is_null());
+    assert!(lab.path("y-1.npy").exists() && lab.path("y-2.npy").exists() && !lab.path("y.npy").exists());
+    assert_eq!(lab.bundles("client"), 1);
 }
 
 #[test]

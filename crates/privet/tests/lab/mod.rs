@@ -65,6 +65,11 @@ impl Service {
         self.thread.take().unwrap().join().unwrap().unwrap()
     }
 
+    /// As Ctrl-C does.
+    pub fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
     pub fn warnings(&self) -> String {
         self.watcher.warnings.lock().unwrap().join("\n")
     }
@@ -170,10 +175,25 @@ impl Lab {
     }
 
     pub fn server_online(&self, model: &str) -> Service {
-        let (config, model) = (self.config("server", PartyRole::Server), self.model(model));
+        self.serve_online(model, None, None)
+    }
+
+    /// For so many inferences.
+    pub fn server_online_for(&self, model: &str, sessions: u64) -> Service {
+        self.serve_online(model, Some(sessions), None)
+    }
+
+    /// That waits no longer for anything.
+    pub fn server_online_hurried(&self, model: &str, wait: Duration) -> Service {
+        self.serve_online(model, None, Some(wait))
+    }
+
+    fn serve_online(&self, model: &str, sessions: Option<u64>, wait: Option<Duration>) -> Service {
+        let (mut config, model) = (self.config("server", PartyRole::Server), self.model(model));
+        config.deadlines.wait = wait.unwrap_or(config.deadlines.wait);
         Service::start(move |stop, observer| {
             let listen = Some("127.0.0.1:0".into());
-            let options = ServerOptions { listen, dealer: None, count: 0, sessions: None, stop };
+            let options = ServerOptions { listen, dealer: None, count: 0, sessions, stop };
             server::online(config, model, &options, observer)
         })
     }
