@@ -39,7 +39,7 @@ pub fn client(
         Some(own) => builder.with_client_cert_resolver(own),
         None => builder.with_no_client_auth(),
     };
-    // A rule is asked at every connection; and a resumed session shows no certificate.
+    // Every connection asks the rule: a resumed one would show no certificate.
     config.resumption = Resumption::disabled();
     // No rule goes by names: they would only tell eavesdroppers whom we talk to.
     config.enable_sni = false;

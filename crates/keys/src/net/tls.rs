@@ -190,7 +190,7 @@ impl ServerTrust {
         let mut config =
             privet_tls::client(pinned, None).map_err(|_| KeysError::Internal("TLS 1.3 is not there"))?;
         config.alpn_protocols = vec![HTTP.to_vec()];
-        // What stands in front of a server may choose by name.
+        // The name is the one in the certificate, and what stands in front of a server may choose by it.
         config.enable_sni = true;
         Ok(Self(Trust::Pinned(Arc::new(config))))
     }
