@@ -7,16 +7,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use privet::enclave::Pinned;
 use privet::keys::cache::{CacheConfig, LEASES_FILE};
 use privet::manifest::{self, Finding, MAX_MANIFEST_BYTES, ManifestOptions, Severity, TrustedFile, Written};
-use privet::seal::{Accepted, ModelVersion, Release};
-use privet::split::{SEALED_INDEX_FILE, SealedIndex};
+use privet::seal::ModelVersion;
 use serde::Serialize;
 
 use crate::args::manifest::{ManifestArgs, ManifestCommand, ManifestRole};
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
+use crate::keys::{attestation_policy, certificate_of};
 use crate::show::{print, table};
+use crate::worker_files;
 
 /// Activations and workspace of a model whose peak nobody predicted.
 const ACTIVATIONS: u64 = 128 << 20;
@@ -159,6 +162,13 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
             ));
         }
     };
+    let pinned = Pinned::of_release(&worker_files::release(release)?, ModelVersion::FIRST, None);
+    match (&args.server_certificate, &args.server_policy) {
+        (Some(path), _) => drop(certificate_of(path)?),
+        (None, path) => {
+            path.iter().try_for_each(|path| attestation_policy("--server-policy", path).map(drop))?
+        }
+    }
     options.names = address.parse::<SocketAddr>().is_err();
     let release_inside = "/model/release.toml";
     for (host, inside) in [(release, release_inside), (trust, known_by)] {
@@ -168,6 +178,7 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
     options.environment.push(("RAYON_NUM_THREADS".to_owned(), args.threads.to_string()));
     let model = match (&args.sealed, &args.stages) {
         (Some(sealed), _) => {
+            worker_files::sealed(sealed, &pinned)?;
             let name = sealed.file_name().and_then(|n| n.to_str()).unwrap_or("model.sealed");
             let inside = format!("/model/{name}");
             options.memory = bytes(sealed)?.saturating_add(ACTIVATIONS);
@@ -175,14 +186,10 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
             ["--sealed".to_owned(), inside]
         }
         (None, Some(stages)) => {
-            let files = files(stages)?;
-            let mut largest = 0;
-            for (host, name) in files {
-                largest = largest.max(bytes(&host)?);
+            options.memory = check_stages(args, stages, &pinned)?;
+            for (host, name) in files(stages)? {
                 options.files.push(TrustedFile { host, inside: format!("/stages/{name}") });
             }
-            options.memory =
-                predicted(stages, release)?.unwrap_or_else(|| largest.saturating_add(ACTIVATIONS));
             ["--stages".to_owned(), "/stages".to_owned()]
         }
         (None, None) => return Err(usage("--sealed or --stages says which model the worker runs")),
@@ -204,14 +211,18 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
     Ok(())
 }
 
-/// What sealed stages take, in bytes: the memory that was asked for, or the largest peak; none without a signed index.
-fn predicted(stages: &Path, release: &Path) -> anyhow::Result<Option<u64>> {
-    if !stages.join(SEALED_INDEX_FILE).is_file() {
-        return Ok(None);
+/// Refuses stages that such a worker would not open; what they take, in bytes: the memory that was asked for, or the largest
+/// peak. Arguments of one's own may leave stages to other workers.
+fn check_stages(args: &ManifestArgs, directory: &Path, pinned: &Pinned) -> anyhow::Result<u64> {
+    let stages = worker_files::signed_stages(directory, pinned)?;
+    let index = stages.index();
+    for (i, stage) in index.stages.iter().enumerate() {
+        if args.arguments.is_empty() || directory.join(&stage.file).exists() {
+            given::by("--stages", stages.check_stage(i + 1))?;
+        }
     }
-    let any = ModelVersion::new(1).context("a version is not zero")?;
-    let index = SealedIndex::load(stages, &Accepted::new(&Release::read(release)?, any))?;
-    Ok(index.memory.or_else(|| index.stages.iter().map(|stage| stage.peak).max()))
+    let largest = || index.stages.iter().map(|stage| stage.peak).max().unwrap_or(0);
+    Ok(index.memory.unwrap_or_else(largest))
 }
 
 fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<()> {
@@ -225,6 +236,7 @@ fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resul
         ));
     };
     let config = CacheConfig::load(dir)?;
+    state_directory(state, "a directory of the host that is empty, for the cache's leases")?;
     if config.listen.starts_with("unix:") {
         let text = format!(
             "{}: listen is {}; sockets of Gramine's are not seen outside of the enclave: expected 127.0.0.1:PORT, with tls.key and tls.crt next to the file",
@@ -233,6 +245,7 @@ fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resul
         );
         return Err(Failure::error(Code::Input, text));
     }
+    config.check(dir)?;
     options.names = config.server.parse::<SocketAddr>().is_err();
     for (host, name) in files(dir)?.into_iter().filter(|(_, name)| name != LEASES_FILE) {
         options.files.push(TrustedFile { host, inside: format!("/cache/{name}") });
@@ -249,11 +262,18 @@ fn keyserver(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resu
         let text = "--state DIR says where the server keeps its store: a directory of the host, with encrypted files later";
         return Err(Failure::error(Code::Usage, text));
     };
+    state_directory(state, "a directory of the host, for the server's store and configuration")?;
     options.state = Some((state.clone(), "/keys".to_owned()));
     options.memory = SERVER_MEMORY;
     options.threads += SERVER_THREADS;
     options.argv = ["privet", "keyserver", "serve", "--dir", "/keys", "--ra-tls"].map(str::to_owned).into();
     Ok(())
+}
+
+/// Whether there is what `--state` names.
+fn state_directory(state: &Path, expected: &str) -> anyhow::Result<()> {
+    let made = format!("{expected}, which has to exist: mkdir -m 700 {}", state.display());
+    given::directory("--state", state, &made)
 }
 
 /// Files below a directory and their names in it, by name. Sockets and the like are left out.

@@ -105,8 +105,8 @@ pub enum KeysError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// Evidence could not be made here.
-    #[error("cannot attest: {0}")]
+    /// Evidence could not be made here; the text says with what.
+    #[error("{0}")]
     Attest(String),
     /// The operating system or the cryptographic library failed.
     #[error("{0}")]

@@ -154,7 +154,7 @@ pub(crate) struct AskArgs {
     /// The only sealed file that is asked (privet seal prints it).
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
-    /// Ask as often, on one connection, and show the last answer.
+    /// Ask as often, on one connection, and show the last answer; 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) repeat: u32,
     /// How long to wait for the connection, and for each answer.

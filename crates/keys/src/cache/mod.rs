@@ -27,7 +27,7 @@ use crate::clock::{SystemClock, Uptime};
 use crate::error::KeysError;
 use crate::fetch::Endpoint;
 use crate::kbs::Broker;
-use crate::net::tls::{ServerTls, ServerTrust, create};
+use crate::net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, create};
 use crate::net::{Address, Limits, Server};
 use crate::policy::KeyPolicy;
 use crate::random::{Randomness as _, SystemRandomness};
@@ -107,15 +107,9 @@ impl CacheConfig {
         match (&self.server_certificate, &self.server_policy) {
             (Some(certificate), None) => ServerTrust::pinned(&dir.join(certificate)),
             (None, Some(policy)) => {
-                let path = dir.join(policy);
-                let policy =
-                    Policy::parse(&read_text(&path)?).map_err(|e| KeysError::file(&path, e.to_string()))?;
-                Ok(ServerTrust::attested(verifier.clone(), policy))
+                Ok(ServerTrust::attested(verifier.clone(), read_policy(&dir.join(policy))?))
             }
-            _ => {
-                let problem = "expected server_certificate or server_policy, and not both";
-                Err(KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem))
-            }
+            _ => Err(one_of_both(dir)),
         }
     }
 
@@ -134,6 +128,25 @@ impl CacheConfig {
             return Err(KeysError::file(&path, problem));
         }
         Ok(config)
+    }
+
+    /// Whether everything that a cache reads when it starts is there and can be read: what its server is known by, policies,
+    /// and, on a loopback address, TLS key and certificate.
+    ///
+    /// # Errors
+    /// What is missing or malformed, and what to do.
+    pub fn check(&self, dir: &Path) -> Result<(), KeysError> {
+        let address = self.listen_address(dir)?;
+        self.load_policies(dir)?;
+        match (&self.server_certificate, &self.server_policy) {
+            (Some(certificate), None) => drop(ServerTrust::pinned(&dir.join(certificate))?),
+            (None, Some(policy)) => drop(read_policy(&dir.join(policy))?),
+            _ => return Err(one_of_both(dir)),
+        }
+        match address {
+            Address::Tcp(_) => own_tls(dir).map(drop),
+            Address::Unix(_) => Ok(()),
+        }
     }
 
     fn listen_address(&self, dir: &Path) -> Result<Address, KeysError> {
@@ -197,6 +210,33 @@ impl CacheConfig {
     }
 }
 
+fn read_policy(path: &Path) -> Result<Policy, KeysError> {
+    Policy::parse(&read_text(path)?).map_err(|e| KeysError::file(path, e.to_string()))
+}
+
+fn one_of_both(dir: &Path) -> KeysError {
+    let problem = "expected server_certificate or server_policy, and not both";
+    KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem)
+}
+
+/// A cache's own side of TLS, of files that whoever makes its directory has to put there.
+fn own_tls(dir: &Path) -> Result<ServerTls, KeysError> {
+    for name in [TLS_KEY_FILE, TLS_CERTIFICATE_FILE] {
+        let path = dir.join(name);
+        if !path.exists() {
+            let problem = format!(
+                "not found; a cache on a loopback address takes {TLS_KEY_FILE} and {TLS_CERTIFICATE_FILE} in its directory, \
+                 and workers are given the second. One command makes them: openssl req -x509 -newkey ec -pkeyopt \
+                 ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=cache -keyout {0}/{TLS_KEY_FILE} -out \
+                 {0}/{TLS_CERTIFICATE_FILE}",
+                dir.display()
+            );
+            return Err(KeysError::file(&path, problem));
+        }
+    }
+    ServerTls::load(dir)
+}
+
 /// What a cache proves itself with, whom it believes, where its leases are safe, and how much peers get.
 pub struct CacheSetting {
     /// Proves to the key server that this is a cache.
@@ -224,6 +264,7 @@ pub fn serve(
     let CacheSetting { attester, verifier, sealing, limits } = setting;
     let config = CacheConfig::load(dir)?;
     let address = config.listen_address(dir)?;
+    config.check(dir)?;
     let policies = config.load_policies(dir)?;
     let trust = config.trust(dir, &verifier)?;
     let server =
@@ -245,7 +286,7 @@ pub fn serve(
     let broker = Arc::new(broker);
     let server = match &address {
         Address::Unix(path) => Server::unix(path, broker, limits)?,
-        Address::Tcp(address) => Server::tcp(address, ServerTls::load(dir)?, broker, limits)?,
+        Address::Tcp(address) => Server::tcp(address, own_tls(dir)?, broker, limits)?,
     };
     book.renew();
     listening(server.address());
