@@ -58,8 +58,9 @@ impl Policy {
             let problem = format!("{} bytes, at most {MAX_POLICY_BYTES} are allowed", text.len());
             return Err(AttestError::Policy(problem));
         }
-        let problem =
-            |e| FileKind::AttestationPolicy.mistaken(text).unwrap_or_else(|| toml_problem(text, &e));
+        let described =
+            |e| format!("{} (docs/attestation.md#policies describes the form)", toml_problem(text, &e));
+        let problem = |e| FileKind::AttestationPolicy.mistaken(text).unwrap_or_else(|| described(e));
         toml::from_str(text).map_err(|e| AttestError::Policy(problem(e)))
     }
 

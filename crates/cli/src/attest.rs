@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::args::attest::{AttestArgs, AttestCommand, VerifyArgs};
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::show::{print, printable_line};
 
 /// Larger files are none of those that are expected.
@@ -47,6 +48,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let verifiers = Verifiers::new(collateral(args)?).allow_sample_insecure(args.allow_sample_insecure);
     let verifiers = verifiers.map_err(|e| Failure::error(Code::Usage, e.to_string()))?;
     let at = args.at.unwrap_or_else(SystemTime::now);
+    given::file("", &args.file, "a quote, a report, or a certificate with evidence")?;
     let subject = Subject::read(&args.file)?;
     eprintln!("{}", printable_line(&format!("{}: {}", args.file.display(), subject.contents())));
 

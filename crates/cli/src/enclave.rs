@@ -225,6 +225,9 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
     begin(&args.attestation)?;
     args.input.iter().try_for_each(|given| input_file(given))?;
     let preprocess = args.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
+    if let Some(path) = &args.labels {
+        given::file("--labels", path, "a text file with a label on each line")?;
+    }
     let labels = args.labels.as_deref().map(input::load_labels).transpose()?.unwrap_or_default();
     let policy = attestation_policy("--policy", &args.policy)?;
     warn_of_sample(&args.attestation);

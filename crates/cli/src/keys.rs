@@ -198,7 +198,7 @@ fn policy(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Check { file } => (file, None),
         PolicyCommand::Set { place, file } => (file, Some(place)),
     };
-    given::file("FILE", file, "a key policy (docs/keys.md#policies)")?;
+    given::file("", file, "a key policy (docs/keys.md#policies)")?;
     let text = read_text(file)?;
     let policy = KeyPolicy::parse(&file.display().to_string(), &text)?;
     for finding in policy.lint() {
@@ -269,7 +269,7 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
     begin(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
     let trust = trust(
-        ("ADDRESS", &args.address),
+        ("", &args.address),
         args.server_certificate.as_deref(),
         args.server_policy.as_deref(),
         &args.attestation,
@@ -322,9 +322,13 @@ fn cache_init(args: &CacheInitArgs) -> anyhow::Result<()> {
         known_by.ok_or_else(|| Failure::error(Code::Usage, "--server-certificate or --server-policy"))?;
     match &args.server_policy {
         Some(path) => drop(attestation_policy("--server-policy", path)?),
-        None => given::file("--server-certificate", known_by, given::CERTIFICATE)?,
+        None => drop(certificate_of(known_by)?),
     }
-    CacheConfig::create(&args.dir, &args.listen.to_string(), &args.server, known_by)?;
+    let made = CacheConfig::create(&args.dir, &args.listen.to_string(), &args.server, known_by);
+    made.map_err(|error| match error {
+        KeysError::Usage(problem) => Failure::error(Code::Usage, format!("--{problem}")),
+        other => other.into(),
+    })?;
     let policies = args.dir.join("policies");
     print(&format!("put a policy for each key to cache into {}", policies.display()))?;
     if matches!(args.listen, Address::Tcp(_)) {
@@ -401,9 +405,14 @@ pub(crate) fn trust(
                 given::CERTIFICATE,
                 given::POLICY
             );
-            return Err(Failure::error(Code::Usage, text));
+            return Err(Failure::error(Code::Usage, text.trim_start()));
         }
-        (None, None) => None,
+        (None, None) => {
+            if let Address::Unix(path) = address {
+                given::socket(argument, path, "the socket of a `privet keycache serve` that runs")?;
+            }
+            None
+        }
     })
 }
 
@@ -452,7 +461,10 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
     if length > MAX_POLICY_BYTES as u64 {
         return Err(fail(format!("expected at most {MAX_POLICY_BYTES} bytes, found {length}")));
     }
-    fs::read_to_string(path).map_err(|e| fail(e.to_string()))
+    fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => fail("this is not a text; expected a policy in TOML".to_owned()),
+        _ => fail(e.to_string()),
+    })
 }
 
 fn unexpected() -> anyhow::Error {

@@ -130,7 +130,10 @@ fn stages_say_how_much_memory_they_take() {
     refused(home, &of("stages", "nowhere"), 3, "--stages nowhere: there is no such directory");
     fs::remove_file(home.join("stages/stage-02.sealed")).unwrap();
     refused(home, &of("stages", "stages"), 3, "stage-02.sealed");
-    stdout(home, &[&of("stages", "stages")[..], &["--", "enclave", "--stages", "/stages", "--stage", "1"]].concat());
+    stdout(
+        home,
+        &[&of("stages", "stages")[..], &["--", "enclave", "--stages", "/stages", "--stage", "1"]].concat(),
+    );
 }
 
 #[test]
@@ -172,7 +175,12 @@ fn servers_of_keys_have_encrypted_state() {
     refused(home, &of("cache"), 3, "expected a policy, NAME.toml");
     fs::rename(home.join("a.toml"), &policy).unwrap();
     let nowhere = ["manifest", "--role", "keycache", "--dir", "cache", "--state", "nowhere", "--out", "k"];
-    refused(home, &nowhere, 3, "--state nowhere: there is no such directory; expected a directory of the host");
+    refused(
+        home,
+        &nowhere,
+        3,
+        "--state nowhere: there is no such directory; expected a directory of the host",
+    );
     stdout(home, &of("cache"));
     let cache = clean(home, "k/keycache.manifest");
     knows_its_arguments(home, &cache);
@@ -210,9 +218,18 @@ fn what_is_missing_or_misplaced_is_refused() {
     refused(home, &known, 2, "--release");
     let released = [&known[..], &["--release", "owner/release.toml"]].concat();
     refused(home, &released, 2, "--server-policy");
-    refused(home, &[&released[..], &["--server-policy", "p"]].concat(), 3, "--server-policy p: there is no such file");
+    refused(
+        home,
+        &[&released[..], &["--server-policy", "p"]].concat(),
+        3,
+        "--server-policy p: there is no such file",
+    );
     let policed = [&released[..], &["--server-policy", "p.toml"]].concat();
-    fs::write(home.join("p.toml"), "version = 1\n[sgx]\nmrenclave = [\"aa\"]\n".replace("aa", &"aa".repeat(32))).unwrap();
+    fs::write(
+        home.join("p.toml"),
+        "version = 1\n[sgx]\nmrenclave = [\"aa\"]\n".replace("aa", &"aa".repeat(32)),
+    )
+    .unwrap();
     refused(home, &policed, 2, "--sealed or --stages");
     // What a worker of this manifest would not open.
     let with = |from: &str, to: &'static str| -> Vec<&str> {

@@ -85,22 +85,45 @@ fn a_worker_listens_only_with_what_it_can_open() {
     fails(2, "--stages stages --stage 2", &["stage 2 of 3", "--clients policy.toml"]);
     fails(2, "--stages stages --stage 1", &["stage 1 of 3", "--next HOST:PORT", "--next-policy"]);
     let next = "--next 127.0.0.1:1 --next-policy worker.toml";
-    fails(2, &format!("--stages stages --stage 3 --clients worker.toml {next}"), &["is the end of the model"]);
+    fails(
+        2,
+        &format!("--stages stages --stage 3 --clients worker.toml {next}"),
+        &["is the end of the model"],
+    );
     let clients = |file: &str| format!("--stages stages --stage 3 --clients {file}");
     fails(3, &clients("nowhere"), &["--clients nowhere: there is no such file", "attestation policy"]);
-    fails(3, &clients("key.toml"), &["--clients key.toml", "this is a key policy", "expected an attestation policy"]);
+    fails(
+        3,
+        &clients("key.toml"),
+        &["--clients key.toml", "this is a key policy", "expected an attestation policy"],
+    );
     fs::remove_file(home.at("stages/stage-03.sealed")).unwrap();
     fails(3, &clients("worker.toml"), &["--stages", "stage-03.sealed"]);
 
     // How the key's source is known.
     let from = "--server-certificate keys/tls.crt";
     let certificate = |with: &str| worker("--sealed m.sealed").replace(from, with);
-    refused(&home, 2, &certificate(""), &["--keyserver 127.0.0.1:1", "expected --server-certificate FILE", "--server-policy"]);
+    refused(
+        &home,
+        2,
+        &certificate(""),
+        &["--keyserver 127.0.0.1:1", "expected --server-certificate FILE", "--server-policy"],
+    );
     let cache = certificate("").replace("--keyserver", "--keycache");
     refused(&home, 2, &cache, &["--keycache 127.0.0.1:1", "expected --server-certificate FILE"]);
-    refused(&home, 3, &certificate("--server-certificate nowhere"), &["--server-certificate nowhere: there is no such file"]);
+    refused(
+        &home,
+        3,
+        &certificate("--server-certificate nowhere"),
+        &["--server-certificate nowhere: there is no such file"],
+    );
     refused(&home, 3, &certificate("--server-certificate m.onnx"), &["--server-certificate m.onnx"]);
-    refused(&home, 3, &certificate("--server-policy key.toml"), &["--server-policy key.toml", "this is a key policy"]);
+    refused(
+        &home,
+        3,
+        &certificate("--server-policy key.toml"),
+        &["--server-policy key.toml", "this is a key policy"],
+    );
 
     // What attests, and the port.
     let honest = worker("--sealed m.sealed").replace(SAMPLE, "");
@@ -120,7 +143,8 @@ fn whoever_asks_the_wrong_one_is_told_who_it_is() {
     let from = format!("--keyserver {keys} --server-certificate keys/tls.crt");
     let rest = format!("--release owner/release.toml {from} --listen 127.0.0.1:0 --allow-swap {SAMPLE}");
     let (worker, address) = home.start(&format!("enclave --sealed m.sealed {rest}"));
-    let (_last, last) = home.start(&format!("enclave --stages stages --stage 3 --clients worker.toml {rest}"));
+    let (_last, last) =
+        home.start(&format!("enclave --stages stages --stage 3 --clients worker.toml {rest}"));
     let ask = |address: &str| {
         let [picture, how] = ["7.png", "preprocess.toml"].map(|name| digits(name).display().to_string());
         format!("enclave ask {address} --policy worker.toml --input {picture} --preprocess {how} {SAMPLE}")
@@ -183,7 +207,11 @@ fn a_server_warns_of_policies_that_nobody_satisfies() {
         String::from_utf8(said).unwrap()
     };
     let text = warned("");
-    assert!(text.contains("WARNING: no worker gets key resnet") && text.contains("WARNING: no cache is leased key resnet"), "{text}");
+    assert!(
+        text.contains("WARNING: no worker gets key resnet")
+            && text.contains("WARNING: no cache is leased key resnet"),
+        "{text}"
+    );
     assert!(text.contains("--allow-sample-insecure"), "{text}");
     let text = warned(SAMPLE);
     assert!(!text.contains("WARNING"), "{text}");

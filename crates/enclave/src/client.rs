@@ -217,8 +217,10 @@ async fn greet(
 ) -> Result<(RaTlsCertificate, Evidence, ModelInfo), EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
     let hello = wire::hello(&nonce);
-    wire::write_frame(stream, Kind::Hello, &hello).await.map_err(|error| broke_off(peer, &error))?;
+    let sent = wire::write_frame(stream, Kind::Hello, &hello).await;
+    // Who takes attested peers only says so in TLS, and reads no hello: its words say more than the failed write.
     let welcome = next(peer, stream, Kind::Welcome, MAX_WELCOME_BYTES as u64).await?;
+    sent.map_err(|error| broke_off(peer, &error))?;
     let welcome = wire::read_welcome(&welcome).map_err(fail)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| fail("it showed no certificate".to_owned()))?;

@@ -90,7 +90,7 @@ pub enum KeysError {
         problem: String,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(source))]
     Listen {
         /// Which.
         address: String,
@@ -126,6 +126,15 @@ impl KeysError {
 
     pub(crate) fn file(path: &Path, problem: impl Into<String>) -> KeysError {
         KeysError::File { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or give another --listen",
+        io::ErrorKind::AddrNotAvailable => "; this is not an address of this machine: give another --listen",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 take more rights: give another --listen",
+        _ => "",
     }
 }
 

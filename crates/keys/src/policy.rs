@@ -77,7 +77,8 @@ impl KeyPolicy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(fail(format!("expected at most {MAX_POLICY_BYTES} bytes, found {}", text.len())));
         }
-        let problem = |e| FileKind::KeyPolicy.mistaken(text).unwrap_or_else(|| toml_problem(text, &e));
+        let described = |e| format!("{} (docs/keys.md#policies describes the form)", toml_problem(text, &e));
+        let problem = |e| FileKind::KeyPolicy.mistaken(text).unwrap_or_else(|| described(e));
         let policy: Self = toml::from_str(text).map_err(|e| fail(problem(e)))?;
         policy.check().map_err(fail)?;
         Ok(policy)

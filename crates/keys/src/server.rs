@@ -248,5 +248,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, KeysError> {
             format!("expected at most {MAX_CONFIG_BYTES} bytes, found {length}"),
         ));
     }
-    fs::read_to_string(path).map_err(KeysError::io(path))
+    fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => KeysError::file(path, "this is not a text"),
+        _ => KeysError::io(path)(e),
+    })
 }

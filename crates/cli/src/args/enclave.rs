@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use privet::keys::Address;
 use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 
-use super::common::{AnswerArgs, address};
+use super::common::{AnswerArgs, address, model_version};
 use super::keys::{AttestationArgs, version};
 
 pub(crate) const ENCLAVE_HELP: &str = "\
@@ -73,7 +73,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
     /// Oldest version of the model that is opened, whatever the key's policy says.
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN)]
+    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN, value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// The key cache of this host: unix:PATH, or a loopback address.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "keyserver", conflicts_with = "keyserver")]

@@ -75,8 +75,10 @@ impl ServerTls {
         let key_path = dir.join(TLS_KEY_FILE);
         let mode = fs::metadata(&key_path).map_err(KeysError::io(&key_path))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let problem =
-                format!("this private key is accessible to other users (mode {mode:o}, expected 600)");
+            let problem = format!(
+                "this private key is accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",
+                key_path.display()
+            );
             return Err(KeysError::file(&key_path, problem));
         }
         let key = PrivateKeyDer::from_pem_slice(&read(&key_path)?)
