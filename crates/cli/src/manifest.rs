@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use privet::attest::policy::FileKind;
 use privet::enclave::Pinned;
 use privet::keys::cache::{CacheConfig, LEASES_FILE};
 use privet::manifest::{self, Finding, MAX_MANIFEST_BYTES, ManifestOptions, Severity, TrustedFile, Written};
@@ -63,6 +64,9 @@ pub(crate) fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
     let options = options(args, role)?;
     let written = manifest::manifest(&options)?;
     let path = out.join(format!("{}.manifest", role.name()));
+    if out.exists() {
+        given::directory("--out", out, "a directory for the manifest")?;
+    }
     write(out, &path, &written.text)?;
     if args.json {
         return print_line(&ManifestResult {
@@ -102,8 +106,16 @@ fn misplaced(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<()> {
 }
 
 fn options(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<ManifestOptions> {
+    if let Some(gramine) = &args.gramine {
+        let expected = "Gramine's directory, in which it has its libsysdb.so";
+        given::directory("--gramine", gramine, expected)?;
+        given::file("--gramine", &gramine.join("libsysdb.so"), expected)?;
+    }
     let program = match &args.binary {
-        Some(binary) => binary.clone(),
+        Some(binary) => {
+            given::file("--binary", binary, "the program to run in the enclave")?;
+            binary.clone()
+        }
         None => std::env::current_exe().context("cannot find this program's own file")?,
     };
     let mut library_paths = args.library_path.clone();
@@ -138,6 +150,7 @@ fn options(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<ManifestOp
             let text = format!("--trust {given}: expected FILE=PATH, such as tls.crt=/tls.crt");
             return Err(Failure::error(Code::Usage, text));
         };
+        given::file("--trust", Path::new(host), "FILE=PATH, with a file that is there")?;
         options.files.push(TrustedFile { host: host.into(), inside: inside.to_owned() });
     }
     Ok(options)
@@ -315,8 +328,15 @@ fn bytes(path: &Path) -> anyhow::Result<u64> {
 fn write(out: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
     let fail = |e| Failure::error(Code::Input, format!("cannot write {}: {e}", path.display()));
     fs::create_dir_all(out).map_err(fail)?;
+    let exists = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let text = "it exists already, and is never overwritten; move it away, or give another --out";
+            Failure::error(Code::Input, format!("cannot write {}: {text}", path.display()))
+        }
+        _ => fail(e),
+    };
     let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(fail)?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(exists)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
 }
 
@@ -343,9 +363,19 @@ fn describe(args: &ManifestArgs, written: &Written, path: &Path) -> String {
 
 fn lint(path: &Path, json: bool) -> anyhow::Result<()> {
     let fail = |e: &dyn std::fmt::Display| Failure::error(Code::Input, format!("{}: {e}", path.display()));
+    given::file("", path, "a manifest, or a template of one")?;
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|e| fail(&e))?;
-    file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_string(&mut text).map_err(|e| fail(&e))?;
+    let read = file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_string(&mut text);
+    read.map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            fail(&"this is not a text; expected a manifest, or a template of one")
+        }
+        _ => fail(&e),
+    })?;
+    if let Some(problem) = FileKind::Manifest.mistaken(&text) {
+        return Err(fail(&problem));
+    }
     let findings = manifest::lint(&text).map_err(|e| fail(&e))?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (insecure, weak) = (count(Severity::Insecure), count(Severity::Weak));
@@ -359,7 +389,7 @@ fn lint(path: &Path, json: bool) -> anyhow::Result<()> {
         }
     }
     if insecure + weak == 0 {
-        return Ok(());
+        return if json { Ok(()) } else { print(&format!("{file}: nothing insecure or weak")) };
     }
     Err(Failure::error(
         Code::Input,

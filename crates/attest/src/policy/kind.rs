@@ -33,10 +33,10 @@ impl FileKind {
     /// The kind of a file of this text, if it is TOML and has such keys.
     pub fn of(text: &str) -> Option<Self> {
         let table: toml::Table = toml::from_str(text).ok()?;
-        SIGNS
-            .into_iter()
-            .find(|(_, keys)| keys.iter().any(|key| table.contains_key(*key)))
-            .map(|(kind, _)| kind)
+        let has = |keys: &[&str]| keys.iter().any(|key| table.contains_key(*key));
+        // Manifests have options of SGX, too, and no version.
+        let fits = |kind| kind != Self::AttestationPolicy || table.contains_key("version");
+        SIGNS.into_iter().find(|(kind, keys)| has(keys) && fits(*kind)).map(|(kind, _)| kind)
     }
 
     /// What is wrong with a file of this text where one of this kind was expected, if it is of another kind.
@@ -78,6 +78,7 @@ mod tests {
             ("listen = \"a:1\"\nmaster = { file = \"x\" }\n", Some(FileKind::ServerConfig)),
             ("listen = \"a:1\"\npolicies = \"policies\"\n", Some(FileKind::CacheConfig)),
             ("loader.entrypoint = \"file:x\"\nsgx.debug = false\n", Some(FileKind::Manifest)),
+            ("sgx.debug = true\n", None),
             ("a = 1", None),
             ("no TOML", None),
         ] {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use privet::seal::{KeyId, ModelId};
 
+use super::common::model_version;
+
 pub(crate) const KEY_HELP: &str = "\
 Examples:
   privet key new --id resnet50 --out owner       # owner/content.key, signing.key and release.toml

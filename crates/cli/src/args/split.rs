@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use super::common::model_version;
+
 pub(super) const SPLIT_HELP: &str = "\
 Examples:
   privet split --model vgg16.onnx --parts 12 --onnx --out vgg16-stages

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use privet_attest::policy::toml_problem;
 use privet_plan::{Channels, Preprocess};
 
 use super::{InputError, MAX_PIXELS, read_at_most};
@@ -92,7 +93,10 @@ pub(crate) fn parse(origin: &str, bytes: &[u8]) -> Result<Preprocess, InputError
     let refused = |reason: String| InputError::Preprocess { origin: origin.into(), reason };
     let wrong = |e: toml::de::Error| {
         let text = String::from_utf8_lossy(bytes);
-        format!("{}; expected a file that says how a picture becomes an input (docs/cli.md)", toml_problem(&text, &e))
+        format!(
+            "{}; expected a file that says how a picture becomes an input (docs/cli.md)",
+            toml_problem(&text, &e)
+        )
     };
     let preprocess = toml::from_slice(bytes).map_err(|e| refused(wrong(e)))?;
     check_preprocess(origin, &preprocess)?;
