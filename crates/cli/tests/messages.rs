@@ -194,6 +194,76 @@ fn kinds_of_policies_are_told_apart() {
         home.fails(3, &format!("{command} nowhere"), "there is no such file");
     }
     home.fails(3, "attest verify m.onnx --policy key.toml", "this is a key policy");
+    home.fails(3, "manifest lint key.toml", "this is a key policy");
+    home.fails(3, "manifest lint m.sealed", "this is not a text; expected a manifest");
+    home.fails(3, "keyserver policy check m.sealed", "this is not a text; expected a policy in TOML");
+    fs::write(home.at("typo.toml"), "version = 1\n[sgx]\nmrenclav = []\n").unwrap();
+    home.fails(
+        3,
+        "attest verify m.onnx --policy typo.toml",
+        "docs/attestation.md#policies describes the form",
+    );
+}
+
+/// What is missing or damaged in the directories of a key server and a cache.
+#[test]
+fn directories_of_key_services_say_what_they_lack() {
+    let home = site();
+    let (list, serve) = ("keyserver key list --dir keys", format!("keyserver serve --dir keys {SAMPLE}"));
+    let without = |name: &str, line: &str, words: &[&str]| {
+        fs::rename(home.at(name), home.at("aside")).unwrap();
+        refused(&home, 3, line, words);
+        fs::rename(home.at("aside"), home.at(name)).unwrap();
+    };
+    without("keys/master.key", list, &["keys/master.key: not found", "put your copy there"]);
+    without("keys/keys.redb", list, &["keys/keys.redb: not found; privet keyserver init makes it"]);
+    without("keys/tls.key", &serve, &["keys/tls.key: not found; privet keyserver init makes it"]);
+    without("keys/keyserver.toml", list, &["--dir names a directory that privet keyserver init has made"]);
+    let store = fs::read(home.at("keys/keys.redb")).unwrap();
+    for damaged in [&b""[..], b"garbage", &store[..1000]] {
+        fs::write(home.at("keys/keys.redb"), damaged).unwrap();
+        refused(
+            &home,
+            3,
+            list,
+            &["keys/keys.redb: this is not a store of privet keyserver, or it is damaged"],
+        );
+    }
+    fs::write(home.at("keys/keys.redb"), store).unwrap();
+    home.ok(list);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = format!("{serve} --listen {}", taken.local_addr().unwrap());
+    refused(&home, 1, &busy, &["another process listens there: stop it, or give another --listen"]);
+
+    let init = "keycache init --dir cache --server 127.0.0.1:1 --server-certificate";
+    refused(&home, 3, &format!("{init} nowhere"), &["--server-certificate nowhere: there is no such file"]);
+    refused(&home, 3, &format!("{init} m.sealed"), &["--server-certificate m.sealed"]);
+    refused(&home, 2, &format!("{init} keys/tls.crt --listen 0.0.0.0:0"), &["--listen", "loopback address"]);
+    let text = home.ok(&format!("{init} keys/tls.crt --listen 127.0.0.1:0"));
+    assert!(text.contains("openssl req -x509") && text.contains("-out cache/tls.crt"), "{text}");
+    let cache = format!("keycache serve --dir cache {SAMPLE} --sealing-key-file-insecure seal.key");
+    refused(&home, 3, &cache, &["cache/policies: expected a policy, NAME.toml"]);
+    fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
+    refused(&home, 3, &cache, &["cache/tls.key: not found", "openssl req -x509"]);
+    let config = fs::read_to_string(home.at("cache/keycache.toml")).unwrap();
+    for (from, to, word) in [
+        ("127.0.0.1:0", "nonsense", "listen = \"nonsense\": expected HOST:PORT or unix:PATH"),
+        ("127.0.0.1:1", "unix:x", "expected HOST:PORT of a key server"),
+        ("policies =", "policy =", "docs/keys.md#files describes it"),
+    ] {
+        fs::write(home.at("cache/keycache.toml"), config.replace(from, to)).unwrap();
+        refused(&home, 3, &cache, &["cache/keycache.toml: ", word]);
+    }
+    fs::write(home.at("cache/keycache.toml"), config).unwrap();
+    let worker = format!(
+        "enclave --sealed m.sealed --release owner/release.toml --keycache unix:cache/cache.sock {SAMPLE}"
+    );
+    refused(
+        &home,
+        4,
+        &worker,
+        &["--keycache unix:cache/cache.sock: there is no such socket", "privet keycache serve"],
+    );
 }
 
 #[test]

@@ -124,6 +124,14 @@ impl KeysError {
         move |source| KeysError::Io { path: path.to_owned(), source }
     }
 
+    /// As [`KeysError::io`]; a file that is not there is named with where it comes from.
+    pub(crate) fn missing<'a>(path: &'a Path, advice: &'a str) -> impl FnOnce(io::Error) -> KeysError + 'a {
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => KeysError::file(path, format!("not found; {advice}")),
+            _ => KeysError::Io { path: path.to_owned(), source },
+        }
+    }
+
     pub(crate) fn file(path: &Path, problem: impl Into<String>) -> KeysError {
         KeysError::File { path: path.to_owned(), problem: problem.into() }
     }

@@ -120,7 +120,7 @@ impl ServerConfig {
         let path = dir.join(SERVER_CONFIG_FILE);
         let text = read_config(&path, "privet keyserver init")?;
         let config: Self =
-            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, config_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
@@ -237,6 +237,11 @@ pub(crate) fn read_config(path: &Path, made_by: &str) -> Result<String, KeysErro
         return Err(KeysError::file(path, problem));
     }
     read_text(path)
+}
+
+/// What is wrong with a configuration.
+pub(crate) fn config_problem(text: &str, error: &toml::de::Error) -> String {
+    format!("{}; docs/keys.md#files describes it", toml_problem(text, error))
 }
 
 /// A text of bounded length.

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use privet_attest::policy::toml_problem;
 use privet_attest::{Attester, Policy, Verifier};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +30,7 @@ use crate::net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE
 use crate::net::{Address, Limits, Server};
 use crate::policy::KeyPolicy;
 use crate::random::{Randomness as _, SystemRandomness};
-use crate::server::{check_dir, private_dir, read_config, read_text};
+use crate::server::{check_dir, config_problem, private_dir, read_config, read_text};
 pub use book::{CacheEvent, LeaseBook, LeaseInfo, Renewal};
 pub use sealing::SealingKey;
 
@@ -122,7 +121,7 @@ impl CacheConfig {
         let path = dir.join(CACHE_CONFIG_FILE);
         let text = read_config(&path, "privet keycache init")?;
         let config: Self =
-            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, config_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
@@ -136,7 +135,12 @@ impl CacheConfig {
     /// # Errors
     /// What is missing or malformed, and what to do.
     pub fn check(&self, dir: &Path) -> Result<(), KeysError> {
-        let address = self.listen_address(dir)?;
+        let wrong = |error| match error {
+            KeysError::Usage(problem) => KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem),
+            other => other,
+        };
+        let address = self.listen_address(dir).map_err(wrong)?;
+        self.server_address().map_err(wrong)?;
         self.load_policies(dir)?;
         match (&self.server_certificate, &self.server_policy) {
             (Some(certificate), None) => drop(ServerTrust::pinned(&dir.join(certificate))?),
@@ -146,6 +150,16 @@ impl CacheConfig {
         match address {
             Address::Tcp(_) => own_tls(dir).map(drop),
             Address::Unix(_) => Ok(()),
+        }
+    }
+
+    fn server_address(&self) -> Result<Address, KeysError> {
+        match self.server.parse() {
+            Ok(Address::Unix(_)) | Err(_) => Err(KeysError::Usage(format!(
+                "server = {:?}: expected HOST:PORT of a key server",
+                self.server
+            ))),
+            Ok(address) => Ok(address),
         }
     }
 
@@ -267,12 +281,7 @@ pub fn serve(
     config.check(dir)?;
     let policies = config.load_policies(dir)?;
     let trust = config.trust(dir, &verifier)?;
-    let server =
-        config.server.parse().map_err(|e| KeysError::Usage(format!("server = {:?}: {e}", config.server)))?;
-    if matches!(server, Address::Unix(_)) {
-        return Err(KeysError::Usage("server: expected HOST:PORT".to_owned()));
-    }
-    let endpoint = Endpoint { address: server, trust: Some(trust), deadline: PATIENCE };
+    let endpoint = Endpoint { address: config.server_address()?, trust: Some(trust), deadline: PATIENCE };
     let renewal = Renewal { endpoint, attester };
     let path = dir.join(LEASES_FILE);
     let clocks = (Arc::new(SystemClock), Arc::new(Uptime::default()));

@@ -101,7 +101,7 @@ pub fn tls_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> Option<S
         }
         Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
             "TLS: its certificate is not the pinned one; --server-certificate takes the tls.crt of this very server \
-             or cache"
+             or cache, and a server with --ra-tls is named by --server-policy"
                 .to_owned()
         }
         Error::InvalidCertificate(CertificateError::Other(why)) => format!("TLS: {}", why.0),
