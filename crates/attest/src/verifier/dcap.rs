@@ -69,7 +69,7 @@ impl Verifier for DcapVerifier {
             AttestError::Missing {
                 what: "collateral",
                 advice: "a quote is verified with TCB information and revocation lists of Intel, \
-                     in a JSON file (see docs/attestation.md)"
+                     in a JSON file: --collateral FILE (docs/attestation.md#collateral says where to get it)"
                     .to_owned(),
             }
         })?)?;

@@ -273,14 +273,14 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>, KeysError> {
 
 /// Why a file is not opened as a database; words of the database itself come last.
 fn damaged(path: &Path, error: impl Into<redb::Error>) -> KeysError {
-    match failure(path, error) {
-        KeysError::Store { path, problem } => {
-            let advice =
-                "this is not a store of privet keyserver, or it is damaged: put a backup of it in its place";
-            KeysError::Store { path, problem: format!("{advice} ({problem})") }
-        }
-        other => other,
-    }
+    let (path, problem) = match failure(path, error) {
+        KeysError::Store { path, problem } => (path, problem),
+        // What is not from the system is the database's.
+        KeysError::Io { path, source } if source.raw_os_error().is_none() => (path, source.to_string()),
+        other => return other,
+    };
+    let advice = "this is not a store of privet keyserver, or it is damaged: put a backup of it in its place";
+    KeysError::Store { path, problem: format!("{advice} ({problem})") }
 }
 
 fn failure(path: &Path, error: impl Into<redb::Error>) -> KeysError {
