@@ -9,7 +9,7 @@ use crate::exit::{Code, Failure, one_line};
 pub(crate) const SEALED: &str = "a sealed model, which `privet seal` makes";
 pub(crate) const STAGES: &str = "a directory of sealed stages, which `privet split --key` makes";
 pub(crate) const RELEASE: &str = "the release.toml of the model's owner, which `privet key new` makes";
-pub(crate) const OWNER: &str = "a directory of keys, which `privet key new` makes";
+pub(crate) const OWNER: &str = "a directory that privet key new, key unwrap or keyserver key rotate has made";
 pub(crate) const POLICY: &str = "an attestation policy (docs/attestation.md#policies)";
 pub(crate) const CERTIFICATE: &str =
     "the tls.crt of that server or cache (`privet keyserver init` makes a server's)";
