@@ -56,6 +56,12 @@ fn a_worker_listens_only_with_what_it_can_open() {
     assert_eq!(code, Some(4), "{text}");
     assert!(text.contains("listening on") && text.contains("cannot connect to a key server"), "{text}");
 
+    refused(
+        &home,
+        2,
+        "enclave",
+        &["(--sealed FILE | --stages DIR)", "(--keycache ADDRESS | --keyserver HOST:PORT)"],
+    );
     let fails = |code, more: &str, words: &[&str]| refused(&home, code, &worker(more), words);
     fails(3, "--sealed nowhere", &["--sealed nowhere: there is no such file", "privet seal"]);
     fails(3, "--sealed stages", &["--sealed stages: this is a directory"]);

@@ -218,9 +218,9 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("key wrap --key one --kek m.onnx --out w", 3, "chmod 600 m.onnx"),
         ("key wrap --key one --kek none --out w", 3, "--kek none: there is no such file"),
         (
-            "key unwrap --in m.onnx --kek m.onnx --release one/release.toml --out three",
+            "key unwrap --in text.onnx --kek m.onnx --release one/release.toml --out three",
             3,
-            "m.onnx: not a wrapped key of privet key wrap",
+            "text.onnx: not a wrapped key of privet key wrap",
         ),
     ];
     for (args, code, message) in cases {

@@ -10,6 +10,12 @@ use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 use super::common::{AnswerArgs, address, model_version};
 use super::keys::{AttestationArgs, version};
 
+/// With the alternatives, of which clap would name the first only.
+pub(crate) const ENCLAVE_USAGE: &str = "\
+privet enclave (--sealed FILE | --stages DIR) (--release FILE | --verifying-key HEX --key-id ID)
+                      (--keycache ADDRESS | --keyserver HOST:PORT) [OPTIONS]
+       privet enclave ask HOST:PORT --policy policy.toml --input [NAME=]FILE [OPTIONS]";
+
 pub(crate) const ENCLAVE_HELP: &str = "\
 Examples, in an enclave on the worker's host:
   privet enclave --sealed resnet.sealed --release release.toml --keycache unix:cache/cache.sock
