@@ -34,12 +34,23 @@ MODELS = {
 WEIGHTS = "IMAGENET1K_V1"
 
 
+def vary(torch, model):
+    """Makes vectors of fresh weights differ: of equal ones, such as biases of zero, the exporter writes one, and a file with
+    trained weights, where none are equal, would have another graph."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.add_(0.1 * torch.rand_like(tensor))
+
+
 def export(torch, torchvision, onnx, name, weights):
     """The bytes of a model's ONNX file."""
     model = torchvision.models.get_model(name, weights=weights).eval()
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != MODELS[name]:
         sys.exit(f"{name}: expected {MODELS[name]} parameters, found {count}: is this another version of torchvision?")
+    if weights is None:
+        vary(torch, model)
     to = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # That later versions export differently: these ones are pinned.
