@@ -9,7 +9,9 @@ use privet_attest::ratls::{
 };
 use privet_attest::{AttestError, Attester, Evidence, Policy, Verifier};
 use privet_graph::Tensor;
-use privet_keys::{LONGEST_SERVER, Randomness, SystemRandomness};
+use privet_keys::{
+    LONGEST_SERVER, Randomness, SystemRandomness, Wanted, connect_problem, handshake_problem, tls_problem,
+};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, Error as TlsError};
 use tokio::net::TcpStream;
@@ -189,12 +191,13 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), EnclaveEr
 async fn connect(address: &str, config: rustls::ClientConfig) -> Result<TlsStream<TcpStream>, EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: address.to_owned(), problem };
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
-    let stream = TcpStream::connect(address).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+    let name = ServerName::try_from(host)
+        .map_err(|_| fail("this is not the name or address of a host".to_owned()))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| fail(connect_problem(&e, Wanted::Worker)))?;
     let _ = stream.set_nodelay(true);
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match refusal(&error) {
         Some(source) => EnclaveError::Untrusted { peer: address.to_owned(), source },
-        None => fail(format!("TLS: {error}")),
+        None => fail(handshake_problem(&error, Wanted::Worker)),
     })
 }
 
@@ -214,8 +217,10 @@ async fn greet(
 ) -> Result<(RaTlsCertificate, Evidence, ModelInfo), EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
     let hello = wire::hello(&nonce);
-    wire::write_frame(stream, Kind::Hello, &hello).await.map_err(|error| broke_off(peer, &error))?;
+    let sent = wire::write_frame(stream, Kind::Hello, &hello).await;
+    // Who takes attested peers only says so in TLS, and reads no hello: its words say more than the failed write.
     let welcome = next(peer, stream, Kind::Welcome, MAX_WELCOME_BYTES as u64).await?;
+    sent.map_err(|error| broke_off(peer, &error))?;
     let welcome = wire::read_welcome(&welcome).map_err(fail)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| fail("it showed no certificate".to_owned()))?;
@@ -253,6 +258,9 @@ async fn next(
 }
 
 fn broke_off(peer: &str, error: &std::io::Error) -> EnclaveError {
+    if let Some(problem) = tls_problem(error, Wanted::Worker) {
+        return EnclaveError::Peer { peer: peer.to_owned(), problem };
+    }
     EnclaveError::Peer { peer: peer.to_owned(), problem: format!("the connection broke off: {error}") }
 }
 

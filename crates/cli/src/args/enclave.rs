@@ -7,8 +7,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use privet::keys::Address;
 use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 
-use super::common::{AnswerArgs, address};
+use super::common::{AnswerArgs, address, model_version};
 use super::keys::{AttestationArgs, version};
+
+/// With the alternatives, of which clap would name the first only.
+pub(crate) const ENCLAVE_USAGE: &str = "\
+privet enclave (--sealed FILE | --stages DIR) (--release FILE | --verifying-key HEX --key-id ID)
+                      (--keycache ADDRESS | --keyserver HOST:PORT) [OPTIONS]
+       privet enclave ask HOST:PORT --policy policy.toml --input [NAME=]FILE [OPTIONS]";
 
 pub(crate) const ENCLAVE_HELP: &str = "\
 Examples, in an enclave on the worker's host:
@@ -73,7 +79,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
     /// Oldest version of the model that is opened, whatever the key's policy says.
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN)]
+    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN, value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// The key cache of this host: unix:PATH, or a loopback address.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "keyserver", conflicts_with = "keyserver")]
@@ -154,7 +160,7 @@ pub(crate) struct AskArgs {
     /// The only sealed file that is asked (privet seal prints it).
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
-    /// Ask as often, on one connection, and show the last answer.
+    /// Ask as often, on one connection, and show the last answer; 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) repeat: u32,
     /// How long to wait for the connection, and for each answer.

@@ -1,6 +1,7 @@
 //! HTTP over TLS or a Unix socket: servers, and the client's side.
 
 pub(crate) mod client;
+pub(crate) mod handshake;
 mod limits;
 mod server;
 pub(crate) mod tls;
