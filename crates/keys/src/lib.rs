@@ -36,7 +36,9 @@ pub use master::{MIN_PASSPHRASE, MasterSource};
 pub use net::tls::{
     LONGEST_SERVER, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate,
 };
-pub use net::{Accepted, Address, Handler, Incoming, Limits, Server, Speaker};
+pub use net::{
+    Accepted, Address, Crowd, Handler, Incoming, Limits, Place, Server, Speaker, TooMany, broken_off,
+};
 pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};

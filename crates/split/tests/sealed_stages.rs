@@ -43,6 +43,7 @@ fn run(directory: &Path, inputs: &Named) -> Result<(Vec<ArrayD<f32>>, Vec<Taken>
         accepted: &accepted,
         key: &keys.content,
         swap: Swap::Allowed,
+        stop: None,
     };
     let (outputs, taken) = run_sealed_stages(&stages, inputs.clone())?;
     Ok((outputs.iter().map(|(_, t)| to_floats(t)).collect(), taken))

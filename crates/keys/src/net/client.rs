@@ -1,5 +1,7 @@
 //! Requests to a server, one connection for an exchange, with a deadline over all of it.
 
+use std::error::Error;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -102,13 +104,17 @@ impl Connection {
             .map_err(|_| KeysError::Internal("a request does not encode"))?;
         let sender = &mut self.sender;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| fail(format!("no answer: {e}")))?;
+            let response = sender.send_request(request).await.map_err(|e| fail(broken_off("server", &e)))?;
             let status = response.status();
             let cookie =
                 response.headers().get(SET_COOKIE).and_then(|v| v.to_str().ok()).and_then(session_cookie);
             let cookie = cookie.map(str::to_owned);
             let body = Limited::new(response.into_body(), wire::MAX_REPLY_BYTES).collect().await;
-            let body = body.map_err(|e| fail(format!("its answer broke off or is too long: {e}")))?;
+            let body = body.map_err(|e| {
+                let is_long = e.is::<http_body_util::LengthLimitError>();
+                let long = || format!("its answer is longer than {} bytes", wire::MAX_REPLY_BYTES);
+                fail(if is_long { long() } else { broken_off("server", &*e) })
+            })?;
             Ok::<_, KeysError>((status, cookie, Zeroizing::new(body.to_bytes().to_vec())))
         };
         let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: self.deadline.as_secs() };
@@ -140,15 +146,40 @@ impl Connection {
     }
 }
 
+/// Why a connection to a `server` or `worker` ended before its answer: sockets, TLS and HTTP have words that do not say what to do.
+pub fn broken_off(who: &str, error: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(found) = cause {
+        let is_end = match (found.downcast_ref::<std::io::Error>(), found.downcast_ref::<hyper::Error>()) {
+            (Some(error), _) => matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+            ),
+            (_, Some(error)) => error.is_incomplete_message() || error.is_closed() || error.is_canceled(),
+            _ => false,
+        };
+        if is_end {
+            return format!(
+                "the {who} broke the connection before it answered (it may have been stopped or killed): ask again"
+            );
+        }
+        cause = found.source();
+    }
+    format!("no answer: {error}")
+}
+
 /// Why a handshake failed, in words: rustls has the reasons of its verifiers as they are in Rust only.
 fn tls_problem(error: &std::io::Error) -> String {
-    use rustls::{CertificateError, Error};
+    use rustls::{CertificateError, Error as TlsError};
 
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+        Some(TlsError::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
             "TLS: its certificate is not the pinned one".to_owned()
         }
-        Some(Error::InvalidCertificate(CertificateError::Other(why))) => format!("TLS: {}", why.0),
+        Some(TlsError::InvalidCertificate(CertificateError::Other(why))) => format!("TLS: {}", why.0),
         _ => format!("TLS: {error}"),
     }
 }

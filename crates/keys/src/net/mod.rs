@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::kbs::{Broker, Credential, Problem, Refusal, Reply, refused, wire};
-pub use limits::Limits;
+pub use client::broken_off;
+pub use limits::{Crowd, Limits, Place, TooMany};
 pub use server::{Accepted, Server, Speaker};
 
 /// Where a server is.
