@@ -12,7 +12,7 @@ use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, Tsm
 use privet::attest::{Attester, Tee};
 use privet::enclave::{
     self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, Halt, KeySource, ModelInfo, ModelPin,
-    NextSetting, PartProgram, Pinned, Program, RemoteKey, SealedProgram, StagedProgram, TensorSpec,
+    NextSetting, PartProgram, Pinned, Program, RemoteKey, SealedProgram, StagedProgram, TensorSpec, Terms,
     WorkerEvent, WorkerSetting,
 };
 use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
@@ -94,16 +94,15 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     };
     let hold = Hold::of(args);
     let load = move |grant: &Grant, halt: &Halt| -> Result<Box<dyn Program>, EnclaveError> {
+        let terms = Terms { pinned: &pinned, grant, swap, halt };
         Ok(match &source_files {
-            Files::Whole(path) => Box::new(SealedProgram::open(path, &pinned, grant, swap, halt)?),
+            Files::Whole(path) => Box::new(SealedProgram::open(path, terms)?),
             Files::Stages(dir, None) => {
-                let program = StagedProgram::open(dir, &pinned, grant, swap, halt)?;
+                let program = StagedProgram::open(dir, terms)?;
                 hold.map(|hold| hold.apply(&program, program.info())).transpose()?;
                 Box::new(program)
             }
-            Files::Stages(dir, Some(range)) => {
-                Box::new(PartProgram::open(dir, *range, &pinned, grant, swap, halt)?)
-            }
+            Files::Stages(dir, Some(range)) => Box::new(PartProgram::open(dir, *range, terms)?),
         })
     };
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;

@@ -221,7 +221,7 @@ async fn connect(address: &str, config: rustls::ClientConfig) -> Result<TlsStrea
     let _ = stream.set_nodelay(true);
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match refusal(&error) {
         Some(source) => EnclaveError::Untrusted { peer: address.to_owned(), source },
-        None => fail(format!("TLS: {error}")),
+        None => fail(broken_off("worker", "TLS", &error)),
     })
 }
 
@@ -288,7 +288,7 @@ async fn next(
 }
 
 fn broke_off(peer: &str, error: &std::io::Error) -> EnclaveError {
-    EnclaveError::Peer { peer: peer.to_owned(), problem: broken_off("worker", error) }
+    EnclaveError::Peer { peer: peer.to_owned(), problem: broken_off("worker", "no answer", error) }
 }
 
 async fn within<T>(

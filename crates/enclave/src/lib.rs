@@ -28,7 +28,7 @@ mod worker;
 pub use client::{Answer, Asked, Connection, EVIDENCE_AGE};
 pub use engine::{Halt, Program};
 pub use error::EnclaveError;
-pub use model::{Pinned, SealedProgram};
+pub use model::{Pinned, SealedProgram, Terms};
 pub use next::NextSetting;
 pub use pin::ModelPin;
 pub use stages::{Crossing, PartProgram, StagedProgram};

@@ -83,6 +83,19 @@ impl Pinned {
     }
 }
 
+/// On what terms a sealed model is opened.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What the worker accepts.
+    pub pinned: &'a Pinned,
+    /// The key, and what its owner accepts.
+    pub grant: &'a Grant,
+    /// Whether weights in memory may be swapped out.
+    pub swap: Swap,
+    /// When it is set, opening and running are given up.
+    pub halt: &'a Halt,
+}
+
 /// A sealed model in memory, whole.
 pub struct SealedProgram {
     stage: Stage<SealedWeights<File>>,
@@ -90,18 +103,13 @@ pub struct SealedProgram {
 }
 
 impl SealedProgram {
-    /// Verifies a sealed model, and opens it chunk by chunk into memory that is wiped, and locked as `swap` says.
+    /// Verifies a sealed model, and opens it chunk by chunk into memory that is wiped, and locked as the terms say.
     ///
     /// # Errors
-    /// If it is not what the worker's owner or the grant accept, is no model that runs, or there is no such memory; if `halt` is set
-    /// before it is open.
-    pub fn open(
-        path: &Path,
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
-        halt: &Halt,
-    ) -> Result<Self, EnclaveError> {
+    /// If it is not what the worker's owner or the grant accept, is no model that runs, or there is no such memory; if it is
+    /// told to give up before.
+    pub fn open(path: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let Terms { pinned, grant, swap, halt } = terms;
         let accepted = pinned.accepted(grant, Part::WHOLE)?;
         let model = SealedModel::verify_file(path, &accepted)?.open(&grant.key()?)?.stop_with(halt.clone());
         let (header, digest) = (model.header(), model.digest());

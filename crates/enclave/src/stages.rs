@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use privet_graph::Tensor;
-use privet_keys::Grant;
 use privet_seal::{Accepted, ContentKey, Part, SealDigest, Swap, VerifyingKey};
 use privet_split::{
     Blocks, HopSession, SealedIndex, SealedStages, SealedWeights, Shape, Stage, TensorOpener, TensorSealer,
@@ -16,7 +15,7 @@ use privet_split::{
 
 use crate::engine::{Halt, Program};
 use crate::error::EnclaveError;
-use crate::model::{Pinned, ending};
+use crate::model::{Terms, ending};
 use crate::pin::ModelPin;
 use crate::tensor::{ElementType, TensorSpec, total};
 use crate::wire::{Ending, ModelInfo};
@@ -34,13 +33,8 @@ struct Stages {
 }
 
 impl Stages {
-    fn open(
-        directory: &Path,
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
-        halt: &Halt,
-    ) -> Result<Self, EnclaveError> {
+    fn open(directory: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let Terms { pinned, grant, swap, halt } = terms;
         let accepted = pinned.accepted(grant, Part::WHOLE)?;
         let index = SealedIndex::load(directory, &accepted)?;
         // A policy that pins a sealed file pins the index, and through it all stages.
@@ -126,14 +120,8 @@ impl StagedProgram {
     ///
     /// # Errors
     /// If they are not what the worker's owner or the grant accept.
-    pub fn open(
-        directory: &Path,
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
-        halt: &Halt,
-    ) -> Result<Self, EnclaveError> {
-        let stages = Stages::open(directory, pinned, grant, swap, halt)?;
+    pub fn open(directory: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let stages = Stages::open(directory, terms)?;
         for at in 0..stages.index.stages.len() {
             stages.index.verify_stage(directory, at, &stages.accepted)?;
         }
@@ -315,12 +303,9 @@ impl PartProgram {
     pub fn open(
         directory: &Path,
         (first, last): (usize, usize),
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
-        halt: &Halt,
+        terms: Terms<'_>,
     ) -> Result<Self, EnclaveError> {
-        let stages = Stages::open(directory, pinned, grant, swap, halt)?;
+        let stages = Stages::open(directory, terms)?;
         let count = stages.index.stages.len();
         if first == 0 || first > last || last > count {
             let text = format!("stages {first} to {last}: expected some of 1 to {count}");

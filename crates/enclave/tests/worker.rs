@@ -351,20 +351,14 @@ fn evidence_of_another_connection_is_refused_before_an_input_leaves() {
     worker.stop.store(true, Ordering::SeqCst);
     worker.serving.join().unwrap().unwrap();
     // .. are not for this client's nonce and channel.
-    let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
-    let replayer = Arc::new(Replayer(said[..5 + length].to_vec()));
-    let server = Server::speaking("127.0.0.1:0", tls, replayer, Limits::default()).unwrap();
-    let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
-    let stopped = stop.clone();
-    let serving = thread::spawn(move || server.run(&stopped));
+    let (address, end) = start_speaker(Arc::new(Replayer(said[..5 + length].to_vec())));
     match open(&address, MEASUREMENT).err().unwrap() {
         EnclaveError::Untrusted { source, .. } => {
             assert!(source.to_string().contains("another connection"), "{source}");
         }
         other => panic!("{other}"),
     }
-    stop.store(true, Ordering::SeqCst);
-    serving.join().unwrap().unwrap();
+    end();
 }
 
 /// Proves what it is, as a worker does, and answers every request with these bytes. What it says of its model may be another thing
@@ -401,6 +395,20 @@ impl Speaker for Liar {
     }
 }
 
+/// A server with this speaker; its address, and what ends it.
+fn start_speaker(speaker: Arc<dyn Speaker>) -> (String, impl FnOnce()) {
+    let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
+    let server = Server::speaking("127.0.0.1:0", tls, speaker, Limits::default()).unwrap();
+    let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let serving = thread::spawn(move || server.run(&stopped));
+    let end = move || {
+        stop.store(true, Ordering::SeqCst);
+        serving.join().unwrap().unwrap();
+    };
+    (address, end)
+}
+
 #[test]
 fn answers_that_are_too_short_or_of_other_requests_are_refused() {
     let number = |n: u64| n.to_le_bytes().to_vec();
@@ -413,40 +421,28 @@ fn answers_that_are_too_short_or_of_other_requests_are_refused() {
         (long, "24 bytes, found 23"),
         (other, "request 2, expected 1"),
     ] {
-        let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
-        let server =
-            Server::speaking("127.0.0.1:0", tls, Arc::new(Liar(answer, None)), Limits::default()).unwrap();
-        let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
-        let stopped = stop.clone();
-        let serving = thread::spawn(move || server.run(&stopped));
+        let (address, end) = start_speaker(Arc::new(Liar(answer, None)));
         let mut connection = open(&address, MEASUREMENT).unwrap();
         match connection.ask(&[input(1.0)]).err().unwrap() {
             EnclaveError::Peer { problem, .. } => assert!(problem.contains(word), "{problem}"),
             other => panic!("{other}"),
         }
         drop(connection);
-        stop.store(true, Ordering::SeqCst);
-        serving.join().unwrap().unwrap();
+        end();
     }
 }
 
 #[test]
 fn what_a_worker_says_of_its_model_is_bound_to_its_evidence() {
     let other = ModelInfo { verifying_key: VerifyingKey::from_bytes([3; 32]), ..info() };
-    let tls = ServerTls::attested_for(PROTOCOL, attester(MEASUREMENT), None).unwrap();
-    let liar = Arc::new(Liar(Vec::new(), Some(other)));
-    let server = Server::speaking("127.0.0.1:0", tls, liar, Limits::default()).unwrap();
-    let (address, stop) = (server.address().to_string(), Arc::new(AtomicBool::new(false)));
-    let stopped = stop.clone();
-    let serving = thread::spawn(move || server.run(&stopped));
+    let (address, end) = start_speaker(Arc::new(Liar(Vec::new(), Some(other))));
     match open(&address, MEASUREMENT).err().unwrap() {
         EnclaveError::Untrusted { source, .. } => {
             assert!(source.to_string().contains("another connection or model"), "{source}");
         }
         other => panic!("{other}"),
     }
-    stop.store(true, Ordering::SeqCst);
-    serving.join().unwrap().unwrap();
+    end();
 }
 
 #[test]

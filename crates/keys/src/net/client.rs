@@ -104,7 +104,10 @@ impl Connection {
             .map_err(|_| KeysError::Internal("a request does not encode"))?;
         let sender = &mut self.sender;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| fail(broken_off("server", &e)))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|e| fail(broken_off("server", "no answer", &e)))?;
             let status = response.status();
             let cookie =
                 response.headers().get(SET_COOKIE).and_then(|v| v.to_str().ok()).and_then(session_cookie);
@@ -113,7 +116,7 @@ impl Connection {
             let body = body.map_err(|e| {
                 let is_long = e.is::<http_body_util::LengthLimitError>();
                 let long = || format!("its answer is longer than {} bytes", wire::MAX_REPLY_BYTES);
-                fail(if is_long { long() } else { broken_off("server", &*e) })
+                fail(if is_long { long() } else { broken_off("server", "no answer", &*e) })
             })?;
             Ok::<_, KeysError>((status, cookie, Zeroizing::new(body.to_bytes().to_vec())))
         };
@@ -146,8 +149,9 @@ impl Connection {
     }
 }
 
-/// Why a connection to a `server` or `worker` ended before its answer: sockets, TLS and HTTP have words that do not say what to do.
-pub fn broken_off(who: &str, error: &(dyn Error + 'static)) -> String {
+/// Why a `server` or `worker` does not answer: where its connection ended, sockets, TLS and HTTP have words that do not say what to
+/// do.
+pub fn broken_off(who: &str, what: &str, error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(found) = cause {
         let is_end = match (found.downcast_ref::<std::io::Error>(), found.downcast_ref::<hyper::Error>()) {
@@ -168,7 +172,7 @@ pub fn broken_off(who: &str, error: &(dyn Error + 'static)) -> String {
         }
         cause = found.source();
     }
-    format!("no answer: {error}")
+    format!("{what}: {error}")
 }
 
 /// Why a handshake failed, in words: rustls has the reasons of its verifiers as they are in Rust only.
@@ -180,7 +184,7 @@ fn tls_problem(error: &std::io::Error) -> String {
             "TLS: its certificate is not the pinned one".to_owned()
         }
         Some(TlsError::InvalidCertificate(CertificateError::Other(why))) => format!("TLS: {}", why.0),
-        _ => format!("TLS: {error}"),
+        _ => broken_off("server", "TLS", error),
     }
 }
 
