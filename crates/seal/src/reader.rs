@@ -267,12 +267,25 @@ impl<S: ReadAt> OpenedModel<S> {
         self.entries()[entry].chunks(self.header().chunk_bytes())
     }
 
-    /// A buffer for [`OpenedModel::chunk`].
+    /// A buffer for [`OpenedModel::chunk`] of any entry.
     ///
     /// # Errors
     /// If there is no memory, or it cannot be locked.
     pub fn buffer(&self, swap: Swap) -> Result<SecretBuffer, SealError> {
         SecretBuffer::new((self.header().chunk_bytes() + TAG_BYTES) as usize, swap)
+    }
+
+    /// A buffer for [`OpenedModel::chunk`] of one entry. Small entries have small ones: the system gives out their pages, and
+    /// they are wiped, one by one.
+    ///
+    /// # Errors
+    /// As [`OpenedModel::buffer`].
+    ///
+    /// # Panics
+    /// If there is no such entry.
+    pub fn buffer_of(&self, entry: usize, swap: Swap) -> Result<SecretBuffer, SealError> {
+        let most = self.header().chunk_bytes().min(self.entries()[entry].length);
+        SecretBuffer::new((most + TAG_BYTES) as usize, swap)
     }
 
     /// Opens a chunk of an entry. All have [`Header::chunk_bytes`] bytes but the last.
@@ -281,7 +294,7 @@ impl<S: ReadAt> OpenedModel<S> {
     /// If it is not what was sealed, or cannot be read. The buffer is wiped then.
     ///
     /// # Panics
-    /// If there is no such chunk, or the buffer is not one of [`OpenedModel::buffer`].
+    /// If there is no such chunk, or the buffer is not one of [`OpenedModel::buffer`] or its entry's.
     pub fn chunk<'b>(
         &self,
         entry: usize,

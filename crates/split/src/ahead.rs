@@ -57,7 +57,7 @@ impl ReadAhead {
         // One chunk is with the reader, and one is being opened.
         let (send, filled) = sync_channel(buffers);
         for _ in 0..buffers.min((count - first.min(count)) as usize) {
-            let buffer = model.buffer(swap)?;
+            let buffer = model.buffer_of(entry, swap)?;
             // There is room for all.
             let _ = empty.send(buffer);
         }

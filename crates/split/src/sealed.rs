@@ -226,7 +226,7 @@ fn read<S: ReadAt>(
     if at.checked_add(into.len() as u64).is_none_or(|end| end > length) {
         return Err(io::Error::other(format!("{length} bytes")));
     }
-    let mut buffer = model.buffer(swap).map_err(io::Error::other)?;
+    let mut buffer = model.buffer_of(number, swap).map_err(io::Error::other)?;
     let most = model.header().chunk_bytes();
     let mut at = at;
     while !into.is_empty() {

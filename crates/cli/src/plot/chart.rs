@@ -98,8 +98,18 @@ fn header(chart: &Chart) -> i32 {
     if chart.series.is_empty() { TITLE } else { TITLE + LEGEND }
 }
 
+/// Whether a group's label stands above its bars: beside theirs there is too little room. Widths are about what these sizes take.
+fn has_headings(chart: &Chart) -> bool {
+    let chars = |text: &str| text.chars().count() as i32;
+    chart.groups.iter().any(|group| {
+        let widest = group.bars.iter().map(|bar| chars(&bar.label)).max().unwrap_or(0);
+        MARGIN + 8 * chars(&group.label) + 7 * widest + 6 > LEFT
+    })
+}
+
 pub(super) fn height(chart: &Chart) -> i32 {
-    let bars: usize = chart.groups.iter().map(|g| g.bars.len()).sum();
+    let headings = if has_headings(chart) { chart.groups.len() } else { 0 };
+    let bars = headings + chart.groups.iter().map(|g| g.bars.len()).sum::<usize>();
     header(chart) + FOOTER + BAR * bars as i32 + GAP * chart.groups.len() as i32
 }
 
@@ -136,8 +146,13 @@ impl<B: DrawingBackend> Pen<'_, B> {
         }
         let mut y = header(chart);
         for group in &chart.groups {
-            let middle = y + BAR * group.bars.len() as i32 / 2;
-            self.text(&group.label, MARGIN, middle, 12, HPos::Left)?;
+            if has_headings(chart) {
+                self.text(&group.label, MARGIN, y + BAR / 2, 12, HPos::Left)?;
+                y += BAR;
+            } else {
+                let middle = y + BAR * group.bars.len() as i32 / 2;
+                self.text(&group.label, MARGIN, middle, 12, HPos::Left)?;
+            }
             for bar in &group.bars {
                 self.whole_bar(chart, &scale, bar, y)?;
                 y += BAR;
@@ -277,6 +292,25 @@ mod tests {
     fn values_are_short() {
         let values = [0.0, 0.00123, 0.1, 1.0, 1.256, 12.0, 123.4, 1000.0, 5e-6].map(shown);
         assert_eq!(values, ["0", "0.00123", "0.1", "1", "1.26", "12", "123", "1000", "0.000005"]);
+    }
+
+    #[test]
+    fn long_labels_stand_above_their_bars() {
+        let bar = |label: &str| Bar {
+            label: label.to_owned(),
+            parts: vec![2.0],
+            shade: Shade::default(),
+            note: None,
+        };
+        let chart = |label: &str, bars: &[&str]| Chart {
+            title: String::new(),
+            axis: Axis::Log,
+            series: Vec::new(),
+            groups: vec![Group { label: label.to_owned(), bars: bars.iter().map(|l| bar(l)).collect() }],
+        };
+        let beside = chart("resnet50", &["2pc", "3pc"]);
+        let above = chart("mobilenet-v3-large", &["worker", "split-worker in 12 (sample-INSECURE)"]);
+        assert_eq!(height(&above), height(&beside) + BAR);
     }
 
     #[test]
