@@ -55,8 +55,8 @@ impl Hold {
             Held::Bytes(bytes) if bytes >= room => bytes,
             Held::Bytes(bytes) => {
                 let text = format!(
-                    "--memory {bytes}: these stages take {room} bytes; expected at least {}, or stages of \
-                     `privet split --memory {bytes}`",
+                    "--memory {bytes}: these stages take {room} bytes ({}); expected --memory plan, at least as much, or stages \
+                     that `privet split --memory {bytes}` has cut",
                     table::bytes(room)
                 );
                 return Err(EnclaveError::Model(text));

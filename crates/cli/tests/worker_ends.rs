@@ -70,9 +70,9 @@ fn a_worker_of_stages_is_held_to_its_memory_and_stops_while_it_loads() {
         let line = site.worker(&format!("{RELEASE} --memory {memory} --sessions 4"));
         line.replace("--sealed m.sealed", "--stages stages")
     };
-    home.fails(3, &worker("1MiB"), "expected at least 24.0 MiB");
+    home.fails(3, &worker("1MiB"), "these stages take 25165824 bytes (24.00 MiB); expected --memory plan");
     home.fails(2, &worker("24MB"), "64MiB");
-    home.fails(2, &site.worker(&format!("{RELEASE} --memory plan")), "--stages");
+    home.fails(2, &site.worker(&format!("{RELEASE} --memory plan")), "cannot be used with");
     home.fails(2, &format!("{} --stage 1", worker("plan")), "cannot be used with");
     let (held, address) = home.start(&worker("plan"));
     let ask = |address: &str| {

@@ -109,7 +109,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) threads: u16,
     /// With --stages, one by one: hold the process to so much memory for weights, tensors and workspace, and a constant for the rest
     /// (docs/enclave.md): `plan` is what the stages were cut for, a SIZE may be more.
-    #[arg(long, value_name = "SIZE|plan", requires = "stages", conflicts_with = "stage", value_parser = held)]
+    #[arg(long, value_name = "SIZE|plan", requires = "stages", conflicts_with_all = ["sealed", "stage"], value_parser = held)]
     pub(crate) memory: Option<Held>,
     /// This is the process that is held.
     #[arg(long, hide = true, requires = "memory")]
