@@ -29,7 +29,7 @@ pub use appraise::appraise;
 pub use attester::Attester;
 pub use binding::Binding;
 pub use claims::Claims;
-pub use clock::{parse_time, time_text};
+pub use clock::{parse_time, seconds_text, time_text};
 pub use error::AttestError;
 pub use evidence::{Collateral, Evidence, Tee};
 pub use policy::Policy;

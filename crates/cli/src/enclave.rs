@@ -1,7 +1,7 @@
 //! Running sealed models in enclaves, and asking those that do: `enclave`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
-use privet::attest::{Attester, Tee};
+use privet::attest::{Attester, Tee, seconds_text};
 use privet::enclave::{
     self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, Halt, KeySource, ModelInfo, ModelPin,
-    NextSetting, PartProgram, Pinned, Program, RemoteKey, SealedProgram, StagedProgram, TensorSpec, Terms,
-    WorkerEvent, WorkerSetting,
+    NextSetting, RemoteKey, TensorSpec, Terms, WorkerEvent, WorkerSetting,
 };
 use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
 use privet::model::load_inputs_for;
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
-use privet::seal::{ModelVersion, Release, Swap};
+use privet::seal::Swap;
 use privet::split::Tensor;
 use privet::{input, resources};
 use privet_plan::{InputSpec, Post};
@@ -30,13 +29,15 @@ use crate::args::enclave::{AskArgs, AttesterKind, EnclaveArgs, EnclaveCommand, W
 use crate::args::keys::AttestationArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::held::{self, Hold};
-use crate::keys::{attestation_policy, collateral, follow_parent, trust, warn_of_sample};
+use crate::keys::{attestation_policy, begin, collateral, trust, warn_of_sample};
 use crate::pin::pin;
 use crate::secrets::keep_memory_private;
 use crate::show::json::Tensor as Shown;
 use crate::show::{answer, print, printable_line};
 use crate::signals;
+use crate::worker_files::{Files, pinned};
 
 pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
@@ -47,34 +48,46 @@ pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
 }
 
 fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
     held::restart(args)?;
     let allow = args.attestation.allow_sample_insecure;
-    let pinned = pinned(args)?;
-    let source_files = source_files(args)?;
+    let (argument, address) = match (&args.keycache, &args.keyserver) {
+        (Some(address), _) => ("--keycache", address.clone()),
+        (None, Some(address)) => ("--keyserver", address.clone()),
+        (None, None) => return Err(Failure::error(Code::Usage, "expected --keycache or --keyserver")),
+    };
+    let trust = trust(
+        (argument, &address),
+        args.server_certificate.as_deref(),
+        args.server_policy.as_deref(),
+        &args.attestation,
+    )?;
+    let accepted = |flag: &str, path: &Path| {
+        anyhow::Ok((own_verifier(&args.attestation)?, attestation_policy(flag, path)?))
+    };
+    let clients = args.clients.as_deref().map(|path| accepted("--clients", path)).transpose()?;
+    let next = match (&args.next, &args.next_policy) {
+        (Some(address), Some(path)) => {
+            let (verifier, policy) = accepted("--next-policy", path)?;
+            Some(NextSetting { address: address.clone(), verifier, policy })
+        }
+        _ => None,
+    };
+    let (pinned, files) = (pinned(args)?, Files::of(args)?);
+    files.check(args, &pinned)?;
     let attester = attester(args.attester, allow)?;
     // What it is, for every line that says anything.
     let backend = attester.evidence(&[0; 64])?.tee();
     warn_of_sample(&args.attestation);
-    let address = args.keycache.clone().or_else(|| args.keyserver.clone());
-    let address = address.ok_or_else(|| Failure::error(Code::Usage, "expected --keycache or --keyserver"))?;
-    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     let endpoint = Endpoint { address, trust, deadline: Duration::from_secs(args.key_deadline) };
     let key = pinned.key_id.clone();
     let source: Arc<dyn KeySource> =
         Arc::new(RemoteKey { endpoint, attester: attester.clone(), key, version: pinned.key_version });
-    let accepted = |path: &Path| anyhow::Ok((own_verifier(&args.attestation)?, attestation_policy(path)?));
     let setting = WorkerSetting {
         listen: args.listen.clone(),
         attester,
-        clients: args.clients.as_deref().map(accepted).transpose()?,
-        next: match (&args.next, &args.next_policy) {
-            (Some(address), Some(path)) => {
-                let (verifier, policy) = accepted(path)?;
-                Some(NextSetting { address: address.clone(), verifier, policy })
-            }
-            _ => None,
-        },
+        clients,
+        next,
         sessions: args.sessions.into(),
         queue: args.queue.into(),
         threads: args.threads.into(),
@@ -93,18 +106,8 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         tell(backend, is_json, event);
     };
     let hold = Hold::of(args);
-    let load = move |grant: &Grant, halt: &Halt| -> Result<Box<dyn Program>, EnclaveError> {
-        let terms = Terms { pinned: &pinned, grant, swap, halt };
-        Ok(match &source_files {
-            Files::Whole(path) => Box::new(SealedProgram::open(path, terms)?),
-            Files::Stages(dir, None) => {
-                let program = StagedProgram::open(dir, terms)?;
-                hold.map(|hold| hold.apply(&program, program.info())).transpose()?;
-                Box::new(program)
-            }
-            Files::Stages(dir, Some(range)) => Box::new(PartProgram::open(dir, *range, terms)?),
-        })
-    };
+    let load =
+        move |grant: &Grant, halt: &Halt| files.open(Terms { pinned: &pinned, grant, swap, halt }, hold);
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
     if args.json {
         let ended = Line::Ended {
@@ -115,34 +118,6 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         print_line(&Row { backend: backend.name(), line: ended })?;
     }
     Ok(())
-}
-
-/// What is sealed.
-enum Files {
-    Whole(PathBuf),
-    /// With the stages that are held, or all of them one by one.
-    Stages(PathBuf, Option<(usize, usize)>),
-}
-
-fn source_files(args: &WorkerArgs) -> anyhow::Result<Files> {
-    match (&args.sealed, &args.stages) {
-        (Some(path), _) => Ok(Files::Whole(path.clone())),
-        (None, Some(dir)) => Ok(Files::Stages(dir.clone(), args.stage)),
-        (None, None) => Err(Failure::error(Code::Usage, "expected --sealed FILE or --stages DIR")),
-    }
-}
-
-/// What this worker accepts by itself.
-fn pinned(args: &WorkerArgs) -> anyhow::Result<Pinned> {
-    let min_version = ModelVersion::new(args.min_version.get()).context("a version is not zero")?;
-    let digest = args.model_digest;
-    if let Some(path) = &args.release {
-        return Ok(Pinned::of_release(&Release::read(path)?, min_version, digest));
-    }
-    let (Some(verifying_key), Some(key_id)) = (args.verifying_key, args.key_id.clone()) else {
-        return Err(Failure::error(Code::Usage, "expected --release, or --verifying-key and --key-id"));
-    };
-    Ok(Pinned { verifying_key, model_id: None, key_id, key_version: args.key_version, min_version, digest })
 }
 
 fn attester(kind: AttesterKind, allow: bool) -> anyhow::Result<Arc<dyn Attester>> {
@@ -170,13 +145,13 @@ struct Row<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
     Listening { address: &'a str },
-    Key { seconds: f64, ends: u64 },
+    Key { seconds: f64, ends: u64, ends_utc: String },
     Ready { model: &'a ModelInfo, seconds_since_key: f64, decrypt_seconds: f64 },
     FirstAnswer { seconds_since_key: f64 },
     Answered { queue_seconds: f64, compute_seconds: f64, decrypt_seconds: f64 },
     Refused { reason: String, detail: &'a str },
     Failed { detail: &'a str },
-    Renewed { ends: u64 },
+    Renewed { ends: u64, ends_utc: String },
     NotRenewed { detail: &'a str },
     Ended { answers: u64, cpu_seconds: f64, peak_memory_bytes: u64 },
 }
@@ -185,7 +160,9 @@ enum Line<'a> {
 fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
     let line = match event {
         WorkerEvent::Listening(address) => Line::Listening { address },
-        WorkerEvent::Key { took, ends } => Line::Key { seconds: took.as_secs_f64(), ends: *ends },
+        WorkerEvent::Key { took, ends } => {
+            Line::Key { seconds: took.as_secs_f64(), ends: *ends, ends_utc: seconds_text(*ends) }
+        }
         WorkerEvent::Ready { model, took, decrypted } => Line::Ready {
             model,
             seconds_since_key: took.as_secs_f64(),
@@ -199,7 +176,7 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         },
         WorkerEvent::Refused { kind, detail } => Line::Refused { reason: kind.to_string(), detail },
         WorkerEvent::Failed(detail) => Line::Failed { detail },
-        WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends },
+        WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends, ends_utc: seconds_text(*ends) },
         WorkerEvent::NotRenewed(detail) => Line::NotRenewed { detail },
     };
     // Nobody reads it if this fails.
@@ -213,10 +190,8 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
             let _ = print(&format!("listening on {address}"));
             return;
         }
-        Line::Key { seconds, ends } => {
-            format!(
-                "got the key in {seconds:.3} s, to be used until {ends} s after 1970 unless it is renewed"
-            )
+        Line::Key { seconds, ends_utc, .. } => {
+            format!("got the key in {seconds:.3} s, to be used until {ends_utc} unless it is renewed")
         }
         Line::Ready { model, seconds_since_key, .. } => format!(
             "model {} version {}, signed by {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
@@ -228,7 +203,7 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         Line::Answered { .. } | Line::Ended { .. } => return,
         Line::Refused { reason, detail } => format!("refused a client: {reason}: {detail}"),
         Line::Failed { detail } => format!("failed: {detail}"),
-        Line::Renewed { ends } => format!("the key may be used until {ends} s after 1970"),
+        Line::Renewed { ends_utc, .. } => format!("the key may be used until {ends_utc}"),
         Line::NotRenewed { detail } => format!("the key is not renewed yet: {detail}"),
     };
     eprintln!("{mark}{}", printable_line(&text));
@@ -263,10 +238,14 @@ struct Took {
 }
 
 fn ask(args: &AskArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
+    args.input.iter().try_for_each(|given| input_file(given))?;
     let preprocess = args.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
+    if let Some(path) = &args.labels {
+        given::file("--labels", path, "a text file with a label on each line")?;
+    }
     let labels = args.labels.as_deref().map(input::load_labels).transpose()?.unwrap_or_default();
-    let policy = attestation_policy(&args.policy)?;
+    let policy = attestation_policy("--policy", &args.policy)?;
     warn_of_sample(&args.attestation);
     let start = Instant::now();
     let mut asked = Asked {
@@ -362,6 +341,16 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
         "verified in {connect_seconds:.3} s, answered in {:.3} s, {:.3} s of it computing",
         took.seconds, took.compute_seconds
     ))
+}
+
+/// Whether there is such a file, before a worker is asked: `FILE`, or `NAME=FILE`.
+fn input_file(given: &Path) -> anyhow::Result<()> {
+    let text = given.to_str().unwrap_or_default();
+    let mut named = text.match_indices('=').map(|(at, _)| Path::new(&text[at + 1..]));
+    if given.exists() || named.any(Path::exists) {
+        return Ok(());
+    }
+    given::file("--input", given, "a JPEG, PNG, .npy, .npz or .csv file, or NAME=FILE")
 }
 
 /// An input as the model takes it: files hold numbers, which have to be whole, or 0 and 1, for others than floats.

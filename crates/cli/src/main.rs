@@ -12,6 +12,7 @@ mod compare;
 mod enclave;
 mod exit;
 mod export;
+mod given;
 mod held;
 mod keys;
 mod launch;
@@ -33,6 +34,7 @@ mod stages;
 mod status;
 mod tee;
 mod watch;
+mod worker_files;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use privet::enclave::ModelPin;
-use privet::seal::{ModelVersion, Release, VerifyingKey};
+use privet::seal::{ModelVersion, VerifyingKey};
 
 use crate::args::enclave::AskArgs;
 use crate::exit::{Code, Failure};
+use crate::worker_files::release;
 
 /// A key's file has 64 digits; more than this is none.
 const MAX_BYTES: u64 = 4096;
@@ -16,7 +17,7 @@ const MAX_BYTES: u64 = 4096;
 /// What the arguments say about the model.
 pub(crate) fn pin(args: &AskArgs) -> anyhow::Result<ModelPin> {
     let owner = match (&args.release, &args.verifying_key) {
-        (Some(path), _) => ModelPin::of_release(&Release::read(path)?),
+        (Some(path), _) => ModelPin::of_release(&release(path)?),
         (None, Some(key)) => ModelPin { verifying_key: Some(verifying_key(key)?), ..ModelPin::default() },
         (None, None) => ModelPin::default(),
     };

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::args::StagesArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::seal::version;
 use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
@@ -74,6 +75,7 @@ enum Stages {
 
 impl Stages {
     fn load(args: &StagesArgs) -> anyhow::Result<Self> {
+        given::directory("", &args.stages, "a directory that `privet split` wrote")?;
         let Some(key) = &args.key else {
             let is_sealed = args.stages.join(split::SEALED_INDEX_FILE).is_file();
             if is_sealed && !args.stages.join(split::INDEX_FILE).exists() {
@@ -83,7 +85,13 @@ impl Stages {
             }
             return Ok(Self::Plain(Index::load(&args.stages)?));
         };
-        let release = Release::read(&key.join(RELEASE_FILE))?;
+        given::directory("--key", key, given::OWNER)?;
+        let is_plain = args.stages.join(split::INDEX_FILE).is_file();
+        if is_plain && !args.stages.join(split::SEALED_INDEX_FILE).exists() {
+            let text = format!("{}: these stages are not sealed; leave --key out", args.stages.display());
+            return Err(Failure::error(Code::Usage, text));
+        }
+        let release = given::by("--key", Release::read(&key.join(RELEASE_FILE)))?;
         let accepted = Accepted::new(&release, version(args.min_version));
         let index = Box::new(SealedIndex::load(&args.stages, &accepted)?);
         Ok(Self::Sealed(index, accepted))

@@ -9,7 +9,9 @@ use privet_attest::ratls::{
 };
 use privet_attest::{AttestError, Attester, Evidence, Policy, Verifier};
 use privet_graph::Tensor;
-use privet_keys::{LONGEST_SERVER, Randomness, SystemRandomness, broken_off};
+use privet_keys::{
+    LONGEST_SERVER, Randomness, SystemRandomness, Wanted, answer_problem, connect_problem, handshake_problem,
+};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, Error as TlsError};
 use tokio::net::TcpStream;
@@ -216,12 +218,13 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), EnclaveEr
 async fn connect(address: &str, config: rustls::ClientConfig) -> Result<TlsStream<TcpStream>, EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: address.to_owned(), problem };
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
-    let stream = TcpStream::connect(address).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+    let name = ServerName::try_from(host)
+        .map_err(|_| fail("this is not the name or address of a host".to_owned()))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| fail(connect_problem(&e, Wanted::Worker)))?;
     let _ = stream.set_nodelay(true);
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match refusal(&error) {
         Some(source) => EnclaveError::Untrusted { peer: address.to_owned(), source },
-        None => fail(broken_off("worker", "TLS", &error)),
+        None => fail(handshake_problem(&error, Wanted::Worker)),
     })
 }
 
@@ -249,8 +252,10 @@ async fn greet(
 ) -> Result<Greeted, EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
     let hello = wire::hello(&nonce);
-    wire::write_frame(stream, Kind::Hello, &hello).await.map_err(|error| broke_off(peer, &error))?;
+    let sent = wire::write_frame(stream, Kind::Hello, &hello).await;
+    // Who takes attested peers only says so in TLS, and reads no hello: its words say more than the failed write.
     let welcome = next(peer, stream, Kind::Welcome, MAX_WELCOME_BYTES as u64).await?;
+    sent.map_err(|error| broke_off(peer, &error))?;
     let (welcome, model) = wire::read_welcome(&welcome).map_err(fail)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| fail("it showed no certificate".to_owned()))?;
@@ -288,7 +293,7 @@ async fn next(
 }
 
 fn broke_off(peer: &str, error: &std::io::Error) -> EnclaveError {
-    EnclaveError::Peer { peer: peer.to_owned(), problem: broken_off("worker", "no answer", error) }
+    EnclaveError::Peer { peer: peer.to_owned(), problem: answer_problem(error, Wanted::Worker) }
 }
 
 async fn within<T>(

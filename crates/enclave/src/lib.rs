@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod client;
 mod engine;
 mod error;
@@ -25,13 +26,14 @@ mod tenure;
 mod wire;
 mod worker;
 
+pub use check::{SignedStages, check_sealed};
 pub use client::{Answer, Asked, Connection, EVIDENCE_AGE};
 pub use engine::{Halt, Program};
 pub use error::EnclaveError;
 pub use model::{Pinned, SealedProgram, Terms};
 pub use next::NextSetting;
 pub use pin::ModelPin;
-pub use stages::{Crossing, PartProgram, StagedProgram};
+pub use stages::{Crossing, PartProgram, StagedProgram, stages_text};
 pub use tensor::{ElementType, TensorSpec};
 pub use tenure::{KeySource, RemoteKey};
 pub use wire::{Ending, MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};

@@ -37,13 +37,7 @@ impl Stages {
         let Terms { pinned, grant, swap, halt } = terms;
         let accepted = pinned.accepted(grant, Part::WHOLE)?;
         let index = SealedIndex::load(directory, &accepted)?;
-        // A policy that pins a sealed file pins the index, and through it all stages.
-        if let Some(expected) = accepted.digest
-            && expected.to_string() != digest(&index)
-        {
-            let text = format!("the index of stages {}, expected {expected}", digest(&index));
-            return Err(EnclaveError::Model(text));
-        }
+        check_digest(&index, accepted.digest)?;
         let (directory, key, halt) = (directory.to_owned(), grant.key()?, halt.clone());
         Ok(Self { directory, index, accepted, key, swap, halt, decrypting: Cell::new(0.0) })
     }
@@ -91,6 +85,17 @@ impl Stages {
             outputs: specs(outputs)?,
             endings: self.endings()?,
         })
+    }
+}
+
+/// A digest that is pinned is that of the index, and through it of all stages.
+pub(crate) fn check_digest(index: &SealedIndex, pinned: Option<SealDigest>) -> Result<(), EnclaveError> {
+    match pinned.filter(|expected| expected.to_string() != digest(index)) {
+        Some(expected) => {
+            let text = format!("the index of stages has the digest {}, expected {expected}", digest(index));
+            Err(EnclaveError::Model(text))
+        }
+        None => Ok(()),
     }
 }
 
@@ -285,6 +290,11 @@ impl Opener {
     }
 }
 
+/// `stage 4`, or `stages 2 to 4`.
+pub fn stages_text(first: usize, last: usize) -> String {
+    if first == last { format!("stage {first}") } else { format!("stages {first} to {last}") }
+}
+
 /// Some stages of a model, in memory.
 pub struct PartProgram {
     stages: Stages,
@@ -308,7 +318,7 @@ impl PartProgram {
         let stages = Stages::open(directory, terms)?;
         let count = stages.index.stages.len();
         if first == 0 || first > last || last > count {
-            let text = format!("stages {first} to {last}: expected some of 1 to {count}");
+            let text = format!("{}: expected some of 1 to {count}", stages_text(first, last));
             return Err(EnclaveError::Model(text));
         }
         let blocks = |at: usize| &stages.index.stages[at].blocks;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use privet_attest::Attester;
+use privet_attest::{Attester, seconds_text};
 use privet_keys::{Clock, Endpoint, Grant, KeysError, fetch_key};
 use privet_seal::{KeyFingerprint, KeyId, KeyVersion};
 
@@ -71,10 +71,8 @@ impl Tenure {
 
     /// The error of an end.
     pub(crate) fn over(&self) -> EnclaveError {
-        let ends = self.ends();
-        EnclaveError::KeyEnded(format!(
-            "its lease, or the time for which it is kept, ended {ends} s after 1970"
-        ))
+        let ends = seconds_text(self.ends());
+        EnclaveError::KeyEnded(format!("its lease, or the time for which it is kept, ended {ends}"))
     }
 }
 

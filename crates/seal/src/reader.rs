@@ -119,6 +119,17 @@ impl SealedModel<File> {
         let file = File::open(path).map_err(SealError::read(path))?;
         SealedModel::verify(file, &path.display().to_string(), accepted)
     }
+
+    /// The header and the digest of a file that this owner has signed, whatever model, part and key it is of: for those who
+    /// look before they know what to accept.
+    ///
+    /// # Errors
+    /// If it is not a sealed model, is not signed by this owner, or has not the length that its header says.
+    pub fn signed_header(path: &Path, owner: &VerifyingKey) -> Result<(Header, SealDigest), SealError> {
+        let file = File::open(path).map_err(SealError::read(path))?;
+        let model = SealedModel::signed(file, &path.display().to_string(), owner)?;
+        Ok((model.header, model.digest))
+    }
 }
 
 impl<S: ReadAt> SealedModel<S> {
@@ -129,13 +140,21 @@ impl<S: ReadAt> SealedModel<S> {
     /// accepted, or has not the length that its header says.
     pub fn verify(source: S, name: &str, accepted: &Accepted) -> Result<SealedModel<S>, SealError> {
         let fail = |problem: String| SealError::Sealed { name: name.to_owned(), problem };
+        let model = SealedModel::signed(source, name, &accepted.verifying_key)?;
+        check(&model.header, model.digest, accepted, &fail)?;
+        Ok(model)
+    }
+
+    /// The first half of [`SealedModel::verify`].
+    fn signed(source: S, name: &str, owner: &VerifyingKey) -> Result<SealedModel<S>, SealError> {
+        let fail = |problem: String| SealError::Sealed { name: name.to_owned(), problem };
         let read = |bytes: &mut [u8], at| {
             source.read_exact_at(bytes, at).map_err(|e| fail(format!("cannot be read: {e}")))
         };
         let length = source.length().map_err(|e| fail(format!("cannot be read: {e}")))?;
         let mut prefix = [0; PREFIX_BYTES];
         if length < PREFIX_BYTES as u64 {
-            return Err(fail(format!("not a sealed model: {length} bytes")));
+            return Err(fail(format!("not a sealed model, which privet seal makes: it has {length} bytes")));
         }
         read(&mut prefix, 0)?;
         let front = Prefix::parse(&prefix).map_err(fail)?.front_bytes() as u64;
@@ -151,11 +170,8 @@ impl<S: ReadAt> SealedModel<S> {
         }
         let (signed, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
         let digest = SealDigest::of(signed);
-        if !accepted.verifying_key.verifies(&digest.statement(), signature) {
-            return Err(fail(format!(
-                "not signed by the owner whose verifying key is {}, or damaged",
-                accepted.verifying_key
-            )));
+        if !owner.verifies(&digest.statement(), signature) {
+            return Err(fail(format!("not signed by the owner whose verifying key is {owner}, or damaged")));
         }
         let (head, digests) = signed.split_at(PREFIX_BYTES + header_bytes);
         let header = Header::parse(&head[PREFIX_BYTES..]).map_err(|e| fail(e.to_string()))?;
@@ -167,7 +183,6 @@ impl<S: ReadAt> SealedModel<S> {
             let what = if length < expected { "cut off" } else { "something was appended" };
             return Err(fail(format!("{what}: expected {expected} bytes, found {length}")));
         }
-        check(&header, digest, accepted, &fail)?;
         let mut next = 0;
         let mut first = Vec::with_capacity(header.entries.len());
         for entry in &header.entries {
@@ -366,7 +381,9 @@ struct Prefix {
 impl Prefix {
     fn parse(bytes: &[u8]) -> Result<Prefix, String> {
         if bytes[..8] != MAGIC[..] {
-            return Err("not a sealed model: it begins with something else".to_owned());
+            return Err(
+                "not a sealed model, which privet seal makes: it begins with something else".to_owned()
+            );
         }
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
         if version != SEAL_VERSION {

@@ -7,9 +7,15 @@ use clap::{Args, Subcommand, ValueEnum};
 use privet::keys::Address;
 use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 
-use super::common::{AnswerArgs, address};
+use super::common::{AnswerArgs, address, model_version};
 use super::keys::{AttestationArgs, version};
 use super::split::size;
+
+/// With the alternatives, of which clap would name the first only.
+pub(crate) const ENCLAVE_USAGE: &str = "\
+privet enclave (--sealed FILE | --stages DIR) (--release FILE | --verifying-key HEX --key-id ID)
+                      (--keycache ADDRESS | --keyserver HOST:PORT) [OPTIONS]
+       privet enclave ask HOST:PORT --policy policy.toml --input [NAME=]FILE [OPTIONS]";
 
 pub(crate) const ENCLAVE_HELP: &str = "\
 Examples, in an enclave on the worker's host:
@@ -74,7 +80,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
     /// Oldest version of the model that is opened, whatever the key's policy says.
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN)]
+    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN, value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// The key cache of this host: unix:PATH, or a loopback address.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "keyserver", conflicts_with = "keyserver")]
@@ -172,7 +178,7 @@ pub(crate) struct AskArgs {
     #[arg(long, value_name = "HEX|FILE")]
     pub(crate) verifying_key: Option<String>,
     /// Oldest version of the model that is asked.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = model_version)]
     pub(crate) min_version: Option<NonZeroU64>,
     /// The only model that is asked.
     #[arg(long, value_name = "UUID")]
@@ -180,7 +186,7 @@ pub(crate) struct AskArgs {
     /// The only sealed file that is asked (privet seal prints it).
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
-    /// Ask as often, and show the last answer.
+    /// Ask as often, and show the last answer; 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) repeat: u32,
     /// How long a worker is asked after it was verified; then it is verified again, over a new connection.

@@ -73,17 +73,25 @@ impl ServerTls {
     /// If a file is missing or malformed, or the key can be read by others.
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
         let key_path = dir.join(TLS_KEY_FILE);
-        let mode = fs::metadata(&key_path).map_err(KeysError::io(&key_path))?.permissions().mode() & 0o777;
+        let found = fs::metadata(&key_path);
+        let found =
+            found.map_err(KeysError::missing(&key_path, "privet keyserver init makes it for a server"))?;
+        let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let problem =
-                format!("this private key is accessible to other users (mode {mode:o}, expected 600)");
+            let problem = format!(
+                "this private key is accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",
+                key_path.display()
+            );
             return Err(KeysError::file(&key_path, problem));
         }
         let key = PrivateKeyDer::from_pem_slice(&read(&key_path)?)
             .map_err(|e| KeysError::file(&key_path, format!("not a private key in PEM: {e}")))?;
         let path = dir.join(TLS_CERTIFICATE_FILE);
         let chain = certificates(&path)?;
-        let fail = |e: Error| KeysError::file(&path, format!("not usable with {TLS_KEY_FILE}: {e}"));
+        let fail = |e: Error| {
+            let problem = format!("not usable with {TLS_KEY_FILE}, to which it has to belong ({e})");
+            KeysError::file(&path, problem)
+        };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(fail)?
