@@ -11,8 +11,8 @@ use ndarray::ArrayD;
 use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
 use privet::attest::{Attester, Tee, seconds_text};
 use privet::enclave::{
-    self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, Halt, KeySource, ModelInfo, ModelPin,
-    NextSetting, RemoteKey, TensorSpec, Terms, WorkerEvent, WorkerSetting,
+    self, Answer, Asked, Connection, ElementType, Ending, Halt, KeySource, ModelInfo, ModelPin, NextSetting,
+    RemoteKey, TensorSpec, Terms, WorkerEvent, WorkerSetting,
 };
 use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
 use privet::model::load_inputs_for;

@@ -118,7 +118,7 @@ fn has_ended(error: &(dyn StdError + 'static)) -> bool {
 
 /// What TLS says about an error, also of a connection that was open already: in TLS 1.3 a client knows only then whether its
 /// certificate was accepted.
-pub fn tls_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> Option<String> {
+fn tls_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> Option<String> {
     use AlertDescription as Alert;
 
     Some(match rustls_error(error)? {
@@ -202,7 +202,7 @@ mod tests {
             let wrapped = io::Error::other(error);
             assert!(tls_problem(&wrapped, wanted).is_none_or(|said| said.contains(expected)));
         }
-        let broken = answer_problem(&io::ErrorKind::UnexpectedEof.into(), Wanted::Worker);
+        let broken = answer_problem(&io::Error::from(io::ErrorKind::UnexpectedEof), Wanted::Worker);
         assert!(
             broken.starts_with("the worker broke the connection") && broken.contains("ask again"),
             "{broken}"
