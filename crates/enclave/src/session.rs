@@ -111,8 +111,6 @@ impl Office {
             };
             let Some((number, inputs)) = request else { return Ok(()) };
             let done = tokio::select! {
-                // A computation that was given up has not failed.
-                biased;
                 kind = ended(&mut state) => return Err(farewell(kind).into()),
                 done = self.compute(inputs, from) => done?,
             };
@@ -202,6 +200,10 @@ impl Office {
         let done = timeout(COMPUTING, done).await.map_err(|_| {
             Refusal::new(RefusalKind::Failed, format!("not computed within {} s", COMPUTING.as_secs()))
         })?;
+        // What was given up because the worker ends has not failed.
+        if let State::Ended(kind) = &*self.state.borrow() {
+            return Err(farewell(*kind).into());
+        }
         let Ok(done) = done else {
             // Its turn came after the key's end.
             self.check_key()?;
