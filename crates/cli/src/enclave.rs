@@ -11,8 +11,8 @@ use ndarray::ArrayD;
 use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
 use privet::attest::{Attester, Tee, seconds_text};
 use privet::enclave::{
-    self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, KeySource, ModelInfo, NextSetting,
-    RemoteKey, TensorSpec, WorkerEvent, WorkerSetting,
+    self, Answer, Asked, Connection, ElementType, Ending, Halt, KeySource, ModelInfo, ModelPin, NextSetting,
+    RemoteKey, TensorSpec, Terms, WorkerEvent, WorkerSetting,
 };
 use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
 use privet::model::load_inputs_for;
@@ -30,7 +30,9 @@ use crate::args::keys::AttestationArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
 use crate::given;
+use crate::held::{self, Hold};
 use crate::keys::{attestation_policy, begin, collateral, trust, warn_of_sample};
+use crate::pin::pin;
 use crate::secrets::keep_memory_private;
 use crate::show::json::Tensor as Shown;
 use crate::show::{answer, print, printable_line};
@@ -47,6 +49,7 @@ pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
 
 fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     begin(&args.attestation)?;
+    held::restart(args)?;
     let allow = args.attestation.allow_sample_insecure;
     let (argument, address) = match (&args.keycache, &args.keyserver) {
         (Some(address), _) => ("--keycache", address.clone()),
@@ -93,7 +96,7 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     };
     wipe_freed_memory();
     let swap = if args.allow_swap { Swap::Allowed } else { Swap::Locked };
-    let stop = signals::stop_flag()?;
+    let stop = signals::wipe_flag()?;
     let answers = Arc::new(AtomicU64::new(0));
     let (is_json, counted) = (args.json, answers.clone());
     let tell = move |event: &WorkerEvent| {
@@ -102,7 +105,9 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         }
         tell(backend, is_json, event);
     };
-    let load = move |grant: &Grant| files.open(&pinned, grant, swap);
+    let hold = Hold::of(args);
+    let load =
+        move |grant: &Grant, halt: &Halt| files.open(Terms { pinned: &pinned, grant, swap, halt }, hold);
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
     if args.json {
         let ended = Line::Ended {
@@ -141,9 +146,9 @@ struct Row<'a> {
 enum Line<'a> {
     Listening { address: &'a str },
     Key { seconds: f64, ends: u64, ends_utc: String },
-    Ready { model: &'a ModelInfo, seconds_since_key: f64 },
+    Ready { model: &'a ModelInfo, seconds_since_key: f64, decrypt_seconds: f64 },
     FirstAnswer { seconds_since_key: f64 },
-    Answered { queue_seconds: f64, compute_seconds: f64 },
+    Answered { queue_seconds: f64, compute_seconds: f64, decrypt_seconds: f64 },
     Refused { reason: String, detail: &'a str },
     Failed { detail: &'a str },
     Renewed { ends: u64, ends_utc: String },
@@ -158,11 +163,17 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         WorkerEvent::Key { took, ends } => {
             Line::Key { seconds: took.as_secs_f64(), ends: *ends, ends_utc: seconds_text(*ends) }
         }
-        WorkerEvent::Ready { model, took } => Line::Ready { model, seconds_since_key: took.as_secs_f64() },
+        WorkerEvent::Ready { model, took, decrypted } => Line::Ready {
+            model,
+            seconds_since_key: took.as_secs_f64(),
+            decrypt_seconds: decrypted.as_secs_f64(),
+        },
         WorkerEvent::First { after } => Line::FirstAnswer { seconds_since_key: after.as_secs_f64() },
-        WorkerEvent::Answered { queued, computed } => {
-            Line::Answered { queue_seconds: queued.as_secs_f64(), compute_seconds: computed.as_secs_f64() }
-        }
+        WorkerEvent::Answered { queued, computed, decrypted } => Line::Answered {
+            queue_seconds: queued.as_secs_f64(),
+            compute_seconds: computed.as_secs_f64(),
+            decrypt_seconds: decrypted.as_secs_f64(),
+        },
         WorkerEvent::Refused { kind, detail } => Line::Refused { reason: kind.to_string(), detail },
         WorkerEvent::Failed(detail) => Line::Failed { detail },
         WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends, ends_utc: seconds_text(*ends) },
@@ -182,9 +193,9 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         Line::Key { seconds, ends_utc, .. } => {
             format!("got the key in {seconds:.3} s, to be used until {ends_utc} unless it is renewed")
         }
-        Line::Ready { model, seconds_since_key } => format!(
-            "model {} version {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
-            model.id, model.version, model.digest
+        Line::Ready { model, seconds_since_key, .. } => format!(
+            "model {} version {}, signed by {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
+            model.id, model.version, model.verifying_key, model.digest
         ),
         Line::FirstAnswer { seconds_since_key } => {
             format!("first answer {seconds_since_key:.3} s after the key came")
@@ -207,9 +218,14 @@ struct AskResult<'a> {
     model_id: String,
     model_version: u64,
     model_digest: String,
+    model_verifying_key: String,
+    /// Whether the client knew whose model it was to be.
+    owner_pinned: bool,
     top: &'a [Top],
     outputs: BTreeMap<&'a str, Shown<'a>>,
     connect_seconds: f64,
+    /// How often the worker was verified.
+    verifications: u32,
     answers: &'a [Took],
 }
 
@@ -232,16 +248,21 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
     let policy = attestation_policy("--policy", &args.policy)?;
     warn_of_sample(&args.attestation);
     let start = Instant::now();
-    let mut connection = Connection::open(&Asked {
+    let mut asked = Asked {
         address: &args.address,
         verifier: own_verifier(&args.attestation)?,
         policy,
+        model: pin(args)?,
         attester: None,
         deadline: Duration::from_secs(args.deadline),
-    })?;
+        evidence_age: Duration::from_secs(args.evidence_age),
+    };
+    let owner_pinned = asked.model.names_owner();
+    let mut connection = Connection::open(&asked)?;
     let connect_seconds = start.elapsed().as_secs_f64();
-    check_model(args, connection.model())?;
     let model = connection.model().clone();
+    // However often it connects, the same file has to answer.
+    asked.model = ModelPin { digest: Some(model.digest), ..asked.model };
     if let Some(path) = &args.answer.output {
         output::check_path(path, model.outputs.len())?;
     }
@@ -263,7 +284,12 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let mut took = Vec::with_capacity(args.repeat as usize);
     let mut last = None;
+    let mut verifications = 1;
     for _ in 0..args.repeat {
+        if connection.is_stale() {
+            connection = Connection::open(&asked)?;
+            verifications += 1;
+        }
         let start = Instant::now();
         let answer = connection.ask(&inputs)?;
         took.push(Took {
@@ -287,20 +313,29 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
             model_id: model.id.to_string(),
             model_version: model.version.get(),
             model_digest: model.digest.to_string(),
+            model_verifying_key: model.verifying_key.to_string(),
+            owner_pinned,
             top: &best,
             outputs: Shown::all(&outputs),
             connect_seconds,
+            verifications,
             answers: &took,
         });
     }
     print(&answer::describe(&outputs, &best))?;
     print(&format!(
-        "\n{backend}: worker {}, accepted by {}; model {} version {}",
+        "\n{backend}: worker {}, accepted by {}; model {} version {}, signed by {}",
         args.address,
         args.policy.display(),
         model.id,
-        model.version
+        model.version,
+        model.verifying_key
     ))?;
+    if !owner_pinned {
+        print(
+            "not pinned: any owner's model would have got this input; next time say --release FILE, or --verifying-key and the key above",
+        )?;
+    }
     let Some(took) = took.last() else { return Ok(()) };
     print(&format!(
         "verified in {connect_seconds:.3} s, answered in {:.3} s, {:.3} s of it computing",
@@ -342,21 +377,6 @@ fn tensor(spec: &TensorSpec, values: ArrayD<f32>) -> anyhow::Result<Tensor> {
 
 fn own_verifier(args: &AttestationArgs) -> anyhow::Result<Arc<dyn privet::attest::Verifier>> {
     Ok(verifier(collateral(args)?, args.allow_sample_insecure)?)
-}
-
-fn check_model(args: &AskArgs, model: &ModelInfo) -> anyhow::Result<()> {
-    let other = |expected: String, found: String| EnclaveError::OtherModel {
-        peer: args.address.clone(),
-        expected,
-        found,
-    };
-    if let Some(expected) = args.model_id.filter(|id| *id != model.id) {
-        return Err(other(format!("model {expected}"), format!("model {}", model.id)).into());
-    }
-    if let Some(expected) = args.model_digest.filter(|digest| *digest != model.digest) {
-        return Err(other(format!("sealed file {expected}"), format!("sealed file {}", model.digest)).into());
-    }
-    Ok(())
 }
 
 /// As other commands show them.

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use privet::enclave::{
-    EnclaveError, PartProgram, Pinned, Program, SealedProgram, SignedStages, StagedProgram, check_sealed,
-    stages_text,
+    EnclaveError, PartProgram, Pinned, Program, SealedProgram, SignedStages, StagedProgram, Terms,
+    check_sealed, stages_text,
 };
-use privet::keys::Grant;
-use privet::seal::{Release, Swap};
+use privet::seal::Release;
 
 use crate::args::enclave::WorkerArgs;
 use crate::exit::{Code, Failure};
 use crate::given;
+use crate::held::Hold;
 use crate::seal::version;
 
 /// What is sealed.
@@ -46,17 +46,20 @@ impl Files {
         }
     }
 
-    /// Opens them with a key.
+    /// Opens them, and holds the process to its memory where it is to be held.
     pub(crate) fn open(
         &self,
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
+        terms: Terms<'_>,
+        hold: Option<Hold>,
     ) -> Result<Box<dyn Program>, EnclaveError> {
         Ok(match self {
-            Self::Whole(path) => Box::new(SealedProgram::open(path, pinned, grant, swap)?),
-            Self::Stages(dir, None) => Box::new(StagedProgram::open(dir, pinned, grant, swap)?),
-            Self::Stages(dir, Some(range)) => Box::new(PartProgram::open(dir, *range, pinned, grant, swap)?),
+            Self::Whole(path) => Box::new(SealedProgram::open(path, terms)?),
+            Self::Stages(dir, None) => {
+                let program = StagedProgram::open(dir, terms)?;
+                hold.map(|hold| hold.apply(&program, program.info())).transpose()?;
+                Box::new(program)
+            }
+            Self::Stages(dir, Some(range)) => Box::new(PartProgram::open(dir, *range, terms)?),
         })
     }
 }

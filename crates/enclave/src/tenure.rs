@@ -138,6 +138,7 @@ pub(crate) mod tests {
     fn a_changed_policy_ends_it() {
         let digest = "ab".repeat(32);
         let model = ModelInfo {
+            verifying_key: SigningKey::from_slice(&[1; 32]).unwrap().verifying_key().unwrap(),
             id: ModelId::from_bytes([7; 16]),
             version: ModelVersion::new(3).unwrap(),
             digest: digest.parse::<SealDigest>().unwrap(),

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -222,7 +223,7 @@ impl<S: ReadAt> SealedModel<S> {
             });
         }
         let key = FileKey::new(key, &self.header.salt, self.header_hash)?;
-        Ok(OpenedModel { model: self, key, opening: AtomicU64::new(0) })
+        Ok(OpenedModel { model: self, key, opening: AtomicU64::new(0), stop: None })
     }
 }
 
@@ -233,12 +234,19 @@ pub struct OpenedModel<S> {
     key: FileKey,
     /// Nanoseconds of verifying and decrypting chunks.
     opening: AtomicU64,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<S: ReadAt> OpenedModel<S> {
     /// The header.
     pub fn header(&self) -> &Header {
         &self.model.header
+    }
+
+    /// Opens no chunk any more once this flag is set: [`SealError::Interrupted`] comes in place of it.
+    #[must_use]
+    pub fn stop_with(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// What tells this sealed model from all others.
@@ -336,6 +344,9 @@ impl<S: ReadAt> OpenedModel<S> {
         let (model, entry) = (&self.model, &self.entries()[index]);
         let (most, count) = (self.header().chunk_bytes(), self.chunks(index));
         assert!(chunk < count, "entry {index} has {count} chunks");
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            return Err(SealError::Interrupted);
+        }
         let len = most.min(entry.length - chunk * most) as usize;
         let sealed = &mut bytes[..len + TAG_BYTES as usize];
         let at = model.chunks_at + entry.offset + chunk * (most + TAG_BYTES);

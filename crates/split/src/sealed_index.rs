@@ -214,6 +214,12 @@ impl SealedIndex {
         &self.digest
     }
 
+    /// Bytes of weights, tensors and workspace that running the stages one by one keeps to: the memory that was asked for, or else
+    /// the largest peak.
+    pub fn room(&self) -> u64 {
+        self.memory.unwrap_or_else(|| self.stages.iter().map(|stage| stage.peak).max().unwrap_or(0))
+    }
+
     /// Verifies all of a stage but its chunks, and that it is the one that the index names; from 0.
     ///
     /// # Errors

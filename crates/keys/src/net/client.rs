@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use super::handshake::{Wanted, connect_problem, handshake_problem, tls_problem};
+use super::handshake::{Wanted, answer_problem, connect_problem, handshake_problem};
 use super::tls::ServerTrust;
 use super::{Address, session_cookie};
 use crate::error::KeysError;
@@ -109,16 +109,18 @@ impl Connection {
             .map_err(|_| KeysError::Internal("a request does not encode"))?;
         let sender = &mut self.sender;
         let exchange = async {
-            let unanswered = |e: hyper::Error| {
-                fail(tls_problem(&e, Wanted::Keys).unwrap_or_else(|| format!("no answer: {e}")))
-            };
+            let unanswered = |e: hyper::Error| fail(answer_problem(&e, Wanted::Keys));
             let response = sender.send_request(request).await.map_err(unanswered)?;
             let status = response.status();
             let cookie =
                 response.headers().get(SET_COOKIE).and_then(|v| v.to_str().ok()).and_then(session_cookie);
             let cookie = cookie.map(str::to_owned);
             let body = Limited::new(response.into_body(), wire::MAX_REPLY_BYTES).collect().await;
-            let body = body.map_err(|e| fail(format!("its answer broke off or is too long: {e}")))?;
+            let body = body.map_err(|e| {
+                let is_long = e.is::<http_body_util::LengthLimitError>();
+                let long = || format!("its answer is longer than {} bytes", wire::MAX_REPLY_BYTES);
+                fail(if is_long { long() } else { answer_problem(&*e, Wanted::Keys) })
+            })?;
             Ok::<_, KeysError>((status, cookie, Zeroizing::new(body.to_bytes().to_vec())))
         };
         let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: self.deadline.as_secs() };

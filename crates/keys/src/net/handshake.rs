@@ -22,6 +22,13 @@ impl Wanted {
         }
     }
 
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Keys => "the key server or key cache",
+            Self::Worker => "the worker",
+        }
+    }
+
     /// Who does not speak its protocol, and where one goes instead.
     fn another(self) -> &'static str {
         match self {
@@ -77,9 +84,41 @@ pub fn handshake_problem(error: &io::Error, wanted: Wanted) -> String {
     format!("TLS: {error}")
 }
 
+/// Why no answer came over a connection that was open.
+pub fn answer_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> String {
+    if let Some(problem) = tls_problem(error, wanted) {
+        return problem;
+    }
+    if has_ended(error) {
+        return format!(
+            "{} broke the connection before it answered (it may have been stopped or killed): ask again",
+            wanted.subject()
+        );
+    }
+    format!("no answer: {error}")
+}
+
+/// Whether the other end has gone, behind whatever sockets, TLS and HTTP call it.
+fn has_ended(error: &(dyn StdError + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_socket = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let of_http = error.downcast_ref::<hyper::Error>();
+        let ended = |kind| matches!(kind, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe);
+        let cut_short = |e: &hyper::Error| e.is_incomplete_message() || e.is_closed() || e.is_canceled();
+        if of_socket.is_some_and(ended) || of_http.is_some_and(cut_short) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// What TLS says about an error, also of a connection that was open already: in TLS 1.3 a client knows only then whether its
 /// certificate was accepted.
-pub fn tls_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> Option<String> {
+fn tls_problem(error: &(dyn StdError + 'static), wanted: Wanted) -> Option<String> {
     use AlertDescription as Alert;
 
     Some(match rustls_error(error)? {
@@ -163,6 +202,11 @@ mod tests {
             let wrapped = io::Error::other(error);
             assert!(tls_problem(&wrapped, wanted).is_none_or(|said| said.contains(expected)));
         }
+        let broken = answer_problem(&io::Error::from(io::ErrorKind::UnexpectedEof), Wanted::Worker);
+        assert!(
+            broken.starts_with("the worker broke the connection") && broken.contains("ask again"),
+            "{broken}"
+        );
         let refused = connect_problem(&io::ErrorKind::ConnectionRefused.into(), Wanted::Worker);
         assert!(refused.contains("is this its address"), "{refused}");
     }
