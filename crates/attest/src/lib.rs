@@ -21,6 +21,7 @@ pub mod policy;
 pub mod ratls;
 #[cfg(feature = "sample-attestation-insecure")]
 pub mod sample;
+mod tee;
 mod verdict;
 pub mod verifier;
 mod x509;

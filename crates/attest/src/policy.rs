@@ -34,7 +34,7 @@ pub use crate::claims::SnpTcb;
 use crate::claims::TcbStatus;
 use crate::error::AttestError;
 pub use kind::FileKind;
-pub use lint::{Lint, Severity};
+pub use privet_lint::{Lint, Severity};
 
 /// Version of the format; others are refused.
 pub const POLICY_VERSION: u32 = 1;

@@ -198,7 +198,8 @@ const CLIENT_HELP: &str = "\
 Examples:
   privet client --config parties/clinic offline --count 10
   privet client --config parties/clinic online --input x.jpg
-  privet client --config parties/clinic online --input x.jpg --output y.npz --json";
+  privet client --config parties/clinic online --input x.jpg --output y.npz --json
+  privet client --config parties/clinic online --input x.jpg --input y.jpg   # two inferences, one connection";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
@@ -527,19 +528,20 @@ pub(crate) enum ClientPhase {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=10_000))]
         count: u64,
     },
-    /// One private inference.
+    /// Private inferences, one after the other.
     Online(OnlineArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct OnlineArgs {
-    /// JPEG, PNG, .npy, .npz or .csv; NAME=FILE where the model has several inputs, or one .npz with all of them.
+    /// JPEG, PNG, .npy, .npz or .csv; NAME=FILE where the model has several inputs, or one .npz with all of them. Repeated for more
+    /// inferences over the same connection, each agreed on before its input is read from a pipe.
     #[arg(long, value_name = "[NAME=]FILE", required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// Who learns the outputs; both configurations have to allow it.
     #[arg(long, value_enum, default_value = "client")]
     pub(crate) reveal_to: Reveal,
-    /// Write the revealed integers as JSON.
+    /// Write the revealed integers as JSON, a line for each inference.
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) raw: Option<PathBuf>,
     #[command(flatten)]

@@ -1,14 +1,16 @@
 //! The commands of a single party, and those that prepare parties and models.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::Context;
-use privet::client::{self, ClientOptions};
+use privet::client::{self, ClientOptions, Outputs, Session};
 use privet::dealer::{self, DealerOptions};
-use privet::model::{self, CompileOptions, LoadedModel, Model, PLAN_FILE, WEIGHTS_FILE};
+use privet::model::{self, CompileOptions, LoadedModel, Model, NamedFile, PLAN_FILE, WEIGHTS_FILE};
 use privet::server::{self, ServerOptions};
 use privet::setup::SetupOptions;
 use privet::{Observer, PartyConfig, PartyRole, PlanSummary, RevealTo, output, postprocess};
@@ -21,7 +23,7 @@ use crate::choice::{self, program};
 use crate::exit::{Code, Failure};
 use crate::network::Network;
 use crate::show::accuracy_line;
-use crate::show::json::{Answer, ClientResult, CompileResult, Online};
+use crate::show::json::{Agreement, Answer, ClientCost, ClientResult, CompileResult, Online, SessionResult};
 use crate::show::observe::{JsonLines, Terminal, describe};
 use crate::show::{self, answer, print, table};
 use crate::signals;
@@ -173,39 +175,127 @@ fn ask(
     observer: &dyn Observer,
 ) -> anyhow::Result<()> {
     let plan = Arc::new(client::plan(&config)?);
+    let groups = model::group_inputs(&plan.inputs, &args.input);
     if let Some(path) = &args.answer.output {
-        output::check_path(path, plan.outputs.len())?;
+        for n in 0..groups.len() {
+            output::check_path(&numbered(path, n, groups.len()), plan.outputs.len())?;
+        }
     }
-    let inputs = inputs(&plan, &args.input, config.deadlines.wait)?;
     if matches!(args.reveal_to, Reveal::Server) && args.answer.output.is_some() {
         let text =
             "--output: with --reveal-to server this party learns nothing to write; leave one of them out";
         return Err(Failure::error(Code::Usage, text));
     }
-    let options = ClientOptions { reveal_to: args.reveal_to.into(), ..options };
-    let (revealed, report) = client::online(config, &inputs, &options, observer)?;
-    if let (Some(path), Some(integers)) = (&args.raw, &revealed) {
-        let write = || -> anyhow::Result<()> { Ok(std::fs::write(path, serde_json::to_vec(integers)?)?) };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+    // Files are read before anything is agreed on, so that a wrong one costs no material. A pipe is read when the inference waits
+    // for it. Only the first is kept: there may be many.
+    let wait = config.deadlines.wait;
+    let mut first = None;
+    for group in groups.iter().filter(|group| !has_pipe(&plan, group)) {
+        let integers = inputs(&plan, group, wait)?;
+        first.get_or_insert(integers);
     }
+    let mut first = first.filter(|_| !has_pipe(&plan, &groups[0]));
+    let mut raw = args.raw.as_deref().map(Raw::create).transpose()?;
+    let options = ClientOptions { reveal_to: args.reveal_to.into(), ..options };
+    let mut agreed = Session::open(config, &options, groups.len() as u64, observer)?;
+    let mut n = 0;
+    let (answer, report) = loop {
+        let given = first.take().map_or_else(|| inputs(&plan, &groups[n], wait), Ok);
+        let integers = match given {
+            Ok(integers) => integers,
+            Err(error) => {
+                let _ = agreed.close();
+                return Err(error);
+            }
+        };
+        let (revealed, session) = agreed.infer(&integers)?;
+        if let (Some(raw), Some(integers)) = (&mut raw, &revealed) {
+            raw.append(integers)?;
+        }
+        let answer = Revealed::new(&plan, args, revealed.as_ref())?;
+        if let (Some(path), Some(_)) = (&args.answer.output, &revealed) {
+            answer::write(&numbered(path, n, groups.len()), &answer.outputs)?;
+        }
+        n += 1;
+        if session.left() == 0 {
+            break (answer, session.close()?);
+        }
+        if !is_child {
+            answer.print(&plan, args.answer.json, None)?;
+        }
+        agreed = session.agree()?;
+    };
     if is_child {
         return Ok(());
     }
-    let outputs = match &revealed {
-        Some(integers) => decode(&plan, integers)?,
-        None => Vec::new(),
-    };
-    let best = answer::best(&outputs, &plan.labels, args.answer.topk);
-    if let (Some(path), Some(_)) = (&args.answer.output, &revealed) {
-        answer::write(path, &outputs)?;
+    let cost = ClientCost { online: Online::of(&report), agreement: Agreement::of(&report) };
+    if groups.len() == 1 {
+        return answer.print(&plan, args.answer.json, Some(cost));
     }
-    if args.answer.json {
-        let online = Online::total(std::iter::once(&report));
-        return print_line(&ClientResult { answer: Answer::new(&plan, &outputs, &best), online });
+    answer.print(&plan, args.answer.json, None)?;
+    if args.answer.json { print_line(&SessionResult { inferences: report.inferences, cost }) } else { Ok(()) }
+}
+
+/// What one inference has given this party.
+struct Revealed {
+    is_told: bool,
+    outputs: Vec<postprocess::Output>,
+    best: Vec<postprocess::Top>,
+}
+
+impl Revealed {
+    fn new(plan: &privet::Plan, args: &OnlineArgs, revealed: Option<&Outputs>) -> anyhow::Result<Self> {
+        let outputs = revealed.map_or(Ok(Vec::new()), |integers| decode(plan, integers))?;
+        let best = answer::best(&outputs, &plan.labels, args.answer.topk);
+        Ok(Self { is_told: revealed.is_some(), outputs, best })
     }
-    match revealed {
-        Some(_) => print(&answer::describe(&outputs, &best)),
-        None => print("The server has learnt the outputs; this party has not, as --reveal-to server asks."),
+
+    fn print(&self, plan: &privet::Plan, as_json: bool, cost: Option<ClientCost>) -> anyhow::Result<()> {
+        if as_json {
+            let answer = Answer::new(plan, &self.outputs, &self.best);
+            return print_line(&ClientResult { answer, cost });
+        }
+        if self.is_told {
+            return print(&answer::describe(&self.outputs, &self.best));
+        }
+        print("The server has learnt the outputs; this party has not, as --reveal-to server asks.")
+    }
+}
+
+/// `y.npz`, and of several inferences `y-1.npz` and so on.
+fn numbered(path: &Path, n: usize, of: usize) -> PathBuf {
+    if of == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{}", n + 1));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// Whether one of these files is a pipe or the like, which can be read once.
+fn has_pipe(plan: &privet::Plan, given: &[PathBuf]) -> bool {
+    given.iter().any(|argument| {
+        let file = NamedFile::parse(&plan.inputs, argument).file;
+        file.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir())
+    })
+}
+
+/// The revealed integers of one inference after the other, a line of JSON each.
+struct Raw<'a>(&'a Path, File);
+
+impl<'a> Raw<'a> {
+    fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(path, file))
+    }
+
+    fn append(&mut self, integers: &Outputs) -> anyhow::Result<()> {
+        let line = serde_json::to_string(integers)? + "\n";
+        self.1.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", self.0.display()))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::commands::{decode, lower, print_line};
 use crate::exit::{Code, Failure};
 use crate::plot::{Axis, Bar, Chart, Group, Picture, Shade};
 use crate::run::{Outcome, Task};
+use crate::show::json::Agreement;
 use crate::show::observe::Terminal;
 use crate::show::{print, table};
 use crate::watch::Watch;
@@ -25,6 +26,8 @@ struct Row {
     max_abs_error_vs_float: f64,
     offline: Cost,
     online: Cost,
+    /// What comes online before there is an input.
+    agreement: Agreement,
     stored_bytes: u64,
     peak_memory_bytes: u64,
 }
@@ -129,6 +132,7 @@ impl Row {
             max_abs_error_vs_float,
             offline: Cost::of(offline()),
             online: Cost::of(online()),
+            agreement: Agreement::total(online()),
             stored_bytes: offline().map(|r| r.bytes_stored).sum(),
             peak_memory_bytes: offline().chain(online()).map(|r| r.peak_memory_bytes).max().unwrap_or(0),
         }
@@ -139,18 +143,8 @@ impl Row {
 fn shown(rows: &[Row]) -> String {
     let mut shown = Table::new();
     shown.load_style(table::STYLE).set_header([
-        "engine",
-        "equal",
-        "error",
-        "online s",
-        "CPU s",
-        "sent",
-        "rounds",
-        "offline s",
-        "CPU s",
-        "sent",
-        "stored",
-        "peak RSS",
+        "engine", "equal", "error", "online", "CPU s", "sent", "rounds", "agreed", "offline", "CPU s",
+        "sent", "stored", "peak RSS",
     ]);
     for row in rows {
         shown.add_row([
@@ -161,6 +155,7 @@ fn shown(rows: &[Row]) -> String {
             format!("{:.4}", row.online.cpu_seconds),
             table::bytes(row.online.bytes_sent),
             row.online.rounds.to_string(),
+            format!("{:.3}", row.agreement.seconds),
             format!("{:.3}", row.offline.seconds),
             format!("{:.3}", row.offline.cpu_seconds),
             table::bytes(row.offline.bytes_sent),

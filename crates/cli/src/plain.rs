@@ -10,7 +10,7 @@ use ndarray::ArrayD;
 use privet::bench::Stopwatches;
 use privet::model::{self, LoadedModel};
 use privet::split::{Blocks, Stage, to_floats};
-use privet::{Event, Observer, Phase, Report, Span, reference, resources};
+use privet::{Agreement, Event, Observer, Phase, Report, Span, reference, resources};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +146,7 @@ fn report(role: &str, work: Vec<Span>, observer: &dyn Observer) {
         bytes_stored: 0,
         peak_memory_bytes: resources::peak_memory_bytes(),
         work,
+        agreement: Agreement::default(),
     }));
 }
 

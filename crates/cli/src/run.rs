@@ -16,7 +16,7 @@ use crate::exit::{Code, Failure};
 use crate::network::Network;
 use crate::parties::three::{self, ThreeParties};
 use crate::parties::{CLIENT, DEALER, Parties, Process, SERVER};
-use crate::show::json::{Answer, Offline, Online, Party, RunResult};
+use crate::show::json::{Agreement, Answer, Offline, Online, Party, RunResult};
 use crate::show::observe::Terminal;
 use crate::show::table::Row;
 use crate::show::{accuracy_line, answer, print, table};
@@ -108,6 +108,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             answer: Answer::new(plan, &outputs, &best),
             offline: Offline::total(rows.iter().filter_map(|r| r.offline.as_ref())),
             online: Online::total(rows.iter().filter_map(|r| r.online.as_ref())),
+            agreement: Agreement::total(rows.iter().filter_map(|r| r.online.as_ref())),
             parties: rows
                 .iter()
                 .map(|r| Party::new(&r.role, r.offline.as_ref(), r.online.as_ref()))
@@ -123,10 +124,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             }
             _ => "",
         };
+        let agreed = Agreement::total(outcome.rows.iter().filter_map(|r| r.online.as_ref()));
+        let agreed = table::agreed(&agreed).map_or_else(String::new, |agreed| format!("\n{agreed}"));
         let calibrated =
             model.accuracy.as_ref().map_or_else(String::new, |a| format!("\n{}", accuracy_line(a)));
         print(&format!(
-            "{}\n\n{}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
+            "{}\n\n{}{agreed}\n\n{equal}{}-bit ring, {} fractional bits, largest difference to float {error:.2e}{calibrated}",
             answer::describe(&outputs, &best),
             table::parties(&outcome.rows),
             plan.ring.bits(),

@@ -44,10 +44,15 @@ fn a_row_for_every_phase_adds_up() {
         assert!(number(&row["widths"]["min"]) <= number(&row["widths"]["max"]));
         assert!(number(&row["widths"]["max"]) < number(&row["ring"]));
         let parties = row["parties"].as_array().unwrap();
-        for key in ["cpu_s", "startup_cpu_s"] {
+        for key in ["cpu_s", "startup_cpu_s", "agreement_cpu_s"] {
             let sum: f64 = parties.iter().map(|p| number(&p[key])).sum();
-            assert!((sum - number(&row[key])).abs() < 1e-9 && sum > 0.0, "{key}: {row}");
+            let is_there = key != "agreement_cpu_s" || row["phase"] == "online";
+            assert!((sum - number(&row[key])).abs() < 1e-9 && (sum > 0.0) == is_there, "{key}: {row}");
         }
+        for key in ["agreement_wall_s", "agreement_bytes", "agreement_rounds"] {
+            assert_eq!(number(&row[key]) > 0.0, row["phase"] == "online", "{key}: {row}");
+        }
+        assert_eq!(row["agreement_next_wall_s"].is_number(), row["phase"] == "online", "{row}");
         let sent: f64 = parties.iter().map(|p| number(&p["bytes_sent"])).sum();
         assert_eq!(sent, number(&row["bytes"]));
         for party in parties {
@@ -78,6 +83,7 @@ fn a_row_for_every_phase_adds_up() {
     );
     assert_eq!(stored(2), 0.0);
     assert!(number(&rows[2]["rounds"]) > 10.0);
+    assert_eq!(rows[2]["agreement_rounds"], 2, "one hello, one choice");
 }
 
 /// Whatever the machine does, nothing is faster than the link.
@@ -120,8 +126,8 @@ fn an_onnx_file_costs_what_its_plan_declares() {
     let stored = number(&rows[1]["stored_bytes"]);
     let stores = total("server_stores") + total("client_stores");
     assert!((stores..stores + 4096.0).contains(&stored), "{stored} for {stores}");
-    let rounds = number(&rows[2]["rounds"]);
-    assert!((total("rounds")..total("rounds") + 3.0).contains(&rounds), "{rounds}");
+    assert_eq!(number(&rows[2]["rounds"]), total("rounds"));
+    assert_eq!(rows[2]["agreement_rounds"], plan["agreement_rounds"]);
     for row in &rows {
         assert_eq!(
             (&row["model"], &row["ring"], &row["frac_bits"]),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{digits, finish, output, run_digits, signal};
+use common::{PATIENCE, digits, finish, output, run_digits, signal, until};
 use home::{Home, SAMPLE, Service, own_measurement, policy};
 use nix::sys::signal::Signal;
 use privet::Preprocess;
@@ -92,7 +92,7 @@ fn ends(service: &mut Service) -> Option<i32> {
         if let Some(status) = service.child.try_wait().unwrap() {
             return status.code();
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "still running");
+        assert!(start.elapsed() < PATIENCE, "still running");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -281,17 +281,22 @@ fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
 #[test]
 fn a_killed_worker_ends_its_clients() {
     let site = Site::new(&digits("digits.onnx"));
+    // A client whose requests are being answered: a handshake and its end are 8 KiB at most.
+    let busy = |worker: &str| {
+        let (address, sent) = proxy(worker);
+        let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
+        until("requests are answered", || sent.load(Ordering::SeqCst) > 32 << 10);
+        (client, address)
+    };
     let (worker, address) = site.start(RELEASE);
-    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let (client, address) = busy(&address);
     worker.end(Signal::SIGKILL);
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");
     assert!(errors.contains(&address), "{errors}");
     // One that is told to stop says so.
     let (worker, address) = site.start(RELEASE);
-    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let (client, _) = busy(&address);
     signal(&worker.child, Signal::SIGTERM);
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");

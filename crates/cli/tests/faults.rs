@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{digits, finish, lowering, output, privet, run_digits, signal};
+use common::{
+    PATIENCE, digits, finish, lowering, output, privet, run_digits, signal, until, until_it_handles,
+};
 use nix::sys::signal::Signal;
 
 /// A dealer, a server with the digits model and a client, each in a directory.
@@ -163,27 +165,11 @@ impl Drop for Service {
     }
 }
 
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Sockets that a process has open.
 fn sockets(pid: u32) -> usize {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
     files.filter_map(target).filter(|t| t.to_string_lossy().starts_with("socket:")).count()
-}
-
-/// Whether a process has a handler for a signal.
-fn handles(pid: u32, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
-    u64::from_str_radix(mask, 16).unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
 }
 
 /// A small file system in memory, if this machine lets us.
@@ -259,8 +245,11 @@ fn a_service_on_a_full_disk_says_so_and_goes_on_after_a_restart() {
         let server = Service::start(lab.server(&dealer.address, &phase));
         let (code, _, stderr) = server.end();
         assert_eq!(code, Some(4), "{stderr}");
-        let said = dealer.said.lock().unwrap().join("\n");
-        assert!(said.contains("dealer/state") && said.contains(expected), "{said}");
+        // It may have told the server first.
+        until(expected, || {
+            let said = dealer.said.lock().unwrap().join("\n");
+            said.contains("dealer/state") && said.contains(expected)
+        });
         // That there is room again does not help before a restart.
         let _ = fs::remove_file(&filler);
     }
@@ -429,7 +418,7 @@ fn an_interrupt_ends_a_wait_for_a_peer() {
         (silent.local_addr().unwrap().to_string(), Signal::SIGTERM),
     ] {
         let client = lab.client(&address, "127.0.0.1:1", &["offline"]).spawn().unwrap();
-        until("it handles signals", || handles(client.id(), sent));
+        until_it_handles(&client, sent);
         signal(&client, sent);
         let (code, stdout, stderr) = finish(client);
         assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
@@ -449,7 +438,7 @@ fn a_client_that_is_killed_while_it_begins_can_begin_again() {
         let start = Instant::now();
         // The directory comes first.
         while !lab.path("client/state").exists() {
-            assert!(start.elapsed() < Duration::from_secs(30), "it does not begin");
+            assert!(start.elapsed() < PATIENCE, "it does not begin");
             std::thread::yield_now();
         }
         std::thread::sleep(delay);
@@ -463,14 +452,67 @@ fn a_client_that_is_killed_while_it_begins_can_begin_again() {
 #[test]
 fn a_pipe_that_nobody_writes_to_has_a_deadline() {
     let lab = Lab::new();
-    let (code, stderr) = lab.prepare("1", &as_it_is);
+    let (code, stderr) = lab.prepare("2", &as_it_is);
     assert_eq!(code, Some(0), "{stderr}");
-    lab.configure("client", "wait_seconds = 120.0", "wait_seconds = 0.5");
-    assert!(Command::new("mkfifo").arg(lab.path("pipe.npy")).status().unwrap().success());
-    let phase = ["online", "--input", "pipe.npy"];
-    let (code, _, stderr) = finish(lab.client("127.0.0.1:1", "127.0.0.1:1", &phase).spawn().unwrap());
+    lab.configure("client", "wait_seconds = 120.0", "wait_seconds = 1.5");
+    assert!(Command::new("mkfifo").arg(lab.path("pipe.png")).status().unwrap().success());
+    let server = Service::start(lab.server("127.0.0.1:1", &["online"]));
+    let phase = ["online", "--input", "pipe.png"];
+    let ask = || lab.client(&server.address, "127.0.0.1:1", &phase).spawn().unwrap();
+    let (code, _, stderr) = finish(ask());
     assert_eq!(code, Some(5), "{stderr}");
     assert!(stderr.contains("a pipe that nobody writes to"), "{stderr}");
+    assert_eq!(lab.bundles("client"), 1, "it was agreed on before");
+    // Opening a pipe waits for the other side.
+    let client = ask();
+    fs::write(lab.path("pipe.png"), fs::read(digits("5.png")).unwrap()).unwrap();
+    let (code, stdout, stderr) = finish(client);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("five"), "{stdout}");
+    drop(server);
+    assert_eq!((lab.bundles("client"), lab.bundles("server")), (0, 0));
+}
+
+/// Files are read before anything is agreed on.
+#[test]
+fn several_inputs_are_answered_over_one_connection() {
+    let lab = Lab::new();
+    let (code, stderr) = lab.prepare("3", &as_it_is);
+    assert_eq!(code, Some(0), "{stderr}");
+    let server = Service::start(lab.server("127.0.0.1:1", &["online", "--sessions", "2"]));
+    let picture = |n: u32| digits(&format!("{n}.png")).to_str().unwrap().to_owned();
+    let ask = |inputs: &[&str], more: &[&str]| {
+        let inputs = inputs.iter().flat_map(|input| ["--input", *input]);
+        let phase: Vec<&str> = ["online"].into_iter().chain(inputs).chain(more.iter().copied()).collect();
+        output(&mut lab.client(&server.address, "127.0.0.1:1", &phase))
+    };
+    let (three, eight) = (picture(3), picture(8));
+    let (code, _, stderr) = ask(&[&three, "none.png"], &[]);
+    assert_eq!(code, Some(3), "{stderr}");
+    let (code, _, stderr) = ask(&[three.as_str(); 4], &[]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("one-time material for 3 of 4 inferences is left"), "{stderr}");
+    let (code, _, stderr) = ask(&[three.as_str(); 3], &[]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("makes only 2 more (its --sessions)"), "{stderr}");
+    assert_eq!(lab.bundles("client"), 3, "none of it has cost anything");
+    let (code, stdout, stderr) = ask(&[&three, &eight], &["--json", "--output", "y.npy"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let labels: Vec<_> = lines.iter().map(|line| &line["top"][0]["label"]).collect();
+    assert_eq!(
+        labels,
+        ["three", "eight"]
+            .map(serde_json::Value::from)
+            .iter()
+            .chain([&serde_json::Value::Null])
+            .collect::<Vec<_>>()
+    );
+    assert_eq!((&lines[2]["inferences"], &lines[2]["agreement"]["rounds"]), (&2.into(), &2.into()));
+    assert!(lines[2]["online"]["rounds"].as_u64().unwrap() > 2 && lines[0]["online"].is_null());
+    assert!(lab.path("y-1.npy").exists() && lab.path("y-2.npy").exists() && !lab.path("y.npy").exists());
+    assert_eq!(lab.bundles("client"), 1);
 }
 
 #[test]
@@ -496,7 +538,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     let mut run = run_digits(home.path(), "6.png").spawn().unwrap();
     let start = Instant::now();
     while left().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no directory");
+        assert!(start.elapsed() < PATIENCE, "no directory");
         std::thread::sleep(Duration::from_millis(1));
     }
     run.kill().unwrap();

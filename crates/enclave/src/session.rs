@@ -155,12 +155,14 @@ impl Office {
         let expected = loaded.entrance.as_ref().map_or_else(|| total(inputs), |entrance| entrance.bytes());
         let expected = INFER_FRONT as u64 + expected;
         let limit = |kind| if kind == Kind::Infer { expected } else { 0 };
-        let Some((_, body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
+        let Some((_, mut body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
         let protocol = |problem: String| Refusal::new(RefusalKind::Protocol, problem);
         let number =
             wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
         let inputs = match opener {
-            Some(opener) => opener.open(&body[INFER_FRONT..]).map_err(|error| protocol(error.to_string()))?,
+            Some(opener) => {
+                opener.open(&mut body[INFER_FRONT..]).map_err(|error| protocol(error.to_string()))?
+            }
             None => tensor::read(inputs, &body[INFER_FRONT..]).map_err(protocol)?,
         };
         Ok(Some((number, inputs)))

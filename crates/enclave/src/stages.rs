@@ -253,8 +253,8 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    pub(crate) fn open(&mut self, message: &[u8]) -> Result<Vec<Tensor>, EnclaveError> {
-        let mut tensors = self.opener.open(message.to_vec(), &self.crossing.shapes)?;
+    pub(crate) fn open(&mut self, message: &mut [u8]) -> Result<Vec<Tensor>, EnclaveError> {
+        let mut tensors = self.opener.open(message, &self.crossing.shapes)?;
         self.crossing.ordered(&mut tensors)
     }
 }

@@ -38,7 +38,7 @@ pub use net::tls::{
     LONGEST_SERVER, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate,
 };
 pub use net::{Accepted, Address, Handler, Incoming, Limits, Server, Speaker};
-pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
+pub use policy::{KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};
 pub use secret::MasterKey;

@@ -23,7 +23,7 @@
 //! A cache has files of the same form, in which `[get]` says which workers of its host it serves.
 
 use privet_attest::Policy as AttestationPolicy;
-use privet_attest::policy::{FileKind, Severity, toml_problem};
+use privet_attest::policy::{FileKind, Lint, Severity, toml_problem};
 use privet_seal::{KeyId, ModelId, ModelVersion, SealDigest};
 use serde::Deserialize;
 
@@ -129,14 +129,11 @@ impl KeyPolicy {
     }
 
     /// What is weak or surprising about it, the worst first. None of it is an error.
-    pub fn lint(&self) -> Vec<Finding> {
+    pub fn lint(&self) -> Vec<Lint> {
         let mut found = Vec::new();
         let mut nested = |section: &str, policy: &AttestationPolicy| {
-            found.extend(policy.lint().into_iter().map(|lint| Finding {
-                severity: lint.severity,
-                rule: format!("{section}.{}", lint.rule),
-                message: lint.message,
-            }));
+            let lints = policy.lint().into_iter();
+            found.extend(lints.map(|lint| Lint { rule: format!("{section}.{}", lint.rule), ..lint }));
         };
         if let Some(get) = &self.get {
             nested("get", get);
@@ -145,7 +142,7 @@ impl KeyPolicy {
             nested("lease.to", &lease.to);
         }
         let mut add = |severity, rule: &str, message: &str| {
-            found.push(Finding { severity, rule: rule.to_owned(), message: message.to_owned() });
+            found.push(Lint { severity, rule: rule.to_owned(), message: message.to_owned() });
         };
         if self.model_digest.is_none() && self.minimum_model_version.is_none() {
             let message = "workers may open every sealed file of this model, old ones with known faults included; give \
@@ -161,28 +158,6 @@ impl KeyPolicy {
         }
         found.sort_by(|a, b| a.severity.cmp(&b.severity).then_with(|| a.rule.cmp(&b.rule)));
         found
-    }
-}
-
-/// Something weak or surprising.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Which rule.
-    pub rule: String,
-    /// Why, and what to do.
-    pub message: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let severity = match self.severity {
-            Severity::Insecure => "INSECURE",
-            Severity::Weak => "weak",
-            Severity::Note => "note",
-        };
-        write!(f, "{severity}: {}: {}", self.rule, self.message)
     }
 }
 

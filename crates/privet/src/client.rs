@@ -1,22 +1,24 @@
-//! The client: owns the inputs. Offline it fetches plan, masked weights and material, online it gets one answer.
+//! The client: owns the inputs. Offline it fetches plan, masked weights and material, online it gets answers ([`Session`]).
+
+mod session;
 
 use std::path::Path;
 
 use privet_net::{Channel, TlsChannel};
 use privet_plan::file::MAX_PLAN_BYTES;
 use privet_plan::{Digest, Plan};
-use privet_protocols::masked::{self, MaskedWeights, Online, RevealTo, Role, Schedule};
+use privet_protocols::masked::{self, MaskedWeights, RevealTo, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PartyConfig, PartyRole};
 use crate::error::Error;
 use crate::events::{Event, Observer, Phase, PlanSummary, Report};
-use crate::session::{Meter, Steps, Stopwatch, message};
-use crate::store::{self, BundleId, Database, EpochId, Material, Purpose, Transaction};
+use crate::session::{Meter, Stopwatch, message};
+use crate::store::{self, Database, EpochId, Material, Purpose};
 use crate::supply::{self, Preparation, Supply};
-use crate::wire::{
-    self, Choice, ClientHello, ClientMessage, OFFERED, Offer, ServerHello, ServerMessage, Take,
-};
+use crate::wire::{self, ClientHello, ClientMessage, ServerHello, ServerMessage};
+
+pub use session::{Agreed, Session, online};
 
 const MODELS: &str = "models";
 
@@ -156,111 +158,6 @@ pub fn offline(
 pub fn plan(config: &PartyConfig) -> Result<Plan, Error> {
     let database = Database::open(&store::database_path(&config.state))?;
     Ok(agreed(config, &database)?.0)
-}
-
-/// One private inference on `inputs` (fixed-point integers, one vector per plan input). Returns the outputs if the client
-/// learns them.
-///
-/// # Errors
-/// If there is no unused material, or server or connection fail. Material used in a failed attempt is burnt.
-pub fn online(
-    config: PartyConfig,
-    inputs: &[Vec<i64>],
-    options: &ClientOptions,
-    observer: &dyn Observer,
-) -> Result<(Option<Outputs>, Report), Error> {
-    let meter = Meter::start();
-    let database = Database::open(&store::database_path(&config.state))?;
-    let material = Material::open(&database, &config.state)?;
-    let (plan, agreement) = agreed(&config, &database)?;
-    if !config.allows(options.reveal_to) {
-        let (to, file) = (options.reveal_to, config.dir.join(crate::config::CONFIG_FILE));
-        let text = format!("this configuration does not allow to reveal outputs to {to}");
-        return Err(Error::NotReady(format!("{text}; add \"{to}\" to reveal_to in {}", file.display())));
-    }
-    masked::check_inputs(&plan, inputs)?;
-    let partner = config.peer(PartyRole::Server)?.pinned.fingerprint();
-    let purpose = Purpose { peer: partner, plan: agreement.plan, epoch: agreement.epoch };
-    let shown: u64 = database.get(SESSIONS, partner.as_bytes())?.unwrap_or(0);
-    let bundles = material.ready(&purpose)?;
-    if bundles.is_empty() {
-        let hint = "no one-time material is left; run `privet client offline --count N` with dealer and server running";
-        return Err(Error::NotReady(hint.to_owned()));
-    }
-    let mut channel = connect(&config, options)?;
-    let mut offers = bundles.chunks(OFFERED);
-    let mut offered = offers.next().unwrap_or_default();
-    let hello = ClientHello::Online {
-        plan: agreement.plan,
-        epoch: agreement.epoch,
-        session: shown,
-        offer: offer(offered)?,
-        reveal_to: options.reveal_to,
-    };
-    let stopwatch = Stopwatch::start();
-    wire::greet(&mut channel, &hello)?;
-    // While the server makes its record: what the first bundle takes. Nothing of it leaves before it is chosen, and burnt.
-    let schedule = Schedule::new(&plan, options.reveal_to);
-    let open = |id| {
-        let reader = material.open_bundle(id, &purpose, &plan, &schedule, Role::Client)?;
-        reader.into_bundle()
-    };
-    let mut opened = offered.first().map(|&id| (id, open(id)));
-    let ServerHello::Online = wire::greeted(&mut channel)? else {
-        return Err(unexpected(&channel, "answered another question"));
-    };
-    let Take { bundle, session } = loop {
-        let Choice { gone, take } = wire::receive(&mut channel)?;
-        let used = material.discard(&purpose, &gone)?;
-        if used > 0 {
-            let text = format!("the server has used or lost {used} bundles of this client: they were burnt");
-            observer.event(&Event::Warning { text });
-        }
-        if let Some(take) = take {
-            break take;
-        }
-        let Some(next) = offers.next() else {
-            let hint = "no inference is prepared on both sides; run the offline phase again: `privet dealer`, `privet server \
-                        offline` and `privet client offline`";
-            return Err(Error::NotReady(hint.to_owned()));
-        };
-        offered = next;
-        wire::send(&mut channel, &offer(offered)?)?;
-    };
-    channel.count_round();
-    if !offered.contains(&bundle) {
-        return Err(unexpected(&channel, "chose a bundle that was not offered"));
-    }
-    if session <= shown {
-        return Err(unexpected(
-            &channel,
-            "numbers this session like an earlier one: its state is an old copy",
-        ));
-    }
-    // Burnt durably before the first message that depends on it.
-    let number = |t: &Transaction| t.put(SESSIONS, partner.as_bytes(), &session);
-    let opened = opened.take_if(|(id, _)| *id == bundle).map_or_else(|| open(bundle), |(_, opened)| opened);
-    let (bundle, _unlinked) = material.burn(bundle, &purpose, opened, number)?;
-    let mut steps = Steps { observer, phase: Phase::Online, inference: 0 };
-    let own = Online::Client(inputs);
-    let outputs = masked::online(&plan, &schedule, own, bundle, &mut channel, &mut steps)?;
-    meter.worked(&stopwatch);
-    channel.shutdown()?;
-    meter.connection(&channel);
-    meter.inference();
-    Ok((outputs, meter.report(PartyRole::Client.name(), Phase::Online, observer)))
-}
-
-/// Offers these bundles, filled up with random names.
-fn offer(bundles: &[BundleId]) -> Result<Offer, Error> {
-    let mut names = [BundleId([0; 16]); OFFERED];
-    for (i, name) in names.iter_mut().enumerate() {
-        *name = match bundles.get(i) {
-            Some(id) => *id,
-            None => BundleId(*store::fresh_seed()?.expose()),
-        };
-    }
-    Ok(Offer(names))
 }
 
 fn connect(config: &PartyConfig, options: &ClientOptions) -> Result<TlsChannel, Error> {

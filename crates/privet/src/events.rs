@@ -42,7 +42,7 @@ pub enum Event {
         phase: Phase,
         /// Counts the inferences of this process, from 0.
         inference: u64,
-        /// Steps done.
+        /// Steps done; all of them when an inference online has ended.
         done: usize,
         /// Steps in all.
         total: usize,
@@ -141,20 +141,38 @@ pub struct Report {
     pub seconds: f64,
     /// CPU seconds of the whole process, user and system.
     pub cpu_seconds: f64,
-    /// Bytes sent to all peers: frames with their headers.
+    /// Bytes sent to all peers: frames with their headers; without the agreements.
     pub bytes_sent: u64,
-    /// Bytes received from all peers: frames with their headers.
+    /// Bytes received from all peers: frames with their headers; without the agreements.
     pub bytes_received: u64,
-    /// Bytes written to sockets: these frames in TLS records, and handshakes.
+    /// Bytes written to sockets: all frames in TLS records, and handshakes.
     pub wire_bytes_sent: u64,
-    /// Rounds of communication.
+    /// Rounds of communication, without the agreements.
     pub rounds: u64,
     /// One-time material written to disk.
     pub bytes_stored: u64,
     /// Largest resident memory of the process.
     pub peak_memory_bytes: u64,
-    /// The work alone, without what comes before (reading the model, opening the state, listening, connecting) and after.
-    /// Offline one entry for all inferences; online one for each, from the client's hello to the result.
+    /// The work alone, without what comes before (reading the model, opening the state, listening, agreeing) and after.
+    /// Offline one entry for all inferences; online one for each, from the input to the result: at the client from when it is given, at
+    /// the server from when it arrives.
+    pub work: Vec<Span>,
+    /// What server and client spent online before there was an input.
+    pub agreement: Agreement,
+}
+
+/// What has to be agreed on before an input can be masked: connection, greeting, choice of the one-time material, and the
+/// records on disk that it is used.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Bytes sent: frames with their headers.
+    pub bytes_sent: u64,
+    /// Bytes received: frames with their headers.
+    pub bytes_received: u64,
+    /// Messages one after the other.
+    pub rounds: u64,
+    /// One entry for each inference that was agreed on. The wait for an input is not in its seconds; the server's
+    /// CPU time meanwhile is.
     pub work: Vec<Span>,
 }
 
@@ -206,6 +224,7 @@ mod tests {
             bytes_stored: 4,
             peak_memory_bytes: 5,
             work: vec![Span { seconds: 0.25, cpu_seconds: 0.125 }],
+            agreement: Agreement { rounds: 2, ..Agreement::default() },
         };
         let events = [
             Event::Listening { address: "127.0.0.1:4711".to_owned() },

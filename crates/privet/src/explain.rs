@@ -9,6 +9,7 @@ pub use privet_protocols::masked::{Content, Cost, Opening};
 use serde::Serialize;
 
 use crate::postprocess;
+use crate::wire::AGREEMENT_ROUNDS;
 
 /// Who would compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct Explanation {
     pub totals: Cost,
     /// Bytes of masked weights that every client gets once; none in the clear.
     pub masked_weights: usize,
+    /// Messages one after the other that a server and a client exchange before there is an input: hello and choice. Not in the
+    /// totals; in other settings there are none.
+    pub agreement_rounds: u64,
 }
 
 /// An output.
@@ -135,6 +139,10 @@ pub fn explain(plan: &Plan, setting: Setting) -> Explanation {
         totals,
         masked_weights: match setting {
             Setting::TwoParty(_) => masked::masked_weights_len(plan),
+            Setting::ThreeParty | Setting::Cleartext => 0,
+        },
+        agreement_rounds: match setting {
+            Setting::TwoParty(_) => AGREEMENT_ROUNDS,
             Setting::ThreeParty | Setting::Cleartext => 0,
         },
     }

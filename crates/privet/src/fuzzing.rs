@@ -456,7 +456,17 @@ fn message_seeds() -> Vec<Vec<u8>> {
     vec![
         hello(0, encode(&dealer)),
         hello(1, encode(&ClientHello::Offline { session: Some(7), epoch: Some(EpochId([5; 16])) })),
-        hello(1, encode(&ClientHello::Online { plan: digest, epoch, session: 7, offer: offer(), reveal_to })),
+        hello(
+            1,
+            encode(&ClientHello::Online {
+                plan: digest,
+                epoch,
+                session: 7,
+                inferences: 3,
+                offer: offer(),
+                reveal_to,
+            }),
+        ),
         hello(2, encode(&ServerHello::Offline { plan: digest, plan_bytes: 1 << 20, epoch, session: 8 })),
         hello(2, encode(&ServerHello::Online)),
         message(3, &DealerWelcome { need_plan: true }),

@@ -39,7 +39,7 @@ mod wire;
 
 pub use config::{ConfigError, PartyConfig, PartyRole, PeerConfig};
 pub use error::Error;
-pub use events::{Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
+pub use events::{Agreement, Event, Observer, Phase, PlanSummary, Report, Span, TensorSummary};
 pub use privet_attest as attest;
 pub use privet_enclave as enclave;
 pub use privet_graph::nn;

@@ -9,7 +9,7 @@ use privet_plan::{InputSpec, Plan, Preprocess, Weights};
 use privet_protocols::{Progress, cleartext as engine};
 
 use crate::error::Error;
-use crate::events::{Event, Observer, Phase, Report};
+use crate::events::{Agreement, Event, Observer, Phase, Report};
 use crate::model::{Model, ModelError};
 use crate::output::Values;
 use crate::postprocess::Output;
@@ -54,6 +54,7 @@ pub fn integers(
         bytes_stored: 0,
         peak_memory_bytes: resources::peak_memory_bytes(),
         work: vec![work],
+        agreement: Agreement::default(),
     };
     Ok((outputs, report))
 }

@@ -11,7 +11,7 @@ use privet_protocols::Progress;
 
 use crate::config::{PartyConfig, PartyRole, PeerConfig};
 use crate::error::Error;
-use crate::events::{Event, Observer, Phase, Report, Span};
+use crate::events::{Agreement, Event, Observer, Phase, Report, Span};
 use crate::resources;
 use crate::wire;
 
@@ -35,6 +35,7 @@ struct Totals {
     stored: u64,
     inferences: u64,
     work: Vec<Span>,
+    agreement: Agreement,
 }
 
 /// Measures work from its start on.
@@ -89,6 +90,17 @@ impl Meter {
         self.with(|totals| totals.inferences += 1);
     }
 
+    /// Records what an inference was agreed on with, before there is an input, and what this sent and received.
+    pub(crate) fn agreed(&self, span: Span, traffic: Traffic) {
+        self.with(|totals| {
+            let Agreement { bytes_sent, bytes_received, rounds, work } = &mut totals.agreement;
+            *bytes_sent += traffic.bytes_sent;
+            *bytes_received += traffic.bytes_received;
+            *rounds += traffic.rounds;
+            work.push(span);
+        });
+    }
+
     /// Records work that is done.
     pub(crate) fn worked(&self, stopwatch: &Stopwatch) {
         let span = stopwatch.span();
@@ -98,19 +110,21 @@ impl Meter {
     /// `party` is its role, or among three its name.
     pub(crate) fn report(&self, party: &str, phase: Phase, observer: &dyn Observer) -> Report {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Totals { traffic, agreement, .. } = &*totals;
         let report = Report {
             role: party.to_owned(),
             phase,
             inferences: totals.inferences,
             seconds: self.started.elapsed().as_secs_f64(),
             cpu_seconds: resources::cpu_seconds(),
-            bytes_sent: totals.traffic.bytes_sent,
-            bytes_received: totals.traffic.bytes_received,
-            wire_bytes_sent: totals.traffic.wire_sent,
-            rounds: totals.traffic.rounds,
+            bytes_sent: traffic.bytes_sent.saturating_sub(agreement.bytes_sent),
+            bytes_received: traffic.bytes_received.saturating_sub(agreement.bytes_received),
+            wire_bytes_sent: traffic.wire_sent,
+            rounds: traffic.rounds.saturating_sub(agreement.rounds),
             bytes_stored: totals.stored,
             peak_memory_bytes: resources::peak_memory_bytes(),
             work: totals.work.clone(),
+            agreement: agreement.clone(),
         };
         observer.event(&Event::Report(report.clone()));
         report
@@ -122,6 +136,14 @@ pub(crate) struct Steps<'a> {
     pub(crate) observer: &'a dyn Observer,
     pub(crate) phase: Phase,
     pub(crate) inference: u64,
+}
+
+impl Steps<'_> {
+    /// All `total` of them.
+    pub(crate) fn done(&self, total: usize) {
+        let (phase, inference) = (self.phase, self.inference);
+        self.observer.event(&Event::Progress { phase, inference, done: total, total, name: String::new() });
+    }
 }
 
 impl Progress for Steps<'_> {

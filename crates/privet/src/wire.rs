@@ -2,7 +2,7 @@
 //!
 //! Party -> dealer: `Hello(DealerHello)`, plan if asked for, then requests; the dealer offers bundle halves one by one and
 //! waits for each to be stored. Client -> server: `Hello(ClientHello)`, then either the offline exchange (plan, masked
-//! weights, agreement on bundles) or one inference. Among three parties: `Hello(PartyHello)` both
+//! weights, agreement on bundles) or inferences, for each of which the server first chooses one of the bundles on offer. Among three parties: `Hello(PartyHello)` both
 //! ways, `PartyAgrees` both ways, then inferences.
 
 use privet_net::handshake::{self, Hello, recv_hello, send_hello};
@@ -20,7 +20,7 @@ use crate::store::{BundleId, EpochId};
 
 /// Version of these messages and of everything they set in motion, the order of instructions and of draws from streams
 /// included; peers of another version are refused.
-pub const PROTOCOL_VERSION: u16 = 8;
+pub const PROTOCOL_VERSION: u16 = 9;
 
 const CONTROL: FrameKind = FrameKind::new(0x100);
 /// One chunk of dealt material.
@@ -33,6 +33,9 @@ const MAX_CONTROL: usize = 1 << 20;
 pub(crate) const MAX_BUNDLES: u64 = 10_000;
 /// Bundles that a client offers at a time: always as many, so that the size of the message does not tell how many it has.
 pub(crate) const OFFERED: usize = 4;
+/// Messages one after the other before the first inference of a connection: the client's hello, the server's with its choice. Behind an
+/// inference there are none, but two for every further offer.
+pub(crate) const AGREEMENT_ROUNDS: u64 = 2;
 /// Blobs travel in pieces of this size, so that a piece fits the writer's queue.
 const BLOB_PIECE: usize = 4 << 20;
 
@@ -56,8 +59,10 @@ pub(crate) mod refusal {
     pub(crate) const SHARES: u16 = 0x10A;
     /// The message makes no sense.
     pub(crate) const MALFORMED: u16 = 0x107;
-    /// This party cannot serve now.
+    /// This party cannot serve now, or not that much.
     pub(crate) const UNAVAILABLE: u16 = 0x108;
+    /// An inference was agreed on, and no input came.
+    pub(crate) const IDLE: u16 = 0x10B;
 }
 
 /// What a party asks the dealer for.
@@ -128,12 +133,14 @@ pub(crate) enum ClientHello {
         /// The mask of the weights that it has agreed on last.
         epoch: Option<EpochId>,
     },
-    /// One inference.
+    /// Inferences, one after the other.
     Online {
         plan: Digest,
         epoch: EpochId,
         /// The last session of this pair that the client knows of.
         session: u64,
+        /// How many, at least one and at most [`MAX_BUNDLES`]. It may leave earlier.
+        inferences: u64,
         offer: Offer,
         reveal_to: RevealTo,
     },
@@ -175,7 +182,8 @@ pub(crate) enum ServerHello {
         /// The last session of this pair.
         session: u64,
     },
-    /// Plan, weights and receiver of the outputs are agreed on; a [`Choice`] follows.
+    /// Plan, weights and receiver of the outputs are agreed on; a [`Choice`] follows, and another behind each inference but
+    /// the last.
     Online,
 }
 
@@ -188,12 +196,12 @@ pub(crate) struct Choice {
     pub(crate) take: Option<Take>,
 }
 
-/// The bundle of this session.
-#[derive(Serialize, Deserialize)]
+/// The bundle of the next inference.
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Take {
     /// Burnt on the server's side.
     pub(crate) bundle: BundleId,
-    /// The number of this session.
+    /// The number of this inference.
     pub(crate) session: u64,
 }
 

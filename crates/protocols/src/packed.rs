@@ -33,17 +33,25 @@ impl Packed {
         x: &[u64],
         w: &[u64],
     ) -> Vec<u64> {
-        let packed = wanted(plan, step, kernel).and_then(|(kernel, shape)| {
-            let factor = linear::factor(&step.op).expect("a product has a factor");
-            let place = self.0.get(factor.index())?;
-            let packed = place.get_or_init(|| PackedWeights::transformed(kernel, shape, w));
-            // Another step may use the same tensor in another way.
-            packed.as_ref().filter(|packed| packed.shape() == shape)
-        });
-        match packed {
+        match self.packed(plan, step, kernel, w) {
             Some(packed) => linear::multiply_packed(plan, step, kernel, x, packed),
             None => linear::multiply(plan, step, kernel, x, w),
         }
+    }
+
+    /// The packed form of a step's private tensor, if it is a product's and a kernel wants it.
+    pub(crate) fn packed(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        kernel: Kernel,
+        w: &[u64],
+    ) -> Option<&PackedWeights> {
+        let (kernel, shape) = wanted(plan, step, kernel)?;
+        let place = self.0.get(linear::factor(&step.op)?.index())?;
+        let packed = place.get_or_init(|| PackedWeights::transformed(kernel, shape, w));
+        // Another step may use the same tensor in another way.
+        packed.as_ref().filter(|packed| packed.shape() == shape)
     }
 
     /// Bytes that all packed forms take.

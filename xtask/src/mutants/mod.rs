@@ -1,4 +1,4 @@
-//! Mutants: committed changes that drop a mask or break a rule, each of which the leakage tests have to notice.
+//! Mutants: committed changes that drop a mask or break a rule, each of which the tests of leakage or of sessions have to notice.
 //!
 //! A copy of the workspace, `target/mutants`, contains them all (`schemata.rs`); it is built once, with the profile and into
 //! the directory of this program, so that dependencies are not built again. The copy's crates have a version of their own: cargo
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use self::schemata::{Mutant, VARIABLE};
+use self::schemata::{Mutant, Program, VARIABLE};
 
 /// Tells the leakage tests which engines to test.
 const ENGINES: &str = "PRIVET_LEAKAGE_ENGINES";
@@ -79,18 +79,22 @@ pub fn check() -> Result<usize> {
 pub fn run(only: &str) -> Result<Report> {
     let root = crate::root();
     let mutants = schemata::list(&root)?;
-    let program = build(&root, &mutants)?;
+    let programs = build(&root, &mutants)?;
     let chosen: Vec<&Mutant> = mutants.iter().filter(|m| m.name.contains(only)).collect();
     ensure!(!chosen.is_empty(), "no mutant is called {only}");
-    let mut tests: Vec<&str> = chosen.iter().flat_map(|m| &m.tests).map(String::as_str).collect();
+    let mut tests: Vec<(&str, &Path)> = Vec::new();
+    for mutant in &chosen {
+        let own = mutant.tests.iter().map(|test| (test.as_str(), programs.of(mutant.program)));
+        tests.extend(own);
+    }
     tests.sort_unstable();
     tests.dedup();
-    side_by_side(&tests, |test| {
-        let (passes, output) = execute(&program, None, test)?;
+    side_by_side(&tests, |(test, program)| {
+        let (passes, output) = execute(program, None, test)?;
         ensure!(passes, "without any mutant, the test {test} fails:\n{output}");
         Ok(())
     })?;
-    Ok(Report { mutants: side_by_side(&chosen, |mutant| judge(&program, mutant))? })
+    Ok(Report { mutants: side_by_side(&chosen, |mutant| judge(programs.of(mutant.program), mutant))? })
 }
 
 fn judge(program: &Path, mutant: &Mutant) -> Result<Outcome> {
@@ -101,7 +105,7 @@ fn judge(program: &Path, mutant: &Mutant) -> Result<Outcome> {
         let failing: Vec<&str> = failing.into_iter().flat_map(|engines| engines.split(", ")).collect();
         if passes {
             survived.push(format!("{test} passes"));
-        } else if output.contains("the result is wrong") || !is_noticed(&output) {
+        } else if output.contains("the result is wrong") || !is_noticed(mutant.program, &output) {
             survived.push(format!("{test} fails for another reason than a leak:\n{output}"));
         } else if let Some(engine) = mutant.engines.iter().find(|engine| !failing.contains(&engine.as_str()))
         {
@@ -112,10 +116,11 @@ fn judge(program: &Path, mutant: &Mutant) -> Result<Outcome> {
 }
 
 /// Whether the tests have panicked, and nothing else has.
-fn is_noticed(output: &str) -> bool {
+fn is_noticed(program: Program, output: &str) -> bool {
+    let (_, own) = program.place();
     let mut places =
         output.match_indices("panicked at ").map(|(at, found)| &output[at + found.len()..]).peekable();
-    places.peek().is_some() && places.all(|place| place.starts_with("crates/protocols/tests/leakage/"))
+    places.peek().is_some() && places.all(|place| place.starts_with(own))
 }
 
 /// Runs one test of the program, with the engines that the mutant names. Returns whether it passes, and what it says.
@@ -154,8 +159,17 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + 
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Builds the leakage tests of a copy with all mutants. Returns the program.
-fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
+/// The programs of a copy with all mutants, in the order of [`Program::ALL`].
+struct Programs(Vec<PathBuf>);
+
+impl Programs {
+    fn of(&self, program: Program) -> &Path {
+        &self.0[program as usize]
+    }
+}
+
+/// Builds the tests of a copy with all mutants.
+fn build(root: &Path, mutants: &[Mutant]) -> Result<Programs> {
     let mut edited = schemata::edited(root, mutants)?;
     let own = std::env::current_exe().context("the path of this program")?;
     // TARGET/PROFILE/xtask, or TARGET/PROFILE/deps/mutants-0123 in a test.
@@ -182,16 +196,8 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
     }
     // With the features of the whole workspace, dependencies are those that are there.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args([
-        "test",
-        "--workspace",
-        "--offline",
-        "--no-run",
-        "--test",
-        "leakage",
-        "--message-format",
-        "json",
-    ]);
+    command.args(["test", "--workspace", "--offline", "--no-run", "--message-format", "json"]);
+    command.args(Program::ALL.iter().flat_map(|program| ["--test", program.place().0]));
     command.args(["--profile", profile]).arg("--target-dir").arg(target).current_dir(&copy);
     let output = command.stdin(Stdio::null()).output().context("cargo")?;
     if !output.status.success() {
@@ -201,11 +207,15 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
             .collect();
         bail!("the mutants do not build: {}{}", errors.concat(), String::from_utf8_lossy(&output.stderr));
     }
-    let executable = messages(&output.stdout).find_map(|m| {
-        let is_test = m.get("target")?.get("name")?.as_str()? == "leakage";
-        m.get("executable")?.as_str().filter(|_| is_test).map(PathBuf::from)
+    let programs = Program::ALL.iter().map(|program| {
+        let (name, _) = program.place();
+        let executable = messages(&output.stdout).find_map(|m| {
+            let is_test = m.get("target")?.get("name")?.as_str()? == name;
+            m.get("executable")?.as_str().filter(|_| is_test).map(PathBuf::from)
+        });
+        executable.with_context(|| format!("cargo has built no test called {name}"))
     });
-    executable.context("cargo has built no test called leakage")
+    Ok(Programs(programs.collect::<Result<_>>()?))
 }
 
 /// The workspace's manifest with another version for its crates.

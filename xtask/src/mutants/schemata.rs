@@ -38,10 +38,36 @@ pub(super) struct Mutant {
     pub(super) why: String,
     /// All of these have to fail,
     pub(super) tests: Vec<String>,
+    /// which are in this program,
+    #[serde(default)]
+    pub(super) program: Program,
     /// with all of these engines.
     #[serde(default = "engines")]
     pub(super) engines: Vec<String>,
     edits: Vec<Edit>,
+}
+
+/// A program of tests.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Program {
+    /// What parties see: `crates/protocols/tests/leakage`.
+    #[default]
+    Leakage,
+    /// What connections use up: `crates/privet/tests/sessions.rs`.
+    Sessions,
+}
+
+impl Program {
+    pub(super) const ALL: [Self; 2] = [Self::Leakage, Self::Sessions];
+
+    /// Its name, and where its files are.
+    pub(super) fn place(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Leakage => ("leakage", "crates/protocols/tests/leakage/"),
+            Self::Sessions => ("sessions", "crates/privet/tests/sessions.rs"),
+        }
+    }
 }
 
 #[derive(Deserialize)]

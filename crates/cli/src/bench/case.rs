@@ -4,7 +4,7 @@ use anyhow::Context;
 use privet::Event;
 use privet::bench::{self, Expected, KindSeconds, Options, Subject, Workload};
 
-use super::row::{Layers, Party, Phase, Row, Widths};
+use super::row::{Agreement, Layers, Party, Phase, Row, Widths};
 use crate::args::{BenchArgs, Engine};
 use crate::commands::{decode, warn_of_tolerance};
 use crate::show::observe::Terminal;
@@ -94,6 +94,10 @@ impl<'a> Case<'a> {
             rounds: 0,
             stored_bytes: 0,
             peak_rss_bytes: parties.iter().map(|p| p.peak_rss_bytes).max().unwrap_or(0),
+            agreement: Agreement {
+                cpu_s: parties.iter().map(|p| p.agreement_cpu_s).sum(),
+                ..Agreement::default()
+            },
             startup_wall_s: parties.iter().map(|p| p.startup_wall_s).fold(0.0, f64::max),
             startup_cpu_s: parties.iter().map(|p| p.startup_cpu_s).sum(),
             max_abs_err: 0.0,

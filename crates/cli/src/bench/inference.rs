@@ -110,7 +110,7 @@ fn two_party(case: &Case<'_>, engine: Engine) -> anyhow::Result<Vec<Row>> {
     let row = Row {
         predicted_wall_s: prediction.as_ref().map(|p| p.online.seconds),
         declared_bytes: (explained.totals.server_sends + explained.totals.client_sends) as u64,
-        rounds: clients.iter().map(|p| p.report.rounds).max().unwrap_or(0),
+        rounds: clients.iter().map(|p| p.report.rounds).sum::<u64>() / n,
         ..phase(case, engine, Phase::Online, &online, 0.0)
     };
     let online = case.timed(row, &seconds, &layers);

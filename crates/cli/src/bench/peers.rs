@@ -3,6 +3,9 @@
 //! "Measured" figures are from 2026-11: a 2-core Xeon (AVX-512, IFMA, VAES), all parties on one busy machine over loopback,
 //! batch 1, random weights; CPU seconds of all parties together, bytes in all directions. "Paper" figures come from
 //! publications, on their authors' machines. Megabytes are 10^6 bytes.
+//!
+//! Ours beside them go online from the input to the output. What is agreed on before is not in them; LLAMA has nothing of the kind: its
+//! parties read files of keys that they are given by name, and nothing keeps them from reading one twice.
 
 /// One system on one model.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! What a phase cost, from the processes that took part in it.
 
-use super::case::{Case, mean};
-use super::row::{Party, Phase, Row, rounded};
+use super::case::{Case, mean, median};
+use super::row::{Agreement, Party, Phase, Row, rounded};
 use crate::args::Engine;
 use crate::parties::{CLIENT, DEALER, Process, SERVER};
 
@@ -30,24 +30,41 @@ pub(super) fn phase(
             _ => worked / n as f64,
         };
         let total: f64 = own.iter().map(|p| p.cpu_seconds).sum();
+        let agreed: f64 = own.iter().flat_map(|p| &p.report.agreement.work).map(|w| w.cpu_seconds).sum();
         Party {
             role,
             // Rounded here, so that what is shown adds up.
             cpu_s: rounded(cpu_s),
             bytes_sent: own.iter().map(|p| p.report.bytes_sent).sum::<u64>().div_ceil(n),
             peak_rss_bytes: own.iter().map(|p| p.report.peak_memory_bytes).max().unwrap_or(0),
+            agreement_cpu_s: rounded(agreed / n as f64),
             startup_wall_s: mean(own.iter().map(|p| p.startup_seconds)),
-            startup_cpu_s: rounded((total - worked).max(0.0) / n as f64),
+            startup_cpu_s: rounded((total - worked - agreed).max(0.0) / n as f64),
         }
     };
     let parties: Vec<Party> = roles.into_iter().map(party).collect();
     let wire_bytes = processes.iter().map(|p| p.report.wire_bytes_sent).sum::<u64>().div_ceil(n);
+    let row = case.blank(engine.name(), phase, parties);
     Row {
         wall_s,
         wall_min_s: wall_s,
         wall_max_s: wall_s,
         wire_bytes,
         rounds: processes.iter().map(|p| p.report.rounds).max().unwrap_or(0),
-        ..case.blank(engine.name(), phase, parties)
+        agreement: agreement(processes, n, row.agreement),
+        ..row
+    }
+}
+
+/// What `n` inferences were agreed on with, as the client has seen it; its CPU time is known.
+fn agreement(processes: &[Process], n: u64, known: Agreement) -> Agreement {
+    let clients = || processes.iter().filter(|p| p.party == CLIENT).map(|p| &p.report.agreement);
+    let next: Vec<f64> = clients().flat_map(|a| a.work.iter().skip(1)).map(|w| rounded(w.seconds)).collect();
+    Agreement {
+        wall_s: clients().filter_map(|a| a.work.first()).map(|w| w.seconds).fold(0.0, f64::max),
+        next_wall_s: (!next.is_empty()).then(|| median(next)),
+        bytes: processes.iter().map(|p| p.report.agreement.bytes_sent).sum::<u64>().div_ceil(n),
+        rounds: clients().map(|a| a.rounds).max().unwrap_or(0),
+        ..known
     }
 }

@@ -40,6 +40,9 @@ pub(super) struct Row {
     pub(super) rounds: u64,
     pub(super) stored_bytes: u64,
     pub(super) peak_rss_bytes: u64,
+    /// What comes online before there is an input.
+    #[serde(flatten)]
+    pub(super) agreement: Agreement,
     #[serde(serialize_with = "microseconds")]
     pub(super) startup_wall_s: f64,
     #[serde(serialize_with = "microseconds")]
@@ -58,6 +61,26 @@ pub(super) struct Row {
     /// Whether other systems have figures for this: a private run of an architecture, not of a file that is called so.
     #[serde(skip)]
     pub(super) is_architecture: bool,
+}
+
+/// Connecting, greeting, choosing the one-time material and recording that it is used; zero where nothing is agreed on.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Agreement {
+    /// Of the first inference of a connection: from connecting on.
+    #[serde(rename = "agreement_wall_s", serialize_with = "microseconds")]
+    pub(super) wall_s: f64,
+    /// The median of those behind it, if there are any.
+    #[serde(rename = "agreement_next_wall_s")]
+    pub(super) next_wall_s: Option<f64>,
+    /// Of an inference, all parties.
+    #[serde(rename = "agreement_cpu_s", serialize_with = "microseconds")]
+    pub(super) cpu_s: f64,
+    /// Of an inference, all parties.
+    #[serde(rename = "agreement_bytes")]
+    pub(super) bytes: u64,
+    /// Messages one after the other, of the whole connection.
+    #[serde(rename = "agreement_rounds")]
+    pub(super) rounds: u64,
 }
 
 /// A larger relative error means that the row measures a program that does not compute the model.
@@ -134,6 +157,8 @@ pub(super) struct Party {
     pub(super) bytes_sent: u64,
     pub(super) peak_rss_bytes: u64,
     #[serde(serialize_with = "microseconds")]
+    pub(super) agreement_cpu_s: f64,
+    #[serde(serialize_with = "microseconds")]
     pub(super) startup_wall_s: f64,
     #[serde(serialize_with = "microseconds")]
     pub(super) startup_cpu_s: f64,
@@ -150,8 +175,9 @@ pub(super) fn microseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -
 
 /// Roles with columns of their own.
 const ROLES: [&str; 8] = ["dealer", "server", "client", "p0", "party0", "party1", "party2", "float"];
-const PARTY_COLUMNS: [&str; 5] = ["cpu_s", "bytes_sent", "peak_rss_bytes", "startup_wall_s", "startup_cpu_s"];
-const COLUMNS: [&str; 33] = [
+const PARTY_COLUMNS: [&str; 6] =
+    ["cpu_s", "bytes_sent", "peak_rss_bytes", "agreement_cpu_s", "startup_wall_s", "startup_cpu_s"];
+const COLUMNS: [&str; 38] = [
     "exp",
     "model",
     "engine",
@@ -176,6 +202,11 @@ const COLUMNS: [&str; 33] = [
     "rounds",
     "stored_bytes",
     "peak_rss_bytes",
+    "agreement_wall_s",
+    "agreement_next_wall_s",
+    "agreement_cpu_s",
+    "agreement_bytes",
+    "agreement_rounds",
     "startup_wall_s",
     "startup_cpu_s",
     "max_abs_err",
@@ -222,6 +253,11 @@ impl Row {
             self.rounds.to_string(),
             self.stored_bytes.to_string(),
             self.peak_rss_bytes.to_string(),
+            rounded(self.agreement.wall_s).to_string(),
+            self.agreement.next_wall_s.map_or_else(String::new, |s| rounded(s).to_string()),
+            rounded(self.agreement.cpu_s).to_string(),
+            self.agreement.bytes.to_string(),
+            self.agreement.rounds.to_string(),
             rounded(self.startup_wall_s).to_string(),
             rounded(self.startup_cpu_s).to_string(),
             self.max_abs_err.to_string(),
@@ -245,6 +281,7 @@ impl Party {
             rounded(self.cpu_s).to_string(),
             self.bytes_sent.to_string(),
             self.peak_rss_bytes.to_string(),
+            rounded(self.agreement_cpu_s).to_string(),
             rounded(self.startup_wall_s).to_string(),
             rounded(self.startup_cpu_s).to_string(),
         ]
@@ -271,6 +308,7 @@ mod tests {
             cpu_s: 0.5,
             bytes_sent: 7,
             peak_rss_bytes: 8,
+            agreement_cpu_s: 0.0,
             startup_wall_s: 0.0,
             startup_cpu_s: 0.0,
         };
@@ -298,6 +336,7 @@ mod tests {
             rounds: 5,
             stored_bytes: 0,
             peak_rss_bytes: 8,
+            agreement: Agreement { next_wall_s: Some(0.125), ..Agreement::default() },
             startup_wall_s: 0.0,
             startup_cpu_s: 0.0,
             max_abs_err: f64::NAN,

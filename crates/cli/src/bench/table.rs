@@ -18,7 +18,7 @@ pub(super) fn rows(rows: &[Row]) -> String {
     let mut shown = Table::new();
     let mut header = vec![
         "model", "phase", "ring", "f", "widths", "wall s", "CPU s", "bytes", "rounds", "stored", "RSS",
-        "error", "start",
+        "error", "agreed", "start",
     ];
     if is_predicted {
         header.insert(PREDICTED, "predicted");
@@ -38,6 +38,7 @@ pub(super) fn rows(rows: &[Row]) -> String {
             megabytes(row.stored_bytes as f64),
             megabytes(row.peak_rss_bytes as f64),
             format!("{:.1e}{}", row.max_abs_err, verdict(row)),
+            seconds(row.agreement.wall_s),
             seconds(row.startup_cpu_s),
         ];
         if is_predicted {
@@ -56,13 +57,14 @@ pub(super) fn introduction(engines: &str, args: &BenchArgs) -> String {
         format!(
             "Engine {engines}. Wall: the median inference, setup as a whole; everything else: means. CPU and bytes: all parties\n\
              together. What is done once offline is spread over the inferences: more --iterations, less each. Error: largest\n\
-             difference to float. Start: CPU seconds of processes, models, state, TLS."
+             difference to float. Agreed: wall time before there is an input, of the first inference of the connection: connecting,\n\
+             greeting, choosing and recording the material. Start: CPU seconds of processes, models, state."
         )
     } else {
         format!(
             "Float runtime and {engines}: {} inferences of batch 1, {} dropped. Wall: their median, and from the fastest\n\
-             to the slowest; everything else: means. CPU and bytes: all parties together. Error: largest difference to\n\
-             float.",
+             to the slowest; everything else: means. CPU and bytes: all parties together, from the input to the output; what is\n\
+             agreed on before has columns in --json. Error: largest difference to float.",
             args.iterations(),
             args.dropped(),
         )
@@ -151,7 +153,8 @@ pub(super) fn peers(rows: &[Row]) -> String {
     format!(
         "Other systems; in brackets theirs / ours. Systems that prepare material before are compared phase by phase, others\n\
          with our online and offline phases together. Measured: 2-core Xeon, loopback, all parties, 2026-11. Paper: as\n\
-         published, on its authors' machines. Our starts (first table) are left out; it is not known of theirs.\n\
+         published, on its authors' machines. Online is from the input to the output: our starts and agreements are left out\n\
+         (first table, --json); what of theirs is, is not known. LLAMA's parties agree on nothing: they read files of keys.\n\
          Wall times over an emulated network are not compared.\n\n{}\n\n{}",
         lines(shown, 1),
         notes.join("\n")

@@ -151,7 +151,7 @@ impl<'a> Crew<'a> {
             let text = format!("the {party} ended without a report");
             return Err(Failure::error(Code::Internal, text));
         };
-        let worked: f64 = report.work.iter().map(|w| w.seconds).sum();
+        let worked: f64 = report.work.iter().chain(&report.agreement.work).map(|w| w.seconds).sum();
         let startup_seconds = child.listening.unwrap_or_else(|| (end.seconds - worked).max(0.0));
         let laps = self.laps.remove(party).unwrap_or_default();
         self.ended.push(Process { party, report, laps, cpu_seconds: end.cpu_seconds, startup_seconds });

@@ -97,8 +97,8 @@ impl<'a> Parties<'a> {
         Ok(crew.ended())
     }
 
-    /// One inference after the other, each with inputs as [`privet::model::load_inputs`] takes them, their paths absolute:
-    /// the client works in its own directory. Returns the outputs of each.
+    /// One inference after the other over one connection, each with inputs as [`privet::model::load_inputs`] takes them, their paths
+    /// absolute: the client works in its own directory. Returns the outputs of each.
     pub(crate) fn online(
         &mut self,
         inferences: &[Vec<OsString>],
@@ -112,17 +112,11 @@ impl<'a> Parties<'a> {
             &[],
         )?;
         let server = crew.address(SERVER)?;
-        let raw = self.home.path().join(CLIENT).join(RAW_FILE);
-        let mut outputs = Vec::with_capacity(inferences.len());
-        for inputs in inferences {
-            let inputs: Vec<OsString> =
-                inputs.iter().flat_map(|input| ["--input".into(), input.clone()]).collect();
-            let args = ["--server", &server, "online", "--raw", RAW_FILE];
-            crew.spawn(CLIENT, CLIENT, &args, &inputs)?;
-            crew.wait_for(&[CLIENT])?;
-            outputs.push(take(&raw)?);
-        }
-        crew.wait_for(&[SERVER])?;
+        let inputs: Vec<OsString> =
+            inferences.iter().flatten().flat_map(|input| ["--input".into(), input.clone()]).collect();
+        crew.spawn(CLIENT, CLIENT, &["--server", &server, "online", "--raw", RAW_FILE], &inputs)?;
+        crew.wait_for(&[CLIENT, SERVER])?;
+        let outputs = take(&self.home.path().join(CLIENT).join(RAW_FILE))?;
         Ok((outputs, crew.ended()))
     }
 
@@ -147,9 +141,10 @@ pub(crate) fn alone(
     crew.ended().pop().with_context(|| format!("the {name} left no report"))
 }
 
-/// The revealed integers, which the next inference writes anew.
-fn take(path: &Path) -> anyhow::Result<Outputs> {
-    let raw = std::fs::read(path).with_context(|| format!("the client left no {RAW_FILE}"))?;
+/// The revealed integers, inference by inference.
+fn take(path: &Path) -> anyhow::Result<Vec<Outputs>> {
+    let raw = std::fs::read_to_string(path).with_context(|| format!("the client left no {RAW_FILE}"))?;
     std::fs::remove_file(path).with_context(|| format!("cannot remove the client's {RAW_FILE}"))?;
-    serde_json::from_slice(&raw).with_context(|| format!("the client's {RAW_FILE}"))
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("the client's {RAW_FILE}"));
+    raw.lines().map(parse).collect()
 }

@@ -7,7 +7,7 @@ use privet::model::Accuracy;
 use privet::output::Values;
 use privet::postprocess::{Output, Top};
 use privet::predict::{Choice, Prediction};
-use privet::{Plan, PlanSummary, Report};
+use privet::{Phase, Plan, PlanSummary, Report};
 use serde::Serialize;
 
 /// What `privet run --json` prints. Seconds of a phase are those of its slowest party, rounds of the party with most;
@@ -19,6 +19,8 @@ pub(crate) struct RunResult<'a> {
     pub(crate) answer: Answer<'a>,
     pub(crate) offline: Offline,
     pub(crate) online: Online,
+    /// Of the parties that agree on something.
+    pub(crate) agreement: Agreement,
     pub(crate) parties: Vec<Party<'a>>,
     pub(crate) matches_cleartext: bool,
     pub(crate) max_abs_error_vs_float: f64,
@@ -56,12 +58,28 @@ pub(crate) struct Predicted<'a> {
     pub(crate) times: &'a Prediction,
 }
 
-/// What `privet client online --json` prints.
+/// What `privet client online --json` prints of an inference. Of several, the costs follow in a line of their own.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClientResult<'a> {
     #[serde(flatten)]
     pub(crate) answer: Answer<'a>,
+    #[serde(flatten)]
+    pub(crate) cost: Option<ClientCost>,
+}
+
+/// See [`ClientResult`].
+#[derive(Debug, Serialize)]
+pub(crate) struct SessionResult {
+    pub(crate) inferences: u64,
+    #[serde(flatten)]
+    pub(crate) cost: ClientCost,
+}
+
+/// What inferences took the client, and what was agreed on before there were inputs.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientCost {
     pub(crate) online: Online,
+    pub(crate) agreement: Agreement,
 }
 
 /// The model and what it says.
@@ -155,6 +173,38 @@ impl Online {
             rounds: total.rounds.max(r.rounds),
         })
     }
+
+    /// One party's.
+    pub(crate) fn of(report: &Report) -> Self {
+        Self::total(std::iter::once(report))
+    }
+}
+
+/// What server and client spent online before there was an input.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(crate) struct Agreement {
+    pub(crate) seconds: f64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) rounds: u64,
+}
+
+impl Agreement {
+    pub(crate) fn total<'a>(reports: impl Iterator<Item = &'a Report>) -> Self {
+        reports.map(Self::of).fold(Self::default(), |total, own| Self {
+            seconds: total.seconds.max(own.seconds),
+            cpu_seconds: total.cpu_seconds + own.cpu_seconds,
+            bytes_sent: total.bytes_sent + own.bytes_sent,
+            rounds: total.rounds.max(own.rounds),
+        })
+    }
+
+    /// One party's.
+    pub(crate) fn of(report: &Report) -> Self {
+        let privet::Agreement { bytes_sent, rounds, ref work, .. } = report.agreement;
+        let sum = |of: fn(&privet::Span) -> f64| work.iter().map(of).sum();
+        Self { seconds: sum(|w| w.seconds), cpu_seconds: sum(|w| w.cpu_seconds), bytes_sent, rounds }
+    }
 }
 
 /// One party of a run; a phase that it has no part in is null.
@@ -182,6 +232,9 @@ struct Cost {
     bytes_received: u64,
     rounds: u64,
     bytes_stored: u64,
+    /// Online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreement: Option<Agreement>,
 }
 
 impl Cost {
@@ -193,6 +246,7 @@ impl Cost {
             bytes_received: report.bytes_received,
             rounds: report.rounds,
             bytes_stored: report.bytes_stored,
+            agreement: (report.phase == Phase::Online).then(|| Agreement::of(report)),
         }
     }
 }

@@ -42,6 +42,10 @@ pub(crate) fn describe(plan: &Explanation, all: bool) -> String {
         ));
     } else if !is_clear {
         let Cost { dealt, dealt_client, server_stores, client_stores, .. } = plan.totals;
+        text.push_str(&format!(
+            "\nBefore there is an input, server and client agree on its material: {} messages one after the other, not in the table.",
+            plan.agreement_rounds
+        ));
         let keys = match dealt_client {
             0 => String::new(),
             keys => format!(" and {} to the client", bytes(keys)),
@@ -71,7 +75,7 @@ const LONGEST: usize = 5;
 
 /// What was predicted, in lines.
 pub(crate) fn describe_prediction(network: &Network, prediction: &Prediction) -> String {
-    let Prediction { online, offline, offline_once, steps, machine } = prediction;
+    let Prediction { online, agreement, offline, offline_once, steps, machine } = prediction;
     let mut longest: Vec<_> = steps.iter().collect();
     longest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let longest = longest
@@ -81,7 +85,7 @@ pub(crate) fn describe_prediction(network: &Network, prediction: &Prediction) ->
         .collect::<Vec<_>>()
         .join(", ");
     format!(
-        "\nPredicted wall times over {network}, all parties on this machine:\n  online  {online}\n  offline {offline}, for each inference\n  \
+        "\nPredicted wall times over {network}, all parties on this machine:\n  online  {online}\n  agreed  {agreement}, before there is an input\n  offline {offline}, for each inference\n  \
          and     {offline_once}, once\nLongest online: {longest}.\n\
          This machine: {:.2} G multiplications/s, {:.1} M compared elements/s, TLS {:.2} GB/s each way, {:.0} us for a frame, {:.1} ms \
          for a durable write.",

@@ -4,6 +4,8 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::BinaryBytes;
 use privet::Report;
 
+use super::json::Agreement;
+
 /// A line under the header and nothing else.
 pub(crate) const STYLE: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -71,8 +73,9 @@ pub(crate) fn lines(mut table: Table, text: usize) -> String {
 
 /// One phase of one party, in one line.
 pub(crate) fn phase(report: &Report) -> String {
+    let agreement = agreed(&Agreement::of(report)).map_or_else(String::new, |agreed| format!("; {agreed}"));
     format!(
-        "{} {}: {} inferences, {:.2} s, {:.2} CPU s, sent {}, received {}, {} rounds, stored {}, peak memory {}",
+        "{} {}: {} inferences, {:.2} s, {:.2} CPU s, sent {}, received {}, {} rounds, stored {}, peak memory {}{agreement}",
         report.role,
         report.phase.name(),
         report.inferences,
@@ -84,6 +87,15 @@ pub(crate) fn phase(report: &Report) -> String {
         bytes(report.bytes_stored),
         bytes(report.peak_memory_bytes)
     )
+}
+
+/// What came before the inputs; nothing if nothing was agreed on.
+pub(crate) fn agreed(agreement: &Agreement) -> Option<String> {
+    let Agreement { seconds, cpu_seconds, bytes_sent, rounds } = agreement;
+    (*rounds > 0).then(|| {
+        let sent = bytes(*bytes_sent);
+        format!("agreed before there was an input: {seconds:.4} s, {cpu_seconds:.4} CPU s, sent {sent}, {rounds} rounds")
+    })
 }
 
 /// `12.34 MiB`.

@@ -1,7 +1,7 @@
 //! A TLS connection as a [`Channel`]: what the caller's thread does.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::intake::{Arrivals, Intake};
 use super::outlet::Outlet;
 use super::pump;
 use super::session::Session;
-use super::shared::{Outbound, Shared, weight};
+use super::shared::{Outbound, Shared, State, weight};
 use crate::channel::{Channel, MAX_QUEUED, Peer, Traffic};
 use crate::emulated::Emulated;
 use crate::error::NetError;
@@ -125,13 +125,7 @@ impl Channel for TlsChannel {
         };
         let frame = if failed.is_none() { state.frames.pop_front() } else { None };
         state.buffered -= frame.as_ref().map_or(0, weight);
-        state.wanted = None;
-        state.leave_to_caller();
-        let reader_waits = state.reader_parked;
-        drop(state);
-        if reader_waits {
-            shared.wanted.notify_one();
-        }
+        Self::has_read(&shared, state);
         // The wait ended well because there is a frame.
         let frame = frame.ok_or_else(|| failed.unwrap_or_else(|| shared.session.closed(" (no frame)")))?;
         self.traffic.count_received(&frame);
@@ -210,6 +204,36 @@ impl Channel for TlsChannel {
 }
 
 impl TlsChannel {
+    /// Waits until the peer has sent something, a part of a frame at least, and takes nothing: for who wants to know when.
+    ///
+    /// # Errors
+    /// [`NetError::Timeout`], or the reason why the connection ended.
+    pub fn wait_for_frame(&mut self) -> Result<(), NetError> {
+        let shared = self.shared.clone();
+        shared.lock().wanted = Some(0);
+        let outcome = shared.wait_reading("waiting for a message of", |state| {
+            let is_there = !state.frames.is_empty() || state.partial.is_some();
+            if is_there { Some(Ok(())) } else { state.ended.clone().map(Err) }
+        });
+        let (state, outcome) = match outcome {
+            Ok(state) => (state, Ok(())),
+            Err(error) => (shared.lock(), Err(error)),
+        };
+        Self::has_read(&shared, state);
+        outcome
+    }
+
+    /// The caller, who holds the state, has left the socket.
+    fn has_read(shared: &Shared, mut state: MutexGuard<'_, State>) {
+        state.wanted = None;
+        state.leave_to_caller();
+        let reader_waits = state.reader_parked;
+        drop(state);
+        if reader_waits {
+            shared.wanted.notify_one();
+        }
+    }
+
     /// Stops both threads, whatever they are doing.
     fn abandon(&mut self) {
         self.shared.lock().abandoned = true;

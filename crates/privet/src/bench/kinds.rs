@@ -160,8 +160,8 @@ struct Laps {
 }
 
 impl Stopwatches {
-    /// Seconds of each instruction of the inference that was begun last, and forgets them. The last instruction ends when
-    /// this is asked.
+    /// Seconds of each instruction of the inference that was begun last, and forgets them. The last instruction ends with the
+    /// inference, or when this is asked.
     pub fn take(&self) -> Vec<f64> {
         let mut laps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         laps.end();
@@ -179,13 +179,13 @@ impl Laps {
 
 impl Observer for Stopwatches {
     fn event(&self, event: &Event) {
-        let Event::Progress { done, .. } = event else { return };
+        let Event::Progress { done, total, .. } = event else { return };
         let mut laps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         laps.end();
         if *done == 0 {
             laps.done.clear();
         }
-        laps.began = Some(Instant::now());
+        laps.began = (done < total).then(Instant::now);
     }
 }
 
@@ -242,5 +242,9 @@ mod tests {
         let laps = watches.take();
         assert!(laps.len() == 2 && laps.iter().all(|&s| s >= 0.0), "{laps:?}");
         assert!(watches.take().is_empty());
+        // What follows the end of an inference is no part of it.
+        (0..=3).for_each(step);
+        assert!(watches.0.lock().unwrap().began.is_none());
+        assert_eq!(watches.take().len(), 3);
     }
 }

@@ -60,6 +60,27 @@ pub fn load_inputs_for(inputs: &[InputSpec], given: &[PathBuf]) -> Result<Vec<Ar
     inputs.iter().map(load).collect()
 }
 
+/// Divides what is given for several inferences, one after the other, into what [`load_inputs`] takes for each: a file without a name
+/// is an inference, and so are files for several inputs until a name comes again.
+pub fn group_inputs(inputs: &[InputSpec], given: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+    let mut groups: Vec<Vec<PathBuf>> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for argument in given {
+        let name = NamedFile::parse(inputs, argument).name;
+        match (&name, groups.last_mut()) {
+            (Some(name), Some(group)) if !names.is_empty() && !names.contains(name) => {
+                group.push(argument.clone());
+            }
+            _ => {
+                names.clear();
+                groups.push(vec![argument.clone()]);
+            }
+        }
+        names.extend(name);
+    }
+    groups
+}
+
 /// Encodes inputs as fixed-point integers for an engine. Refuses values outside the range that the plan declares safe:
 /// an engine on masked values could not notice.
 ///

@@ -29,7 +29,7 @@ use crate::input::InputError;
 pub use calibrate::Accuracy;
 pub use compile::{compile, parse_shape};
 use inputs::names;
-pub use inputs::{NamedFile, fixed_inputs, load_inputs, load_inputs_for};
+pub use inputs::{NamedFile, fixed_inputs, group_inputs, load_inputs, load_inputs_for};
 pub use options::{CompileOptions, DEFAULT_FRAC_BITS, DEFAULT_TOLERANCE, FRAC_BITS, MARGIN};
 
 /// File name of the plan in a model's directory.

@@ -333,3 +333,27 @@ fn a_model_from_layers_compiles_as_a_file_does() {
     let error = Model::from_graph(&built.graph, &narrow).err().unwrap().to_string();
     assert!(error.contains("three classes"), "{error}");
 }
+
+#[test]
+fn inputs_of_several_inferences_are_told_apart() {
+    use privet_plan::InputSpec;
+    let spec = |name: &str| InputSpec {
+        name: name.to_owned(),
+        shape: vec![1],
+        preprocess: privet_plan::Preprocess::default(),
+    };
+    let groups = |names: &[&str], given: &[&str]| -> Vec<Vec<String>> {
+        let specs: Vec<InputSpec> = names.iter().map(|name| spec(name)).collect();
+        let given: Vec<PathBuf> = given.iter().map(PathBuf::from).collect();
+        let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let groups = group_inputs(&specs, &given).into_iter();
+        groups.map(|group| group.into_iter().map(shown).collect()).collect()
+    };
+    assert_eq!(groups(&["x"], &["a", "b"]), [["a"], ["b"]]);
+    assert_eq!(groups(&["x"], &["x=a", "x=b", "c"]), [["x=a"], ["x=b"], ["c"]]);
+    assert_eq!(groups(&["x", "y"], &["x=a", "y=b", "y=c", "x=d"]), [["x=a", "y=b"], ["y=c", "x=d"]]);
+    assert_eq!(
+        groups(&["x", "y"], &["a.npz", "x=b", "y=c", "d.npz"]),
+        [vec!["a.npz"], vec!["x=b", "y=c"], vec!["d.npz"]]
+    );
+}

@@ -16,7 +16,7 @@ use privet_protocols::masked::{Cost, Instruction, RevealTo, Schedule};
 use serde::Serialize;
 
 use super::timeline::{Network, Timeline};
-use super::{Machine, Played, greeting, predict};
+use super::{Machine, Played, predict};
 
 /// Bytes of keys that each party may have to store for an inference, if nothing else is said.
 pub const DEFAULT_MAX_KEY_BYTES: u64 = 4_000_000_000;
@@ -238,8 +238,6 @@ struct Search {
     /// All instructions without keys, with keys for all comparisons, and with those that carry products.
     played: [Vec<Played>; 3],
     network: Network,
-    /// Seconds before the first instruction.
-    greeting: f64,
     max_key_bytes: u64,
 }
 
@@ -291,8 +289,7 @@ impl Search {
                 kind: format!("{:?} {:?}", plain.steps[step].op, plain.shape(*operand)),
             });
         }
-        let greeting = greeting(plain, machine, network).seconds;
-        Self { steps, played, network, greeting, max_key_bytes }
+        Self { steps, played, network, max_key_bytes }
     }
 
     /// The ways of `2pc` and of `fss`.
@@ -335,12 +332,10 @@ impl Search {
         let [two_party, fss] = self.engines();
         let (mut pure, mut pure_seconds) = (two_party.clone(), self.seconds(&two_party));
         self.take_if_faster(fss, &mut pure, &mut pure_seconds);
-        // What comes before the first instruction is the same for all.
-        let whole = self.greeting + pure_seconds;
-        if best == pure || pure_seconds - seconds > GAIN_OF_A_MIX * whole {
+        if best == pure || pure_seconds - seconds > GAIN_OF_A_MIX * pure_seconds {
             return Found { ways: best, limited, refused: None };
         }
-        let refused = (seconds < pure_seconds).then_some(self.greeting + seconds);
+        let refused = (seconds < pure_seconds).then_some(seconds);
         Found { ways: pure, limited, refused }
     }
 
@@ -363,7 +358,7 @@ impl Search {
         is_faster
     }
 
-    /// What the instructions take, greetings left out.
+    /// What the instructions take.
     fn seconds(&self, ways: &[usize]) -> f64 {
         let mut by_instruction = vec![0; self.played[0].len()];
         self.steps.iter().zip(ways).for_each(|(step, &way)| by_instruction[step.instruction] = way);

@@ -81,8 +81,7 @@ pub struct Machine {
     /// For a byte of material to be written, and read.
     pub(super) write: f64,
     pub(super) read: f64,
-    /// For a private value of the model to be looked at and masked by the server, and to be checked and unpacked by the client.
-    pub(super) check: f64,
+    /// For a private value of the model to be masked by the server, and to be checked and unpacked by the client.
     pub(super) mask: f64,
     pub(super) unpack: f64,
     /// Cores that two parties have.
@@ -119,7 +118,7 @@ impl Machine {
         std::hint::black_box(Schedule::new(plan, RevealTo::Client));
         let schedule = started.elapsed().as_secs_f64();
         let ([sync, note], write, read) = disk()?;
-        let (check, mask, unpack) = weights(plan.ring)?;
+        let (mask, unpack) = weights(plan.ring)?;
         let tries = |run: &dyn Fn() -> Result<Costs, Error>| -> Result<Costs, Error> {
             (1..TRIES).try_fold(run()?, |best, _| Ok(best.min(run()?)))
         };
@@ -161,7 +160,6 @@ impl Machine {
             hop_emulated,
             connect,
             schedule,
-            check,
             sync,
             note,
             write,
@@ -258,14 +256,11 @@ fn swap(channel: &mut TlsChannel, frames: usize) -> Result<(), NetError> {
     Ok(())
 }
 
-/// Seconds of a private value: looked at and masked at the server, and at the client.
-fn weights(ring: Ring) -> Result<(f64, f64, f64), Error> {
+/// Seconds of a private value: masked at the server, and at the client.
+fn weights(ring: Ring) -> Result<(f64, f64), Error> {
     let (plan, weights) = Probe::values(ring, VALUES);
-    let [mut check, mut mask, mut unpack] = [f64::INFINITY; 3];
+    let [mut mask, mut unpack] = [f64::INFINITY; 2];
     for _ in 0..TRIES {
-        let start = Instant::now();
-        std::hint::black_box(weights.check(&plan))?;
-        check = check.min(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let masked = masked::mask_weights(&plan, &weights, &Seed::from_bytes([1; 16]));
         mask = mask.min(start.elapsed().as_secs_f64());
@@ -276,7 +271,7 @@ fn weights(ring: Ring) -> Result<(f64, f64, f64), Error> {
         unpack = unpack.min(start.elapsed().as_secs_f64());
     }
     let each = |seconds: f64| seconds / VALUES as f64;
-    Ok((each(check), each(mask), each(unpack)))
+    Ok((each(mask), each(unpack)))
 }
 
 /// Seconds of a small durable write, of one through the journal, and of a byte of a large file: written with its checksum and

@@ -20,6 +20,7 @@ use crate::model::LoadedModel;
 use crate::session::{self, Meter, Stopwatch};
 use crate::store::{self, Database, EpochId, Material, Purpose, Rollback};
 use crate::wire::{self, ClientHello, refusal};
+use online::Request;
 
 const MASKS: &str = "weight_masks";
 const SESSIONS: &str = "sessions";
@@ -91,6 +92,7 @@ pub fn online(
 ) -> Result<Report, Error> {
     let meter = Meter::start();
     let server = Server::new(&config, &model, options, Phase::Online, &meter, observer)?;
+    server.factors.pack(&model.plan);
     let listener = session::listen(&config, options.listen.as_deref(), &[PartyRole::Client], observer)?;
     for client in config.peers(PartyRole::Client) {
         let held = server.held(client.pinned.fingerprint())?;
@@ -192,13 +194,9 @@ impl<'a> Server<'a> {
                 let reason = "the server is in its offline phase; start `privet server online`";
                 Err(wire::refuse(channel, refusal::PHASE, reason))
             }
-            ClientHello::Online { plan, epoch, session, offer, reveal_to } => {
-                self.check_online(channel, peer, plan, epoch, reveal_to)?;
-                self.answer(channel, peer, session, offer, reveal_to)?;
-                self.meter.worked(&stopwatch);
-                self.meter.inference();
-                self.done();
-                Ok(())
+            ClientHello::Online { plan, epoch, session, inferences, offer, reveal_to } => {
+                let request = Request { plan, epoch, session, inferences, offer, reveal_to };
+                self.answer(channel, peer, request, stopwatch)
             }
         }
     }

@@ -4,6 +4,7 @@
 //! `instruction u32 | length u64 | bytes | CRC-32 u32`; integers little-endian. Checksums find damage, not forgery: who
 //! can write a party's state can do anything as that party.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -26,8 +27,11 @@ const MAGIC: &[u8; 8] = b"PRIVBNDL";
 /// Changes with the file and with what an engine draws from a seed for which instruction.
 const VERSION: u16 = 6;
 const MAX_HEADER: usize = 4096;
-/// Bytes that are read at a time, next to large chunks: the first ones are waited for before the bundle is burnt.
+/// Bytes that are read at a time, next to large chunks.
 const BUFFER: usize = 64 << 10;
+/// Smaller bundles are read before the inference begins, so that it needs neither disk nor another thread. It is what a connection may
+/// queue as well.
+const SMALL: u64 = 16 << 20;
 /// Bytes of a chunk that are not its content.
 const CHUNK_OVERHEAD: u64 = 4 + 8 + 4;
 
@@ -212,11 +216,11 @@ impl BundleReader {
 }
 
 impl BundleReader {
-    /// The material for one inference. Chunks are read ahead on another thread, at most two of them: memory is bounded by
-    /// the largest chunks, not by the bundle.
+    /// The material for one inference. Small bundles are read at once. Of others, chunks are read ahead on another thread, at most two
+    /// of them: memory is bounded by the largest chunks, not by the bundle.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread. What is wrong with a chunk shows when it is taken.
     pub(crate) fn into_bundle(self) -> Result<Bundle<Prefetch>, StoreError> {
         let (seed, source) = self.prefetch()?;
         Ok(Bundle::new(seed, source))
@@ -225,10 +229,21 @@ impl BundleReader {
     /// The party's seed, and its chunks.
     pub(crate) fn prefetch(self) -> Result<(Seed, Prefetch), StoreError> {
         let Self { header, input } = self;
-        let (sender, receiver) = sync_channel(1);
         let id = header.id;
+        let mut chunks = ChunkReader { id, input };
+        if chunks.input.get_ref().metadata().is_ok_and(|m| m.len() <= SMALL) {
+            let mut read = VecDeque::new();
+            while let Some(chunk) = chunks.next().transpose() {
+                let failed = chunk.is_err();
+                read.push_back(chunk);
+                if failed {
+                    break;
+                }
+            }
+            return Ok((header.seed, Prefetch { id, chunks: Chunks::Read(read) }));
+        }
+        let (sender, receiver) = sync_channel(1);
         let read_ahead = move || {
-            let mut chunks = ChunkReader { id, input };
             // The receiver goes when the inference has ended, one way or another.
             while let Some(chunk) = chunks.next().transpose() {
                 let failed = chunk.is_err();
@@ -239,7 +254,7 @@ impl BundleReader {
         };
         let reader = std::thread::Builder::new().name("bundle".to_owned()).spawn(read_ahead);
         let reader = reader.map_err(StoreError::io("a thread that reads ahead"))?;
-        Ok((header.seed, Prefetch { id, receiver: Some(receiver), reader: Some(reader) }))
+        Ok((header.seed, Prefetch { id, chunks: Chunks::Coming(Some(receiver), Some(reader)) }))
     }
 }
 
@@ -278,13 +293,22 @@ impl ChunkReader {
 /// Chunks of a bundle, read ahead.
 pub(crate) struct Prefetch {
     id: BundleId,
-    receiver: Option<Receiver<io::Result<Chunk>>>,
-    reader: Option<JoinHandle<()>>,
+    chunks: Chunks,
+}
+
+enum Chunks {
+    /// All of them.
+    Read(VecDeque<io::Result<Chunk>>),
+    /// One after the other.
+    Coming(Option<Receiver<io::Result<Chunk>>>, Option<JoinHandle<()>>),
 }
 
 impl Source for Prefetch {
     fn chunk(&mut self, instruction: usize, len: usize) -> Result<Vec<u8>, ProtocolError> {
-        let next = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
+        let next = match &mut self.chunks {
+            Chunks::Read(chunks) => chunks.pop_front(),
+            Chunks::Coming(receiver, _) => receiver.as_ref().and_then(|receiver| receiver.recv().ok()),
+        };
         match next.transpose().map_err(ProtocolError::Material)? {
             Some((number, bytes)) if number as usize == instruction && bytes.len() == len => Ok(bytes),
             _ => Err(ProtocolError::Material(damaged(self.id, instruction))),
@@ -295,9 +319,9 @@ impl Source for Prefetch {
 impl Drop for Prefetch {
     /// Closes the file before anything else happens.
     fn drop(&mut self) {
-        self.receiver = None;
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
+        if let Chunks::Coming(receiver, reader) = &mut self.chunks {
+            *receiver = None;
+            let _ = reader.take().map(JoinHandle::join);
         }
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use privet_net::Fingerprint;
 use privet_plan::{Digest, Plan};
-use privet_protocols::masked::{Role, Schedule};
+use privet_protocols::masked::{Bundle, Role, Schedule};
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
+use super::bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Prefetch};
 use super::{Database, Transaction, crash_point, private_dir, sync_dir};
 use crate::error::StoreError;
 
@@ -162,7 +162,7 @@ impl<'a> Material<'a> {
         Ok(size)
     }
 
-    /// Opens a bundle, for [`Self::burn`]. Until it is burnt, nothing that depends on it may leave this process.
+    /// Opens a bundle, for [`Self::burn`], and reads ahead. Until it is burnt, nothing that depends on it may leave this process.
     ///
     /// # Errors
     /// [`StoreError::Bundle`] if this bundle cannot be used: its file is not whole. Anything else says nothing about the bundle.
@@ -173,10 +173,10 @@ impl<'a> Material<'a> {
         plan: &Plan,
         schedule: &Schedule,
         role: Role,
-    ) -> Result<BundleReader, StoreError> {
+    ) -> Result<Bundle<Prefetch>, StoreError> {
         let unusable = |problem: String| StoreError::Bundle { path: self.path(id), problem };
         match BundleReader::open(&self.path(id), purpose, plan, schedule, role) {
-            Ok(reader) if reader.header.id == id => Ok(reader),
+            Ok(reader) if reader.header.id == id => reader.into_bundle(),
             Ok(reader) => Err(unusable(format!("holds bundle {}, expected {id}", reader.header.id))),
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Err(unusable("the file of this bundle is gone".to_owned()))
@@ -197,7 +197,7 @@ impl<'a> Material<'a> {
         purpose: &Purpose,
         opened: Result<T, StoreError>,
         also: impl FnOnce(&Transaction) -> Result<(), StoreError>,
-    ) -> Result<(T, Unlinked), StoreError> {
+    ) -> Result<T, StoreError> {
         let opened = match opened {
             Err(other) if !matches!(other, StoreError::Bundle { .. }) => return Err(other),
             opened => opened,
@@ -216,7 +216,12 @@ impl<'a> Material<'a> {
             let problem = "another session has used it".to_owned();
             return Err(StoreError::Bundle { path: self.path(id), problem });
         }
-        Ok((reader, Unlinked::begin(self.path(id), self.dir.clone())))
+        // The open file stays readable; the name goes so that no backup finds it. What is left of it by a crash, opening the material
+        // sweeps up, as the record says that it is burnt.
+        let _ = std::fs::remove_file(self.path(id));
+        crash_point("bundle unlinked");
+        let _ = sync_dir(&self.dir);
+        Ok(reader)
     }
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
@@ -244,28 +249,6 @@ impl<'a> Material<'a> {
             }
         }
         Ok(count)
-    }
-}
-
-/// Takes away the name of a used bundle, on a thread that the inference need not wait for until it ends. The open file stays
-/// readable; the name goes so that no backup finds it. What is left of it by a crash, opening the material sweeps up, as the record
-/// says that it is burnt.
-pub(crate) struct Unlinked(Option<std::thread::JoinHandle<()>>);
-
-impl Unlinked {
-    fn begin(path: PathBuf, dir: PathBuf) -> Self {
-        let unlink = move || {
-            let _ = std::fs::remove_file(path);
-            crash_point("bundle unlinked");
-            let _ = sync_dir(&dir);
-        };
-        Self(std::thread::Builder::new().name("unlinked".to_owned()).spawn(unlink).ok())
-    }
-}
-
-impl Drop for Unlinked {
-    fn drop(&mut self) {
-        let _ = self.0.take().map(std::thread::JoinHandle::join);
     }
 }
 

@@ -17,9 +17,9 @@ use privet_ring::prg::Seed;
 use crate::error::{Error, StoreError};
 use crate::files;
 
-pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId};
+pub(crate) use bundle::{BundleHeader, BundleId, BundleReader, BundleWriter, EpochId, Prefetch};
 pub(crate) use database::{Database, Transaction};
-pub(crate) use material::{Material, Purpose, Status, Unlinked};
+pub(crate) use material::{Material, Purpose, Status};
 pub(crate) use sessions::{Rollback, Sessions};
 
 /// Creates a directory (and its parents) that only its owner can enter.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use privet::client::{self, ClientOptions};
 use privet::dealer::{self, DealerOptions};
@@ -15,6 +15,9 @@ use privet::model::{CompileOptions, LoadedModel, compile, fixed_inputs};
 use privet::server::{self, ServerOptions};
 use privet::setup::{SetupOptions, setup};
 use privet::{Error, Event, Observer, PartyConfig, PartyRole, Preprocess, Report, input};
+
+/// Longer than anything takes that has to happen, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keeps warnings and tells where a party listens.
 pub struct Watcher {
@@ -53,7 +56,7 @@ impl Service {
         let stop = Arc::new(AtomicBool::new(false));
         let (own_stop, own_watcher) = (stop.clone(), watcher.clone());
         let thread = std::thread::spawn(move || run(own_stop, &*own_watcher));
-        let address = receiver.recv_timeout(Duration::from_secs(20)).expect("the service listens");
+        let address = receiver.recv_timeout(PATIENCE).expect("the service listens");
         Self { address, watcher, stop, thread: Some(thread) }
     }
 
@@ -62,13 +65,19 @@ impl Service {
         self.thread.take().unwrap().join().unwrap().unwrap()
     }
 
+    /// As Ctrl-C does.
+    pub fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
     pub fn warnings(&self) -> String {
         self.watcher.warnings.lock().unwrap().join("\n")
     }
 
     /// Waits until a warning with this text appears.
     pub fn expect_warning(&self, text: &str) {
-        for _ in 0..200 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             if self.warnings().contains(text) {
                 return;
             }
@@ -137,9 +146,9 @@ impl Lab {
 
     pub fn config_in(&self, parties: &str, name: &str, role: PartyRole) -> PartyConfig {
         let mut config = PartyConfig::load(&self.path(parties).join(name), role).unwrap();
-        config.deadlines.wait = Duration::from_secs(20);
-        config.deadlines.connect = Duration::from_secs(5);
-        config.deadlines.handshake = Duration::from_secs(3);
+        config.deadlines.wait = PATIENCE;
+        config.deadlines.connect = PATIENCE;
+        config.deadlines.handshake = PATIENCE;
         config
     }
 
@@ -166,10 +175,25 @@ impl Lab {
     }
 
     pub fn server_online(&self, model: &str) -> Service {
-        let (config, model) = (self.config("server", PartyRole::Server), self.model(model));
+        self.serve_online(model, None, None)
+    }
+
+    /// For so many inferences.
+    pub fn server_online_for(&self, model: &str, sessions: u64) -> Service {
+        self.serve_online(model, Some(sessions), None)
+    }
+
+    /// That waits no longer for anything.
+    pub fn server_online_hurried(&self, model: &str, wait: Duration) -> Service {
+        self.serve_online(model, None, Some(wait))
+    }
+
+    fn serve_online(&self, model: &str, sessions: Option<u64>, wait: Option<Duration>) -> Service {
+        let (mut config, model) = (self.config("server", PartyRole::Server), self.model(model));
+        config.deadlines.wait = wait.unwrap_or(config.deadlines.wait);
         Service::start(move |stop, observer| {
             let listen = Some("127.0.0.1:0".into());
-            let options = ServerOptions { listen, dealer: None, count: 0, sessions: None, stop };
+            let options = ServerOptions { listen, dealer: None, count: 0, sessions, stop };
             server::online(config, model, &options, observer)
         })
     }

@@ -28,6 +28,18 @@ impl<'a> ServerWeights<'a> {
         Self { weights, packed: Packed::new(weights.tensors.len()) }
     }
 
+    /// Packs now what the first inference would have to. What does not fit the plan is left to it.
+    pub fn pack(&self, plan: &Plan) {
+        if self.weights.check_sizes(plan).is_err() {
+            return;
+        }
+        for step in &plan.steps {
+            if let Some(factor) = linear::factor(&step.op) {
+                self.packed.packed(plan, step, linear::kernel(plan.ring), self.weights.elements(factor));
+            }
+        }
+    }
+
     /// For one inference: packing would take more than it saves.
     pub fn once(weights: &'a Weights) -> Self {
         Self { weights, packed: Packed::never() }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::process::{self, Done};
-use super::rows::{Files, Measured, Run, SAMPLES, StageRun, Variant, sample_line};
+use super::rows::{Files, Measured, NATIVE, Run, SAMPLE, SAMPLES, StageRun, Variant, sample_line};
 use super::sampler::Sampler;
 use crate::exit::{Code, Failure};
 use crate::plain::{self, Resident};
@@ -316,12 +316,6 @@ impl Case<'_> {
         Err(Failure::error(Code::Mismatch, text))
     }
 }
-
-/// What protects a run in the clear.
-pub(super) const NATIVE: &str = "native";
-
-/// What protects a worker on a machine without trusted hardware: nothing.
-pub(super) const SAMPLE: &str = "sample-INSECURE";
 
 /// One answer, as `privet enclave ask --json` says it.
 #[derive(Deserialize)]
