@@ -104,7 +104,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     server::serve(dir, args.listen.as_deref(), setting, &stop, |began| {
         eprintln!("audit log is whole up to {}", began.noted);
         if !allow {
-            began.policies.iter().for_each(warn_of_unsatisfiable);
+            began.policies.iter().for_each(|policy| warn_of_unsatisfiable(policy, "this server"));
         }
         // Nobody reads it if this fails.
         let _ = print(&format!("listening on {}", began.address));
@@ -112,18 +112,18 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A policy that names development evidence alone, where none is accepted.
-fn warn_of_unsatisfiable(policy: &KeyPolicy) {
+/// Of a policy that names development evidence alone, which `here` does not accept.
+fn warn_of_unsatisfiable(policy: &KeyPolicy, here: &str) {
+    let advice = if SAMPLE_BUILD {
+        "for development, serve with --allow-sample-insecure"
+    } else {
+        "for development there are builds with the cargo feature sample-attestation-insecure"
+    };
     for part in policy.sample_only() {
         let who = if part == "get" { "no worker gets" } else { "no cache is leased" };
-        let advice = if SAMPLE_BUILD {
-            "for development, say --allow-sample-insecure"
-        } else {
-            "for development there are builds with the cargo feature sample-attestation-insecure"
-        };
         eprintln!(
             "WARNING: {who} key {}: [{part}] of its policy accepts development evidence (sample, INSECURE) only, which \
-             this server does not accept; give it a section [sgx], [tdx] or [snp], or, {advice}",
+             {here} does not accept; give it a section [sgx], [tdx] or [snp]; {advice}",
             policy.key_id
         );
     }
@@ -205,7 +205,7 @@ fn policy(command: &PolicyCommand) -> anyhow::Result<()> {
         eprintln!("{finding}");
     }
     if !SAMPLE_BUILD {
-        warn_of_unsatisfiable(&policy);
+        warn_of_unsatisfiable(&policy, "this build of privet");
     }
     match place {
         None => print(&format!("{}: a policy of key {}", file.display(), policy.key_id)),
@@ -424,12 +424,18 @@ pub(crate) fn certificate_of(path: &Path) -> anyhow::Result<ServerTrust> {
 
 /// Ends with the parent, where the parent asked for it; refuses what this build does not know.
 pub(crate) fn begin(args: &AttestationArgs) -> anyhow::Result<()> {
-    if args.allow_sample_insecure && !SAMPLE_BUILD {
+    check_sample(args.allow_sample_insecure)?;
+    args.exit_with_parent.map_or(Ok(()), signals::exit_with_parent)
+}
+
+/// Refuses `--allow-sample-insecure` where this build knows no such evidence.
+pub(crate) fn check_sample(is_allowed: bool) -> anyhow::Result<()> {
+    if is_allowed && !SAMPLE_BUILD {
         let text = "--allow-sample-insecure: this build knows no development evidence (sample, INSECURE); builds with \
                     the cargo feature sample-attestation-insecure do";
         return Err(Failure::error(Code::Usage, text));
     }
-    args.exit_with_parent.map_or(Ok(()), signals::exit_with_parent)
+    Ok(())
 }
 
 pub(crate) fn warn_of_sample(args: &AttestationArgs) {

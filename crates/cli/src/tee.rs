@@ -31,6 +31,7 @@ use crate::args::{LoweringArgs, RunArgs};
 use crate::commands::print_line;
 use crate::enclave::floats;
 use crate::exit::{Code, Failure};
+use crate::keys::check_sample;
 use crate::parties::child::Child;
 use crate::run::absolute;
 use crate::scratch::Scratch;
@@ -103,6 +104,7 @@ fn check(args: &RunArgs) -> anyhow::Result<()> {
              `privet enclave` and `privet enclave ask`",
         );
     }
+    check_sample(args.allow_sample_insecure)?;
     if args.network.link.is_some() {
         return usage("--network: --engine tee is not measured over emulated networks; leave it out");
     }
