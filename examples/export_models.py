@@ -15,6 +15,7 @@ import hashlib
 import io
 import pathlib
 import sys
+import warnings
 
 VERSIONS = {"torch": "2.8.0", "torchvision": "0.23.0", "onnx": "1.18.0"}
 OPSET = 17
@@ -33,14 +34,27 @@ MODELS = {
 WEIGHTS = "IMAGENET1K_V1"
 
 
+def vary(torch, model):
+    """Makes vectors of fresh weights differ: of equal ones, such as biases of zero, the exporter writes one, and a file with
+    trained weights, where none are equal, would have another graph."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.add_(0.1 * torch.rand_like(tensor))
+
+
 def export(torch, torchvision, onnx, name, weights):
     """The bytes of a model's ONNX file."""
     model = torchvision.models.get_model(name, weights=weights).eval()
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != MODELS[name]:
         sys.exit(f"{name}: expected {MODELS[name]} parameters, found {count}: is this another version of torchvision?")
+    if weights is None:
+        vary(torch, model)
     to = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # That later versions export differently: these ones are pinned.
+        warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             model,
             torch.zeros(1, 3, 224, 224),
@@ -78,15 +92,17 @@ def main():
             sys.exit(f"{module.__name__}: expected version {pinned}, found {found}; --any-version takes it, and gives other bytes")
     torch.use_deterministic_algorithms(True)
     args.out.mkdir(parents=True, exist_ok=True)
-    sums = []
+    sums = args.out / "SHA256SUMS"
+    # Those of an earlier call with other models stay.
+    lines = dict(reversed(line.split("  ")) for line in sums.read_text().splitlines()) if sums.exists() else {}
     for name in args.models:
         torch.manual_seed(1)
         data = export(torch, torchvision, onnx, name, None if args.random_weights else WEIGHTS)
         path = args.out / f"{name}.onnx"
         path.write_bytes(data)
-        sums.append(f"{hashlib.sha256(data).hexdigest()}  {path.name}")
-        print(sums[-1], flush=True)
-    (args.out / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+        lines[path.name] = hashlib.sha256(data).hexdigest()
+        sums.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(lines.items())))
+        print(f"{lines[path.name]}  {path.name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::evidence::Tee;
+use crate::tee::Tee;
 use crate::verdict::Line;
 
 /// What verified evidence says. A verifier makes these from signed bytes only, so that two pieces of evidence that differ in

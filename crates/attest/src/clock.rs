@@ -22,3 +22,9 @@ pub fn time_text(at: SystemTime) -> String {
     let time = at.duration_since(UNIX_EPOCH).ok().and_then(|since| DateTime::from_unix_duration(since).ok());
     time.map_or("a time outside 1970 to 9999".to_owned(), |time| time.to_string())
 }
+
+/// Seconds since 1970 as text, in UTC.
+pub fn seconds_text(seconds: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    at.map_or_else(|| format!("{seconds} s after 1970"), time_text)
+}

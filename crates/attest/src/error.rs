@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::evidence::Tee;
+use crate::tee::Tee;
 use crate::verdict::Verdict;
 
 /// What went wrong, with what was expected and found.

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AttestError;
+pub use crate::tee::Tee;
 
 /// Largest quote or report.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
@@ -23,39 +24,6 @@ pub const EVIDENCE_VERSION: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"PRIVEVID";
 const HEADER_BYTES: usize = MAGIC.len() + 2;
-
-/// A kind of trusted execution environment. Encoded by its number: new ones go to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tee {
-    /// An Intel SGX enclave.
-    Sgx,
-    /// An Intel TDX trust domain.
-    Tdx,
-    /// An AMD SEV-SNP guest.
-    Snp,
-    /// The development backend, which proves nothing.
-    #[serde(rename = "sample, INSECURE")]
-    Sample,
-}
-
-impl Tee {
-    /// `SGX`, `TDX`, `SEV-SNP`, or `sample, INSECURE`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sgx => "SGX",
-            Self::Tdx => "TDX",
-            Self::Snp => "SEV-SNP",
-            Self::Sample => "sample, INSECURE",
-        }
-    }
-}
-
-impl fmt::Display for Tee {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// What helps to verify evidence. All of it is signed by the vendor, so it does not matter who supplies it, but for its age.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod ratls;
 #[cfg(feature = "sample-attestation-insecure")]
 pub mod sample;
+mod tee;
 mod verdict;
 pub mod verifier;
 mod x509;
@@ -29,7 +30,7 @@ pub use appraise::appraise;
 pub use attester::Attester;
 pub use binding::Binding;
 pub use claims::Claims;
-pub use clock::{parse_time, time_text};
+pub use clock::{parse_time, seconds_text, time_text};
 pub use error::AttestError;
 pub use evidence::{Collateral, Evidence, Tee};
 pub use policy::Policy;

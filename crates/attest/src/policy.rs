@@ -21,6 +21,7 @@
 //! `docs/attestation.md` describes every rule. Unknown keys are refused. What weakens a policy has to be written down: its
 //! key starts with `allow_`, and ends with `_insecure` where nothing is left. [`Policy::lint`] names what is weak.
 
+mod kind;
 mod lint;
 
 use std::fmt;
@@ -32,7 +33,8 @@ use serde::{Deserialize, Deserializer};
 pub use crate::claims::SnpTcb;
 use crate::claims::TcbStatus;
 use crate::error::AttestError;
-pub use lint::{Lint, Severity};
+pub use kind::FileKind;
+pub use privet_lint::{Lint, Severity};
 
 /// Version of the format; others are refused.
 pub const POLICY_VERSION: u32 = 1;
@@ -56,7 +58,10 @@ impl Policy {
             let problem = format!("{} bytes, at most {MAX_POLICY_BYTES} are allowed", text.len());
             return Err(AttestError::Policy(problem));
         }
-        toml::from_str(text).map_err(|e| AttestError::Policy(toml_problem(text, &e)))
+        let described =
+            |e| format!("{} (docs/attestation.md#policies describes the form)", toml_problem(text, &e));
+        let problem = |e| FileKind::AttestationPolicy.mistaken(text).unwrap_or_else(|| described(e));
+        toml::from_str(text).map_err(|e| AttestError::Policy(problem(e)))
     }
 
     /// A policy of these rules.

@@ -187,7 +187,9 @@ impl RevocationList {
     /// Reads DER.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, AttestError> {
         let parsed = CertificateList::from_der(der).and_then(|parsed| Ok((parsed, Signed::parse(der)?)));
-        let (parsed, signed) = parsed.map_err(|e| AttestError::malformed("revocation list", e))?;
+        let (parsed, signed) = parsed.map_err(|e| {
+            AttestError::malformed("revocation list", format!("expected one in DER or PEM; {e}"))
+        })?;
         let critical =
             parsed.tbs_cert_list.crl_extensions.iter().flatten().find(|extension| extension.critical);
         if let Some(extension) = critical {

@@ -25,7 +25,7 @@ pub(crate) use bench::{BenchArgs, CompareArgs, Experiment, ExportArgs, KernelPar
 use cluster::{PARTY_HELP, PartyArgs, REVEAL_HELP, RevealArgs, SHARE_HELP, ShareArgs};
 use common::address;
 pub(crate) use common::{AnswerArgs, AutoArgs, ProcessArgs};
-use enclave::{ENCLAVE_HELP, EnclaveArgs};
+use enclave::{ENCLAVE_HELP, ENCLAVE_USAGE, EnclaveArgs};
 use keys::{KEYCACHE_HELP, KEYSERVER_HELP, KeycacheArgs, KeyserverArgs};
 use launch::{LAUNCH_HELP, LaunchArgs};
 use manifest::{MANIFEST_HELP, ManifestArgs};
@@ -107,7 +107,7 @@ pub(crate) enum Command {
     #[command(after_help = KEYCACHE_HELP)]
     Keycache(KeycacheArgs),
     /// Run a sealed model in an enclave for clients that verify it first; and ask such a worker.
-    #[command(after_help = ENCLAVE_HELP)]
+    #[command(after_help = ENCLAVE_HELP, override_usage = ENCLAVE_USAGE)]
     Enclave(Box<EnclaveArgs>),
     /// Make, wrap and unwrap the keys of a model's owner.
     #[command(after_help = KEY_HELP)]

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::args::attest::{AttestArgs, AttestCommand, VerifyArgs};
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::show::{print, printable_line};
 
 /// Larger files are none of those that are expected.
@@ -47,6 +48,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let verifiers = Verifiers::new(collateral(args)?).allow_sample_insecure(args.allow_sample_insecure);
     let verifiers = verifiers.map_err(|e| Failure::error(Code::Usage, e.to_string()))?;
     let at = args.at.unwrap_or_else(SystemTime::now);
+    given::file("", &args.file, "a quote, a report, or a certificate with evidence")?;
     let subject = Subject::read(&args.file)?;
     eprintln!("{}", printable_line(&format!("{}: {}", args.file.display(), subject.contents())));
 
@@ -248,33 +250,40 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
 
 fn collateral(args: &VerifyArgs) -> anyhow::Result<Collateral> {
     let dcap = |path: &Path| {
+        given::file("--collateral", path, "Intel's collateral in JSON (docs/attestation.md#collateral)")?;
         let json = read(path, MAX_FILE_BYTES)?;
-        let wrong = |e: AttestError| Failure::error(Code::Input, format!("{}: {e}", path.display()));
+        let wrong =
+            |e: AttestError| Failure::error(Code::Input, format!("--collateral {}: {e}", path.display()));
         check_dcap_collateral(&json).map_err(wrong)?;
         anyhow::Ok(json)
     };
     Ok(Collateral {
         dcap: args.collateral.as_deref().map(dcap).transpose()?,
-        certificates: parsed(&args.cert, certificates)?,
-        crls: parsed(&args.crl, revocation_lists)?,
+        certificates: parsed("--cert", "certificates in PEM or DER", &args.cert, certificates)?,
+        crls: parsed("--crl", "a revocation list in PEM or DER", &args.crl, revocation_lists)?,
     })
 }
 
-/// What some files hold together.
+/// What the files of an argument hold together.
 fn parsed<T>(
+    flag: &str,
+    expected: &str,
     paths: &[PathBuf],
     parse: impl Fn(&[u8]) -> Result<Vec<T>, AttestError>,
 ) -> anyhow::Result<Vec<T>> {
     let mut all = Vec::new();
     for path in paths {
+        given::file(flag, path, expected)?;
         let list = parse(&read(path, MAX_FILE_BYTES)?);
-        all.extend(list.map_err(|e| Failure::error(Code::Input, format!("{}: {e}", path.display())))?);
+        all.extend(list.map_err(|e| Failure::error(Code::Input, format!("{flag} {}: {e}", path.display())))?);
     }
     Ok(all)
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Policy> {
-    let wrong = |problem: String| Failure::error(Code::Input, format!("{}: {problem}", path.display()));
+    given::file("--policy", path, given::POLICY)?;
+    let wrong =
+        |problem: String| Failure::error(Code::Input, format!("--policy {}: {problem}", path.display()));
     let text = String::from_utf8(read(path, MAX_POLICY_BYTES)?)
         .map_err(|_| wrong("it is not text in UTF-8".to_owned()))?;
     Policy::parse(&text).map_err(|e| wrong(e.to_string()))

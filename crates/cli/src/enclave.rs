@@ -1,7 +1,7 @@
 //! Running sealed models in enclaves, and asking those that do: `enclave`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ndarray::ArrayD;
 use privet::attest::attester::{GRAMINE_DIR, GramineAttester, TSM_REPORT_DIR, TsmAttester};
-use privet::attest::{Attester, Tee};
+use privet::attest::{Attester, Tee, seconds_text};
 use privet::enclave::{
-    self, Answer, Asked, Connection, ElementType, EnclaveError, Ending, KeySource, ModelInfo, NextSetting,
-    PartProgram, Pinned, Program, RemoteKey, SealedProgram, StagedProgram, TensorSpec, WorkerEvent,
-    WorkerSetting,
+    self, Answer, Asked, Connection, ElementType, Ending, Halt, KeySource, ModelInfo, ModelPin, NextSetting,
+    RemoteKey, TensorSpec, Terms, WorkerEvent, WorkerSetting,
 };
 use privet::keys::{Endpoint, Grant, SteadyClock, SystemClock, Uptime, machine_attester, verifier};
 use privet::model::load_inputs_for;
 use privet::output::{self, Values};
 use privet::postprocess::{Output, Top};
-use privet::seal::{ModelVersion, Release, Swap};
+use privet::seal::Swap;
 use privet::split::Tensor;
 use privet::{input, resources};
 use privet_plan::{InputSpec, Post};
@@ -30,11 +29,15 @@ use crate::args::enclave::{AskArgs, AttesterKind, EnclaveArgs, EnclaveCommand, W
 use crate::args::keys::AttestationArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
-use crate::keys::{attestation_policy, collateral, follow_parent, trust, warn_of_sample};
+use crate::given;
+use crate::held::{self, Hold};
+use crate::keys::{attestation_policy, begin, collateral, trust, warn_of_sample};
+use crate::pin::pin;
 use crate::secrets::keep_memory_private;
 use crate::show::json::Tensor as Shown;
 use crate::show::{answer, print, printable_line};
 use crate::signals;
+use crate::worker_files::{Files, pinned};
 
 pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
@@ -45,33 +48,46 @@ pub(crate) fn enclave(args: &EnclaveArgs) -> anyhow::Result<()> {
 }
 
 fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
+    held::restart(args)?;
     let allow = args.attestation.allow_sample_insecure;
-    let pinned = pinned(args)?;
-    let source_files = source_files(args)?;
+    let (argument, address) = match (&args.keycache, &args.keyserver) {
+        (Some(address), _) => ("--keycache", address.clone()),
+        (None, Some(address)) => ("--keyserver", address.clone()),
+        (None, None) => return Err(Failure::error(Code::Usage, "expected --keycache or --keyserver")),
+    };
+    let trust = trust(
+        (argument, &address),
+        args.server_certificate.as_deref(),
+        args.server_policy.as_deref(),
+        &args.attestation,
+    )?;
+    let accepted = |flag: &str, path: &Path| {
+        anyhow::Ok((own_verifier(&args.attestation)?, attestation_policy(flag, path)?))
+    };
+    let clients = args.clients.as_deref().map(|path| accepted("--clients", path)).transpose()?;
+    let next = match (&args.next, &args.next_policy) {
+        (Some(address), Some(path)) => {
+            let (verifier, policy) = accepted("--next-policy", path)?;
+            Some(NextSetting { address: address.clone(), verifier, policy })
+        }
+        _ => None,
+    };
+    let (pinned, files) = (pinned(args)?, Files::of(args)?);
+    files.check(args, &pinned)?;
     let attester = attester(args.attester, allow)?;
     // What it is, for every line that says anything.
     let backend = attester.evidence(&[0; 64])?.tee();
     warn_of_sample(&args.attestation);
-    let address = args.keycache.clone().or_else(|| args.keyserver.clone());
-    let address = address.ok_or_else(|| Failure::error(Code::Usage, "expected --keycache or --keyserver"))?;
-    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     let endpoint = Endpoint { address, trust, deadline: Duration::from_secs(args.key_deadline) };
     let key = pinned.key_id.clone();
     let source: Arc<dyn KeySource> =
         Arc::new(RemoteKey { endpoint, attester: attester.clone(), key, version: pinned.key_version });
-    let accepted = |path: &Path| anyhow::Ok((own_verifier(&args.attestation)?, attestation_policy(path)?));
     let setting = WorkerSetting {
         listen: args.listen.clone(),
         attester,
-        clients: args.clients.as_deref().map(accepted).transpose()?,
-        next: match (&args.next, &args.next_policy) {
-            (Some(address), Some(path)) => {
-                let (verifier, policy) = accepted(path)?;
-                Some(NextSetting { address: address.clone(), verifier, policy })
-            }
-            _ => None,
-        },
+        clients,
+        next,
         sessions: args.sessions.into(),
         queue: args.queue.into(),
         threads: args.threads.into(),
@@ -80,7 +96,7 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     };
     wipe_freed_memory();
     let swap = if args.allow_swap { Swap::Allowed } else { Swap::Locked };
-    let stop = signals::stop_flag()?;
+    let stop = signals::wipe_flag()?;
     let answers = Arc::new(AtomicU64::new(0));
     let (is_json, counted) = (args.json, answers.clone());
     let tell = move |event: &WorkerEvent| {
@@ -89,15 +105,9 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         }
         tell(backend, is_json, event);
     };
-    let load = move |grant: &Grant| -> Result<Box<dyn Program>, EnclaveError> {
-        Ok(match &source_files {
-            Files::Whole(path) => Box::new(SealedProgram::open(path, &pinned, grant, swap)?),
-            Files::Stages(dir, None) => Box::new(StagedProgram::open(dir, &pinned, grant, swap)?),
-            Files::Stages(dir, Some(range)) => {
-                Box::new(PartProgram::open(dir, *range, &pinned, grant, swap)?)
-            }
-        })
-    };
+    let hold = Hold::of(args);
+    let load =
+        move |grant: &Grant, halt: &Halt| files.open(Terms { pinned: &pinned, grant, swap, halt }, hold);
     enclave::serve(setting, &source, load, &stop, Arc::new(tell))?;
     if args.json {
         let ended = Line::Ended {
@@ -108,34 +118,6 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         print_line(&Row { backend: backend.name(), line: ended })?;
     }
     Ok(())
-}
-
-/// What is sealed.
-enum Files {
-    Whole(PathBuf),
-    /// With the stages that are held, or all of them one by one.
-    Stages(PathBuf, Option<(usize, usize)>),
-}
-
-fn source_files(args: &WorkerArgs) -> anyhow::Result<Files> {
-    match (&args.sealed, &args.stages) {
-        (Some(path), _) => Ok(Files::Whole(path.clone())),
-        (None, Some(dir)) => Ok(Files::Stages(dir.clone(), args.stage)),
-        (None, None) => Err(Failure::error(Code::Usage, "expected --sealed FILE or --stages DIR")),
-    }
-}
-
-/// What this worker accepts by itself.
-fn pinned(args: &WorkerArgs) -> anyhow::Result<Pinned> {
-    let min_version = ModelVersion::new(args.min_version.get()).context("a version is not zero")?;
-    let digest = args.model_digest;
-    if let Some(path) = &args.release {
-        return Ok(Pinned::of_release(&Release::read(path)?, min_version, digest));
-    }
-    let (Some(verifying_key), Some(key_id)) = (args.verifying_key, args.key_id.clone()) else {
-        return Err(Failure::error(Code::Usage, "expected --release, or --verifying-key and --key-id"));
-    };
-    Ok(Pinned { verifying_key, model_id: None, key_id, key_version: args.key_version, min_version, digest })
 }
 
 fn attester(kind: AttesterKind, allow: bool) -> anyhow::Result<Arc<dyn Attester>> {
@@ -163,13 +145,13 @@ struct Row<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
     Listening { address: &'a str },
-    Key { seconds: f64, ends: u64 },
-    Ready { model: &'a ModelInfo, seconds_since_key: f64 },
+    Key { seconds: f64, ends: u64, ends_utc: String },
+    Ready { model: &'a ModelInfo, seconds_since_key: f64, decrypt_seconds: f64 },
     FirstAnswer { seconds_since_key: f64 },
-    Answered { queue_seconds: f64, compute_seconds: f64 },
+    Answered { queue_seconds: f64, compute_seconds: f64, decrypt_seconds: f64 },
     Refused { reason: String, detail: &'a str },
     Failed { detail: &'a str },
-    Renewed { ends: u64 },
+    Renewed { ends: u64, ends_utc: String },
     NotRenewed { detail: &'a str },
     Ended { answers: u64, cpu_seconds: f64, peak_memory_bytes: u64 },
 }
@@ -178,15 +160,23 @@ enum Line<'a> {
 fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
     let line = match event {
         WorkerEvent::Listening(address) => Line::Listening { address },
-        WorkerEvent::Key { took, ends } => Line::Key { seconds: took.as_secs_f64(), ends: *ends },
-        WorkerEvent::Ready { model, took } => Line::Ready { model, seconds_since_key: took.as_secs_f64() },
-        WorkerEvent::First { after } => Line::FirstAnswer { seconds_since_key: after.as_secs_f64() },
-        WorkerEvent::Answered { queued, computed } => {
-            Line::Answered { queue_seconds: queued.as_secs_f64(), compute_seconds: computed.as_secs_f64() }
+        WorkerEvent::Key { took, ends } => {
+            Line::Key { seconds: took.as_secs_f64(), ends: *ends, ends_utc: seconds_text(*ends) }
         }
+        WorkerEvent::Ready { model, took, decrypted } => Line::Ready {
+            model,
+            seconds_since_key: took.as_secs_f64(),
+            decrypt_seconds: decrypted.as_secs_f64(),
+        },
+        WorkerEvent::First { after } => Line::FirstAnswer { seconds_since_key: after.as_secs_f64() },
+        WorkerEvent::Answered { queued, computed, decrypted } => Line::Answered {
+            queue_seconds: queued.as_secs_f64(),
+            compute_seconds: computed.as_secs_f64(),
+            decrypt_seconds: decrypted.as_secs_f64(),
+        },
         WorkerEvent::Refused { kind, detail } => Line::Refused { reason: kind.to_string(), detail },
         WorkerEvent::Failed(detail) => Line::Failed { detail },
-        WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends },
+        WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends, ends_utc: seconds_text(*ends) },
         WorkerEvent::NotRenewed(detail) => Line::NotRenewed { detail },
     };
     // Nobody reads it if this fails.
@@ -200,14 +190,12 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
             let _ = print(&format!("listening on {address}"));
             return;
         }
-        Line::Key { seconds, ends } => {
-            format!(
-                "got the key in {seconds:.3} s, to be used until {ends} s after 1970 unless it is renewed"
-            )
+        Line::Key { seconds, ends_utc, .. } => {
+            format!("got the key in {seconds:.3} s, to be used until {ends_utc} unless it is renewed")
         }
-        Line::Ready { model, seconds_since_key } => format!(
-            "model {} version {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
-            model.id, model.version, model.digest
+        Line::Ready { model, seconds_since_key, .. } => format!(
+            "model {} version {}, signed by {}, sealed file {}, in memory {seconds_since_key:.3} s after the key came",
+            model.id, model.version, model.verifying_key, model.digest
         ),
         Line::FirstAnswer { seconds_since_key } => {
             format!("first answer {seconds_since_key:.3} s after the key came")
@@ -215,7 +203,7 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         Line::Answered { .. } | Line::Ended { .. } => return,
         Line::Refused { reason, detail } => format!("refused a client: {reason}: {detail}"),
         Line::Failed { detail } => format!("failed: {detail}"),
-        Line::Renewed { ends } => format!("the key may be used until {ends} s after 1970"),
+        Line::Renewed { ends_utc, .. } => format!("the key may be used until {ends_utc}"),
         Line::NotRenewed { detail } => format!("the key is not renewed yet: {detail}"),
     };
     eprintln!("{mark}{}", printable_line(&text));
@@ -230,9 +218,14 @@ struct AskResult<'a> {
     model_id: String,
     model_version: u64,
     model_digest: String,
+    model_verifying_key: String,
+    /// Whether the client knew whose model it was to be.
+    owner_pinned: bool,
     top: &'a [Top],
     outputs: BTreeMap<&'a str, Shown<'a>>,
     connect_seconds: f64,
+    /// How often the worker was verified.
+    verifications: u32,
     answers: &'a [Took],
 }
 
@@ -245,22 +238,31 @@ struct Took {
 }
 
 fn ask(args: &AskArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
+    args.input.iter().try_for_each(|given| input_file(given))?;
     let preprocess = args.preprocess.as_deref().map(input::preprocess_from_str_or_file).transpose()?;
+    if let Some(path) = &args.labels {
+        given::file("--labels", path, "a text file with a label on each line")?;
+    }
     let labels = args.labels.as_deref().map(input::load_labels).transpose()?.unwrap_or_default();
-    let policy = attestation_policy(&args.policy)?;
+    let policy = attestation_policy("--policy", &args.policy)?;
     warn_of_sample(&args.attestation);
     let start = Instant::now();
-    let mut connection = Connection::open(&Asked {
+    let mut asked = Asked {
         address: &args.address,
         verifier: own_verifier(&args.attestation)?,
         policy,
+        model: pin(args)?,
         attester: None,
         deadline: Duration::from_secs(args.deadline),
-    })?;
+        evidence_age: Duration::from_secs(args.evidence_age),
+    };
+    let owner_pinned = asked.model.names_owner();
+    let mut connection = Connection::open(&asked)?;
     let connect_seconds = start.elapsed().as_secs_f64();
-    check_model(args, connection.model())?;
     let model = connection.model().clone();
+    // However often it connects, the same file has to answer.
+    asked.model = ModelPin { digest: Some(model.digest), ..asked.model };
     if let Some(path) = &args.answer.output {
         output::check_path(path, model.outputs.len())?;
     }
@@ -282,7 +284,12 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let mut took = Vec::with_capacity(args.repeat as usize);
     let mut last = None;
+    let mut verifications = 1;
     for _ in 0..args.repeat {
+        if connection.is_stale() {
+            connection = Connection::open(&asked)?;
+            verifications += 1;
+        }
         let start = Instant::now();
         let answer = connection.ask(&inputs)?;
         took.push(Took {
@@ -306,25 +313,44 @@ fn ask(args: &AskArgs) -> anyhow::Result<()> {
             model_id: model.id.to_string(),
             model_version: model.version.get(),
             model_digest: model.digest.to_string(),
+            model_verifying_key: model.verifying_key.to_string(),
+            owner_pinned,
             top: &best,
             outputs: Shown::all(&outputs),
             connect_seconds,
+            verifications,
             answers: &took,
         });
     }
     print(&answer::describe(&outputs, &best))?;
     print(&format!(
-        "\n{backend}: worker {}, accepted by {}; model {} version {}",
+        "\n{backend}: worker {}, accepted by {}; model {} version {}, signed by {}",
         args.address,
         args.policy.display(),
         model.id,
-        model.version
+        model.version,
+        model.verifying_key
     ))?;
+    if !owner_pinned {
+        print(
+            "not pinned: any owner's model would have got this input; next time say --release FILE, or --verifying-key and the key above",
+        )?;
+    }
     let Some(took) = took.last() else { return Ok(()) };
     print(&format!(
         "verified in {connect_seconds:.3} s, answered in {:.3} s, {:.3} s of it computing",
         took.seconds, took.compute_seconds
     ))
+}
+
+/// Whether there is such a file, before a worker is asked: `FILE`, or `NAME=FILE`.
+fn input_file(given: &Path) -> anyhow::Result<()> {
+    let text = given.to_str().unwrap_or_default();
+    let mut named = text.match_indices('=').map(|(at, _)| Path::new(&text[at + 1..]));
+    if given.exists() || named.any(Path::exists) {
+        return Ok(());
+    }
+    given::file("--input", given, "a JPEG, PNG, .npy, .npz or .csv file, or NAME=FILE")
 }
 
 /// An input as the model takes it: files hold numbers, which have to be whole, or 0 and 1, for others than floats.
@@ -351,21 +377,6 @@ fn tensor(spec: &TensorSpec, values: ArrayD<f32>) -> anyhow::Result<Tensor> {
 
 fn own_verifier(args: &AttestationArgs) -> anyhow::Result<Arc<dyn privet::attest::Verifier>> {
     Ok(verifier(collateral(args)?, args.allow_sample_insecure)?)
-}
-
-fn check_model(args: &AskArgs, model: &ModelInfo) -> anyhow::Result<()> {
-    let other = |expected: String, found: String| EnclaveError::OtherModel {
-        peer: args.address.clone(),
-        expected,
-        found,
-    };
-    if let Some(expected) = args.model_id.filter(|id| *id != model.id) {
-        return Err(other(format!("model {expected}"), format!("model {}", model.id)).into());
-    }
-    if let Some(expected) = args.model_digest.filter(|digest| *digest != model.digest) {
-        return Err(other(format!("sealed file {expected}"), format!("sealed file {}", model.digest)).into());
-    }
-    Ok(())
 }
 
 /// As other commands show them.

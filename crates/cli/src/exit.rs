@@ -221,12 +221,21 @@ impl Code {
 
 /// `error: ..` and its causes, without repeating what an outer message already says.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}");
+    printable(&format!("error: {}", chain(error, "\n  caused by: ")))
+}
+
+/// An error and its causes as a part of another message.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    chain(error, ": ")
+}
+
+fn chain(error: &anyhow::Error, separator: &str) -> String {
+    let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
-            text.push_str("\n  caused by: ");
+            text.push_str(separator);
             text.push_str(&cause);
         }
     }
-    printable(&text)
+    text
 }

@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
-use privet::attest::{Collateral, Policy, check_dcap_collateral, time_text};
+use privet::attest::{Collateral, Policy, check_dcap_collateral, seconds_text};
+use privet::keys::audit::Entry;
 use privet::keys::cache::{self, CacheConfig, CacheEvent, CacheSetting, LeaseInfo, SealingKey};
 use privet::keys::server::{self, ServerConfig, ServerSetting};
 use privet::keys::{
-    AdminReply, AdminRequest, Endpoint, KeyPolicy, KeysError, Limits, MAX_POLICY_BYTES, MasterSource,
-    OwnerKey, ServerTls, ServerTrust, administer_at, fetch_key, machine_attester, verifier,
+    Address, AdminReply, AdminRequest, Endpoint, KeyPolicy, KeysError, Limits, MAX_POLICY_BYTES,
+    MasterSource, OwnerKey, SAMPLE_BUILD, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE,
+    administer_at, fetch_key, machine_attester, verifier,
 };
 use privet::seal::{ContentKey, OwnerKeys, read_content};
 use serde::Serialize;
@@ -23,6 +25,7 @@ use crate::args::keys::{
 };
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::secrets::keep_memory_private;
 use crate::show::print;
 use crate::signals;
@@ -69,10 +72,7 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
     ServerConfig::create(&args.dir, &args.listen, &args.name, master)?;
     let at = |name: &str| args.dir.join(name).display().to_string();
     print(&format!("store:           {}", at(server::STORE_FILE)))?;
-    print(&format!(
-        "certificate:     {}, for workers and caches to pin",
-        at(privet::keys::TLS_CERTIFICATE_FILE)
-    ))?;
+    print(&format!("certificate:     {}, for workers and caches to pin", at(TLS_CERTIFICATE_FILE)))?;
     if is_new {
         let path = at(server::MASTER_KEY_FILE);
         print(&format!(
@@ -83,13 +83,13 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
     let dir = &args.place.dir;
     // The wrong directory is better named than what it lacks.
     ServerConfig::load(dir)?;
     let verifier = verifier(collateral(&args.attestation)?, args.attestation.allow_sample_insecure)?;
     let tls = if args.ra_tls {
-        let policy = args.clients.as_deref().map(attestation_policy).transpose()?;
+        let policy = args.clients.as_deref().map(|path| attestation_policy("--clients", path)).transpose()?;
         let clients = policy.map(|policy| (verifier.clone(), policy));
         ServerTls::attested(machine_attester(args.attestation.allow_sample_insecure)?, clients)?
     } else {
@@ -100,12 +100,33 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let stop = signals::stop_flag()?;
     let tell = Arc::new(|error: &KeysError| eprintln!("a request failed: {error}"));
     let setting = ServerSetting { tls, verifier, limits, tell };
-    server::serve(dir, args.listen.as_deref(), setting, &stop, |address, noted| {
-        eprintln!("audit log is whole up to {noted}");
+    let allow = args.attestation.allow_sample_insecure;
+    server::serve(dir, args.listen.as_deref(), setting, &stop, |began| {
+        eprintln!("audit log is whole up to {}", began.noted);
+        if !allow {
+            began.policies.iter().for_each(warn_of_unsatisfiable);
+        }
         // Nobody reads it if this fails.
-        let _ = print(&format!("listening on {address}"));
+        let _ = print(&format!("listening on {}", began.address));
     })?;
     Ok(())
+}
+
+/// A policy that names development evidence alone, where none is accepted.
+fn warn_of_unsatisfiable(policy: &KeyPolicy) {
+    for part in policy.sample_only() {
+        let who = if part == "get" { "no worker gets" } else { "no cache is leased" };
+        let advice = if SAMPLE_BUILD {
+            "for development, say --allow-sample-insecure"
+        } else {
+            "for development there are builds with the cargo feature sample-attestation-insecure"
+        };
+        eprintln!(
+            "WARNING: {who} key {}: [{part}] of its policy accepts development evidence (sample, INSECURE) only, which \
+             this server does not accept; give it a section [sgx], [tdx] or [snp], or, {advice}",
+            policy.key_id
+        );
+    }
 }
 
 fn key(command: &KeyCommand) -> anyhow::Result<()> {
@@ -177,10 +198,14 @@ fn policy(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Check { file } => (file, None),
         PolicyCommand::Set { place, file } => (file, Some(place)),
     };
+    given::file("", file, "a key policy (docs/keys.md#policies)")?;
     let text = read_text(file)?;
     let policy = KeyPolicy::parse(&file.display().to_string(), &text)?;
     for finding in policy.lint() {
         eprintln!("{finding}");
+    }
+    if !SAMPLE_BUILD {
+        warn_of_unsatisfiable(&policy);
     }
     match place {
         None => print(&format!("{}: a policy of key {}", file.display(), policy.key_id)),
@@ -209,11 +234,19 @@ fn audit(command: &AuditCommand) -> anyhow::Result<()> {
                 let Some(last) = entries.last() else { return Ok(()) };
                 after = last.sequence;
                 for entry in &entries {
-                    print_line(entry)?;
+                    print_line(&Logged { entry, time_utc: seconds_text(entry.time) })?;
                 }
             }
         }
     }
+}
+
+/// A line of `privet keyserver audit list`.
+#[derive(Serialize)]
+struct Logged<'a> {
+    #[serde(flatten)]
+    entry: &'a Entry,
+    time_utc: String,
 }
 
 /// What `privet keyserver fetch --json` prints.
@@ -227,15 +260,21 @@ struct Fetched<'a> {
     model_digest: Option<String>,
     minimum_model_version: Option<u64>,
     not_after: Option<u64>,
+    not_after_utc: Option<String>,
     sample_insecure: bool,
     from: &'a str,
 }
 
 fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
+    begin(&args.attestation)?;
     let allow = args.attestation.allow_sample_insecure;
+    let trust = trust(
+        ("", &args.address),
+        args.server_certificate.as_deref(),
+        args.server_policy.as_deref(),
+        &args.attestation,
+    )?;
     let attester = machine_attester(allow)?;
-    let trust = trust(args.server_certificate.as_deref(), args.server_policy.as_deref(), &args.attestation)?;
     warn_of_sample(&args.attestation);
     let deadline = Duration::from_secs(args.deadline);
     let endpoint = Endpoint { address: args.address.clone(), trust, deadline };
@@ -250,6 +289,7 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
         model_digest: grant.model_digest.map(|digest| digest.to_string()),
         minimum_model_version: grant.minimum_model_version.map(|version| version.get()),
         not_after: grant.not_after,
+        not_after_utc: grant.not_after.map(seconds_text),
         sample_insecure: allow,
         from: &args.address.to_string(),
     };
@@ -270,8 +310,8 @@ fn fetch(args: &FetchArgs) -> anyhow::Result<()> {
         "  oldest model version  {}",
         or_any(fetched.minimum_model_version.map(|v| v.to_string()))
     ))?;
-    match fetched.not_after {
-        Some(ends) => print(&format!("  leased until          {}", moment(ends))),
+    match fetched.not_after_utc {
+        Some(ends) => print(&format!("  leased until          {ends}")),
         None => Ok(()),
     }
 }
@@ -280,14 +320,31 @@ fn cache_init(args: &CacheInitArgs) -> anyhow::Result<()> {
     let known_by = args.server_certificate.as_ref().or(args.server_policy.as_ref());
     let known_by =
         known_by.ok_or_else(|| Failure::error(Code::Usage, "--server-certificate or --server-policy"))?;
-    CacheConfig::create(&args.dir, &args.listen.to_string(), &args.server, known_by)?;
+    match &args.server_policy {
+        Some(path) => drop(attestation_policy("--server-policy", path)?),
+        None => drop(certificate_of(known_by)?),
+    }
+    let made = CacheConfig::create(&args.dir, &args.listen.to_string(), &args.server, known_by);
+    made.map_err(|error| match error {
+        KeysError::Usage(problem) => Failure::error(Code::Usage, format!("--{problem}")),
+        other => other.into(),
+    })?;
     let policies = args.dir.join("policies");
-    print(&format!("put a policy for each key to cache into {}", policies.display()))
+    print(&format!("put a policy for each key to cache into {}", policies.display()))?;
+    if matches!(args.listen, Address::Tcp(_)) {
+        let at = |name: &str| args.dir.join(name).display().to_string();
+        let (key, certificate) = (at(TLS_KEY_FILE), at(TLS_CERTIFICATE_FILE));
+        print(&format!(
+            "and its TLS key and certificate, {key} and {certificate}:\n  openssl req -x509 -newkey ec -pkeyopt \
+             ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=cache -keyout {key} -out {certificate}"
+        ))?;
+    }
+    Ok(())
 }
 
 fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
-    follow_parent(&args.attestation)?;
-    CacheConfig::load(&args.dir)?;
+    begin(&args.attestation)?;
+    CacheConfig::load(&args.dir)?.check(&args.dir)?;
     let allow = args.attestation.allow_sample_insecure;
     let verifier = verifier(collateral(&args.attestation)?, allow)?;
     let attester = machine_attester(allow)?;
@@ -303,7 +360,7 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
     };
     warn_of_sample(&args.attestation);
     let stop = signals::stop_flag()?;
-    let listening = |address: &privet::keys::Address| {
+    let listening = |address: &Address| {
         let _ = print(&format!("listening on {address}"));
     };
     let mark = if allow { "sample, INSECURE: " } else { "" };
@@ -316,7 +373,7 @@ fn cache_serve(args: &CacheServeArgs) -> anyhow::Result<()> {
 fn describe(event: &CacheEvent) -> String {
     let name = |info: &LeaseInfo| format!("key {} version {}", info.key, info.version);
     match event {
-        CacheEvent::Leased(info) => format!("leased {} until {}", name(info), moment(info.ends)),
+        CacheEvent::Leased(info) => format!("leased {} until {}", name(info), seconds_text(info.ends)),
         CacheEvent::Dropped(info, reason) => format!("dropped {}: {reason}", name(info)),
         CacheEvent::NotLeased(key, reason) => format!("no lease of key {key}: {reason}"),
         CacheEvent::Released(info, claims) => format!("released {} to claims {claims}", name(info)),
@@ -327,30 +384,51 @@ fn describe(event: &CacheEvent) -> String {
     }
 }
 
-/// A time in seconds since 1970, in words as well.
-fn moment(seconds: u64) -> String {
-    let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    at.map_or_else(|| seconds.to_string(), |at| format!("{} ({seconds} s after 1970)", time_text(at)))
-}
-
-/// How a server is known: by its certificate, or by a policy for its evidence.
+/// How a server at an address, which an argument names, is known: by its certificate, or by a policy for its evidence. A
+/// Unix socket needs neither.
 pub(crate) fn trust(
+    (argument, address): (&str, &Address),
     certificate: Option<&Path>,
     policy: Option<&Path>,
     args: &AttestationArgs,
 ) -> anyhow::Result<Option<ServerTrust>> {
     Ok(match (certificate, policy) {
-        (Some(path), _) => Some(ServerTrust::pinned(path)?),
+        (Some(path), _) => Some(certificate_of(path)?),
         (None, Some(path)) => {
             let verifier = verifier(collateral(args)?, args.allow_sample_insecure)?;
-            Some(ServerTrust::attested(verifier, attestation_policy(path)?))
+            Some(ServerTrust::attested(verifier, attestation_policy("--server-policy", path)?))
         }
-        (None, None) => None,
+        (None, None) if matches!(address, Address::Tcp(_)) => {
+            let text = format!(
+                "{argument} {address}: nothing says how it is known; expected --server-certificate FILE, {}, or \
+                 --server-policy FILE, {}, for a server with --ra-tls",
+                given::CERTIFICATE,
+                given::POLICY
+            );
+            return Err(Failure::error(Code::Usage, text.trim_start()));
+        }
+        (None, None) => {
+            if let Address::Unix(path) = address {
+                given::socket(argument, path, "the socket of a `privet keycache serve` that runs")?;
+            }
+            None
+        }
     })
 }
 
-/// Ends with the parent, where the parent asked for it.
-pub(crate) fn follow_parent(args: &AttestationArgs) -> anyhow::Result<()> {
+/// What `--server-certificate` names.
+pub(crate) fn certificate_of(path: &Path) -> anyhow::Result<ServerTrust> {
+    given::file("--server-certificate", path, given::CERTIFICATE)?;
+    given::by("--server-certificate", ServerTrust::pinned(path))
+}
+
+/// Ends with the parent, where the parent asked for it; refuses what this build does not know.
+pub(crate) fn begin(args: &AttestationArgs) -> anyhow::Result<()> {
+    if args.allow_sample_insecure && !SAMPLE_BUILD {
+        let text = "--allow-sample-insecure: this build knows no development evidence (sample, INSECURE); builds with \
+                    the cargo feature sample-attestation-insecure do";
+        return Err(Failure::error(Code::Usage, text));
+    }
     args.exit_with_parent.map_or(Ok(()), signals::exit_with_parent)
 }
 
@@ -362,16 +440,19 @@ pub(crate) fn warn_of_sample(args: &AttestationArgs) {
 
 pub(crate) fn collateral(args: &AttestationArgs) -> anyhow::Result<Collateral> {
     let Some(path) = &args.collateral else { return Ok(Collateral::default()) };
-    let fail = |e| Failure::error(Code::Input, format!("cannot read {}: {e}", path.display()));
-    let dcap = fs::read(path).map_err(fail)?;
-    check_dcap_collateral(&dcap)
-        .map_err(|e| Failure::error(Code::Input, format!("{}: {e}", path.display())))?;
+    given::file("--collateral", path, "Intel's collateral in JSON (docs/attestation.md#collateral)")?;
+    let fail = |e: &dyn std::fmt::Display| {
+        Failure::error(Code::Input, format!("--collateral {}: {e}", path.display()))
+    };
+    let dcap = fs::read(path).map_err(|e| fail(&e))?;
+    check_dcap_collateral(&dcap).map_err(|e| fail(&e))?;
     Ok(Collateral { dcap: Some(dcap), ..Collateral::default() })
 }
 
-pub(crate) fn attestation_policy(path: &Path) -> anyhow::Result<Policy> {
-    let policy = Policy::parse(&read_text(path)?);
-    policy.map_err(|e| Failure::error(Code::Input, format!("{}: {e}", path.display())))
+pub(crate) fn attestation_policy(flag: &str, path: &Path) -> anyhow::Result<Policy> {
+    given::file(flag, path, given::POLICY)?;
+    let policy = Policy::parse(&given::by(flag, read_text(path))?);
+    policy.map_err(|e| Failure::error(Code::Input, format!("{flag} {}: {e}", path.display())))
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
@@ -380,7 +461,10 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
     if length > MAX_POLICY_BYTES as u64 {
         return Err(fail(format!("expected at most {MAX_POLICY_BYTES} bytes, found {length}")));
     }
-    fs::read_to_string(path).map_err(|e| fail(e.to_string()))
+    fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => fail("this is not a text; expected a policy in TOML".to_owned()),
+        _ => fail(e.to_string()),
+    })
 }
 
 fn unexpected() -> anyhow::Error {

@@ -7,23 +7,27 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use privet::attest::policy::FileKind;
+use privet::enclave::Pinned;
 use privet::keys::cache::{CacheConfig, LEASES_FILE};
 use privet::manifest::{self, Finding, MAX_MANIFEST_BYTES, ManifestOptions, Severity, TrustedFile, Written};
-use privet::seal::{Accepted, ModelVersion, Release};
-use privet::split::{SEALED_INDEX_FILE, SealedIndex};
+use privet::seal::ModelVersion;
 use serde::Serialize;
 
 use crate::args::manifest::{ManifestArgs, ManifestCommand, ManifestRole};
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
+use crate::keys::{attestation_policy, certificate_of};
 use crate::show::{print, table};
+use crate::worker_files;
 
 /// Activations and workspace of a model whose peak nobody predicted.
 const ACTIVATIONS: u64 = 128 << 20;
 /// What servers of keys hold.
 const SERVER_MEMORY: u64 = 64 << 20;
 /// Of a worker besides those that multiply: main, connections, keys and their renewal, decryption of what comes next.
-const WORKER_THREADS: u32 = 12;
+const WORKER_THREADS: u32 = 16;
 /// Of servers of keys: main, connections, requests, handshakes.
 const SERVER_THREADS: u32 = 60;
 /// Most files of a directory.
@@ -60,6 +64,9 @@ pub(crate) fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
     let options = options(args, role)?;
     let written = manifest::manifest(&options)?;
     let path = out.join(format!("{}.manifest", role.name()));
+    if out.exists() {
+        given::directory("--out", out, "a directory for the manifest")?;
+    }
     write(out, &path, &written.text)?;
     if args.json {
         return print_line(&ManifestResult {
@@ -99,8 +106,16 @@ fn misplaced(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<()> {
 }
 
 fn options(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<ManifestOptions> {
+    if let Some(gramine) = &args.gramine {
+        let expected = "Gramine's directory, in which it has its libsysdb.so";
+        given::directory("--gramine", gramine, expected)?;
+        given::file("--gramine", &gramine.join("libsysdb.so"), expected)?;
+    }
     let program = match &args.binary {
-        Some(binary) => binary.clone(),
+        Some(binary) => {
+            given::file("--binary", binary, "the program to run in the enclave")?;
+            binary.clone()
+        }
         None => std::env::current_exe().context("cannot find this program's own file")?,
     };
     let mut library_paths = args.library_path.clone();
@@ -135,6 +150,7 @@ fn options(args: &ManifestArgs, role: ManifestRole) -> anyhow::Result<ManifestOp
             let text = format!("--trust {given}: expected FILE=PATH, such as tls.crt=/tls.crt");
             return Err(Failure::error(Code::Usage, text));
         };
+        given::file("--trust", Path::new(host), "FILE=PATH, with a file that is there")?;
         options.files.push(TrustedFile { host: host.into(), inside: inside.to_owned() });
     }
     Ok(options)
@@ -159,6 +175,13 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
             ));
         }
     };
+    let pinned = Pinned::of_release(&worker_files::release(release)?, ModelVersion::FIRST, None);
+    match (&args.server_certificate, &args.server_policy) {
+        (Some(path), _) => drop(certificate_of(path)?),
+        (None, path) => {
+            path.iter().try_for_each(|path| attestation_policy("--server-policy", path).map(drop))?
+        }
+    }
     options.names = address.parse::<SocketAddr>().is_err();
     let release_inside = "/model/release.toml";
     for (host, inside) in [(release, release_inside), (trust, known_by)] {
@@ -168,6 +191,7 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
     options.environment.push(("RAYON_NUM_THREADS".to_owned(), args.threads.to_string()));
     let model = match (&args.sealed, &args.stages) {
         (Some(sealed), _) => {
+            worker_files::sealed(sealed, &pinned)?;
             let name = sealed.file_name().and_then(|n| n.to_str()).unwrap_or("model.sealed");
             let inside = format!("/model/{name}");
             options.memory = bytes(sealed)?.saturating_add(ACTIVATIONS);
@@ -175,14 +199,10 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
             ["--sealed".to_owned(), inside]
         }
         (None, Some(stages)) => {
-            let files = files(stages)?;
-            let mut largest = 0;
-            for (host, name) in files {
-                largest = largest.max(bytes(&host)?);
+            options.memory = check_stages(args, stages, &pinned)?;
+            for (host, name) in files(stages)? {
                 options.files.push(TrustedFile { host, inside: format!("/stages/{name}") });
             }
-            options.memory =
-                predicted(stages, release)?.unwrap_or_else(|| largest.saturating_add(ACTIVATIONS));
             ["--stages".to_owned(), "/stages".to_owned()]
         }
         (None, None) => return Err(usage("--sealed or --stages says which model the worker runs")),
@@ -204,14 +224,18 @@ fn worker(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<
     Ok(())
 }
 
-/// What sealed stages take, in bytes: the memory that was asked for, or the largest peak; none without a signed index.
-fn predicted(stages: &Path, release: &Path) -> anyhow::Result<Option<u64>> {
-    if !stages.join(SEALED_INDEX_FILE).is_file() {
-        return Ok(None);
+/// Refuses stages that such a worker would not open; what they take, in bytes: the memory that was asked for, or the largest
+/// peak. Arguments of one's own may leave stages to other workers.
+fn check_stages(args: &ManifestArgs, directory: &Path, pinned: &Pinned) -> anyhow::Result<u64> {
+    let stages = worker_files::signed_stages(directory, pinned)?;
+    let index = stages.index();
+    for (i, stage) in index.stages.iter().enumerate() {
+        if args.arguments.is_empty() || directory.join(&stage.file).exists() {
+            given::by("--stages", stages.check_stage(i + 1))?;
+        }
     }
-    let any = ModelVersion::new(1).context("a version is not zero")?;
-    let index = SealedIndex::load(stages, &Accepted::new(&Release::read(release)?, any))?;
-    Ok(index.memory.or_else(|| index.stages.iter().map(|stage| stage.peak).max()))
+    let largest = || index.stages.iter().map(|stage| stage.peak).max().unwrap_or(0);
+    Ok(index.memory.unwrap_or_else(largest))
 }
 
 fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Result<()> {
@@ -225,6 +249,7 @@ fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resul
         ));
     };
     let config = CacheConfig::load(dir)?;
+    state_directory(state, "a directory of the host that is empty, for the cache's leases")?;
     if config.listen.starts_with("unix:") {
         let text = format!(
             "{}: listen is {}; sockets of Gramine's are not seen outside of the enclave: expected 127.0.0.1:PORT, with tls.key and tls.crt next to the file",
@@ -233,6 +258,7 @@ fn keycache(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resul
         );
         return Err(Failure::error(Code::Input, text));
     }
+    config.check(dir)?;
     options.names = config.server.parse::<SocketAddr>().is_err();
     for (host, name) in files(dir)?.into_iter().filter(|(_, name)| name != LEASES_FILE) {
         options.files.push(TrustedFile { host, inside: format!("/cache/{name}") });
@@ -249,11 +275,18 @@ fn keyserver(args: &ManifestArgs, options: &mut ManifestOptions) -> anyhow::Resu
         let text = "--state DIR says where the server keeps its store: a directory of the host, with encrypted files later";
         return Err(Failure::error(Code::Usage, text));
     };
+    state_directory(state, "a directory of the host, for the server's store and configuration")?;
     options.state = Some((state.clone(), "/keys".to_owned()));
     options.memory = SERVER_MEMORY;
     options.threads += SERVER_THREADS;
     options.argv = ["privet", "keyserver", "serve", "--dir", "/keys", "--ra-tls"].map(str::to_owned).into();
     Ok(())
+}
+
+/// Whether there is what `--state` names.
+fn state_directory(state: &Path, expected: &str) -> anyhow::Result<()> {
+    let made = format!("{expected}, which has to exist: mkdir -m 700 {}", state.display());
+    given::directory("--state", state, &made)
 }
 
 /// Files below a directory and their names in it, by name. Sockets and the like are left out.
@@ -295,8 +328,15 @@ fn bytes(path: &Path) -> anyhow::Result<u64> {
 fn write(out: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
     let fail = |e| Failure::error(Code::Input, format!("cannot write {}: {e}", path.display()));
     fs::create_dir_all(out).map_err(fail)?;
+    let exists = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let text = "it exists already, and is never overwritten; move it away, or give another --out";
+            Failure::error(Code::Input, format!("cannot write {}: {text}", path.display()))
+        }
+        _ => fail(e),
+    };
     let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(fail)?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(exists)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
 }
 
@@ -323,9 +363,19 @@ fn describe(args: &ManifestArgs, written: &Written, path: &Path) -> String {
 
 fn lint(path: &Path, json: bool) -> anyhow::Result<()> {
     let fail = |e: &dyn std::fmt::Display| Failure::error(Code::Input, format!("{}: {e}", path.display()));
+    given::file("", path, "a manifest, or a template of one")?;
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|e| fail(&e))?;
-    file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_string(&mut text).map_err(|e| fail(&e))?;
+    let read = file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_string(&mut text);
+    read.map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            fail(&"this is not a text; expected a manifest, or a template of one")
+        }
+        _ => fail(&e),
+    })?;
+    if let Some(problem) = FileKind::Manifest.mistaken(&text) {
+        return Err(fail(&problem));
+    }
     let findings = manifest::lint(&text).map_err(|e| fail(&e))?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (insecure, weak) = (count(Severity::Insecure), count(Severity::Weak));
@@ -339,7 +389,7 @@ fn lint(path: &Path, json: bool) -> anyhow::Result<()> {
         }
     }
     if insecure + weak == 0 {
-        return Ok(());
+        return if json { Ok(()) } else { print(&format!("{file}: nothing insecure or weak")) };
     }
     Err(Failure::error(
         Code::Input,

@@ -13,9 +13,13 @@ use serde::Serialize;
 
 use crate::args::seal::{KeyAction, KeyArgs, KeyNewArgs, KeyUnwrapArgs, KeyWrapArgs, SealArgs, UnsealArgs};
 use crate::commands::print_line;
+use crate::given;
 use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
 use crate::signals;
+
+/// What `--kek` names.
+const KEK: &str = "a key-encryption key, which `privet key kek` makes";
 
 pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
@@ -45,6 +49,8 @@ fn new(args: &KeyNewArgs) -> anyhow::Result<()> {
 }
 
 fn wrap(args: &KeyWrapArgs) -> anyhow::Result<()> {
+    given::directory("--key", &args.key, given::OWNER)?;
+    given::file("--kek", &args.kek, KEK)?;
     let (content, release) = seal::read_content(&args.key)?;
     let kek = WrappingKey::read(&args.kek)?;
     WrappedKey::wrap(&content, &release.key_id, release.key_version, &kek)?.write(&args.out)?;
@@ -53,6 +59,9 @@ fn wrap(args: &KeyWrapArgs) -> anyhow::Result<()> {
 }
 
 fn unwrap(args: &KeyUnwrapArgs) -> anyhow::Result<()> {
+    given::file("--in", &args.input, "a wrapped key, which `privet key wrap` makes")?;
+    given::file("--kek", &args.kek, KEK)?;
+    given::file("--release", &args.release, given::RELEASE)?;
     let release = seal::unwrap_into(&args.out, &args.input, &args.kek, &args.release)?;
     print(&describe(&release))?;
     print(&format!("opens the model:  {}", args.out.join(seal::CONTENT_KEY_FILE).display()))
@@ -110,6 +119,8 @@ impl SealResult {
 
 pub(crate) fn seal(args: &SealArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
+    given::file("--model", &args.model, "an ONNX file")?;
+    given::directory("--key", &args.key, given::OWNER)?;
     let start = Instant::now();
     let keys = OwnerKeys::read(&args.key)?;
     let options =
@@ -136,6 +147,8 @@ pub(crate) fn seal(args: &SealArgs) -> anyhow::Result<()> {
 
 pub(crate) fn unseal(args: &UnsealArgs) -> anyhow::Result<()> {
     keep_memory_private()?;
+    given::file("--in", &args.input, given::SEALED)?;
+    given::directory("--key", &args.key, given::OWNER)?;
     let start = Instant::now();
     let (content, release) = seal::read_content(&args.key)?;
     let accepted = Accepted::new(&release, version(args.min_version));

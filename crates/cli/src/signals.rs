@@ -21,6 +21,15 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     })
 }
 
+/// A flag that the first signal sets; more of them change nothing, so that a model in memory is wiped, which takes a moment.
+pub(crate) fn wipe_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    flag_set_by_signals(|is_repeated| {
+        if !is_repeated {
+            eprintln!("stopping, and wiping the model");
+        }
+    })
+}
+
 /// A flag that the first signal sets; more of them change nothing, so that temporary keys and children are cleared away.
 pub(crate) fn abort_flag() -> anyhow::Result<Arc<AtomicBool>> {
     flag_set_by_signals(|is_repeated| {

@@ -7,12 +7,14 @@ use privet::split::{self, SplitOptions, StageEntry, planner};
 
 use crate::args::{Balance, SplitArgs};
 use crate::commands::print_line;
+use crate::given;
 use crate::seal::version;
 use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
 use crate::signals;
 
 pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
+    given::file("--model", &args.model, "an ONNX file")?;
     let input_shapes = args.input_shape.iter().map(|s| model::parse_shape(s)).collect::<Result<_, _>>()?;
     let balance = match args.balance {
         Balance::Memory => planner::Balance::Memory,
@@ -28,9 +30,9 @@ pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
         }
         print(&describe(&index.stages))?;
         return print(&format!(
-            "{} and {} files in {}",
+            "{} and {} in {}",
             split::INDEX_FILE,
-            index.stages.len(),
+            table::count(index.stages.len(), "file"),
             args.out.display()
         ));
     };
@@ -42,9 +44,9 @@ pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<()> {
     }
     print(&describe(&index.stages))?;
     print(&format!(
-        "{} and {} sealed files in {}: model {} version {}, key {} version {}",
+        "{} and {} in {}: model {} version {}, key {} version {}",
         split::SEALED_INDEX_FILE,
-        index.stages.len(),
+        table::count(index.stages.len(), "sealed file"),
         args.out.display(),
         index.model_id,
         index.model_version.get(),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::args::StagesArgs;
 use crate::commands::print_line;
 use crate::exit::{Code, Failure};
+use crate::given;
 use crate::seal::version;
 use crate::secrets::keep_memory_private;
 use crate::show::{print, table};
@@ -23,7 +24,7 @@ use crate::show::{print, table};
 /// What the program takes besides weights, tensors and workspace: its data, packing buffers, nodes and index.
 const PROGRAM: u64 = 24 << 20;
 /// And for every thread beyond the first: stack, heap and packing buffers.
-const THREAD: u64 = 8 << 20;
+pub(crate) const THREAD: u64 = 8 << 20;
 
 /// One stage, as JSON shows it.
 #[derive(Debug, Serialize)]
@@ -74,6 +75,7 @@ enum Stages {
 
 impl Stages {
     fn load(args: &StagesArgs) -> anyhow::Result<Self> {
+        given::directory("", &args.stages, "a directory that `privet split` wrote")?;
         let Some(key) = &args.key else {
             let is_sealed = args.stages.join(split::SEALED_INDEX_FILE).is_file();
             if is_sealed && !args.stages.join(split::INDEX_FILE).exists() {
@@ -83,7 +85,13 @@ impl Stages {
             }
             return Ok(Self::Plain(Index::load(&args.stages)?));
         };
-        let release = Release::read(&key.join(RELEASE_FILE))?;
+        given::directory("--key", key, given::OWNER)?;
+        let is_plain = args.stages.join(split::INDEX_FILE).is_file();
+        if is_plain && !args.stages.join(split::SEALED_INDEX_FILE).exists() {
+            let text = format!("{}: these stages are not sealed; leave --key out", args.stages.display());
+            return Err(Failure::error(Code::Usage, text));
+        }
+        let release = given::by("--key", Release::read(&key.join(RELEASE_FILE)))?;
         let accepted = Accepted::new(&release, version(args.min_version));
         let index = Box::new(SealedIndex::load(&args.stages, &accepted)?);
         Ok(Self::Sealed(index, accepted))
@@ -127,21 +135,22 @@ impl Stages {
     }
 }
 
+/// Has the allocator of a process give freed memory back to the system at once.
+pub(crate) fn tell_allocator(command: &mut Command, threads: u32) {
+    command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "65536");
+    command.env("MALLOC_TRIM_THRESHOLD_", "65536").env("RAYON_NUM_THREADS", threads.to_string());
+}
+
 /// Starts the process that computes. Freed memory has to go back to the system at once, which the allocator is told by its
 /// environment.
 fn held(args: &StagesArgs, stages: &Stages) -> anyhow::Result<()> {
     stages.check(args)?;
     let limit = stages.memory() + PROGRAM + THREAD * u64::from(args.threads - 1);
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let status = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .arg(format!("--within={limit}"))
-        .env("MALLOC_ARENA_MAX", "1")
-        .env("MALLOC_MMAP_THRESHOLD_", "65536")
-        .env("MALLOC_TRIM_THRESHOLD_", "65536")
-        .env("RAYON_NUM_THREADS", args.threads.to_string())
-        .status()
-        .context("cannot start the process that computes")?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).arg(format!("--within={limit}"));
+    tell_allocator(&mut command, args.threads);
+    let status = command.status().context("cannot start the process that computes")?;
     match status.code() {
         Some(0) => Ok(()),
         Some(code) => {
@@ -176,7 +185,8 @@ fn within(args: &StagesArgs, stages: &Stages, limit: u64) -> anyhow::Result<()> 
         last = Some(match (stages, &content) {
             (Stages::Sealed(index, accepted), Some(key)) => {
                 let swap = if args.lock { Swap::Locked } else { Swap::Allowed };
-                let sealed = SealedStages { directory: &args.stages, index, accepted, key, swap };
+                let directory = args.stages.as_path();
+                let sealed = SealedStages { directory, index, accepted, key, swap, stop: None };
                 split::run_sealed_stages(&sealed, inputs.clone())?
             }
             (Stages::Plain(index), _) => split::run_stages(&args.stages, index, inputs.clone())?,

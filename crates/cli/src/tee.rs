@@ -161,7 +161,9 @@ pub(crate) fn start<'a>(
         fs::create_dir(at(dir)).context("cannot make a directory")?;
     }
     let (files, digest) = watch.computing(|| seal(model, form, &at("worker"), &keys))?;
-    keys.release.write(&at("worker").join(RELEASE_FILE))?;
+    for dir in ["worker", "client"] {
+        keys.release.write(&at(dir).join(RELEASE_FILE))?;
+    }
     ServerConfig::create(&at("server"), ANYWHERE, &["127.0.0.1".to_owned()], None)?;
     administer_at(&at("server"), &AdminRequest::Add(OwnerKey::new(&keys.content, &keys.release)))?;
     let measurement = measurement()?;
@@ -207,6 +209,11 @@ fn seal(model: &Path, form: Form, dir: &Path, keys: &OwnerKeys) -> anyhow::Resul
     })
 }
 
+/// How the client begins, which is told whom to trust with an input and whose model is to answer.
+pub(crate) fn ask(worker: &str) -> [&str; 7] {
+    ["enclave", "ask", worker, "--policy", "worker.toml", "--release", RELEASE_FILE]
+}
+
 /// Runs everything, and one client.
 fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::Result<Ran> {
     let home = Scratch::new()?;
@@ -215,9 +222,8 @@ fn processes(args: &RunArgs, float: &FloatReference, watch: &Watch) -> anyhow::R
         start(home.path(), (&args.model, Form::Whole), &threads, watch, |_| ())?;
     let deadline = args.deadline.min(86_400).to_string();
     let topk = args.answer.topk.to_string();
-    let ask =
-        ["enclave", "ask", &worker, "--policy", "worker.toml", "--deadline", &deadline, "--topk", &topk];
-    let mut ask: Vec<OsString> = ask.into_iter().map(OsString::from).collect();
+    let mut ask: Vec<OsString> = ask(&worker).map(OsString::from).into();
+    ask.extend(["--deadline", &deadline, "--topk", &topk].map(OsString::from));
     for given in &args.input {
         ask.extend(["--input".into(), absolute(float.inputs(), given)?]);
     }

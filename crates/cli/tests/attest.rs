@@ -136,7 +136,7 @@ fn nonsense_is_3_and_says_what_was_expected() {
     let empty = file("empty", b"");
     let der = file("cert.der", &[0x30, 0x82, 0xff, 0xff, 0x30]);
     let cases: [(&[&str], &str); 10] = [
-        (&["absent"], "cannot read absent"),
+        (&["absent"], "absent: there is no such file"),
         (&[&empty], "expected a quote of SGX"),
         (&[&file("text", b"hello")], "expected a quote of SGX"),
         (&[&huge], "more than"),

@@ -83,6 +83,9 @@ fn every_variant_has_rows_and_charts() {
                     && number(row, "compute_s_p95") >= number(row, "compute_s_median")
             );
             assert!(number(row, "total_s_median") >= number(row, "compute_s_median"), "{row:?}");
+            let is_sealed = ["sealed", "worker", "split-worker"].contains(&row["variant"].as_str());
+            let decrypt = row["decrypt_s_median"].parse::<f64>().ok();
+            assert_eq!(decrypt.is_some_and(|seconds| seconds > 0.0), is_sealed, "{row:?}");
             assert!(model == "lenet" || number(row, "peak_rss_bytes") > f64::from(1 << 20), "{row:?}");
             assert!(number(row, "cpu_s") >= 0.0);
         }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{digits, finish, lowering, output, privet, run_digits, signal};
+use common::{digits, finish, lowering, output, privet, run_digits, signal, until_it_handles};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -361,7 +361,7 @@ fn an_interrupted_run_is_130() {
     command.arg("run").arg("--model").arg(digits("digits.onnx")).arg("--input").arg(&pipe);
     lowering(&mut command);
     let child = command.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    until_it_handles(&child, Signal::SIGINT);
     signal(&child, Signal::SIGINT);
     let (code, _, stderr) = finish(child);
     assert_eq!(code, Some(130), "{stderr}");

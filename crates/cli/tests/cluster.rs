@@ -5,9 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
-use common::{digits, finish, listening, lowering, output, privet, run_digits, signal};
+use common::{digits, finish, listening, lowering, output, privet, run_digits, signal, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -111,6 +110,13 @@ fn a_killed_party_ends_the_others_at_once() {
     let temp = tempfile::tempdir().unwrap();
     let home = temp.path();
     prepared(home);
+    // Whoever waited for its deadline would do so for longer than a test may take.
+    for party in PARTIES {
+        let config = home.join(party).join("privet.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        assert!(text.contains("wait_seconds = 120.0"), "{text}");
+        fs::write(&config, text.replace("wait_seconds = 120.0", "wait_seconds = 3600.0")).unwrap();
+    }
     // Many inferences, so that it dies in one.
     let inputs: Vec<String> = (0..200).map(|n| format!("shares/copy-{n}.share")).collect();
     for party in PARTIES.map(|party| home.join(party)) {
@@ -122,13 +128,8 @@ fn a_killed_party_ends_the_others_at_once() {
     for victim in 0..3 {
         let mut parties = started(home, &inputs);
         let first = home.join(PARTIES[victim]).join("results/copy-0.result.share");
-        let started = Instant::now();
-        while !first.exists() {
-            assert!(started.elapsed() < Duration::from_secs(30), "no first result");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        until("a first result", || first.exists());
         parties[victim].kill().unwrap();
-        let killed = Instant::now();
         for (i, party) in parties.into_iter().enumerate() {
             let (code, _, stderr) = finish(party);
             if i != victim {
@@ -136,7 +137,6 @@ fn a_killed_party_ends_the_others_at_once() {
                 assert!(stderr.contains("party"), "says who is gone: {stderr}");
             }
         }
-        assert!(killed.elapsed() < Duration::from_secs(30), "no one waits for its deadline");
         PARTIES.iter().for_each(|party| fs::remove_dir_all(home.join(party).join("results")).unwrap());
     }
 }
@@ -146,11 +146,13 @@ fn a_waiting_party_ends_with_ctrl_c() {
     let temp = tempfile::tempdir().unwrap();
     prepared(temp.path());
     let args = ["party", "--model", "shares", "--input", "shares/3.share"];
+    let config = temp.path().join("party0/privet.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("connect_seconds = 30.0"), "{text}");
+    fs::write(&config, text.replace("connect_seconds = 30.0", "connect_seconds = 3600.0")).unwrap();
     let (child, _) = listening(&temp.path().join("party0"), &args);
     signal(&child, Signal::SIGINT);
-    let started = Instant::now();
     assert_ne!(finish(child).0, Some(0));
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

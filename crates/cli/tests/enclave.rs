@@ -7,6 +7,8 @@ mod common;
 mod dumps;
 #[path = "common/home.rs"]
 mod home;
+#[path = "common/site.rs"]
+mod site;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,88 +16,14 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{digits, finish, output, run_digits, signal};
-use home::{Home, SAMPLE, Service, own_measurement, policy};
+use common::{digits, finish, output, run_digits, signal, until};
+use home::SAMPLE;
 use nix::sys::signal::Signal;
 use privet::Preprocess;
 use privet::reference::FloatReference;
-use serde_json::Value;
-
-const RELEASE: &str = "--release owner/release.toml";
-
-/// A key server with the key of a sealed model, and what accepts this program.
-struct Site {
-    home: Home,
-    server: Service,
-    address: String,
-}
-
-impl Site {
-    fn new(model: &Path) -> Self {
-        let home = Home::new();
-        home.ok("key new --id resnet --out owner");
-        home.ok(&format!("seal --model {} --key owner --out m.sealed", model.display()));
-        home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name 127.0.0.1");
-        home.ok("keyserver key add --dir keys --key owner");
-        let own = own_measurement();
-        fs::write(home.at("key.toml"), policy(&home.at("owner/release.toml"), &own, &own)).unwrap();
-        home.ok("keyserver policy set --dir keys key.toml");
-        let accepts = |measurement: &str| {
-            format!(
-                "version = 1\n[sample]\nallow_sample_insecure = true\nmeasurement = [\"{measurement}\"]\n"
-            )
-        };
-        fs::write(home.at("worker.toml"), accepts(&own)).unwrap();
-        fs::write(home.at("other.toml"), accepts(&"11".repeat(32))).unwrap();
-        let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
-        Self { home, server, address }
-    }
-
-    /// The command of a worker that gets its key from the server.
-    fn worker(&self, more: &str) -> String {
-        let from = format!("--keyserver {} --server-certificate keys/tls.crt", self.address);
-        format!("enclave --sealed m.sealed {from} --listen 127.0.0.1:0 --allow-swap {SAMPLE} {more}")
-    }
-
-    fn start(&self, more: &str) -> (Service, String) {
-        self.home.start(&self.worker(more))
-    }
-
-    /// A key cache of the server; its address.
-    fn start_cache(&self) -> (Service, String) {
-        let Self { home, address, .. } = self;
-        home.ok(&format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt"));
-        fs::copy(home.at("key.toml"), home.at("cache/policies/key.toml")).unwrap();
-        home.start(&format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}"))
-    }
-}
-
-/// The command of a client with one of the digits.
-fn ask(address: &str, more: &str) -> String {
-    let [picture, preprocess] = ["7.png", "preprocess.toml"].map(|name| digits(name).display().to_string());
-    format!(
-        "enclave ask {address} --policy worker.toml --input {picture} --preprocess {preprocess} {SAMPLE} {more}"
-    )
-}
-
-fn json(text: &str) -> Value {
-    let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{text}"));
-    serde_json::from_str(line).unwrap()
-}
-
-/// Waits for a process to end by itself.
-fn ends(service: &mut Service) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = service.child.try_wait().unwrap() {
-            return status.code();
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "still running");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use site::{RELEASE, Site, ask, ends, json};
 
 /// Forwards connections to `target`, and counts the bytes that clients send.
 fn proxy(target: &str) -> (String, Arc<AtomicUsize>) {
@@ -198,8 +126,36 @@ fn nothing_is_sent_to_a_worker_that_the_policy_refuses() {
     let before = sent.load(Ordering::SeqCst);
     // A handshake and its end; the input has 602112 bytes.
     assert!(before > 200 && before < 8192, "{before} bytes");
-    site.home.ok(&ask("worker.toml"));
+    // Nor to one that it accepts, with another owner's model, or an older one than was asked for.
+    site.home.ok("key new --id resnet --out stranger");
+    let owner = release_value(&site.home.at("owner/release.toml"), "verifying_key");
+    let stranger = release_value(&site.home.at("stranger/release.toml"), "verifying_key");
+    let id = release_value(&site.home.at("stranger/release.toml"), "model_id");
+    for (pin, found) in [
+        ("--release stranger/release.toml".to_owned(), format!("expected a model signed by {stranger}")),
+        (format!("--verifying-key {stranger}"), format!("serves a model signed by {owner}")),
+        (format!("--verifying-key {owner} --model-id {id}"), format!("expected model {id}")),
+        (format!("{RELEASE} --min-version 2"), "expected version 2 or later".to_owned()),
+    ] {
+        let before = sent.load(Ordering::SeqCst);
+        let (code, said) = site.home.run(&format!("{} {pin}", ask("worker.toml")));
+        assert!(
+            code == Some(4) && said.contains(&found) && said.contains("no input was sent"),
+            "{pin}: {said}"
+        );
+        assert!(sent.load(Ordering::SeqCst) - before < 8192, "{pin}");
+    }
+    let before = sent.load(Ordering::SeqCst);
+    let said = site.home.ok(&ask("worker.toml"));
+    assert!(said.contains(&format!("signed by {owner}")) && said.contains("not pinned"), "{said}");
     assert!(sent.load(Ordering::SeqCst) - before > 602_112);
+    fs::write(site.home.at("owner.key"), format!("{owner}\n")).unwrap();
+    for pin in [format!("{RELEASE} --min-version 1"), "--verifying-key owner.key".to_owned()] {
+        let said = site.home.ok(&format!("{} {pin}", ask("worker.toml")));
+        assert!(!said.contains("not pinned"), "{said}");
+    }
+    site.home.fails(3, &format!("{} --verifying-key nothere", ask("worker.toml")), "64 hexadecimal digits");
+    site.home.fails(2, &format!("{} {RELEASE} --model-id {id}", ask("worker.toml")), "cannot be used with");
 }
 
 #[test]
@@ -214,7 +170,8 @@ fn a_worker_opens_only_what_its_owner_signed_and_the_policy_still_accepts() {
     let other = site.worker(RELEASE).replace("m.sealed", "stranger.sealed");
     home.fails(3, &other, "not signed by the owner");
     // A worker that is told to trust the stranger does not believe the key server that names the owner.
-    fails(3, "--release stranger/release.toml", "this worker accepts only");
+    let trusting = site.worker("--release stranger/release.toml").replace("m.sealed", "stranger.sealed");
+    home.fails(3, &trusting, "this worker accepts only");
     // A changed byte.
     let mut bytes = fs::read(home.at("m.sealed")).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -236,9 +193,7 @@ fn a_worker_opens_only_what_its_owner_signed_and_the_policy_still_accepts() {
     home.ok(&ask(&address, ""));
     assert_eq!(worker.end(Signal::SIGTERM), Some(0));
     // By its parts instead of a release file.
-    let text = fs::read_to_string(home.at("owner/release.toml")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("verifying_key")).unwrap();
-    let key = line.split('"').nth(1).unwrap();
+    let key = release_value(&home.at("owner/release.toml"), "verifying_key");
     let by_key = format!("--verifying-key {key} --key-id resnet");
     let (_worker, address) = home.start(&site.worker(&by_key).replace("m.sealed", "m2.sealed"));
     home.ok(&ask(&address, ""));
@@ -280,21 +235,35 @@ fn a_worker_stops_when_its_key_is_revoked_or_cannot_be_had_again() {
 #[test]
 fn a_killed_worker_ends_its_clients() {
     let site = Site::new(&digits("digits.onnx"));
+    // A client whose requests are being answered: a handshake and its end are 8 KiB at most.
+    let busy = |worker: &str| {
+        let (address, sent) = proxy(worker);
+        let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
+        until("requests are answered", || sent.load(Ordering::SeqCst) > 32 << 10);
+        (client, address)
+    };
     let (worker, address) = site.start(RELEASE);
-    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let (client, address) = busy(&address);
     worker.end(Signal::SIGKILL);
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");
-    assert!(errors.contains(&address), "{errors}");
+    let words =
+        "the worker broke the connection before it answered (it may have been stopped or killed): ask again";
+    assert!(errors.contains(&address) && errors.contains(words), "{errors}");
     // One that is told to stop says so.
     let (worker, address) = site.start(RELEASE);
-    let client = site.home.command(&ask(&address, "--repeat 1000000")).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let (client, _) = busy(&address);
     signal(&worker.child, Signal::SIGTERM);
     let (code, _, errors) = finish(client);
     assert_eq!(code, Some(4), "{errors}");
     assert!(errors.contains("being stopped"), "{errors}");
+}
+
+/// A value of a release file.
+fn release_value(path: &Path, name: &str) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split('"').nth(1).unwrap().to_owned()
 }
 
 /// What a host does to the records of TLS that one worker sends another.
@@ -374,9 +343,9 @@ fn stages_run_one_by_one_and_over_workers_that_verify_each_other() {
     assert_eq!(one_by_one.end(Signal::SIGTERM), Some(0));
 
     // Three workers, each with a stage, and a host between the first two.
-    home.fails(3, &stages("--stage 3"), "attested workers only");
-    home.fails(3, &stages("--stage 1"), "no worker that has them is named");
-    home.fails(3, &stages("--stage 4"), "expected some of 1 to 3");
+    home.fails(2, &stages("--stage 3"), "--clients policy.toml says which worker");
+    home.fails(2, &stages("--stage 1"), "--next HOST:PORT says where it is");
+    home.fails(2, &stages("--stage 4"), "expected some of 1 to 3");
     let (_third, address) = home.start(&stages("--stage 3 --clients worker.toml"));
     let next = |address: &str, policy: &str| format!("--next {address} --next-policy {policy}");
     let (_second, second) =
@@ -466,6 +435,7 @@ fn neither_weights_nor_inputs_are_written_anywhere() {
 fn a_worker_leaves_no_core_dump() {
     let home = dumps::Ordinary::new();
     home.ok("key new --id resnet --out owner");
+    home.ok(&format!("seal --model {} --key owner --out m.sealed", digits("digits.onnx").display()));
     home.ok("keyserver init --dir keys --listen 127.0.0.1:0 --name localhost");
     // A server that takes the connection and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{digits, finish, lowering, output, privet, run_digits, signal};
+use common::{
+    PATIENCE, digits, finish, lowering, output, privet, run_digits, signal, until, until_it_handles,
+};
 use nix::sys::signal::Signal;
 
 /// A dealer, a server with the digits model and a client, each in a directory.
@@ -163,27 +165,11 @@ impl Drop for Service {
     }
 }
 
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Sockets that a process has open.
 fn sockets(pid: u32) -> usize {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
     files.filter_map(target).filter(|t| t.to_string_lossy().starts_with("socket:")).count()
-}
-
-/// Whether a process has a handler for a signal.
-fn handles(pid: u32, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
-    u64::from_str_radix(mask, 16).unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
 }
 
 /// A small file system in memory, if this machine lets us.
@@ -259,8 +245,11 @@ fn a_service_on_a_full_disk_says_so_and_goes_on_after_a_restart() {
         let server = Service::start(lab.server(&dealer.address, &phase));
         let (code, _, stderr) = server.end();
         assert_eq!(code, Some(4), "{stderr}");
-        let said = dealer.said.lock().unwrap().join("\n");
-        assert!(said.contains("dealer/state") && said.contains(expected), "{said}");
+        // It may have told the server first.
+        until(expected, || {
+            let said = dealer.said.lock().unwrap().join("\n");
+            said.contains("dealer/state") && said.contains(expected)
+        });
         // That there is room again does not help before a restart.
         let _ = fs::remove_file(&filler);
     }
@@ -429,7 +418,7 @@ fn an_interrupt_ends_a_wait_for_a_peer() {
         (silent.local_addr().unwrap().to_string(), Signal::SIGTERM),
     ] {
         let client = lab.client(&address, "127.0.0.1:1", &["offline"]).spawn().unwrap();
-        until("it handles signals", || handles(client.id(), sent));
+        until_it_handles(&client, sent);
         signal(&client, sent);
         let (code, stdout, stderr) = finish(client);
         assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
@@ -449,7 +438,7 @@ fn a_client_that_is_killed_while_it_begins_can_begin_again() {
         let start = Instant::now();
         // The directory comes first.
         while !lab.path("client/state").exists() {
-            assert!(start.elapsed() < Duration::from_secs(30), "it does not begin");
+            assert!(start.elapsed() < PATIENCE, "it does not begin");
             std::thread::yield_now();
         }
         std::thread::sleep(delay);
@@ -549,7 +538,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     let mut run = run_digits(home.path(), "6.png").spawn().unwrap();
     let start = Instant::now();
     while left().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no directory");
+        assert!(start.elapsed() < PATIENCE, "no directory");
         std::thread::sleep(Duration::from_millis(1));
     }
     run.kill().unwrap();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use privet::keys::make_certificate;
 use serde_json::Value;
 
 fn privet(home: &Path, words: &[&str]) -> Output {
@@ -30,7 +31,7 @@ const WORKER: [&str; 11] = [
     "--sealed",
     "m.sealed",
     "--release",
-    "release.toml",
+    "owner/release.toml",
     "--keycache",
     "127.0.0.1:7400",
     "--server-certificate",
@@ -39,9 +40,10 @@ const WORKER: [&str; 11] = [
 
 /// What a worker reads.
 fn files(home: &Path) {
-    fs::write(home.join("m.sealed"), vec![7; 1 << 20]).unwrap();
-    fs::write(home.join("release.toml"), "version = 1\n").unwrap();
-    fs::write(home.join("tls.crt"), "a certificate").unwrap();
+    stdout(home, &["export", "lenet", "-o", "m.onnx"]);
+    stdout(home, &["key", "new", "--id", "a", "--out", "owner"]);
+    stdout(home, &["seal", "--model", "m.onnx", "--key", "owner", "--out", "m.sealed"]);
+    make_certificate(home, &["localhost".to_owned()]).unwrap();
 }
 
 /// The arguments of a manifest are ones that this program knows: it misses files or an enclave, and nothing else.
@@ -108,24 +110,30 @@ fn stages_say_how_much_memory_they_take() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     files(home);
-    stdout(home, &["export", "lenet", "-o", "m.onnx"]);
-    stdout(home, &["key", "new", "--id", "a", "--out", "owner"]);
     stdout(home, &["split", "--model", "m.onnx", "--parts", "2", "--key", "owner", "--out", "stages"]);
     let worker: Vec<&str> =
         WORKER.iter().map(|word| if *word == "--sealed" { "--stages" } else { *word }).collect();
     let worker: Vec<&str> =
         worker.into_iter().map(|word| if word == "m.sealed" { "stages" } else { word }).collect();
-    let owner: Vec<&str> = worker
-        .iter()
-        .map(|word| if *word == "release.toml" { "owner/release.toml" } else { *word })
-        .collect();
-    stdout(home, &[&owner[..], &["--out", "w"]].concat());
+    stdout(home, &[&worker[..], &["--out", "w"]].concat());
     let manifest = clean(home, "w/worker.manifest");
     knows_its_arguments(home, &manifest);
     let text = manifest.to_string();
     assert!(text.contains("/stages/stage-01.sealed") && text.contains("/stages/stage-02.sealed"), "{text}");
-    // Whose index it is has to be said.
-    refused(home, &[&worker[..], &["--out", "x"]].concat(), 3, "release.toml");
+    // Another owner's, none, and one that lacks a stage, which only a worker of other stages may.
+    stdout(home, &["key", "new", "--id", "a", "--out", "other"]);
+    let of = |from: &str, to: &'static str| -> Vec<&str> {
+        worker.iter().map(|word| if *word == from { to } else { *word }).chain(["--out", "x"]).collect()
+    };
+    refused(home, &of("owner/release.toml", "other/release.toml"), 3, "the signature of the owner");
+    refused(home, &of("stages", "owner"), 3, "no stages.signed in it");
+    refused(home, &of("stages", "nowhere"), 3, "--stages nowhere: there is no such directory");
+    fs::remove_file(home.join("stages/stage-02.sealed")).unwrap();
+    refused(home, &of("stages", "stages"), 3, "stage-02.sealed");
+    stdout(
+        home,
+        &[&of("stages", "stages")[..], &["--", "enclave", "--stages", "/stages", "--stage", "1"]].concat(),
+    );
 }
 
 #[test]
@@ -160,6 +168,19 @@ fn servers_of_keys_have_encrypted_state() {
         fs::write(home.join(dir).join("policies/a.toml"), "version = 1\nkey_id = \"a\"\nmodel_id = \"67e55044-10b1-426f-9247-bb680e5fe0c8\"\n[get]\nversion = 1\n[get.sgx]\nmrenclave = [\"aa\"]\n".replace("aa", &"aa".repeat(32))).unwrap();
     }
     refused(home, &of("unix"), 3, "not seen outside of the enclave");
+    refused(home, &of("cache"), 3, "cache/tls.key: not found; a cache on a loopback address takes");
+    make_certificate(&home.join("cache"), &["localhost".to_owned()]).unwrap();
+    let policy = home.join("cache/policies/a.toml");
+    fs::rename(&policy, home.join("a.toml")).unwrap();
+    refused(home, &of("cache"), 3, "expected a policy, NAME.toml");
+    fs::rename(home.join("a.toml"), &policy).unwrap();
+    let nowhere = ["manifest", "--role", "keycache", "--dir", "cache", "--state", "nowhere", "--out", "k"];
+    refused(
+        home,
+        &nowhere,
+        3,
+        "--state nowhere: there is no such directory; expected a directory of the host",
+    );
     stdout(home, &of("cache"));
     let cache = clean(home, "k/keycache.manifest");
     knows_its_arguments(home, &cache);
@@ -195,9 +216,31 @@ fn what_is_missing_or_misplaced_is_refused() {
     refused(home, &["manifest", "--role", "worker", "--out", "o"], 2, "--keycache or --keyserver");
     let known = ["manifest", "--role", "worker", "--out", "o", "--keyserver", "a:1"];
     refused(home, &known, 2, "--release");
-    let released = [&known[..], &["--release", "release.toml"]].concat();
+    let released = [&known[..], &["--release", "owner/release.toml"]].concat();
     refused(home, &released, 2, "--server-policy");
-    refused(home, &[&released[..], &["--server-policy", "p"]].concat(), 2, "--sealed or --stages");
+    refused(
+        home,
+        &[&released[..], &["--server-policy", "p"]].concat(),
+        3,
+        "--server-policy p: there is no such file",
+    );
+    let policed = [&released[..], &["--server-policy", "p.toml"]].concat();
+    fs::write(
+        home.join("p.toml"),
+        "version = 1\n[sgx]\nmrenclave = [\"aa\"]\n".replace("aa", &"aa".repeat(32)),
+    )
+    .unwrap();
+    refused(home, &policed, 2, "--sealed or --stages");
+    // What a worker of this manifest would not open.
+    let with = |from: &str, to: &'static str| -> Vec<&str> {
+        WORKER.iter().map(|word| if *word == from { to } else { *word }).chain(["--out", "o"]).collect()
+    };
+    stdout(home, &["key", "new", "--id", "a", "--out", "other"]);
+    refused(home, &with("m.sealed", "m.onnx"), 3, "not a sealed model, which privet seal makes");
+    refused(home, &with("m.sealed", "nowhere"), 3, "--sealed nowhere: there is no such file");
+    refused(home, &with("owner/release.toml", "other/release.toml"), 3, "not signed by the owner");
+    refused(home, &with("owner/release.toml", "p.toml"), 3, "not a release file of privet key new");
+    refused(home, &with("tls.crt", "p.toml"), 3, "expected a certificate in PEM, found none");
     refused(home, &[&WORKER[..], &["--dir", "d", "--out", "o"]].concat(), 2, "belongs to --role keycache");
     refused(home, &[&WORKER[..], &["--trust", "x", "--out", "o"]].concat(), 2, "FILE=PATH");
     refused(home, &[&WORKER[..], &["--binary", "m.sealed", "--out", "o"]].concat(), 3, "x86-64");

@@ -194,9 +194,9 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         (
             "seal --model m.onnx --key none --out x.sealed",
             3,
-            "none/release.toml: there is no such file; expected a directory that privet key new",
+            "--key none: there is no such directory; expected a directory that privet key new",
         ),
-        ("seal --model none.onnx --key one --out x.sealed", 3, "cannot read none.onnx"),
+        ("seal --model none.onnx --key one --out x.sealed", 3, "--model none.onnx: there is no such file"),
         ("seal --model text.onnx --key one --out x.sealed", 3, "not an ONNX file"),
         ("seal --model m.onnx --key one --out m.onnx", 3, "choose another name"),
         ("seal --model m.onnx --key one --out x.sealed --version 0", 2, "--version"),
@@ -216,6 +216,12 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         ("unseal --in m.sealed --key /tmp --out x.onnx", 3, "expected a directory that privet key new"),
         ("key new --id=-a --out three", 2, "not starting with '.' or '-'"),
         ("key wrap --key one --kek m.onnx --out w", 3, "chmod 600 m.onnx"),
+        ("key wrap --key one --kek none --out w", 3, "--kek none: there is no such file"),
+        (
+            "key unwrap --in text.onnx --kek m.onnx --release one/release.toml --out three",
+            3,
+            "text.onnx: not a wrapped key of privet key wrap",
+        ),
     ];
     for (args, code, message) in cases {
         let (found, said) = home.run(args);

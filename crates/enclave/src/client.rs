@@ -1,7 +1,7 @@
 //! Asking a worker, after it has proved what it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use privet_attest::ratls::{
     Attested, AttestedIdentity, Authenticator, Freshness as CertificateFreshness, RaTlsCertificate,
@@ -9,7 +9,9 @@ use privet_attest::ratls::{
 };
 use privet_attest::{AttestError, Attester, Evidence, Policy, Verifier};
 use privet_graph::Tensor;
-use privet_keys::{LONGEST_SERVER, Randomness, SystemRandomness};
+use privet_keys::{
+    LONGEST_SERVER, Randomness, SystemRandomness, Wanted, answer_problem, connect_problem, handshake_problem,
+};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, Error as TlsError};
 use tokio::net::TcpStream;
@@ -21,15 +23,18 @@ use zeroize::Zeroizing;
 
 use crate::error::EnclaveError;
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
+use crate::pin::ModelPin;
 use crate::stages::{HOP_LABEL, HOP_SECRET_BYTES, HopSecrets};
 use crate::tensor::{self, TensorSpec, total};
 use crate::wire::{
-    self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, ModelInfo, NONCE_BYTES,
-    PROTOCOL, Refusal,
+    self, ANSWER_FRONT, INFER_FRONT, Kind, MAX_REFUSAL_BYTES, MAX_WELCOME_BYTES, MODEL_HASH_BYTES, ModelInfo,
+    NONCE_BYTES, PROTOCOL, Refusal,
 };
 
 /// How long a client's own certificate is valid.
 const IDENTITY_LIFETIME: Duration = Duration::from_secs(600);
+/// How long a verification of evidence holds, where nobody says otherwise.
+pub const EVIDENCE_AGE: Duration = Duration::from_secs(600);
 
 /// Whom to ask, and who may be believed.
 pub struct Asked<'a> {
@@ -39,10 +44,15 @@ pub struct Asked<'a> {
     pub verifier: Arc<dyn Verifier>,
     /// Which workers may see an input.
     pub policy: Policy,
+    /// Whose model, and which, may be given one.
+    pub model: ModelPin,
     /// Proves what runs here, to workers that ask for it.
     pub attester: Option<&'a dyn Attester>,
     /// For the connection, and for each answer.
     pub deadline: Duration,
+    /// How long after its verification a worker is asked; [`EVIDENCE_AGE`] is a good choice. Later, its platform may have been
+    /// found out, or its key taken: it has to be verified again, over a new connection.
+    pub evidence_age: Duration,
 }
 
 /// A connection to a worker that has proved what it is.
@@ -53,6 +63,8 @@ pub struct Connection {
     deadline: Duration,
     model: ModelInfo,
     attested: Attested,
+    verified: (Instant, SystemTime),
+    evidence_age: Duration,
     number: u64,
 }
 
@@ -68,12 +80,12 @@ pub struct Answer {
 
 impl Connection {
     /// Connects, and verifies the worker: in the handshake by its certificate, then by evidence that is made for this
-    /// connection. Nothing is sent before but a nonce.
+    /// connection. Nothing is sent before but a nonce. Then it compares the model with the one that is asked for.
     ///
     /// # Errors
-    /// If the worker cannot be reached, is not one that the policy accepts, or refuses.
+    /// If the worker cannot be reached, is not one that the policy accepts, serves another model, or refuses.
     pub fn open(asked: &Asked<'_>) -> Result<Self, EnclaveError> {
-        let Asked { address, verifier, policy, attester, deadline } = asked;
+        let Asked { address, verifier, policy, model: pin, attester, deadline, evidence_age } = asked;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|_| EnclaveError::Internal("the operating system gave no sockets"))?;
         let config = {
@@ -90,22 +102,34 @@ impl Connection {
         let mut nonce = [0; NONCE_BYTES];
         SystemRandomness.fill(&mut nonce)?;
         let peer = (*address).to_owned();
+        let verified = (Instant::now(), SystemTime::now());
         let connecting = connect(address, config);
         let mut stream = runtime.block_on(within(&peer, *deadline, connecting))?;
         let greeting = greet(&peer, &mut stream, nonce);
-        let (certificate, evidence, model) = runtime.block_on(within(&peer, *deadline, greeting))?;
+        let Greeted { certificate, evidence, model, model_hash } =
+            runtime.block_on(within(&peer, *deadline, greeting))?;
         let exporter = [0; EXPORTER_BYTES];
         let exporter = stream.get_ref().1.export_keying_material(exporter, EXPORTER_LABEL, None);
         let exporter = exporter.map_err(|_| EnclaveError::Internal("this connection exports no key"))?;
         let untrusted = |source| EnclaveError::Untrusted { peer: peer.clone(), source };
         let public_key = certificate.public_key().map_err(untrusted)?;
-        let freshness = Freshness { public_key: &public_key, nonce, exporter };
+        let freshness = Freshness { public_key: &public_key, nonce, exporter, model: model_hash };
         let attested =
             freshness.verify(&evidence, &**verifier, policy, SystemTime::now()).map_err(untrusted)?;
-        Ok(Self { runtime, stream, peer, deadline: *deadline, model, attested, number: 0 })
+        pin.accept(&peer, &model)?;
+        let (deadline, evidence_age) = (*deadline, *evidence_age);
+        Ok(Self { runtime, stream, peer, deadline, model, attested, verified, evidence_age, number: 0 })
     }
 
-    /// What the worker serves. It says so itself: what it is follows from [`Connection::attested`].
+    /// Whether the worker was verified so long ago that it is not asked any more over this connection.
+    pub fn is_stale(&self) -> bool {
+        let (then, wall) = self.verified;
+        // The monotonic clock does not count while a machine sleeps.
+        then.elapsed() >= self.evidence_age
+            || SystemTime::now().duration_since(wall).is_ok_and(|passed| passed >= self.evidence_age)
+    }
+
+    /// What the worker serves. It says so itself, bound to its evidence: what that is worth follows from [`Connection::attested`].
     pub fn model(&self) -> &ModelInfo {
         &self.model
     }
@@ -118,7 +142,8 @@ impl Connection {
     /// Sends inputs in the model's order, and waits for the outputs.
     ///
     /// # Errors
-    /// Inputs that the model does not take; a worker that refuses, fails, or is too slow.
+    /// Inputs that the model does not take; a worker that refuses, fails, or is too slow; a connection that
+    /// [is stale](Connection::is_stale).
     pub fn ask(&mut self, inputs: &[Tensor]) -> Result<Answer, EnclaveError> {
         check_inputs(&self.model.inputs, inputs)?;
         let mut body = tensor::room(INFER_FRONT, inputs);
@@ -142,6 +167,10 @@ impl Connection {
     }
 
     fn exchange(&mut self, body: &[u8]) -> Result<Answer, EnclaveError> {
+        if self.is_stale() {
+            let seconds = self.evidence_age.as_secs();
+            return Err(EnclaveError::Stale { peer: self.peer.clone(), seconds });
+        }
         let Self { runtime, stream, peer, deadline, model, number, .. } = self;
         let exchange = async {
             let sent = wire::write_frame(stream, Kind::Infer, body).await;
@@ -189,12 +218,13 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), EnclaveEr
 async fn connect(address: &str, config: rustls::ClientConfig) -> Result<TlsStream<TcpStream>, EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: address.to_owned(), problem };
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
-    let stream = TcpStream::connect(address).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+    let name = ServerName::try_from(host)
+        .map_err(|_| fail("this is not the name or address of a host".to_owned()))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| fail(connect_problem(&e, Wanted::Worker)))?;
     let _ = stream.set_nodelay(true);
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match refusal(&error) {
         Some(source) => EnclaveError::Untrusted { peer: address.to_owned(), source },
-        None => fail(format!("TLS: {error}")),
+        None => fail(handshake_problem(&error, Wanted::Worker)),
     })
 }
 
@@ -206,23 +236,33 @@ fn refusal(error: &std::io::Error) -> Option<AttestError> {
     }
 }
 
+/// What a worker has said, not verified yet.
+struct Greeted {
+    certificate: RaTlsCertificate,
+    evidence: Evidence,
+    model: ModelInfo,
+    model_hash: [u8; MODEL_HASH_BYTES],
+}
+
 /// Says hello, and takes what the worker says to it.
 async fn greet(
     peer: &str,
     stream: &mut TlsStream<TcpStream>,
     nonce: [u8; NONCE_BYTES],
-) -> Result<(RaTlsCertificate, Evidence, ModelInfo), EnclaveError> {
+) -> Result<Greeted, EnclaveError> {
     let fail = |problem: String| EnclaveError::Peer { peer: peer.to_owned(), problem };
     let hello = wire::hello(&nonce);
-    wire::write_frame(stream, Kind::Hello, &hello).await.map_err(|error| broke_off(peer, &error))?;
+    let sent = wire::write_frame(stream, Kind::Hello, &hello).await;
+    // Who takes attested peers only says so in TLS, and reads no hello: its words say more than the failed write.
     let welcome = next(peer, stream, Kind::Welcome, MAX_WELCOME_BYTES as u64).await?;
-    let welcome = wire::read_welcome(&welcome).map_err(fail)?;
+    sent.map_err(|error| broke_off(peer, &error))?;
+    let (welcome, model) = wire::read_welcome(&welcome).map_err(fail)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| fail("it showed no certificate".to_owned()))?;
     let untrusted = |source| EnclaveError::Untrusted { peer: peer.to_owned(), source };
     let certificate = RaTlsCertificate::parse(certificate).map_err(untrusted)?;
     let evidence = Evidence::decode(&welcome.evidence).map_err(untrusted)?;
-    Ok((certificate, evidence, welcome.model))
+    Ok(Greeted { certificate, evidence, model, model_hash: wire::model_hash(&welcome.model) })
 }
 
 /// The body of the next frame, which has to be of this kind; a refusal is an error.
@@ -253,7 +293,7 @@ async fn next(
 }
 
 fn broke_off(peer: &str, error: &std::io::Error) -> EnclaveError {
-    EnclaveError::Peer { peer: peer.to_owned(), problem: format!("the connection broke off: {error}") }
+    EnclaveError::Peer { peer: peer.to_owned(), problem: answer_problem(error, Wanted::Worker) }
 }
 
 async fn within<T>(

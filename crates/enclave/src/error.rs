@@ -58,7 +58,7 @@ pub enum EnclaveError {
         seconds: u64,
     },
     /// The worker serves another model than was asked for.
-    #[error("{peer} serves {found}, expected {expected}")]
+    #[error("{peer} serves {found}, expected {expected}; no input was sent to it: {remedy}")]
     OtherModel {
         /// Who.
         peer: String,
@@ -66,6 +66,16 @@ pub enum EnclaveError {
         expected: String,
         /// What it has.
         found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The worker's evidence was verified too long ago.
+    #[error("{peer} was verified more than {seconds} s ago; connect again, which verifies it again")]
+    Stale {
+        /// Who.
+        peer: String,
+        /// How long a verification holds.
+        seconds: u64,
     },
     /// An input that the model does not take.
     #[error("input {name:?}: expected {expected}, found {found}")]

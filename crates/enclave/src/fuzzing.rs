@@ -29,7 +29,9 @@ pub fn message(bytes: &[u8]) -> bool {
 pub fn message_seeds() -> Vec<Vec<u8>> {
     let nonce = [3; wire::NONCE_BYTES];
     let Ok(digest) = "5e".repeat(32).parse() else { return Vec::new() };
+    let verifying_key = privet_seal::VerifyingKey::from_bytes([9; 32]);
     let model = wire::ModelInfo {
+        verifying_key,
         id: privet_seal::ModelId::from_bytes([7; 16]),
         version: privet_seal::ModelVersion::FIRST,
         digest,
@@ -37,6 +39,7 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         outputs: vec![TensorSpec::new("y", DType::I64, &[1])],
         endings: vec![wire::Ending::Values],
     };
+    let Ok(model) = wire::encode(&model) else { return Vec::new() };
     let welcome = wire::Welcome { version: wire::WIRE_VERSION, evidence: vec![1, 2, 3], model };
     let refusal = Refusal::new(wire::RefusalKind::Busy, "come back later");
     let with = |kind: u8, body: Vec<u8>| [vec![kind], body].concat();

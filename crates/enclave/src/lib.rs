@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod client;
 mod engine;
 mod error;
@@ -17,6 +18,7 @@ mod freshness;
 pub mod fuzzing;
 mod model;
 mod next;
+mod pin;
 mod session;
 mod stages;
 mod tensor;
@@ -24,12 +26,14 @@ mod tenure;
 mod wire;
 mod worker;
 
-pub use client::{Answer, Asked, Connection};
-pub use engine::Program;
+pub use check::{SignedStages, check_sealed};
+pub use client::{Answer, Asked, Connection, EVIDENCE_AGE};
+pub use engine::{Halt, Program};
 pub use error::EnclaveError;
-pub use model::{Pinned, SealedProgram};
+pub use model::{Pinned, SealedProgram, Terms};
 pub use next::NextSetting;
-pub use stages::{Crossing, PartProgram, StagedProgram};
+pub use pin::ModelPin;
+pub use stages::{Crossing, PartProgram, StagedProgram, stages_text};
 pub use tensor::{ElementType, TensorSpec};
 pub use tenure::{KeySource, RemoteKey};
 pub use wire::{Ending, MAX_TENSOR_BYTES, ModelInfo, PROTOCOL, RefusalKind, WIRE_VERSION};

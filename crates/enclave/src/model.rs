@@ -12,7 +12,7 @@ use privet_seal::{
 };
 use privet_split::{Blocks, SealedWeights, Stage, Tensors};
 
-use crate::engine::Program;
+use crate::engine::{Halt, Program};
 use crate::error::EnclaveError;
 use crate::tensor::TensorSpec;
 use crate::wire::{Ending, ModelInfo};
@@ -83,6 +83,19 @@ impl Pinned {
     }
 }
 
+/// On what terms a sealed model is opened.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What the worker accepts.
+    pub pinned: &'a Pinned,
+    /// The key, and what its owner accepts.
+    pub grant: &'a Grant,
+    /// Whether weights in memory may be swapped out.
+    pub swap: Swap,
+    /// When it is set, opening and running are given up.
+    pub halt: &'a Halt,
+}
+
 /// A sealed model in memory, whole.
 pub struct SealedProgram {
     stage: Stage<SealedWeights<File>>,
@@ -90,22 +103,26 @@ pub struct SealedProgram {
 }
 
 impl SealedProgram {
-    /// Verifies a sealed model, and opens it chunk by chunk into memory that is wiped, and locked as `swap` says.
+    /// Verifies a sealed model, and opens it chunk by chunk into memory that is wiped, and locked as the terms say.
     ///
     /// # Errors
-    /// If it is not what the worker's owner or the grant accept, is no model that runs, or there is no such memory.
-    pub fn open(path: &Path, pinned: &Pinned, grant: &Grant, swap: Swap) -> Result<Self, EnclaveError> {
+    /// If it is not what the worker's owner or the grant accept, is no model that runs, or there is no such memory; if it is
+    /// told to give up before.
+    pub fn open(path: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let Terms { pinned, grant, swap, halt } = terms;
         let accepted = pinned.accepted(grant, Part::WHOLE)?;
-        let model = SealedModel::verify_file(path, &accepted)?.open(&grant.key()?)?;
+        let model = SealedModel::verify_file(path, &accepted)?.open(&grant.key()?)?.stop_with(halt.clone());
         let (header, digest) = (model.header(), model.digest());
         let (id, version) = (header.model_id, header.model_version);
-        let stage = Stage::open_sealed(model, &Blocks::new(), swap)?;
+        let mut stage = Stage::open_sealed(model, &Blocks::new(), swap)?;
+        stage.stop_with(halt.clone());
         let names = stage.inputs().zip(stage.input_facts()?);
         let inputs = names.map(|(name, fact)| TensorSpec::new(name, fact.dtype, &fact.shape)).collect();
         let outputs = stage.output_facts()?;
         let endings = outputs.iter().map(|output| ending(output.operator)).collect();
         let outputs = outputs.iter().map(|o| TensorSpec::new(o.name, o.fact.dtype, &o.fact.shape)).collect();
-        let info = ModelInfo { id, version, digest, inputs, outputs, endings };
+        let verifying_key = accepted.verifying_key;
+        let info = ModelInfo { verifying_key, id, version, digest, inputs, outputs, endings };
         Ok(Self { stage, info })
     }
 }
@@ -123,6 +140,10 @@ pub(crate) fn ending(operator: Option<&str>) -> Ending {
 impl Program for SealedProgram {
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn decrypt_seconds(&self) -> f64 {
+        self.stage.source().opening_seconds()
     }
 
     fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EnclaveError> {

@@ -9,8 +9,8 @@ use privet_graph::Tensor;
 use privet_split::Tensors;
 use tokio::sync::oneshot;
 
-use crate::client::{Answer, Asked, Connection};
-use crate::engine::Done;
+use crate::client::{Answer, Asked, Connection, EVIDENCE_AGE};
+use crate::engine::{Done, Took};
 use crate::error::EnclaveError;
 use crate::stages::{Crossing, Sealer};
 
@@ -30,8 +30,7 @@ pub struct NextSetting {
 /// What this worker has computed of a job, and where the outputs go.
 pub(crate) struct Forward {
     pub(crate) tensors: Vec<Tensor>,
-    pub(crate) queued: Duration,
-    pub(crate) computed: Duration,
+    pub(crate) took: Took,
     pub(crate) reply: oneshot::Sender<Result<Done, EnclaveError>>,
 }
 
@@ -43,16 +42,15 @@ pub(crate) fn forward(
     jobs: &mpsc::Receiver<Forward>,
 ) {
     let mut link: Option<Link<'_>> = None;
-    for Forward { tensors, queued, computed, reply } in jobs {
+    for Forward { tensors, took, reply } in jobs {
         // Its client has gone, or this worker's key.
         if reply.is_closed() {
             continue;
         }
         let answer = ask(next, attester, crossing, &mut link, tensors);
-        let done = answer.map(|Answer { outputs, queued: later, computed: rest }| Done {
-            outputs,
-            queued: queued + later,
-            computed: computed + rest,
+        let done = answer.map(|Answer { outputs, queued, computed }| {
+            let took = Took { queued: took.queued + queued, computed: took.computed + computed, ..took };
+            Done { outputs, took }
         });
         // Nobody waits where the client has gone.
         drop(reply.send(done));
@@ -76,8 +74,10 @@ impl<'a> Link<'a> {
             address: &next.address,
             verifier: next.verifier.clone(),
             policy: next.policy.clone(),
+            model: crossing.pin()?,
             attester: Some(attester),
             deadline: PATIENCE,
+            evidence_age: EVIDENCE_AGE,
         })?;
         crossing
             .check(connection.model())
@@ -94,8 +94,8 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Asks over the connection that there is; a new one is tried where that broke, for instance because the next worker was started
-/// anew. A new connection has new secrets, so that nothing is sent twice under the same.
+/// Asks over the connection that there is; a new one is made where evidence was verified too long ago, and tried where the
+/// connection broke, for instance because the next worker was started anew. A new connection has new secrets, so that nothing is sent twice under the same.
 fn ask<'a>(
     next: &NextSetting,
     attester: &dyn Attester,
@@ -104,8 +104,8 @@ fn ask<'a>(
     tensors: Vec<Tensor>,
 ) -> Result<Answer, EnclaveError> {
     let mut open = match link.take() {
-        Some(link) => link,
-        None => Link::open(next, attester, crossing)?,
+        Some(link) if !link.connection.is_stale() => link,
+        _ => Link::open(next, attester, crossing)?,
     };
     let tensors = open.sealer.named(tensors);
     let answer = match open.ask(&tensors) {

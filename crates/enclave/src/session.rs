@@ -1,11 +1,12 @@
 //! One client's connection, on the worker's side.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use privet_attest::Attester;
-use privet_keys::{Accepted, Speaker};
+use privet_keys::{Accepted, Crowd, Speaker};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::EnclaveError;
-use crate::engine::{Done, Job, Loaded};
+use crate::engine::{Done, Job, Loaded, Task, Took};
 use crate::freshness::{EXPORTER_BYTES, EXPORTER_LABEL, Freshness};
 use crate::stages::{HOP_LABEL, HOP_SECRET_BYTES, HopSecrets, Opener};
 use crate::tensor::{self, total};
@@ -34,6 +35,8 @@ const TRANSFER: Duration = Duration::from_secs(60);
 const LOADING: Duration = Duration::from_secs(120);
 /// For an answer to be computed, the queue before it included.
 const COMPUTING: Duration = Duration::from_secs(1800);
+/// For everything that is still said once the worker ends.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What all connections see of the worker.
 #[derive(Clone)]
@@ -49,7 +52,10 @@ type Stream = TlsStream<TcpStream>;
 pub(crate) struct Office {
     pub(crate) attester: Arc<dyn Attester>,
     pub(crate) state: watch::Receiver<State>,
-    pub(crate) jobs: mpsc::Sender<Job>,
+    pub(crate) tasks: mpsc::Sender<Task>,
+    /// Who has inputs in the queue, and how many one address may have.
+    pub(crate) crowd: Arc<Crowd>,
+    pub(crate) places_of_one: usize,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) tell: Arc<Tell>,
 }
@@ -70,22 +76,31 @@ impl From<Refusal> for End {
 impl Speaker for Office {
     fn speak(self: Arc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            let Accepted { mut stream, public_key } = connection;
-            if let Err(End::Refused(refusal)) = self.serve(&mut stream, public_key).await {
+            let Accepted { mut stream, public_key, from } = connection;
+            let mut wait = GREETING;
+            if let Err(End::Refused(refusal)) = self.serve(&mut stream, public_key, from).await {
                 (self.tell)(&WorkerEvent::Refused { kind: refusal.kind, detail: refusal.detail.clone() });
+                if matches!(refusal.kind, RefusalKind::KeyEnded | RefusalKind::Stopping) {
+                    wait = FAREWELL;
+                }
                 if let Ok(bytes) = wire::encode(&refusal) {
                     let written = wire::write_frame(&mut stream, Kind::Refusal, &bytes);
                     // Whoever does not read it is not told.
-                    let _ = timeout(GREETING, written).await;
+                    let _ = timeout(wait, written).await;
                 }
             }
-            let _ = timeout(GREETING, stream.shutdown()).await;
+            let _ = timeout(wait, stream.shutdown()).await;
         })
     }
 }
 
 impl Office {
-    async fn serve(&self, stream: &mut Stream, public_key: Option<Arc<[u8]>>) -> Result<(), End> {
+    async fn serve(
+        &self,
+        stream: &mut Stream,
+        public_key: Option<Arc<[u8]>>,
+        from: IpAddr,
+    ) -> Result<(), End> {
         let mut state = self.state.clone();
         let loaded = self.greet(stream, public_key, &mut state).await?;
         let mut opener = opener(stream, &loaded)?;
@@ -96,12 +111,12 @@ impl Office {
             };
             let Some((number, inputs)) = request else { return Ok(()) };
             let done = tokio::select! {
-                done = self.compute(inputs) => done?,
                 kind = ended(&mut state) => return Err(farewell(kind).into()),
+                done = self.compute(inputs, from) => done?,
             };
-            let (queued, computed) = (done.queued, done.computed);
             self.answer(stream, number, &done).await?;
-            (self.tell)(&WorkerEvent::Answered { queued, computed });
+            let Took { queued, computed, decrypted } = done.took;
+            (self.tell)(&WorkerEvent::Answered { queued, computed, decrypted });
         }
     }
 
@@ -129,16 +144,17 @@ impl Office {
                 );
             }
         };
+        let described = wire::encode(&model.info).map_err(|_| failed())?;
+        let model_hash = wire::model_hash(&described);
         let attester = self.attester.clone();
         let made = tokio::task::spawn_blocking(move || {
-            Freshness { public_key: &public_key, nonce, exporter }.attest(&*attester)
+            Freshness { public_key: &public_key, nonce, exporter, model: model_hash }.attest(&*attester)
         });
         let evidence = made.await.map_err(|_| failed())?.map_err(|error| {
             (self.tell)(&WorkerEvent::Failed(error.to_string()));
             failed()
         })?;
-        let welcome =
-            Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: model.info.clone() };
+        let welcome = Welcome { version: WIRE_VERSION, evidence: evidence.encode(), model: described };
         let bytes = wire::encode(&welcome).map_err(|_| failed())?;
         write(stream, Kind::Welcome, &bytes, GREETING).await?;
         Ok(model)
@@ -155,22 +171,29 @@ impl Office {
         let expected = loaded.entrance.as_ref().map_or_else(|| total(inputs), |entrance| entrance.bytes());
         let expected = INFER_FRONT as u64 + expected;
         let limit = |kind| if kind == Kind::Infer { expected } else { 0 };
-        let Some((_, body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
+        let Some((_, mut body)) = frame(stream, limit, IDLE).await? else { return Ok(None) };
         let protocol = |problem: String| Refusal::new(RefusalKind::Protocol, problem);
         let number =
             wire::number_at(&body, 0).ok_or_else(|| protocol("no number of the request".to_owned()))?;
         let inputs = match opener {
-            Some(opener) => opener.open(&body[INFER_FRONT..]).map_err(|error| protocol(error.to_string()))?,
+            Some(opener) => {
+                opener.open(&mut body[INFER_FRONT..]).map_err(|error| protocol(error.to_string()))?
+            }
             None => tensor::read(inputs, &body[INFER_FRONT..]).map_err(protocol)?,
         };
         Ok(Some((number, inputs)))
     }
 
-    async fn compute(&self, inputs: Vec<privet_graph::Tensor>) -> Result<Done, End> {
+    async fn compute(&self, inputs: Vec<privet_graph::Tensor>, from: IpAddr) -> Result<Done, End> {
         self.check_key()?;
+        let most = self.places_of_one;
+        let place = self.crowd.enter(from, most).map_err(|_| {
+            let text = format!("your address has {most} inputs waiting, no more are taken; come back later");
+            Refusal::new(RefusalKind::Busy, text)
+        })?;
         let (reply, done) = oneshot::channel();
-        let job = Job { inputs, entered: Instant::now(), reply };
-        self.jobs.try_send(job).map_err(|error| match error {
+        let job = Job { inputs, entered: Instant::now(), place, reply };
+        self.tasks.try_send(Task::Infer(job)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Refusal::new(RefusalKind::Busy, "too many inputs wait already; come back later")
             }
@@ -179,7 +202,16 @@ impl Office {
         let done = timeout(COMPUTING, done).await.map_err(|_| {
             Refusal::new(RefusalKind::Failed, format!("not computed within {} s", COMPUTING.as_secs()))
         })?;
-        let done = done.map_err(|_| failed())?.map_err(|error| {
+        // What was given up because the worker ends has not failed.
+        if let State::Ended(kind) = &*self.state.borrow() {
+            return Err(farewell(*kind).into());
+        }
+        let Ok(done) = done else {
+            // Its turn came after the key's end.
+            self.check_key()?;
+            return Err(failed().into());
+        };
+        let done = done.map_err(|error| {
             // The words may name layers and shapes of the model, which the client need not know.
             (self.tell)(&WorkerEvent::Failed(error.to_string()));
             let text = match error {
@@ -187,6 +219,7 @@ impl Office {
                 | EnclaveError::Refused { .. }
                 | EnclaveError::Peer { .. }
                 | EnclaveError::Deadline { .. }
+                | EnclaveError::Stale { .. }
                 | EnclaveError::OtherModel { .. } => {
                     "the worker with the next stages does not answer; ask again later"
                 }
@@ -206,7 +239,7 @@ impl Office {
     async fn answer(&self, stream: &mut Stream, number: u64, done: &Done) -> Result<(), End> {
         let mut body = tensor::room(ANSWER_FRONT, &done.outputs);
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        for value in [number, micros(done.queued), micros(done.computed)] {
+        for value in [number, micros(done.took.queued), micros(done.took.computed)] {
             body.extend_from_slice(&value.to_le_bytes());
         }
         done.outputs.iter().for_each(|output| tensor::append(&mut body, output));

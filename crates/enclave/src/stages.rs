@@ -1,21 +1,22 @@
 //! Sealed stages of a model: all of them one by one, or some of them in memory, with the others in workers before and behind.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use privet_graph::Tensor;
-use privet_keys::Grant;
-use privet_seal::{Accepted, ContentKey, Part, SealDigest, Swap};
+use privet_seal::{Accepted, ContentKey, Part, SealDigest, Swap, VerifyingKey};
 use privet_split::{
     Blocks, HopSession, SealedIndex, SealedStages, SealedWeights, Shape, Stage, TensorOpener, TensorSealer,
     Tensors, run_sealed_stages,
 };
 
-use crate::engine::Program;
+use crate::engine::{Halt, Program};
 use crate::error::EnclaveError;
-use crate::model::{Pinned, ending};
+use crate::model::{Terms, ending};
+use crate::pin::ModelPin;
 use crate::tensor::{ElementType, TensorSpec, total};
 use crate::wire::{Ending, ModelInfo};
 
@@ -26,28 +27,30 @@ struct Stages {
     accepted: Accepted,
     key: ContentKey,
     swap: Swap,
+    halt: Halt,
+    /// Seconds of verifying and decrypting, by stages that are not held.
+    decrypting: Cell<f64>,
 }
 
 impl Stages {
-    fn open(directory: &Path, pinned: &Pinned, grant: &Grant, swap: Swap) -> Result<Self, EnclaveError> {
+    fn open(directory: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let Terms { pinned, grant, swap, halt } = terms;
         let accepted = pinned.accepted(grant, Part::WHOLE)?;
         let index = SealedIndex::load(directory, &accepted)?;
-        // A policy that pins a sealed file pins the index, and through it all stages.
-        if let Some(expected) = accepted.digest
-            && expected.to_string() != digest(&index)
-        {
-            let text = format!("the index of stages {}, expected {expected}", digest(&index));
-            return Err(EnclaveError::Model(text));
-        }
-        Ok(Self { directory: directory.to_owned(), index, accepted, key: grant.key()?, swap })
+        check_digest(&index, accepted.digest)?;
+        let (directory, key, halt) = (directory.to_owned(), grant.key()?, halt.clone());
+        Ok(Self { directory, index, accepted, key, swap, halt, decrypting: Cell::new(0.0) })
     }
 
     fn stage(&self, at: usize, blocks: Option<&Blocks>) -> Result<Stage<SealedWeights<File>>, EnclaveError> {
         let model = self.index.open_stage(&self.directory, at, &self.accepted, &self.key)?;
+        let model = model.stop_with(self.halt.clone());
         // Nothing is held: only what its nodes are is wanted.
         let all = || model.entries().iter().map(|entry| (entry.name.clone(), 1)).collect();
         let blocks = blocks.cloned().unwrap_or_else(all);
-        Ok(Stage::open_sealed(model, &blocks, self.swap)?)
+        let mut stage = Stage::open_sealed(model, &blocks, self.swap)?;
+        stage.stop_with(self.halt.clone());
+        Ok(stage)
     }
 
     /// What the model's outputs are, as far as the stages that give them are here.
@@ -64,6 +67,7 @@ impl Stages {
             let stage = self.stage(at, None)?;
             let facts = stage.output_facts()?;
             endings.push(ending(facts.iter().find(|f| f.name == output.name).and_then(|f| f.operator)));
+            self.decrypting.update(|seconds| seconds + stage.source().opening_seconds());
         }
         Ok(endings)
     }
@@ -73,6 +77,7 @@ impl Stages {
         let digest = digest(&self.index).parse::<SealDigest>()?;
         let specs = |shapes: &[Shape]| shapes.iter().map(spec).collect::<Result<Vec<_>, _>>();
         Ok(ModelInfo {
+            verifying_key: self.accepted.verifying_key,
             id: *id,
             version: *version,
             digest,
@@ -80,6 +85,17 @@ impl Stages {
             outputs: specs(outputs)?,
             endings: self.endings()?,
         })
+    }
+}
+
+/// A digest that is pinned is that of the index, and through it of all stages.
+pub(crate) fn check_digest(index: &SealedIndex, pinned: Option<SealDigest>) -> Result<(), EnclaveError> {
+    match pinned.filter(|expected| expected.to_string() != digest(index)) {
+        Some(expected) => {
+            let text = format!("the index of stages has the digest {}, expected {expected}", digest(index));
+            Err(EnclaveError::Model(text))
+        }
+        None => Ok(()),
     }
 }
 
@@ -109,8 +125,8 @@ impl StagedProgram {
     ///
     /// # Errors
     /// If they are not what the worker's owner or the grant accept.
-    pub fn open(directory: &Path, pinned: &Pinned, grant: &Grant, swap: Swap) -> Result<Self, EnclaveError> {
-        let stages = Stages::open(directory, pinned, grant, swap)?;
+    pub fn open(directory: &Path, terms: Terms<'_>) -> Result<Self, EnclaveError> {
+        let stages = Stages::open(directory, terms)?;
         for at in 0..stages.index.stages.len() {
             stages.index.verify_stage(directory, at, &stages.accepted)?;
         }
@@ -121,6 +137,11 @@ impl StagedProgram {
         }
         Ok(Self { stages, info })
     }
+
+    /// Bytes of weights, tensors and workspace that a run keeps to.
+    pub fn room(&self) -> u64 {
+        self.stages.index.room()
+    }
 }
 
 impl Program for StagedProgram {
@@ -128,15 +149,21 @@ impl Program for StagedProgram {
         &self.info
     }
 
+    fn decrypt_seconds(&self) -> f64 {
+        self.stages.decrypting.get()
+    }
+
     fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EnclaveError> {
-        let Stages { directory, index, accepted, key, swap } = &self.stages;
+        let Stages { directory, index, accepted, key, swap, halt, decrypting } = &self.stages;
         let floats = |(spec, tensor): (&TensorSpec, Tensor)| match tensor {
             Tensor::F32(values) => Ok((spec.name.clone(), values)),
             _ => Err(EnclaveError::Internal("an input that is not of floats")),
         };
         let inputs = self.info.inputs.iter().zip(inputs).map(floats).collect::<Result<Vec<_>, _>>()?;
-        let sealed = SealedStages { directory, index, accepted, key, swap: *swap };
-        let (outputs, _) = run_sealed_stages(&sealed, inputs)?;
+        let sealed = SealedStages { directory, index, accepted, key, swap: *swap, stop: Some(halt) };
+        let (outputs, taken) = run_sealed_stages(&sealed, inputs)?;
+        let seconds: f64 = taken.iter().filter_map(|stage| stage.decrypt_seconds).sum();
+        decrypting.update(|before| before + seconds);
         Ok(outputs.into_iter().map(|(_, tensor)| tensor).collect())
     }
 }
@@ -144,6 +171,7 @@ impl Program for StagedProgram {
 /// What crosses from one stage to the next.
 pub struct Crossing {
     index: SealedIndex,
+    verifying_key: VerifyingKey,
     /// Number of the stage that takes it, from 1.
     to: u32,
     /// In this order.
@@ -153,7 +181,8 @@ pub struct Crossing {
 
 impl Crossing {
     /// Into the stage `at`, counted from 0: everything that it or a later one, or the caller, needs.
-    fn into_stage(index: &SealedIndex, at: usize) -> Result<Self, EnclaveError> {
+    fn into_stage(stages: &Stages, at: usize) -> Result<Self, EnclaveError> {
+        let index = &stages.index;
         let later = index.stages[at..].iter().flat_map(|stage| &stage.inputs).chain(&index.outputs);
         let needed: HashSet<&str> = later.map(|shape| shape.name.as_str()).collect();
         let given = index.inputs.iter().chain(index.stages[..at].iter().flat_map(|stage| &stage.outputs));
@@ -164,7 +193,8 @@ impl Crossing {
             }
         }
         let specs = shapes.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { index: index.clone(), to: at as u32 + 1, shapes, specs })
+        let verifying_key = stages.accepted.verifying_key;
+        Ok(Self { index: index.clone(), verifying_key, to: at as u32 + 1, shapes, specs })
     }
 
     /// Most bytes of a message.
@@ -174,12 +204,18 @@ impl Crossing {
         total(&self.specs).saturating_add(front + 64)
     }
 
-    /// Whether it is what a worker says that it serves.
+    /// Whose stages, and of which index, the other worker has to have.
+    pub(crate) fn pin(&self) -> Result<ModelPin, EnclaveError> {
+        Ok(ModelPin {
+            verifying_key: Some(self.verifying_key),
+            id: Some(self.index.model_id),
+            min_version: Some(self.index.model_version),
+            digest: Some(digest(&self.index).parse()?),
+        })
+    }
+
+    /// Whether a worker that has the index serves the stages from here on.
     pub(crate) fn check(&self, model: &ModelInfo) -> Result<(), String> {
-        let own = digest(&self.index);
-        if model.digest.to_string() != own {
-            return Err(format!("it has the stages of index {}, expected {own}", model.digest));
-        }
         if model.inputs != self.specs {
             return Err(format!("it does not have the stages from number {} on", self.to));
         }
@@ -248,10 +284,15 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    pub(crate) fn open(&mut self, message: &[u8]) -> Result<Vec<Tensor>, EnclaveError> {
-        let mut tensors = self.opener.open(message.to_vec(), &self.crossing.shapes)?;
+    pub(crate) fn open(&mut self, message: &mut [u8]) -> Result<Vec<Tensor>, EnclaveError> {
+        let mut tensors = self.opener.open(message, &self.crossing.shapes)?;
         self.crossing.ordered(&mut tensors)
     }
+}
+
+/// `stage 4`, or `stages 2 to 4`.
+pub fn stages_text(first: usize, last: usize) -> String {
+    if first == last { format!("stage {first}") } else { format!("stages {first} to {last}") }
 }
 
 /// Some stages of a model, in memory.
@@ -272,20 +313,18 @@ impl PartProgram {
     pub fn open(
         directory: &Path,
         (first, last): (usize, usize),
-        pinned: &Pinned,
-        grant: &Grant,
-        swap: Swap,
+        terms: Terms<'_>,
     ) -> Result<Self, EnclaveError> {
-        let stages = Stages::open(directory, pinned, grant, swap)?;
+        let stages = Stages::open(directory, terms)?;
         let count = stages.index.stages.len();
         if first == 0 || first > last || last > count {
-            let text = format!("stages {first} to {last}: expected some of 1 to {count}");
+            let text = format!("{}: expected some of 1 to {count}", stages_text(first, last));
             return Err(EnclaveError::Model(text));
         }
         let blocks = |at: usize| &stages.index.stages[at].blocks;
         let loaded =
             (first - 1..last).map(|at| stages.stage(at, Some(blocks(at)))).collect::<Result<_, _>>()?;
-        let crossing = |at| Crossing::into_stage(&stages.index, at).map(Arc::new);
+        let crossing = |at| Crossing::into_stage(&stages, at).map(Arc::new);
         let entrance = (first > 1).then(|| crossing(first - 1)).transpose()?;
         let exit = (last < count).then(|| crossing(last)).transpose()?;
         let inputs = entrance.as_ref().map_or(&stages.index.inputs, |entrance| &entrance.shapes);
@@ -297,6 +336,11 @@ impl PartProgram {
 impl Program for PartProgram {
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn decrypt_seconds(&self) -> f64 {
+        let held: f64 = self.loaded.iter().map(|stage| stage.source().opening_seconds()).sum();
+        self.stages.decrypting.get() + held
     }
 
     fn entrance(&self) -> Option<Arc<Crossing>> {

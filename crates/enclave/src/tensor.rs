@@ -83,7 +83,7 @@ impl TensorSpec {
     }
 
     /// How many bytes it has on the channel; the largest number where it does not fit.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.shape.iter().fold(self.dtype.bytes(), |product, &axis| product.saturating_mul(axis))
     }
 

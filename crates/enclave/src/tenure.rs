@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use privet_attest::Attester;
+use privet_attest::{Attester, seconds_text};
 use privet_keys::{Clock, Endpoint, Grant, KeysError, fetch_key};
 use privet_seal::{KeyFingerprint, KeyId, KeyVersion};
 
@@ -71,10 +71,8 @@ impl Tenure {
 
     /// The error of an end.
     pub(crate) fn over(&self) -> EnclaveError {
-        let ends = self.ends();
-        EnclaveError::KeyEnded(format!(
-            "its lease, or the time for which it is kept, ended {ends} s after 1970"
-        ))
+        let ends = seconds_text(self.ends());
+        EnclaveError::KeyEnded(format!("its lease, or the time for which it is kept, ended {ends}"))
     }
 }
 
@@ -140,6 +138,7 @@ pub(crate) mod tests {
     fn a_changed_policy_ends_it() {
         let digest = "ab".repeat(32);
         let model = ModelInfo {
+            verifying_key: SigningKey::from_slice(&[1; 32]).unwrap().verifying_key().unwrap(),
             id: ModelId::from_bytes([7; 16]),
             version: ModelVersion::new(3).unwrap(),
             digest: digest.parse::<SealDigest>().unwrap(),

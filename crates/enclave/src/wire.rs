@@ -5,7 +5,7 @@
 //! | kind | from | content |
 //! |---|---|---|
 //! | 1 hello | client | `PRIVENCL`, version (two bytes), nonce (32 bytes) |
-//! | 2 welcome | worker | postcard of version, evidence over nonce and channel, and [`ModelInfo`] |
+//! | 2 welcome | worker | postcard of version, evidence over nonce, channel and model, and [`ModelInfo`] |
 //! | 3 infer | client | number of the request (eight bytes), the inputs' elements in the model's order |
 //! | 4 answer | worker | the number, microseconds in the queue and of computing (eight bytes each), the outputs' elements |
 //! | 5 refusal | worker | postcard of a reason and words; the connection ends |
@@ -17,22 +17,25 @@ use std::fmt;
 use std::io;
 
 use privet_attest::evidence::MAX_EVIDENCE_BYTES;
-use privet_seal::{ModelId, ModelVersion, SealDigest};
+use privet_seal::{ModelId, ModelVersion, SealDigest, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use crate::tensor::{MAX_NAME_BYTES, MAX_RANK, TensorSpec, total};
 
-/// The protocol's name in the TLS handshake (ALPN).
+/// The protocol's name in the TLS handshake (ALPN). It stays while frames and hello are what they are, so that a peer of another
+/// [`WIRE_VERSION`] is told so in words.
 pub const PROTOCOL: &[u8] = b"privet-enclave/1";
 /// Version of the messages; others are refused.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 /// Most bytes of all inputs, and of all outputs.
 pub const MAX_TENSOR_BYTES: u64 = 1 << 30;
 
 const MAGIC: &[u8; 8] = b"PRIVENCL";
 pub(crate) const NONCE_BYTES: usize = 32;
+pub(crate) const MODEL_HASH_BYTES: usize = 32;
 pub(crate) const HELLO_BYTES: usize = MAGIC.len() + 2 + NONCE_BYTES;
 /// Bytes of an `infer` before its tensors.
 pub(crate) const INFER_FRONT: usize = 8;
@@ -69,6 +72,8 @@ impl Kind {
 /// The model that a worker serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelInfo {
+    /// Who signed it: the worker has verified the signature of the model, or of the index of its stages, under this key.
+    pub verifying_key: VerifyingKey,
     /// Which model.
     pub id: ModelId,
     /// Which version of it.
@@ -131,7 +136,13 @@ pub(crate) struct Welcome {
     pub(crate) version: u16,
     /// [`privet_attest::Evidence::encode`].
     pub(crate) evidence: Vec<u8>,
-    pub(crate) model: ModelInfo,
+    /// A [`ModelInfo`], as the evidence is bound to it.
+    pub(crate) model: Vec<u8>,
+}
+
+/// SHA-256 of an encoded [`ModelInfo`], for the evidence.
+pub(crate) fn model_hash(model: &[u8]) -> [u8; MODEL_HASH_BYTES] {
+    Sha256::digest(model).into()
 }
 
 /// Why a worker does not answer. Encoded by its number: new ones go to the end.
@@ -218,8 +229,8 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Strin
     }
 }
 
-/// The welcome, with a model that is within the limits.
-pub(crate) fn read_welcome(bytes: &[u8]) -> Result<Welcome, String> {
+/// The welcome, and the model in it, which is within the limits.
+pub(crate) fn read_welcome(bytes: &[u8]) -> Result<(Welcome, ModelInfo), String> {
     // A later version may have other fields.
     let (version, _): (u16, _) =
         postcard::take_from_bytes(bytes).map_err(|e| format!("its welcome does not decode: {e}"))?;
@@ -227,8 +238,9 @@ pub(crate) fn read_welcome(bytes: &[u8]) -> Result<Welcome, String> {
         return Err(format!("it speaks version {version} of the messages, this program {WIRE_VERSION}"));
     }
     let welcome: Welcome = decode(bytes).map_err(|problem| format!("its welcome: {problem}"))?;
-    welcome.model.check()?;
-    Ok(welcome)
+    let model: ModelInfo = decode(&welcome.model).map_err(|problem| format!("its model: {problem}"))?;
+    model.check()?;
+    Ok((welcome, model))
 }
 
 pub(crate) fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
@@ -321,7 +333,7 @@ mod tests {
         assert_eq!(kind(&bytes[..HELLO_BYTES - 1]), RefusalKind::Protocol);
         assert_eq!(kind(&[bytes.as_slice(), &[0]].concat()), RefusalKind::Protocol);
         let mut later = bytes.clone();
-        later[8] = 2;
+        later[8] = 1;
         assert_eq!(kind(&later), RefusalKind::Version);
         for length in 0..HELLO_BYTES {
             assert!(read_hello(&bytes[..length]).is_err());

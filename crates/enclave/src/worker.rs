@@ -1,7 +1,7 @@
 //! A worker: listens, gets its key, loads its model, answers, and ends when its key does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self as std_mpsc, TryRecvError};
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use privet_keys::{Clock, Grant, KeysError, Limits, Server, ServerTls};
 use privet_seal::{KeyFingerprint, KeyVersion};
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{Job, Load, Loaded, Program, compute};
+use crate::engine::{Engine, Halt, Load, Loaded, Program, Task};
 use crate::error::EnclaveError;
 use crate::next::{Forward, NextSetting, forward};
-use crate::session::{Office, State};
+use crate::session::{FAREWELL, Office, State};
 use crate::tenure::{KeySource, Tenure, still_accepts};
 use crate::wire::{ModelInfo, PROTOCOL, RefusalKind};
 
@@ -41,6 +41,8 @@ pub enum WorkerEvent {
         model: Arc<ModelInfo>,
         /// From the key's arrival.
         took: Duration,
+        /// Of it verifying and decrypting, on all threads together.
+        decrypted: Duration,
     },
     /// The first answer has left.
     First {
@@ -53,6 +55,8 @@ pub enum WorkerEvent {
         queued: Duration,
         /// Computing.
         computed: Duration,
+        /// Verifying and decrypting weights meanwhile, on all threads together.
+        decrypted: Duration,
     },
     /// A client was refused.
     Refused {
@@ -87,7 +91,7 @@ pub struct WorkerSetting {
     pub next: Option<NextSetting>,
     /// Connections at a time.
     pub sessions: usize,
-    /// Inputs that may wait.
+    /// Inputs that may wait; a quarter of them, rounded up, from one address.
     pub queue: usize,
     /// Threads that multiply.
     pub threads: usize,
@@ -97,14 +101,15 @@ pub struct WorkerSetting {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Serves until `stop` is set or the key ends. `load` makes the model that the grant opens.
+/// Serves until `stop` is set or the key ends. `load` makes the model that the grant opens; it gives up when it is told to. When
+/// this returns, however it does, the model has been dropped.
 ///
 /// # Errors
 /// If the worker cannot listen or attest, does not get its key or model, or its key ended.
 pub fn serve(
     setting: WorkerSetting,
     source: &Arc<dyn KeySource>,
-    load: impl FnOnce(&Grant) -> Result<Box<dyn Program>, EnclaveError> + Send + 'static,
+    load: impl FnOnce(&Grant, &Halt) -> Result<Box<dyn Program>, EnclaveError> + Send + 'static,
     stop: &AtomicBool,
     tell: Arc<Tell>,
 ) -> Result<(), EnclaveError> {
@@ -112,53 +117,45 @@ pub fn serve(
         setting;
     let tenure = Arc::new(Tenure::new(clock, key_lifetime));
     let (state, watched) = watch::channel(State::Loading);
-    let (sender, jobs) = mpsc::channel(queue.max(1));
+    let (tasks, queued) = mpsc::channel(queue.max(1));
     let began = Arc::new(Mutex::new(None));
     let tell = telling_first(tell, began.clone());
-    let next_attester = attester.clone();
     let office = Office {
         attester: attester.clone(),
         state: watched,
-        jobs: sender,
+        tasks: tasks.clone(),
+        crowd: Arc::default(),
+        places_of_one: queue.div_ceil(4).max(1),
         tenure: tenure.clone(),
         tell: tell.clone(),
     };
     let proves_clients = clients.is_some();
-    let tls = ServerTls::attested_for(PROTOCOL, attester, clients)?;
-    let limits = Limits { connections: sessions, ..Limits::default() };
+    let tls = ServerTls::attested_for(PROTOCOL, attester.clone(), clients)?;
+    // Blocking work of connections is to make evidence.
+    let limits = Limits { connections: sessions, request: FAREWELL, workers: 2, ..Limits::default() };
     let server = Server::speaking(&listen, tls, Arc::new(office), limits)?;
     tell(&WorkerEvent::Listening(server.address().to_string()));
     let closing = Arc::new(AtomicBool::new(false));
     let closed = closing.clone();
     let serving = thread::spawn(move || server.run(&closed));
-    let worker = Worker { source, tenure, stop, serving: &serving, tell: &tell };
+    let worker = Worker { source, tenure, stop, serving: &serving, tell: &tell, state: &state };
+    // Of what is computed, one more than is being sent on may wait for the worker behind.
     let (forwards, forwarded) = std_mpsc::sync_channel(1);
     let onwards = next.is_some().then_some(forwards);
-    let outcome = worker.start(Box::new(load), jobs, onwards, threads, &began).and_then(|started| {
-        if started.loaded.entrance.is_some() && !proves_clients {
+    let outcome = worker.work(Box::new(load), (tasks, queued), threads, onwards, &began, |loaded| {
+        if loaded.entrance.is_some() && !proves_clients {
             let text =
                 "stages that begin in the middle take tensors from attested workers only: say which clients";
             return Err(EnclaveError::Model(text.to_owned()));
         }
-        follow(&started.loaded, next, next_attester, forwarded)?;
-        state.send_replace(State::Ready(started.loaded.clone()));
-        let kept = worker.keep(&started);
-        Ok((kept, started.computing))
+        follow(loaded, next, attester, forwarded)
     });
-    let kind = match &outcome {
-        Ok((Ok(()), _)) => RefusalKind::Stopping,
-        Ok((Err(EnclaveError::KeyEnded(_)), _)) => RefusalKind::KeyEnded,
-        _ => RefusalKind::Failed,
-    };
-    state.send_replace(State::Ended(kind));
+    worker.end(&outcome);
+    // The model is gone; who is still connected gets a moment to hear why.
     closing.store(true, Ordering::SeqCst);
     let served =
         serving.join().unwrap_or(Err(KeysError::Internal("the worker's connections ended by a panic")));
-    let (kept, computing) = outcome?;
-    // No connection can send jobs any more, so it ends after the one under way, and its memory is wiped.
-    let computed =
-        computing.join().unwrap_or(Err(EnclaveError::Internal("the computation ended by a panic")));
-    kept.and(computed).and(served.map_err(EnclaveError::from))
+    outcome.and(served.map_err(EnclaveError::from))
 }
 
 /// Tells the time from the key to the first answer too.
@@ -194,7 +191,6 @@ fn follow(
 }
 
 type Serving = thread::JoinHandle<Result<(), KeysError>>;
-type Computing = thread::JoinHandle<Result<(), EnclaveError>>;
 
 struct Worker<'a> {
     source: &'a Arc<dyn KeySource>,
@@ -202,52 +198,107 @@ struct Worker<'a> {
     stop: &'a AtomicBool,
     serving: &'a Serving,
     tell: &'a Arc<Tell>,
+    state: &'a watch::Sender<State>,
 }
 
-/// A worker with its model.
+/// What a worker has: the model, and the key that opened it.
 struct Started {
     loaded: Arc<Loaded>,
     key: (KeyFingerprint, KeyVersion),
-    computing: Computing,
 }
 
 impl Worker<'_> {
-    /// Gets the key, and with it the model.
-    fn start(
+    /// Gets the key and with it the model, checks what was loaded, and keeps the key as long as it may. The model is gone at the
+    /// end, whatever that is.
+    fn work(
         &self,
         load: Box<Load>,
-        jobs: mpsc::Receiver<Job>,
-        next: Option<std_mpsc::SyncSender<Forward>>,
+        queue: (mpsc::Sender<Task>, mpsc::Receiver<Task>),
         threads: usize,
+        next: Option<std_mpsc::SyncSender<Forward>>,
         began: &Mutex<Option<Instant>>,
-    ) -> Result<Started, EnclaveError> {
+        check: impl FnOnce(&Loaded) -> Result<(), EnclaveError>,
+    ) -> Result<(), EnclaveError> {
         let (asked, start) = (self.tenure.now(), Instant::now());
-        let grant = self.source.fetch(None)?;
+        let Some(grant) = self.key()? else { return Ok(()) };
         let arrived = Instant::now();
         self.tenure.extend(&grant, asked);
         let key = (grant.fingerprint, grant.key_version);
         (self.tell)(&WorkerEvent::Key { took: start.elapsed(), ends: self.tenure.ends() });
-        let (over, (sender, loaded)) = (self.tenure.clone(), std_mpsc::sync_channel(1));
-        let computing = thread::spawn(move || {
-            let loaded = move |made| drop(sender.send(made));
-            compute(load, grant, jobs, threads, loaded, next, move || over.is_over())
-        });
-        let Ok(made) = loaded.recv() else {
-            let ended =
-                computing.join().unwrap_or(Err(EnclaveError::Internal("the model's loading panicked")));
-            return Err(ended.err().unwrap_or(EnclaveError::Internal("the model's loading ended early")));
-        };
-        let loaded = made?;
+        let over = self.tenure.clone();
+        let (engine, loading) = Engine::start(load, grant, queue, threads, next, move || over.is_over())?;
+        let outcome = self.run(&engine, &loading, key, arrived, began, check);
+        // Connections hear of it before what they wait for is given up.
+        self.end(&outcome);
+        drop(engine);
+        outcome
+    }
+
+    /// The key; none if the worker is stopped before it comes.
+    fn key(&self) -> Result<Option<Grant>, EnclaveError> {
+        let (sender, granted) = std_mpsc::sync_channel(1);
+        // On a thread of its own: the server may let it wait, and this worker may be stopped meanwhile.
+        let source = self.source.clone();
+        thread::spawn(move || drop(sender.send(source.fetch(None))));
+        let granted = self.wait(&granted, "asking for the key ended by a panic", || Ok(()))?;
+        Ok(granted.transpose()?)
+    }
+
+    fn run(
+        &self,
+        engine: &Engine,
+        loading: &std_mpsc::Receiver<Result<Loaded, EnclaveError>>,
+        key: (KeyFingerprint, KeyVersion),
+        arrived: Instant,
+        began: &Mutex<Option<Instant>>,
+        check: impl FnOnce(&Loaded) -> Result<(), EnclaveError>,
+    ) -> Result<(), EnclaveError> {
+        let key_holds = || if self.tenure.is_over() { Err(self.tenure.over()) } else { Ok(()) };
+        let made = self.wait(loading, "the model's loading ended by a panic", key_holds)?;
+        let Some(loaded) = made.transpose()? else { return Ok(()) };
         loaded.info.check().map_err(|problem| EnclaveError::Model(format!("the model has {problem}")))?;
+        check(&loaded)?;
         *began.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrived);
         let model = Arc::new(loaded.info.clone());
-        (self.tell)(&WorkerEvent::Ready { model, took: arrived.elapsed() });
-        Ok(Started { loaded: Arc::new(loaded), key, computing })
+        let decrypted = loaded.decrypted;
+        (self.tell)(&WorkerEvent::Ready { model, took: arrived.elapsed(), decrypted });
+        let started = Started { loaded: Arc::new(loaded), key };
+        self.state.send_replace(State::Ready(started.loaded.clone()));
+        self.keep(&started, engine)
+    }
+
+    /// Tells connections that the worker ends, and why.
+    fn end(&self, outcome: &Result<(), EnclaveError>) {
+        self.state.send_replace(State::Ended(match outcome {
+            Ok(()) => RefusalKind::Stopping,
+            Err(EnclaveError::KeyEnded(_)) => RefusalKind::KeyEnded,
+            Err(_) => RefusalKind::Failed,
+        }));
+    }
+
+    /// What another thread sends; none if the worker is stopped before it comes.
+    fn wait<T>(
+        &self,
+        coming: &std_mpsc::Receiver<T>,
+        panicked: &'static str,
+        still: impl Fn() -> Result<(), EnclaveError>,
+    ) -> Result<Option<T>, EnclaveError> {
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(None);
+            }
+            still()?;
+            match coming.recv_timeout(GLANCE) {
+                Ok(came) => return Ok(Some(came)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(EnclaveError::Internal(panicked)),
+            }
+        }
     }
 
     /// Has the key renewed in time, until the worker is stopped or may not use it any more.
-    fn keep(&self, started: &Started) -> Result<(), EnclaveError> {
-        let Started { loaded, key: (_, version), computing } = started;
+    fn keep(&self, started: &Started, engine: &Engine) -> Result<(), EnclaveError> {
+        let Started { loaded, key: (_, version) } = started;
         let (answers, answered) = std_mpsc::channel();
         let mut asks_at = Instant::now() + self.pause(2);
         let mut asked: Option<u64> = None;
@@ -258,7 +309,7 @@ impl Worker<'_> {
             if self.tenure.is_over() {
                 return Err(self.tenure.over());
             }
-            if computing.is_finished() || self.serving.is_finished() {
+            if engine.has_ended() || self.serving.is_finished() {
                 return Err(EnclaveError::Internal("a part of the worker has ended"));
             }
             match (asked, answered.try_recv()) {

@@ -95,6 +95,20 @@ impl<'a, T> Args<'a, T> {
     }
 }
 
+impl<'a> Args<'a, Fact> {
+    /// Operand `i`, which has to be of floats, or an error that calls it `what`.
+    pub fn float(&self, i: usize, what: &'static str) -> Result<&'a Fact, OpError> {
+        let fact = self.get(i, what)?;
+        fact.expect_float(what)?;
+        Ok(fact)
+    }
+
+    /// What an operator gives that maps each float of its input to another.
+    pub fn mapped_floats(&self) -> Result<Vec<Fact>, OpError> {
+        Ok(vec![Fact::float(self.float(0, "input")?.shape.clone())])
+    }
+}
+
 /// The channel axis of a linear layer's result.
 #[derive(Debug, Clone, Copy)]
 pub struct Channel<'a> {

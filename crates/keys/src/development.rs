@@ -10,6 +10,9 @@ use privet_attest::{Attester, Collateral, Verifier};
 
 use crate::error::KeysError;
 
+/// Whether this build knows development evidence at all.
+pub const SAMPLE_BUILD: bool = cfg!(feature = "sample-attestation-insecure");
+
 /// Verifies evidence of all vendors, with collateral of one's own; and development evidence, if it is asked for.
 ///
 /// # Errors
@@ -28,8 +31,16 @@ pub fn machine_attester(allow_sample_insecure: bool) -> Result<Arc<dyn Attester>
         return sample_attester();
     }
     let attester = attester_at(Path::new(GRAMINE_DIR), Path::new(TSM_REPORT_DIR));
-    attester.map(Arc::from).map_err(|e| KeysError::Attest(e.to_string()))
+    attester.map(Arc::from).map_err(|e| KeysError::Attest(format!("{e}; {ADVICE}")))
 }
+
+/// For those who only want to try.
+#[cfg(feature = "sample-attestation-insecure")]
+const ADVICE: &str =
+    "run it in one of them, or, for development, with --allow-sample-insecure: evidence that proves nothing";
+#[cfg(not(feature = "sample-attestation-insecure"))]
+const ADVICE: &str = "run it in one of them; for development there are builds with the cargo feature \
+                      sample-attestation-insecure, which take --allow-sample-insecure: evidence that proves nothing";
 
 #[cfg(feature = "sample-attestation-insecure")]
 fn sample_attester() -> Result<Arc<dyn Attester>, KeysError> {

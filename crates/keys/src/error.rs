@@ -90,7 +90,7 @@ pub enum KeysError {
         problem: String,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(source))]
     Listen {
         /// Which.
         address: String,
@@ -105,8 +105,8 @@ pub enum KeysError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// Evidence could not be made here.
-    #[error("cannot attest: {0}")]
+    /// Evidence could not be made here; the text says with what.
+    #[error("{0}")]
     Attest(String),
     /// The operating system or the cryptographic library failed.
     #[error("{0}")]
@@ -124,8 +124,25 @@ impl KeysError {
         move |source| KeysError::Io { path: path.to_owned(), source }
     }
 
+    /// As [`KeysError::io`]; a file that is not there is named with where it comes from.
+    pub(crate) fn missing<'a>(path: &'a Path, advice: &'a str) -> impl FnOnce(io::Error) -> KeysError + 'a {
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => KeysError::file(path, format!("not found; {advice}")),
+            _ => KeysError::Io { path: path.to_owned(), source },
+        }
+    }
+
     pub(crate) fn file(path: &Path, problem: impl Into<String>) -> KeysError {
         KeysError::File { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or give another --listen",
+        io::ErrorKind::AddrNotAvailable => "; this is not an address of this machine: give another --listen",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 take more rights: give another --listen",
+        _ => "",
     }
 }
 

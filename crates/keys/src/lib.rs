@@ -28,16 +28,17 @@ mod store;
 
 pub use admin::{ADMIN_SOCKET, AdminReply, AdminRequest, OwnerKey, administer, administer_at};
 pub use clock::{Clock, Elapsed, ManualClock, SteadyClock, SystemClock, Uptime};
-pub use development::{machine_attester, verifier};
+pub use development::{SAMPLE_BUILD, machine_attester, verifier};
 pub use error::KeysError;
 pub use fetch::{Endpoint, fetch_key};
 pub use keeper::{Grant, Keeper, Lease, Peer, StoreKeeper, Tell};
 pub use master::{MIN_PASSPHRASE, MasterSource};
+pub use net::handshake::{Wanted, answer_problem, connect_problem, handshake_problem};
 pub use net::tls::{
     LONGEST_SERVER, ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, make_certificate,
 };
-pub use net::{Accepted, Address, Handler, Incoming, Limits, Server, Speaker};
-pub use policy::{Finding, KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
+pub use net::{Accepted, Address, Crowd, Handler, Incoming, Limits, Place, Server, Speaker, TooMany};
+pub use policy::{KEY_POLICY_VERSION, KeyPolicy, LeasePolicy};
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
 pub use resource::{Kind, Resource};
 pub use secret::MasterKey;

@@ -137,7 +137,9 @@ fn parse(bytes: &[u8]) -> Result<MasterKey, String> {
 }
 
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-    let mode = metadata(path).map_err(KeysError::io(path))?.permissions().mode() & 0o777;
+    let advice =
+        "the store's master key, without which nothing opens it, or its passphrase: put your copy there";
+    let mode = metadata(path).map_err(KeysError::missing(path, advice))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let problem = format!(
             "this secret is accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",

@@ -23,7 +23,7 @@
 //! A cache has files of the same form, in which `[get]` says which workers of its host it serves.
 
 use privet_attest::Policy as AttestationPolicy;
-use privet_attest::policy::{Severity, toml_problem};
+use privet_attest::policy::{FileKind, Lint, Severity, toml_problem};
 use privet_seal::{KeyId, ModelId, ModelVersion, SealDigest};
 use serde::Deserialize;
 
@@ -77,7 +77,9 @@ impl KeyPolicy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(fail(format!("expected at most {MAX_POLICY_BYTES} bytes, found {}", text.len())));
         }
-        let policy: Self = toml::from_str(text).map_err(|e| fail(toml_problem(text, &e)))?;
+        let described = |e| format!("{} (docs/keys.md#policies describes the form)", toml_problem(text, &e));
+        let problem = |e| FileKind::KeyPolicy.mistaken(text).unwrap_or_else(|| described(e));
+        let policy: Self = toml::from_str(text).map_err(|e| fail(problem(e)))?;
         policy.check().map_err(fail)?;
         Ok(policy)
     }
@@ -116,15 +118,22 @@ impl KeyPolicy {
         Ok(())
     }
 
+    /// The parts of it that only development evidence (**sample, INSECURE**) can satisfy: `get`, `lease`.
+    pub fn sample_only(&self) -> Vec<&'static str> {
+        let is_sample = |policy: &AttestationPolicy| {
+            let rules = policy.rules();
+            rules.sample.is_some() && rules.sgx.is_none() && rules.tdx.is_none() && rules.snp.is_none()
+        };
+        let parts = [("get", self.get.as_ref()), ("lease", self.lease.as_ref().map(|lease| &lease.to))];
+        parts.into_iter().filter(|(_, policy)| policy.is_some_and(is_sample)).map(|(name, _)| name).collect()
+    }
+
     /// What is weak or surprising about it, the worst first. None of it is an error.
-    pub fn lint(&self) -> Vec<Finding> {
+    pub fn lint(&self) -> Vec<Lint> {
         let mut found = Vec::new();
         let mut nested = |section: &str, policy: &AttestationPolicy| {
-            found.extend(policy.lint().into_iter().map(|lint| Finding {
-                severity: lint.severity,
-                rule: format!("{section}.{}", lint.rule),
-                message: lint.message,
-            }));
+            let lints = policy.lint().into_iter();
+            found.extend(lints.map(|lint| Lint { rule: format!("{section}.{}", lint.rule), ..lint }));
         };
         if let Some(get) = &self.get {
             nested("get", get);
@@ -133,7 +142,7 @@ impl KeyPolicy {
             nested("lease.to", &lease.to);
         }
         let mut add = |severity, rule: &str, message: &str| {
-            found.push(Finding { severity, rule: rule.to_owned(), message: message.to_owned() });
+            found.push(Lint { severity, rule: rule.to_owned(), message: message.to_owned() });
         };
         if self.model_digest.is_none() && self.minimum_model_version.is_none() {
             let message = "workers may open every sealed file of this model, old ones with known faults included; give \
@@ -149,28 +158,6 @@ impl KeyPolicy {
         }
         found.sort_by(|a, b| a.severity.cmp(&b.severity).then_with(|| a.rule.cmp(&b.rule)));
         found
-    }
-}
-
-/// Something weak or surprising.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Which rule.
-    pub rule: String,
-    /// Why, and what to do.
-    pub message: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let severity = match self.severity {
-            Severity::Insecure => "INSECURE",
-            Severity::Weak => "weak",
-            Severity::Note => "note",
-        };
-        write!(f, "{severity}: {}: {}", self.rule, self.message)
     }
 }
 
@@ -230,6 +217,18 @@ mod tests {
         }
         let error = KeyPolicy::parse("p.toml", &format!("version = 1\n{key}")).unwrap_err().to_string();
         assert!(error.contains("line 2, column 65: key with no value"), "{error}");
+    }
+
+    #[test]
+    fn parts_that_only_development_evidence_satisfies() {
+        assert!(KeyPolicy::parse("p", GOOD).unwrap().sample_only().is_empty());
+        let sample = |section: &str, text: &str| {
+            let to = format!("[{section}.sample]\nallow_sample_insecure = true\nmeasurement = [");
+            text.replace(&format!("[{section}.sgx]\n        mrenclave = ["), &to)
+        };
+        let get = sample("get", GOOD);
+        assert_eq!(KeyPolicy::parse("p", &get).unwrap().sample_only(), ["get"]);
+        assert_eq!(KeyPolicy::parse("p", &sample("lease.to", &get)).unwrap().sample_only(), ["get", "lease"]);
     }
 
     #[test]

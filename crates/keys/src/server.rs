@@ -27,6 +27,7 @@ use crate::keeper::{StoreKeeper, Tell};
 use crate::master::MasterSource;
 use crate::net::tls::{ServerTls, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, create, make_certificate};
 use crate::net::{Address, Limits, Server};
+use crate::policy::KeyPolicy;
 use crate::random::SystemRandomness;
 use crate::secret::MasterKey;
 use crate::store::Store;
@@ -119,7 +120,7 @@ impl ServerConfig {
         let path = dir.join(SERVER_CONFIG_FILE);
         let text = read_config(&path, "privet keyserver init")?;
         let config: Self =
-            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, config_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
@@ -149,8 +150,17 @@ pub struct ServerSetting {
     pub tell: Arc<Tell>,
 }
 
-/// Serves the store of a directory until `stop` is set. `listening` is told the address, and the newest entry of the log,
-/// which is worth noting elsewhere.
+/// What a server says when it begins.
+pub struct Listening<'a> {
+    /// Where.
+    pub address: &'a Address,
+    /// The newest entry of the log, which is worth noting elsewhere.
+    pub noted: &'a str,
+    /// The policies of its keys.
+    pub policies: &'a [KeyPolicy],
+}
+
+/// Serves the store of a directory until `stop` is set. `listening` is told what it begins with.
 ///
 /// # Errors
 /// If the store cannot be opened or its log has been changed, the address cannot be had, or TLS does not work.
@@ -159,7 +169,7 @@ pub fn serve(
     listen: Option<&str>,
     setting: ServerSetting,
     stop: &Arc<AtomicBool>,
-    listening: impl FnOnce(&Address, &str),
+    listening: impl FnOnce(&Listening<'_>),
 ) -> Result<(), KeysError> {
     let ServerSetting { tls, verifier, limits, tell } = setting;
     let config = ServerConfig::load(dir)?;
@@ -174,7 +184,7 @@ pub fn serve(
     let admin =
         Server::unix(&dir.join(ADMIN_SOCKET), Arc::new(AdminHandler::new(store.clone())), admin_limits())?;
     store.note(Note::new(Event::Started, "", server.address().to_string()))?;
-    listening(server.address(), &noted);
+    listening(&Listening { address: server.address(), noted: &noted, policies: &policies(&store)? });
     let admin_stop = stop.clone();
     let admin = std::thread::spawn(move || admin.run(&admin_stop));
     let served = server.run(stop);
@@ -183,6 +193,16 @@ pub fn serve(
     let administered =
         admin.join().map_err(|_| KeysError::Internal("the administration ended by a panic"))?;
     served.and(administered)
+}
+
+/// Those that can be read; of others nothing is released, and who asks is told why.
+fn policies(store: &Store) -> Result<Vec<KeyPolicy>, KeysError> {
+    let mut found = Vec::new();
+    for info in store.list()? {
+        let text = store.policy(&info.id)?.unwrap_or_default();
+        found.extend(KeyPolicy::parse(info.id.as_str(), &text));
+    }
+    Ok(found)
 }
 
 /// Whoever opens the socket is the operator, who may do a lot at a time.
@@ -219,6 +239,11 @@ pub(crate) fn read_config(path: &Path, made_by: &str) -> Result<String, KeysErro
     read_text(path)
 }
 
+/// What is wrong with a configuration.
+pub(crate) fn config_problem(text: &str, error: &toml::de::Error) -> String {
+    format!("{}; docs/keys.md#files describes it", toml_problem(text, error))
+}
+
 /// A text of bounded length.
 pub(crate) fn read_text(path: &Path) -> Result<String, KeysError> {
     let length = fs::metadata(path).map_err(KeysError::io(path))?.len();
@@ -228,5 +253,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, KeysError> {
             format!("expected at most {MAX_CONFIG_BYTES} bytes, found {length}"),
         ));
     }
-    fs::read_to_string(path).map_err(KeysError::io(path))
+    fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => KeysError::file(path, "this is not a text"),
+        _ => KeysError::io(path)(e),
+    })
 }

@@ -54,8 +54,15 @@ impl Drop for Running {
     }
 }
 
+/// With time enough for everyone who is honest.
 fn limits() -> Limits {
-    Limits { handshake: Duration::from_millis(700), request: Duration::from_secs(20), ..Limits::default() }
+    let patience = Duration::from_secs(60);
+    Limits { handshake: patience, request: patience, ..Limits::default() }
+}
+
+/// With little time for those who say nothing.
+fn impatient() -> Limits {
+    Limits { handshake: Duration::from_secs(1), ..limits() }
 }
 
 /// A key server with a pinned certificate, and how clients know it.
@@ -115,13 +122,21 @@ fn talk(address: &str, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn who_speaks_no_tls_or_nothing_is_hung_up_on() {
     let owner = Owner::new();
-    let (server, trust) = served(&owner);
+    let (_, trust) = served(&owner);
+    let serve = |limits| {
+        let tls = ServerTls::load(owner.dir.path()).unwrap();
+        Running::new(Server::tcp("127.0.0.1:0", tls, owner.broker.clone(), limits).unwrap())
+    };
+    let server = serve(impatient());
     let plain = b"POST /kbs/v0/auth HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}".as_slice();
     for bytes in [plain, b"", &[0x16, 3, 1, 0xff, 0xff], &[0; 4096], b"SSH-2.0-x\r\n"] {
         let answer = talk(server.tcp(), bytes);
         assert!(!answer.windows(4).any(|w| w == b"HTTP" || w == b"kbs/"), "{answer:?}");
     }
-    assert!(fetch(&server.endpoint(Some(trust)), WORKER).is_ok(), "others are served all the same");
+    // Others are served all the same, next to one who says nothing.
+    let server = serve(limits());
+    let _silent = TcpStream::connect(server.tcp()).unwrap();
+    assert!(fetch(&server.endpoint(Some(trust)), WORKER).is_ok());
 }
 
 /// Connections that are opened and left alone, as many as one address gets and more.
@@ -156,7 +171,7 @@ fn one_address_does_not_take_all_connections() {
 fn requests_are_bounded() {
     let owner = Owner::new();
     let path = owner.at("s");
-    let few = Limits { per_minute: 20, ..limits() };
+    let few = Limits { per_minute: 20, ..impatient() };
     let server = Running::new(Server::unix(&path, owner.broker.clone(), few).unwrap());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(Server::unix(&path, owner.broker.clone(), limits()).is_err(), "somebody listens");

@@ -17,6 +17,7 @@ mod write;
 
 pub use elf::{Loaded, loaded_files};
 pub use error::ManifestError;
-pub use lint::{Finding, MAX_MANIFEST_BYTES, Severity, lint};
+pub use lint::{Finding, MAX_MANIFEST_BYTES, lint};
+pub use privet_lint::Severity;
 pub use size::{Sizes, enclave_size};
 pub use write::{ManifestOptions, TrustedFile, Written, manifest};

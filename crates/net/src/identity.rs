@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ED25519, date_time_ymd};
+use rcgen::{KeyPair, PKCS_ED25519};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -56,12 +56,9 @@ impl Identity {
             return Err(fail("a party's name has 1 to 64 bytes and no control characters".to_owned()));
         }
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|e| fail(e.to_string()))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2120, 1, 1);
-        let certificate = params.self_signed(&key).map_err(|e| fail(e.to_string()))?;
+        let params = privet_tls::self_signed(name, &[]);
+        let certificate =
+            params.and_then(|params| params.self_signed(&key)).map_err(|e| fail(e.to_string()))?;
         Identity::from_pem(Path::new(name), certificate.pem(), Zeroizing::new(key.serialize_pem()))
     }
 

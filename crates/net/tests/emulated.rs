@@ -6,7 +6,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{KIND, deadlines, emulated_pair, parties};
+use common::{KIND, PATIENT, deadlines, emulated_pair, parties};
 use privet_net::{Channel, Emulated, Frame, HEADER_BYTES, NetError, TlsChannel, TlsConnector};
 
 /// Longer than anything here takes, whatever else the machine does.
@@ -38,7 +38,7 @@ fn echo(mut server: TlsChannel) {
 
 #[test]
 fn an_answer_takes_a_round_trip() {
-    let (mut client, server) = emulated_pair(8000, link("1gbit:30ms"));
+    let (mut client, server) = emulated_pair(PATIENT, link("1gbit:30ms"));
     thread::scope(|scope| {
         scope.spawn(|| echo(server));
         for i in 0..3 {
@@ -51,7 +51,7 @@ fn an_answer_takes_a_round_trip() {
 #[test]
 fn both_directions_carry_the_rate_each() {
     const LENGTH: usize = 300_000;
-    let (client, server) = emulated_pair(8000, link("8mbit:0us"));
+    let (client, server) = emulated_pair(PATIENT, link("8mbit:0us"));
     let swap = |mut channel: TlsChannel, ours: u8, theirs: u8| {
         assert!(channel.exchange(frame(ours, LENGTH), LENGTH).unwrap() == frame(theirs, LENGTH));
         let traffic = channel.traffic();
@@ -70,13 +70,13 @@ fn both_directions_carry_the_rate_each() {
 /// One round trip for TCP, one for TLS, and one until the listening side has said that it accepts the certificate.
 #[test]
 fn connecting_takes_three_round_trips() {
-    takes(0.15, || drop(emulated_pair(8000, link("1gbit:50ms"))));
+    takes(0.15, || drop(emulated_pair(PATIENT, link("1gbit:50ms"))));
 }
 
 #[test]
 fn jitter_keeps_the_order() {
     let sizes = [0, 1, 20_000, 3, 0, 70_000, 16_384, 5, 5, 5, 150_000, 1, 2, 3];
-    let (mut client, mut server) = emulated_pair(8000, link("100mbit:2ms:20ms"));
+    let (mut client, mut server) = emulated_pair(PATIENT, link("100mbit:2ms:20ms"));
     let sender = thread::spawn(move || {
         for (i, &size) in (0..).zip(sizes.iter().cycle().take(60)) {
             client.send(frame(i, size)).unwrap();
@@ -96,7 +96,7 @@ fn jitter_keeps_the_order() {
 
 #[test]
 fn what_was_sent_before_close_arrives() {
-    let (mut client, mut server) = emulated_pair(8000, link("40mbit:60ms"));
+    let (mut client, mut server) = emulated_pair(PATIENT, link("40mbit:60ms"));
     client.send(frame(3, 500_000)).unwrap();
     client.send(frame(4, 4)).unwrap();
     let closing = thread::spawn(move || Box::new(client).close());
@@ -121,8 +121,8 @@ fn deadlines_leave_the_link_its_time() {
 
 #[test]
 fn a_handshake_has_the_time_of_its_link() {
-    let mut parties = parties(deadlines(8000));
-    let mut short = deadlines(8000);
+    let mut parties = parties(deadlines(PATIENT));
+    let mut short = deadlines(PATIENT);
     short.handshake = Duration::from_millis(100);
     let link = Some(link("1gbit:300ms"));
     parties.listener = parties.listener.with_deadlines(short).with_link(link);
@@ -136,14 +136,14 @@ fn a_handshake_has_the_time_of_its_link() {
 
 #[test]
 fn a_silent_peer_still_runs_into_the_deadline() {
-    let (mut client, _server) = emulated_pair(8000, link("1gbit:20ms"));
+    let (mut client, _server) = emulated_pair(PATIENT, link("1gbit:20ms"));
     client.set_deadline(Duration::from_millis(100));
     takes(0.1, || assert!(matches!(client.recv(10), Err(NetError::Timeout { .. }))));
 }
 
 #[test]
 fn a_peer_that_breaks_off_is_noticed_and_leaves_at_once() {
-    let (mut client, mut server) = emulated_pair(8000, link("800kbit:10ms"));
+    let (mut client, mut server) = emulated_pair(PATIENT, link("800kbit:10ms"));
     // A hundred seconds' worth of bytes.
     client.send(frame(5, 10 << 20)).unwrap();
     thread::sleep(Duration::from_millis(100));

@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn exchanges_count_like_the_wire() {
-    let (mut left, mut right) = pair(SECOND);
+    let (mut left, mut right) = pair(60 * SECOND);
     let other = thread::spawn(move || {
         right.exchange(Frame::new(KIND, vec![2; 5]), 100).unwrap();
         right.traffic()
@@ -40,7 +40,7 @@ fn limits_kinds_and_deadlines_hold() {
 /// Sends frames 0..5 over a faulty link; what the receiver gets until its first error.
 fn through(fault: Fault) -> (Vec<Frame>, NetError) {
     let (mut left, mut right): (MemoryChannel, MemoryChannel) =
-        faulty_pair(Duration::from_millis(100), vec![fault], Vec::new());
+        faulty_pair(60 * SECOND, vec![fault], Vec::new());
     for i in 0..5 {
         left.send(Frame::new(KIND, vec![i; 3])).unwrap();
     }
@@ -95,7 +95,7 @@ fn every_fault_at_every_frame_is_typed() {
 
 #[test]
 fn refusals_reach_the_other_side() {
-    let (mut left, mut right) = pair(SECOND);
+    let (mut left, mut right) = pair(60 * SECOND);
     let ours = refuse(&mut left, 0x105, "no such\nmodel");
     assert!(matches!(&ours, NetError::Rejected { code: 0x105, .. }), "{ours}");
     let theirs = right.recv(0).unwrap_err();
@@ -104,7 +104,7 @@ fn refusals_reach_the_other_side() {
 
 #[test]
 fn a_garbled_hello_is_malformed() {
-    let (mut left, mut right) = pair(SECOND);
+    let (mut left, mut right) = pair(60 * SECOND);
     left.send(Frame::new(FrameKind::HELLO, vec![0xff; 7])).unwrap();
     let hello = Hello { protocol_version: 1, software: String::new(), body: Vec::new() };
     let error = exchange_hello(&mut right, &hello).unwrap_err();

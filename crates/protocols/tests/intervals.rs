@@ -8,6 +8,7 @@ use privet_plan::ranges::{Evidence, Ranges};
 use privet_plan::{Op, Plan, RangeSource, Tap, Weights};
 use privet_protocols::{Silent, cleartext};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// Smallest and largest value of every wire over some inputs.
 fn seen(plan: &Plan, weights: &Weights, samples: &[Vec<Vec<i64>>]) -> Vec<Interval> {
@@ -95,7 +96,7 @@ fn interval() -> impl Strategy<Value = Interval> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, rng_seed: RngSeed::Fixed(5), ..ProptestConfig::default() })]
 
     #[test]
     fn no_value_leaves_its_interval(

@@ -69,7 +69,8 @@ impl Hash {
         assert_eq!(blocks.len(), out.len(), "a hash for every block");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.blocks(blocks, tweak, out);
+            // SAFETY: there are keys only where the CPU has the instructions.
+            return unsafe { keys.blocks(blocks, tweak, out) };
         }
         self.blocks_portable(blocks, tweak, out);
     }
@@ -97,7 +98,8 @@ impl Hash {
         assert!(all_are(n, [words.len(), x.len(), sums.len()]) && bit < 64, "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.descend(nodes, words, x, bit, sums);
+            // SAFETY: as in [`Self::blocks`].
+            return unsafe { keys.descend(nodes, words, x, bit, sums) };
         }
         self.descend_portable(nodes, words, x, bit, sums);
     }
@@ -143,7 +145,8 @@ impl Hash {
         );
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.split(nodes, differences, alpha, bit, words);
+            // SAFETY: as in [`Self::blocks`].
+            return unsafe { keys.split(nodes, differences, alpha, bit, words) };
         }
         self.split_portable(nodes, differences, alpha, bit, words);
     }
@@ -182,7 +185,8 @@ impl Hash {
         assert!(all_are(n, [words.len(), left.len(), right.len()]), "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.children(nodes, words, left, right);
+            // SAFETY: as in [`Self::blocks`].
+            return unsafe { keys.children(nodes, words, left, right) };
         }
         self.blocks(nodes, 0, left);
         for (i, s) in nodes.iter().enumerate() {
@@ -213,7 +217,8 @@ impl Hash {
         for (((nodes, words), (x, sums)), shares) in pieces.zip(shares.chunks_mut(BATCH / 64)) {
             #[cfg(target_arch = "x86_64")]
             if let Some(keys) = &self.vaes {
-                keys.look_up(nodes, tweak, words, x, sums, shares);
+                // SAFETY: as in [`Self::blocks`].
+                unsafe { keys.look_up(nodes, tweak, words, x, sums, shares) };
                 continue;
             }
             self.look_up_portable(nodes, tweak, words, x, sums, shares);
@@ -261,7 +266,8 @@ impl Hash {
         assert!(all_are(n, [differences.len(), alpha.len(), words.len()]), "one of each for {n} trees");
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
-            return keys.leaves_below(nodes, differences, tweak, alpha, words);
+            // SAFETY: as in [`Self::blocks`].
+            return unsafe { keys.leaves_below(nodes, differences, tweak, alpha, words) };
         }
         self.leaves_below_portable(nodes, differences, tweak, alpha, words);
     }
@@ -303,7 +309,8 @@ impl Hash {
         #[cfg(target_arch = "x86_64")]
         if let Some(keys) = &self.vaes {
             let last = words.clone().nth(whole.len()).map_or(0, |word| selected(*word, rest));
-            return keys.sum_selected(words.zip(whole)).wrapping_add(last);
+            // SAFETY: as in [`Self::blocks`].
+            return unsafe { keys.sum_selected(words.zip(whole)).wrapping_add(last) };
         }
         let entries = whole.iter().map(|w| &w[..]).chain([rest]);
         words.zip(entries).fold(0, |sum, (word, entries)| sum.wrapping_add(selected(*word, entries)))

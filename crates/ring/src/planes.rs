@@ -107,10 +107,13 @@ pub fn unpack_words(bytes: &[u8], words: &mut [u64]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(8), ..ProptestConfig::default() })]
+
         #[test]
         fn planes_hold_the_bits(values in proptest::collection::vec(any::<u64>(), 1..200), count in 1usize..=64) {
             let planes = from_values(&values, count);

@@ -90,6 +90,11 @@ impl OwnerKeys {
     pub fn read(dir: &Path) -> Result<OwnerKeys, SealError> {
         let (content, release) = read_content(dir)?;
         let path = dir.join(SIGNING_KEY_FILE);
+        if !path.exists() {
+            let problem = "there is no such file: these keys open models, and cannot seal them; the owner has the \
+                           directory that can, which privet key new has made";
+            return Err(SealError::file(&path, problem));
+        }
         let signing = SigningKey::from_slice(&read_key(&path, SIGNING_MAGIC, "signing key")?[..])?;
         if signing.verifying_key()? != release.verifying_key {
             return Err(apart(&path));

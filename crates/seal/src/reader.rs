@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -118,6 +119,17 @@ impl SealedModel<File> {
         let file = File::open(path).map_err(SealError::read(path))?;
         SealedModel::verify(file, &path.display().to_string(), accepted)
     }
+
+    /// The header and the digest of a file that this owner has signed, whatever model, part and key it is of: for those who
+    /// look before they know what to accept.
+    ///
+    /// # Errors
+    /// If it is not a sealed model, is not signed by this owner, or has not the length that its header says.
+    pub fn signed_header(path: &Path, owner: &VerifyingKey) -> Result<(Header, SealDigest), SealError> {
+        let file = File::open(path).map_err(SealError::read(path))?;
+        let model = SealedModel::signed(file, &path.display().to_string(), owner)?;
+        Ok((model.header, model.digest))
+    }
 }
 
 impl<S: ReadAt> SealedModel<S> {
@@ -128,13 +140,21 @@ impl<S: ReadAt> SealedModel<S> {
     /// accepted, or has not the length that its header says.
     pub fn verify(source: S, name: &str, accepted: &Accepted) -> Result<SealedModel<S>, SealError> {
         let fail = |problem: String| SealError::Sealed { name: name.to_owned(), problem };
+        let model = SealedModel::signed(source, name, &accepted.verifying_key)?;
+        check(&model.header, model.digest, accepted, &fail)?;
+        Ok(model)
+    }
+
+    /// The first half of [`SealedModel::verify`].
+    fn signed(source: S, name: &str, owner: &VerifyingKey) -> Result<SealedModel<S>, SealError> {
+        let fail = |problem: String| SealError::Sealed { name: name.to_owned(), problem };
         let read = |bytes: &mut [u8], at| {
             source.read_exact_at(bytes, at).map_err(|e| fail(format!("cannot be read: {e}")))
         };
         let length = source.length().map_err(|e| fail(format!("cannot be read: {e}")))?;
         let mut prefix = [0; PREFIX_BYTES];
         if length < PREFIX_BYTES as u64 {
-            return Err(fail(format!("not a sealed model: {length} bytes")));
+            return Err(fail(format!("not a sealed model, which privet seal makes: it has {length} bytes")));
         }
         read(&mut prefix, 0)?;
         let front = Prefix::parse(&prefix).map_err(fail)?.front_bytes() as u64;
@@ -150,11 +170,8 @@ impl<S: ReadAt> SealedModel<S> {
         }
         let (signed, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
         let digest = SealDigest::of(signed);
-        if !accepted.verifying_key.verifies(&digest.statement(), signature) {
-            return Err(fail(format!(
-                "not signed by the owner whose verifying key is {}, or damaged",
-                accepted.verifying_key
-            )));
+        if !owner.verifies(&digest.statement(), signature) {
+            return Err(fail(format!("not signed by the owner whose verifying key is {owner}, or damaged")));
         }
         let (head, digests) = signed.split_at(PREFIX_BYTES + header_bytes);
         let header = Header::parse(&head[PREFIX_BYTES..]).map_err(|e| fail(e.to_string()))?;
@@ -166,7 +183,6 @@ impl<S: ReadAt> SealedModel<S> {
             let what = if length < expected { "cut off" } else { "something was appended" };
             return Err(fail(format!("{what}: expected {expected} bytes, found {length}")));
         }
-        check(&header, digest, accepted, &fail)?;
         let mut next = 0;
         let mut first = Vec::with_capacity(header.entries.len());
         for entry in &header.entries {
@@ -207,7 +223,7 @@ impl<S: ReadAt> SealedModel<S> {
             });
         }
         let key = FileKey::new(key, &self.header.salt, self.header_hash)?;
-        Ok(OpenedModel { model: self, key, opening: AtomicU64::new(0) })
+        Ok(OpenedModel { model: self, key, opening: AtomicU64::new(0), stop: None })
     }
 }
 
@@ -218,12 +234,19 @@ pub struct OpenedModel<S> {
     key: FileKey,
     /// Nanoseconds of verifying and decrypting chunks.
     opening: AtomicU64,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<S: ReadAt> OpenedModel<S> {
     /// The header.
     pub fn header(&self) -> &Header {
         &self.model.header
+    }
+
+    /// Opens no chunk any more once this flag is set: [`SealError::Interrupted`] comes in place of it.
+    #[must_use]
+    pub fn stop_with(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// What tells this sealed model from all others.
@@ -321,6 +344,9 @@ impl<S: ReadAt> OpenedModel<S> {
         let (model, entry) = (&self.model, &self.entries()[index]);
         let (most, count) = (self.header().chunk_bytes(), self.chunks(index));
         assert!(chunk < count, "entry {index} has {count} chunks");
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            return Err(SealError::Interrupted);
+        }
         let len = most.min(entry.length - chunk * most) as usize;
         let sealed = &mut bytes[..len + TAG_BYTES as usize];
         let at = model.chunks_at + entry.offset + chunk * (most + TAG_BYTES);
@@ -355,7 +381,9 @@ struct Prefix {
 impl Prefix {
     fn parse(bytes: &[u8]) -> Result<Prefix, String> {
         if bytes[..8] != MAGIC[..] {
-            return Err("not a sealed model: it begins with something else".to_owned());
+            return Err(
+                "not a sealed model, which privet seal makes: it begins with something else".to_owned()
+            );
         }
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
         if version != SEAL_VERSION {

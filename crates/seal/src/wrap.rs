@@ -172,7 +172,11 @@ impl WrappedKey {
     /// If it is missing, or no wrapped key.
     pub fn read(path: &Path) -> Result<WrappedKey, SealError> {
         let bytes = files::read_bounded(path, MAX_BYTES)?;
-        WrappedKey::from_bytes(&bytes).map_err(|e| SealError::file(path, e.to_string()))
+        let wrong = |error| match error {
+            SealError::Format(problem) => SealError::file(path, problem),
+            other => SealError::file(path, other.to_string()),
+        };
+        WrappedKey::from_bytes(&bytes).map_err(wrong)
     }
 }
 

@@ -1,13 +1,16 @@
 //! Runs stages one by one in this process.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Instant;
 
 use ndarray::ArrayD;
 use privet_graph::Tensor;
-use privet_seal::{Accepted, ContentKey, OpenedModel, ReadAt, Swap};
+use privet_seal::{Accepted, ContentKey, OpenedModel, ReadAt, SealedModel, Swap};
 
 use crate::index::Index;
 use crate::stage::{Stage, Tensors};
@@ -66,6 +69,8 @@ pub struct SealedStages<'a> {
     pub key: &'a ContentKey,
     /// Whether weights in memory may be swapped out.
     pub swap: Swap,
+    /// Ends the run with [`SplitError::Interrupted`], or that of a sealed model, soon after it is set.
+    pub stop: Option<&'a Arc<AtomicBool>>,
 }
 
 /// Runs sealed stages. All are verified before the first runs, as far as that is possible without a key. While one computes, a
@@ -78,32 +83,40 @@ pub fn run_sealed_stages(
     sealed: &SealedStages<'_>,
     inputs: Vec<(String, ArrayD<f32>)>,
 ) -> Result<(Outputs, Vec<Taken>), SplitError> {
-    let SealedStages { directory, index, accepted, key, swap } = *sealed;
+    let SealedStages { directory, index, accepted, key, swap, stop } = *sealed;
     let stages = &index.stages;
     let models = (0..stages.len()).map(|i| index.verify_stage(directory, i, accepted));
     let mut models = models.collect::<Result<Vec<_>, _>>()?.into_iter();
     let mut chain = Chain::new(&index.inputs, &index.outputs, stages, inputs)?;
-    let room = index.memory.unwrap_or_else(|| stages.iter().map(|s| s.peak).max().unwrap_or(0));
     // Nodes, and what the allocator keeps, are not counted.
-    let room = room - room / 16;
+    let room = index.room() - index.room() / 16;
     let mut meter = Meter::new();
-    let mut next =
-        models.next().map(|model| model.open(key)).transpose()?.map(|model| Next::Opened(Box::new(model)));
+    let open = |model: SealedModel<File>| {
+        let opened = model.open(key)?;
+        Ok::<_, SplitError>(match stop {
+            Some(stop) => opened.stop_with(stop.clone()),
+            None => opened,
+        })
+    };
+    let mut next = models.next().map(open).transpose()?.map(|model| Next::Opened(Box::new(model)));
     for (i, entry) in stages.iter().enumerate() {
         meter.start();
         let now = next.take().expect("a model for every stage");
         let mut stage = now.opening(&entry.blocks, swap)?.finish(&entry.blocks)?;
+        if let Some(stop) = stop {
+            stage.stop_with(stop.clone());
+        }
         meter.loaded();
-        let following = models.next().map(|model| model.open(key)).transpose()?;
+        let following = models.next().map(open).transpose()?;
         let spare = room.saturating_sub(entry.peak);
         let (ran, ahead) = thread::scope(|scope| {
-            let open = |model| {
+            let ahead = |model| {
                 let blocks = &stages[i + 1].blocks;
                 thread::Builder::new()
                     .name("privet-next".to_owned())
                     .spawn_scoped(scope, move || Next::ahead(model, blocks, swap, spare))
             };
-            let thread = following.map(open);
+            let thread = following.map(ahead);
             let ran = chain.run(i, &mut stage);
             let failed = |text: &str| SplitError::Kernel(format!("the thread that reads ahead {text}"));
             let ahead = thread.map(|thread| match thread.map(thread::ScopedJoinHandle::join) {

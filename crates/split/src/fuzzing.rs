@@ -82,7 +82,7 @@ pub fn stages(bytes: &[u8]) -> bool {
     let index = SealedIndex::from_bytes(&signed, &accepted);
     let file = SealedIndex::from_bytes(bytes, &accepted);
     let session = HopSession::new([1; 32], [2; 16], &index_of(&keys));
-    let message = session.opener(1).and_then(|mut opener| opener.open(bytes.to_vec(), &[shape()]));
+    let message = session.opener(1).and_then(|mut opener| opener.open(&mut bytes.to_vec(), &[shape()]));
     index.is_ok() | file.is_ok() | message.is_ok()
 }
 

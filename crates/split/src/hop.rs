@@ -180,11 +180,17 @@ pub struct TensorOpener {
 
 impl TensorOpener {
     /// Opens the next message, which has to hold exactly the tensors `expected`, in this order. What is refused changes nothing:
-    /// the message that was expected is still expected.
+    /// the message that was expected is still expected. The message is wiped in any case, as it is decrypted in its place.
     ///
     /// # Errors
     /// The message is not the predecessor's next one of this session, or was changed.
-    pub fn open(&mut self, mut message: Vec<u8>, expected: &[Shape]) -> Result<Tensors, SplitError> {
+    pub fn open(&mut self, message: &mut [u8], expected: &[Shape]) -> Result<Tensors, SplitError> {
+        let opened = self.open_in_place(message, expected);
+        message.zeroize();
+        opened
+    }
+
+    fn open_in_place(&mut self, message: &mut [u8], expected: &[Shape]) -> Result<Tensors, SplitError> {
         let declared = expected.iter().map(|shape| {
             let (kind, dims) = (Kind::named(&shape.dtype), shape.shape.clone());
             let kind = kind.ok_or_else(|| refused("float32, int64 or bool", &shape.dtype))?;
@@ -201,7 +207,7 @@ impl TensorOpener {
             declared.iter().map(|(_, kind, shape)| kind.size * shape.iter().product::<usize>()).sum();
         let is_head = message.get(..head.len()) == Some(&head[..]);
         if !is_head || message.len() != head.len() + length + TAG_BYTES {
-            return Err(self.describe(&message, head.len() + length + TAG_BYTES));
+            return Err(self.describe(message, head.len() + length + TAG_BYTES));
         }
         let aad = self.hop.aad(&head);
         let opened = self.hop.key.open_in_place(nonce(self.next), aad, &mut message[head.len()..]);
@@ -219,7 +225,6 @@ impl TensorOpener {
             tensors.insert(name, tensor.ok_or_else(|| refused("booleans of 0 and 1", "others"))?);
             rest = behind;
         }
-        message.zeroize();
         self.next = self.next.checked_add(1).ok_or_else(|| refused("fewer messages", "2^64"))?;
         Ok(tensors)
     }
@@ -344,6 +349,44 @@ mod tests {
 
     const NAMES: [&str; 3] = ["x", "n", "b"];
 
+    fn open(opener: &mut TensorOpener, message: &[u8], shapes: &[Shape]) -> Result<Tensors, SplitError> {
+        opener.open(&mut message.to_vec(), shapes)
+    }
+
+    /// Also one that its sender should never have sealed: a boolean that is none.
+    #[test]
+    fn messages_are_wiped_whether_they_are_taken_or_not() {
+        let session = session(1, 2, 3, 4, 5);
+        let (tensors, shapes) = tensors(7);
+        let honest = session.sealer(1).unwrap().seal(&NAMES, &tensors).unwrap();
+        let hop = session.hop(1).unwrap();
+        let kinds = [Kind::F32, Kind::I64, Kind::BOOL];
+        let declared = NAMES.iter().zip(kinds).zip(&shapes);
+        let declared: Vec<_> =
+            declared.map(|((name, kind), shape)| ((*name).to_owned(), kind, shape.shape.clone())).collect();
+        let head = hop.head(0, &declared);
+        let mut data = NAMES.iter().fold(Vec::new(), |mut data, name| {
+            write(&tensors[*name], &mut data);
+            data
+        });
+        *data.last_mut().unwrap() = 2;
+        hop.key.seal_in_place_append_tag(nonce(0), hop.aad(&head), &mut data).unwrap();
+        let malformed = [head, data].concat();
+        let mut changed = honest.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        let mut opener = session.opener(2).unwrap();
+        for (mut message, why) in
+            [(malformed, Some("booleans")), (changed, Some("not sealed there")), (honest, None)]
+        {
+            let opened = opener.open(&mut message, &shapes);
+            assert!(message.iter().all(|&byte| byte == 0), "{why:?}");
+            match why {
+                Some(why) => assert!(opened.unwrap_err().to_string().contains(why), "{why}"),
+                None => assert_eq!(opened.unwrap(), tensors),
+            }
+        }
+    }
+
     #[test]
     fn a_stage_takes_what_its_predecessor_gives_in_order() {
         let session = session(1, 2, 3, 4, 5);
@@ -351,7 +394,7 @@ mod tests {
         for seed in 0..3 {
             let (tensors, shapes) = tensors(seed);
             let message = sealer.seal(&NAMES, &tensors).unwrap();
-            assert_eq!(opener.open(message, &shapes).unwrap(), tensors);
+            assert_eq!(open(&mut opener, &message, &shapes).unwrap(), tensors);
         }
     }
 
@@ -364,14 +407,14 @@ mod tests {
         for bit in 0..8 * message.len() {
             let mut changed = message.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let error = opener.open(changed, &shapes).expect_err("a changed bit");
+            let error = open(&mut opener, &changed, &shapes).expect_err("a changed bit");
             assert!(matches!(error, SplitError::Hop { .. }), "{error}");
         }
         for len in 0..message.len() {
-            opener.open(message[..len].to_vec(), &shapes).expect_err("cut off");
+            open(&mut opener, &message[..len], &shapes).expect_err("cut off");
         }
-        opener.open([&message[..], &[0]].concat(), &shapes).expect_err("something appended");
-        assert_eq!(opener.open(message, &shapes).unwrap(), tensors);
+        open(&mut opener, &[&message[..], &[0]].concat(), &shapes).expect_err("something appended");
+        assert_eq!(open(&mut opener, &message, &shapes).unwrap(), tensors);
     }
 
     /// Every way to give three messages of two hops of two sessions to the four receivers.
@@ -391,11 +434,11 @@ mod tests {
             let mut opener = sessions[s].opener(from + 1).unwrap();
             for next in 0..3 {
                 for (at, message) in messages.iter().filter(|(at, _)| *at != (s, from, next)) {
-                    let error = opener.open(message.clone(), &shapes);
+                    let error = open(&mut opener, message, &shapes);
                     assert!(error.is_err(), "{at:?} for {:?}", (s, from, next));
                 }
                 let (_, message) = messages.iter().find(|(at, _)| *at == (s, from, next)).unwrap();
-                assert_eq!(opener.open(message.clone(), &shapes).unwrap(), tensors);
+                assert_eq!(open(&mut opener, message, &shapes).unwrap(), tensors);
             }
         }
     }
@@ -407,11 +450,11 @@ mod tests {
         let others = [[8, 2, 3, 4, 5], [1, 8, 3, 4, 5], [1, 2, 8, 4, 5], [1, 2, 3, 8, 5], [1, 2, 3, 4, 8]];
         for [secret, id, model, version, index] in others {
             let other = session(secret, id, model, u64::from(version), index);
-            let error = other.opener(2).unwrap().open(message.clone(), &shapes).expect_err("another");
+            let error = open(&mut other.opener(2).unwrap(), &message, &shapes).expect_err("another");
             assert!(error.to_string().contains("not sealed there"), "{error}");
         }
         let right = session(1, 2, 3, 4, 5);
-        right.opener(2).unwrap().open(message, &shapes).unwrap();
+        open(&mut right.opener(2).unwrap(), &message, &shapes).unwrap();
         assert!(right.opener(0).is_err() && right.sealer(u32::MAX).is_err());
     }
 
@@ -435,9 +478,9 @@ mod tests {
         changes.push(change(|s| s[0].shape = vec![usize::MAX, 2]));
         let mut opener = session.opener(2).unwrap();
         for expected in changes {
-            opener.open(message.clone(), &expected).expect_err("other tensors");
+            open(&mut opener, &message, &expected).expect_err("other tensors");
         }
-        assert_eq!(opener.open(message, &shapes).unwrap(), tensors);
+        assert_eq!(open(&mut opener, &message, &shapes).unwrap(), tensors);
         let error = session.sealer(1).unwrap().seal(&["z"], &tensors).unwrap_err().to_string();
         assert!(error.contains("\"z\""), "{error}");
     }
@@ -461,7 +504,7 @@ mod tests {
             let mut openers: Vec<_> = (1..=3).map(|to| session.opener(to).unwrap()).collect();
             let mut taken = [0; 3];
             for (from, sequence, to) in deliveries {
-                let opened = openers[to].open(sealed[from][sequence].clone(), &shapes);
+                let opened = open(&mut openers[to], &sealed[from][sequence], &shapes);
                 prop_assert_eq!(opened.is_ok(), from == to && sequence == taken[to]);
                 taken[to] += usize::from(opened.is_ok());
             }
@@ -470,7 +513,7 @@ mod tests {
         #[test]
         fn foreign_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let (_, shapes) = tensors(1);
-            prop_assert!(session(1, 2, 3, 4, 5).opener(2).unwrap().open(bytes, &shapes).is_err());
+            prop_assert!(open(&mut session(1, 2, 3, 4, 5).opener(2).unwrap(), &bytes, &shapes).is_err());
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use privet_onnx::PartBytes;
 use privet_seal::{
     Accepted, ContentKey, KeyId, KeyVersion, ModelId, ModelVersion, OpenedModel, OwnerKeys, Part, ReadAt,
-    Release, SIGNATURE_BYTES, SealDigest, SealError, SealOptions, SealedModel, seal_onnx_from,
+    Release, SIGNATURE_BYTES, SealDigest, SealError, SealOptions, SealedModel, VerifyingKey, seal_onnx_from,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -136,11 +136,21 @@ impl SealedIndex {
     /// # Errors
     /// It is not there, not signed by the accepted owner, of another model, key or format, or too old.
     pub fn load(directory: &Path, accepted: &Accepted) -> Result<Self, SplitError> {
+        let index = Self::signed_by(directory, &accepted.verifying_key)?;
+        index.check(accepted)?;
+        Ok(index)
+    }
+
+    /// As [`SealedIndex::load`], whatever model, version and key it is of: for those who look before they know what to accept.
+    ///
+    /// # Errors
+    /// It is not there, or not signed by this owner.
+    pub fn signed_by(directory: &Path, owner: &VerifyingKey) -> Result<Self, SplitError> {
         let path = directory.join(SEALED_INDEX_FILE);
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(|e| index::no_index(directory, &path, e))?;
         file.take(MAX_INDEX + 1).read_to_end(&mut bytes).map_err(|e| io_error(&path, e))?;
-        Self::from_bytes(&bytes, accepted).map_err(|error| match error {
+        Self::parse(&bytes, owner).map_err(|error| match error {
             SplitError::Index { expected, found, .. } => SplitError::Index { path, expected, found },
             other => other,
         })
@@ -151,6 +161,12 @@ impl SealedIndex {
     /// # Errors
     /// As [`SealedIndex::load`].
     pub fn from_bytes(bytes: &[u8], accepted: &Accepted) -> Result<Self, SplitError> {
+        let index = Self::parse(bytes, &accepted.verifying_key)?;
+        index.check(accepted)?;
+        Ok(index)
+    }
+
+    fn parse(bytes: &[u8], owner: &VerifyingKey) -> Result<Self, SplitError> {
         let wrong = |expected: &str, found: String| SplitError::Index {
             path: SEALED_INDEX_FILE.into(),
             expected: expected.to_owned(),
@@ -170,9 +186,8 @@ impl SealedIndex {
         if version != SEALED_INDEX_VERSION {
             return Err(wrong(&format!("version {SEALED_INDEX_VERSION}"), version.to_string()));
         }
-        if !accepted.verifying_key.verifies_statement(KIND, signed, signature) {
-            let expected =
-                format!("the signature of the owner with verifying key {}", accepted.verifying_key);
+        if !owner.verifies_statement(KIND, signed, signature) {
+            let expected = format!("the signature of the owner with verifying key {owner}");
             return Err(wrong(&expected, "another, or a damaged index".to_owned()));
         }
         let body = &signed[PREFIX_BYTES..];
@@ -183,7 +198,6 @@ impl SealedIndex {
         let mut index: Self =
             serde_json::from_slice(body).map_err(|e| wrong("an index of sealed stages", e.to_string()))?;
         index.digest = Sha256::digest(signed).into();
-        index.check(accepted)?;
         index::check_files(&index.stages).map_err(|(expected, found)| wrong(expected, found))?;
         if let Some(bad) = index.stages.iter().find(|s| s.digest.parse::<SealDigest>().is_err()) {
             return Err(wrong("digests of sealed models", bad.digest.clone()));
@@ -198,6 +212,12 @@ impl SealedIndex {
     /// SHA-256 of what is signed: names the index, and through it all that it names.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// Bytes of weights, tensors and workspace that running the stages one by one keeps to: the memory that was asked for, or else
+    /// the largest peak.
+    pub fn room(&self) -> u64 {
+        self.memory.unwrap_or_else(|| self.stages.iter().map(|stage| stage.peak).max().unwrap_or(0))
     }
 
     /// Verifies all of a stage but its chunks, and that it is the one that the index names; from 0.

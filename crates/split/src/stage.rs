@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::{ArrayD, IxDyn};
 use privet_graph::{Args, Fact, FloatModel, Node, Tensor, ValueId, ops};
@@ -27,6 +29,7 @@ pub struct Stage<S> {
     /// For every node, what nothing reads afterwards.
     last: Vec<Vec<ValueId>>,
     gemm: GemmExecutor,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// A weight outside of the graph.
@@ -95,6 +98,7 @@ impl<S: WeightSource> Stage<S> {
             source,
             weights: HashMap::new(),
             gemm: GemmExecutor::new(),
+            stop: None,
         };
         for input in &stage.model.graph().inputs {
             if !weights.contains(&input.name) {
@@ -109,6 +113,11 @@ impl<S: WeightSource> Stage<S> {
             stage.weights.insert(input.value, Weight { name: input.name.clone(), shape, held });
         }
         Ok(stage)
+    }
+
+    /// Ends a run before its next node once this flag is set, with [`SplitError::Interrupted`].
+    pub fn stop_with(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
     }
 
     /// Where its weights come from.
@@ -146,7 +155,7 @@ impl<S: WeightSource> Stage<S> {
     /// Computes the outputs. Takes the inputs out of `tensors`, but for those in `keep`, and puts the outputs in.
     ///
     /// # Errors
-    /// Inputs that are missing or have another shape; weights that cannot be read.
+    /// Inputs that are missing or have another shape; weights that cannot be read; see [`Stage::stop_with`].
     pub fn run(&mut self, tensors: &mut Tensors, keep: &HashSet<&str>) -> Result<(), SplitError> {
         let mut values: Vec<Option<Tensor>> = vec![None; self.model.graph().value_count()];
         for (name, value) in &self.inputs {
@@ -167,6 +176,9 @@ impl<S: WeightSource> Stage<S> {
         }
         let outputs: HashSet<ValueId> = self.outputs.iter().map(|(_, value)| *value).collect();
         for at in 0..self.model.graph().nodes.len() {
+            if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+                return Err(SplitError::Interrupted);
+            }
             let results = self.node(at, &mut values, &outputs)?;
             let node = &self.model.graph().nodes[at];
             for (output, result) in node.outputs.iter().zip(results) {

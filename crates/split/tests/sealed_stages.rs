@@ -2,16 +2,17 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::ArrayD;
 use privet_onnx::ModelFile;
-use privet_seal::{Accepted, ContentKey, ModelVersion, OwnerKeys, Swap};
+use privet_seal::{Accepted, ContentKey, ModelVersion, OwnerKeys, SealError, Swap};
 use privet_split::{
-    Analysis, SEALED_INDEX_FILE, SealedIndex, SealedStages, SplitError, SplitOptions, Taken,
+    Analysis, Blocks, SEALED_INDEX_FILE, SealedIndex, SealedStages, SplitError, SplitOptions, Stage, Taken,
     run_sealed_stages, run_stages, split, split_sealed, to_floats,
 };
 
@@ -43,6 +44,7 @@ fn run(directory: &Path, inputs: &Named) -> Result<(Vec<ArrayD<f32>>, Vec<Taken>
         accepted: &accepted,
         key: &keys.content,
         swap: Swap::Allowed,
+        stop: None,
     };
     let (outputs, taken) = run_sealed_stages(&stages, inputs.clone())?;
     Ok((outputs.iter().map(|(_, t)| to_floats(t)).collect(), taken))
@@ -255,4 +257,45 @@ fn what_is_interrupted_or_fails_leaves_nothing() {
         assert!(!made_before || fs::read_dir(&out).unwrap().next().is_none());
     }
     split(&model, &options, &out).unwrap();
+}
+
+#[test]
+fn runs_end_when_they_are_told_to() {
+    let home = tempfile::tempdir().unwrap();
+    let model = written(home.path(), &network(), &[1, 3, 20, 18]);
+    let directory = home.path().join("out");
+    let (keys, stop) = (keys(), Arc::new(AtomicBool::new(false)));
+    let accepted = accepted(&keys);
+    let index = split_sealed(&model, &in_parts(2), &keys, version(1), &directory).unwrap();
+    let open = || index.open_stage(&directory, 0, &accepted, &keys.content).unwrap();
+    let mut resident = Stage::open_sealed(open(), &Blocks::new(), Swap::Allowed).unwrap();
+    resident.stop_with(stop.clone());
+    let sealed = SealedStages {
+        directory: &directory,
+        index: &index,
+        accepted: &accepted,
+        key: &keys.content,
+        swap: Swap::Allowed,
+        stop: Some(&stop),
+    };
+    let inputs = inputs(&model);
+    let mut run = || {
+        let mut tensors = inputs.iter().map(|(name, x)| (name.clone(), x.clone().into())).collect();
+        let opened = Stage::open_sealed(open().stop_with(stop.clone()), &Blocks::new(), Swap::Allowed);
+        [
+            opened.map(drop),
+            resident.run(&mut tensors, &HashSet::new()),
+            run_sealed_stages(&sealed, inputs.clone()).map(drop),
+        ]
+    };
+    assert!(run().iter().all(Result::is_ok));
+    stop.store(true, Ordering::SeqCst);
+    for outcome in run() {
+        let error = outcome.unwrap_err();
+        let is_told = match &error {
+            SplitError::Seal(error) => matches!(**error, SealError::Interrupted),
+            error => matches!(error, SplitError::Interrupted),
+        };
+        assert!(is_told, "{error}");
+    }
 }

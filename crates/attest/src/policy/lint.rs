@@ -1,45 +1,9 @@
 //! What is weak about a policy.
 
-use std::fmt;
-
-use serde::Serialize;
+use privet_lint::{Lint, Severity};
 
 use super::{Rules, SgxRules, SnpRules, TcbRules, TdxRules};
 use crate::claims::TcbStatus;
-
-/// How bad it is. Ordered: the worst is the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The policy protects nothing.
-    Insecure,
-    /// The policy accepts more than it should without a reason.
-    Weak,
-    /// Worth knowing.
-    Note,
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lint {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Which rule.
-    pub rule: String,
-    /// Why, and what to do.
-    pub message: String,
-}
-
-impl fmt::Display for Lint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Insecure => "INSECURE",
-            Severity::Weak => "weak",
-            Severity::Note => "note",
-        };
-        write!(f, "{severity}: {}: {}", self.rule, self.message)
-    }
-}
 
 pub(super) fn lint(rules: &Rules) -> Vec<Lint> {
     let mut found = Vec::new();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use ciborium::Value;
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CustomExtension, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -183,9 +183,7 @@ impl AttestedIdentity {
         let until = at
             .checked_add(lifetime)
             .ok_or_else(|| AttestError::Tls("its lifetime is too long".to_owned()))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "Privet RA-TLS");
+        let mut params = privet_tls::self_signed("Privet RA-TLS", &[]).map_err(tls)?;
         if evidence.tee() == Tee::Sample {
             params.distinguished_name.push(DnType::OrganizationName, Tee::Sample.name());
         }

@@ -1,20 +1,14 @@
-//! rustls with attested certificates: TLS 1.3 only, no resumption, names mean nothing.
+//! TLS between peers that accept each other by their evidence.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    PeerIncompatible, ServerConfig, SignatureScheme,
-};
+use privet_tls::Rule;
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, ClientConfig, Error, OtherError, ServerConfig};
 
 use super::certificate::{AttestedIdentity, RaTlsCertificate};
 use crate::appraise::appraise;
@@ -42,13 +36,12 @@ pub struct Attested {
     pub verdict: Verdict,
 }
 
-/// Accepts peers by their evidence. As rustls' verifier it does so in the handshake; afterwards,
+/// Accepts peers by their evidence. As a rule of TLS it does so in the handshake; afterwards,
 /// [`Authenticator::authenticate`] on the peer's certificate gives the claims.
 pub struct Authenticator {
     verifier: Arc<dyn Verifier>,
     policy: Policy,
     freshness: Freshness,
-    provider: Arc<CryptoProvider>,
 }
 
 impl fmt::Debug for Authenticator {
@@ -63,7 +56,7 @@ impl fmt::Debug for Authenticator {
 impl Authenticator {
     /// Accepts those whose evidence the verifier finds authentic, the policy accepts, and that is fresh.
     pub fn new(verifier: Arc<dyn Verifier>, policy: Policy, freshness: Freshness) -> Self {
-        Self { verifier, policy, freshness, provider: Arc::new(aws_lc_rs::default_provider()) }
+        Self { verifier, policy, freshness }
     }
 
     /// Who the owner of a certificate's key is.
@@ -89,111 +82,21 @@ impl Authenticator {
         verdict.clone().into_result()?;
         Ok(Attested { claims, verdict })
     }
+}
 
+impl Rule for Authenticator {
     fn check(
         &self,
         certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), Error> {
-        if !intermediates.is_empty() {
-            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    ) -> Result<(), CertificateError> {
+        if !others.is_empty() {
+            return Err(CertificateError::UnknownIssuer);
         }
         let at = UNIX_EPOCH.checked_add(Duration::from_secs(now.as_secs())).unwrap_or(UNIX_EPOCH);
         let outcome = self.authenticate(certificate, at);
-        outcome
-            .map(|_| ())
-            .map_err(|e| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(e)))))
-    }
-
-    fn signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// TLS 1.2 is never negotiated; if it were, no signature of it is valid.
-fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
-    Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
-}
-
-impl ServerCertVerifier for Authenticator {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
-}
-
-impl ClientCertVerifier for Authenticator {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        outcome.map(|_| ()).map_err(|e| CertificateError::Other(OtherError(Arc::new(e))))
     }
 }
 
@@ -205,22 +108,8 @@ pub fn client_config(
     peers: Arc<Authenticator>,
     identity: Option<&AttestedIdentity>,
 ) -> Result<ClientConfig, AttestError> {
-    let builder = ClientConfig::builder_with_provider(peers.provider.clone())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(peers);
-    let mut config = match identity {
-        Some(identity) => builder
-            .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key())
-            .map_err(tls)?,
-        None => builder.with_no_client_auth(),
-    };
-    // A resumed session would not be appraised again.
-    config.resumption = Resumption::disabled();
-    // Names mean nothing here.
-    config.enable_sni = false;
-    Ok(config)
+    let own = identity.map(certified).transpose()?.map(|own| own as Arc<dyn ResolvesClientCert>);
+    privet_tls::client(peers, own).map_err(tls)
 }
 
 /// Configuration of a server that attests itself, and accepts clients by their evidence if it is told how.
@@ -231,18 +120,11 @@ pub fn server_config(
     identity: &AttestedIdentity,
     peers: Option<Arc<Authenticator>>,
 ) -> Result<ServerConfig, AttestError> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .map_err(tls)?;
-    let builder = match peers {
-        Some(peers) => builder.with_client_cert_verifier(peers),
-        None => builder.with_no_client_auth(),
-    };
-    let certificates = vec![identity.certificate.clone()];
-    let mut config = builder.with_single_cert(certificates, identity.private_key()).map_err(tls)?;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    privet_tls::server(certified(identity)?, peers.map(|peers| peers as Arc<dyn Rule>)).map_err(tls)
+}
+
+fn certified(identity: &AttestedIdentity) -> Result<Arc<SingleCertAndKey>, AttestError> {
+    privet_tls::certified(vec![identity.certificate.clone()], identity.private_key()).map_err(tls)
 }
 
 fn tls(error: Error) -> AttestError {

@@ -69,7 +69,7 @@ impl Verifier for DcapVerifier {
             AttestError::Missing {
                 what: "collateral",
                 advice: "a quote is verified with TCB information and revocation lists of Intel, \
-                     in a JSON file (see docs/attestation.md)"
+                     in a JSON file: --collateral FILE (docs/attestation.md#collateral says where to get it)"
                     .to_owned(),
             }
         })?)?;
@@ -95,7 +95,10 @@ pub fn check_dcap_collateral(json: &[u8]) -> Result<(), AttestError> {
 }
 
 fn parse_collateral(json: &[u8]) -> Result<QuoteCollateralV3, AttestError> {
-    serde_json::from_slice(json).map_err(|e| AttestError::malformed("collateral", e))
+    serde_json::from_slice(json).map_err(|e| {
+        let text = format!("expected Intel's collateral in JSON (docs/attestation.md#collateral); {e}");
+        AttestError::malformed("collateral", text)
+    })
 }
 
 fn chain(error: &anyhow::Error) -> String {

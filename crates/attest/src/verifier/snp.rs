@@ -183,7 +183,9 @@ impl Chain {
         let is_leaf = |certificate: &Certificate| certificate.name() == key.subject();
         let missing = |what: &'static str, subject: &str| AttestError::Missing {
             what,
-            advice: format!("supply that of {subject} (see docs/attestation.md)"),
+            advice: format!(
+                "supply that of {subject}: --cert FILE (docs/attestation.md#collateral says where to get it)"
+            ),
         };
         let at = supplied
             .iter()

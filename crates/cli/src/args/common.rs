@@ -1,5 +1,6 @@
 //! Arguments that several commands take.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -37,6 +38,11 @@ pub(crate) struct ProcessArgs {
     /// Exit when the process of this id, the parent, has gone.
     #[arg(long, global = true, hide = true, value_name = "PID")]
     pub(crate) exit_with_parent: Option<i32>,
+}
+
+/// A version of a model.
+pub(crate) fn model_version(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "expected a version: 1, 2, ..".to_owned())
 }
 
 /// `HOST:PORT`; whether there is such a host shows later.

@@ -7,8 +7,15 @@ use clap::{Args, Subcommand, ValueEnum};
 use privet::keys::Address;
 use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 
-use super::common::{AnswerArgs, address};
+use super::common::{AnswerArgs, address, model_version};
 use super::keys::{AttestationArgs, version};
+use super::split::size;
+
+/// With the alternatives, of which clap would name the first only.
+pub(crate) const ENCLAVE_USAGE: &str = "\
+privet enclave (--sealed FILE | --stages DIR) (--release FILE | --verifying-key HEX --key-id ID)
+                      (--keycache ADDRESS | --keyserver HOST:PORT) [OPTIONS]
+       privet enclave ask HOST:PORT --policy policy.toml --input [NAME=]FILE [OPTIONS]";
 
 pub(crate) const ENCLAVE_HELP: &str = "\
 Examples, in an enclave on the worker's host:
@@ -16,10 +23,10 @@ Examples, in an enclave on the worker's host:
   privet enclave --sealed resnet.sealed --release release.toml --keyserver keys.example:7300 \\
       --server-certificate tls.crt --listen 0.0.0.0:7400
 and wherever the input is:
-  privet enclave ask worker.example:7400 --policy worker.toml --input dog.jpg --preprocess imagenet
+  privet enclave ask worker.example:7400 --policy worker.toml --release release.toml --input dog.jpg --preprocess imagenet
 
 The release file says whose signature a model has to have: in an enclave it is a part of what is measured.
-The client verifies what runs on the other side before it sends anything. docs/enclave.md has the rest.";
+The client verifies what runs on the other side, and whose model that has, before it sends anything. docs/enclave.md has the rest.";
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -73,7 +80,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
     /// Oldest version of the model that is opened, whatever the key's policy says.
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN)]
+    #[arg(long, value_name = "N", default_value_t = NonZeroU64::MIN, value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// The key cache of this host: unix:PATH, or a loopback address.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "keyserver", conflicts_with = "keyserver")]
@@ -100,12 +107,19 @@ pub(crate) struct WorkerArgs {
     /// Clients at a time; a quarter of them for one address.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) sessions: u16,
-    /// Inputs that may wait for the one that is computed; who comes later is told to come back.
+    /// Inputs that may wait for the one that is computed, a quarter of them from one address; who comes later is told to come back.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) queue: u16,
     /// Threads that multiply.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
+    /// With --stages, one by one: hold the process to so much memory for weights, tensors and workspace, and a constant for the rest
+    /// (docs/enclave.md): `plan` is what the stages were cut for, a SIZE may be more.
+    #[arg(long, value_name = "SIZE|plan", requires = "stages", conflicts_with_all = ["sealed", "stage"], value_parser = held)]
+    pub(crate) memory: Option<Held>,
+    /// This is the process that is held.
+    #[arg(long, hide = true, requires = "memory")]
+    pub(crate) is_held: bool,
     /// What attests this machine.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) attester: AttesterKind,
@@ -131,6 +145,15 @@ pub(crate) enum AttesterKind {
     Sample,
 }
 
+/// How much memory sealed stages are held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// What they were cut for.
+    Plan,
+    /// So many bytes.
+    Bytes(u64),
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AskArgs {
     /// The worker.
@@ -148,15 +171,27 @@ pub(crate) struct AskArgs {
     /// Labels, one per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
+    /// The owner's release file: who has to have signed the model that is asked, and which model.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["verifying_key", "model_id"])]
+    pub(crate) release: Option<PathBuf>,
+    /// Instead of a release file: who has to have signed it, as 64 hexadecimal digits or a file with them.
+    #[arg(long, value_name = "HEX|FILE")]
+    pub(crate) verifying_key: Option<String>,
+    /// Oldest version of the model that is asked.
+    #[arg(long, value_name = "N", value_parser = model_version)]
+    pub(crate) min_version: Option<NonZeroU64>,
     /// The only model that is asked.
     #[arg(long, value_name = "UUID")]
     pub(crate) model_id: Option<ModelId>,
     /// The only sealed file that is asked (privet seal prints it).
     #[arg(long, value_name = "HEX")]
     pub(crate) model_digest: Option<SealDigest>,
-    /// Ask as often, on one connection, and show the last answer.
+    /// Ask as often, and show the last answer; 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) repeat: u32,
+    /// How long a worker is asked after it was verified; then it is verified again, over a new connection.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) evidence_age: u64,
     /// How long to wait for the connection, and for each answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) deadline: u64,
@@ -164,6 +199,11 @@ pub(crate) struct AskArgs {
     pub(crate) answer: AnswerArgs,
     #[command(flatten)]
     pub(crate) attestation: AttestationArgs,
+}
+
+/// `plan` or bytes.
+fn held(text: &str) -> Result<Held, String> {
+    if text == "plan" { Ok(Held::Plan) } else { size(text).map(Held::Bytes) }
 }
 
 /// `2` or `2-5`.

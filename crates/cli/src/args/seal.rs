@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use privet::seal::{KeyId, ModelId};
 
+use super::common::model_version;
+
 pub(crate) const KEY_HELP: &str = "\
 Examples:
   privet key new --id resnet50 --out owner       # owner/content.key, signing.key and release.toml
@@ -114,7 +116,7 @@ pub(crate) struct SealArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// Version of the model.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = model_version)]
     pub(crate) version: NonZeroU64,
     /// Kilobytes of a chunk, a power of two: what a reader holds at a time.
     #[arg(long, value_name = "64..1024", default_value = "256", value_parser = chunk_bits)]
@@ -136,7 +138,7 @@ pub(crate) struct UnsealArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// Refuse older versions of the model.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// One line of JSON on stdout; everything else goes to stderr.
     #[arg(long)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use super::common::model_version;
+
 pub(super) const SPLIT_HELP: &str = "\
 Examples:
   privet split --model vgg16.onnx --parts 12 --onnx --out vgg16-stages
@@ -58,7 +60,7 @@ pub(crate) struct SplitArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) key: Option<PathBuf>,
     /// Version of the sealed model.
-    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "onnx")]
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "onnx", value_parser = model_version)]
     pub(crate) version: NonZeroU64,
     /// Shape of an input that the model leaves open (a batch that it leaves open is 1).
     #[arg(long, value_name = "[NAME=]D0,D1,..")]
@@ -80,7 +82,7 @@ pub(crate) struct StagesArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) key: Option<PathBuf>,
     /// Refuse sealed stages of an older version.
-    #[arg(long, value_name = "N", default_value = "1", requires = "key")]
+    #[arg(long, value_name = "N", default_value = "1", requires = "key", value_parser = model_version)]
     pub(crate) min_version: NonZeroU64,
     /// Lock the weights of sealed stages into memory, so that they are not swapped out (`ulimit -l` has to allow it).
     #[arg(long, requires = "key")]

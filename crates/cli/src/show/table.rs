@@ -18,6 +18,11 @@ pub(crate) struct Row {
     pub(crate) online: Option<Report>,
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// One line per party.
 pub(crate) fn parties(rows: &[Row]) -> String {
     let mut table = Table::new();

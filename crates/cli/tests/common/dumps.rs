@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::common::{signal, text};
+use super::common::{PATIENCE, signal, text};
 
 /// A user without privileges: to root, every process looks alike.
 const NOBODY: u32 = 65534;
@@ -110,14 +110,14 @@ fn limit_is_zero(pid: &str) -> bool {
     (words.next(), words.next()) == (Some("0"), Some("0"))
 }
 
-/// Waits, at most a minute, until a running process is as it should be; whether it is then.
+/// Waits, for as long as [`PATIENCE`] lasts, until a running process is as it should be; whether it is then.
 fn wait(child: &mut Child, is_so: impl Fn(&str) -> bool) -> bool {
     let (start, pid) = (Instant::now(), child.id().to_string());
     while !is_so(&pid) {
         if let Some(status) = child.try_wait().unwrap() {
             panic!("it ended: {status}");
         }
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > PATIENCE {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));

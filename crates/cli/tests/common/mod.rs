@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Longer than anything takes that has to happen, on any machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
 /// The program under test; `TMPDIR` is `home`.
 pub(crate) fn privet(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_privet"));
@@ -41,13 +44,13 @@ pub(crate) fn text(output: Output) -> (Option<i32>, String, String) {
     (output.status.code(), read(output.stdout), read(output.stderr))
 }
 
-/// Waits for a child, at most a minute, and gives its code and text.
+/// Waits for a child, for as long as [`PATIENCE`] lasts, and gives its code and text.
 pub(crate) fn finish(mut child: Child) -> (Option<i32>, String, String) {
     let start = Instant::now();
     while child.try_wait().expect("wait").is_none() {
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > PATIENCE {
             let _ = child.kill();
-            panic!("still running after a minute: {:?}", text(child.wait_with_output().expect("output")));
+            panic!("still running after {PATIENCE:?}: {:?}", text(child.wait_with_output().expect("output")));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -57,6 +60,31 @@ pub(crate) fn finish(mut child: Child) -> (Option<i32>, String, String) {
 pub(crate) fn signal(child: &Child, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
     nix::sys::signal::kill(pid, signal).expect("signal");
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until a process has a handler for a signal, which would end it without a word before.
+#[track_caller]
+pub(crate) fn until_it_handles(child: &Child, signal: nix::sys::signal::Signal) {
+    // Where this cannot be seen, it has had time for it.
+    if !Path::new("/proc/self/status").exists() {
+        return std::thread::sleep(Duration::from_secs(2));
+    }
+    let handles = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+        u64::from_str_radix(mask, 16).unwrap_or(0) & (1 << (signal as i32 - 1)) != 0
+    };
+    until("it handles signals", handles);
 }
 
 /// Starts a listening party and waits for its address.

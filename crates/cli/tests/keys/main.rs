@@ -51,7 +51,11 @@ fn from_a_new_key_to_a_worker_and_through_a_cache() {
     // Without the flag there is neither evidence nor anyone who accepts it.
     home.fails(1, &fetch.replace(SAMPLE, ""), "cannot attest");
     home.fails(4, &fetch.replace("--key resnet", "--key vgg"), "InvalidRequestPath");
-    home.fails(4, &fetch.replace("--server-certificate keys/tls.crt", ""), "its certificate is not known");
+    home.fails(
+        2,
+        &fetch.replace("--server-certificate keys/tls.crt", ""),
+        "expected --server-certificate FILE",
+    );
     // Changes while the server runs: through it.
     home.ok("keyserver key rotate --dir keys --key owner --out owner2");
     assert_eq!(fingerprint(&home.ok(&fetch)), of("owner2"));
@@ -154,7 +158,7 @@ fn a_cache_on_a_loopback_address_speaks_tls() {
     set_up(&home);
     let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
     let init = format!("keycache init --dir cache --server {address} --server-certificate keys/tls.crt");
-    home.fails(3, &format!("{init} --listen 0.0.0.0:0"), "loopback");
+    home.fails(2, &format!("{init} --listen 0.0.0.0:0"), "loopback");
     home.ok(&format!("{init} --listen 127.0.0.1:0"));
     fs::copy(home.at("resnet.toml"), home.at("cache/policies/resnet.toml")).unwrap();
     let serve = format!("keycache serve --dir cache --sealing-key-file-insecure seal.key {SAMPLE}");
@@ -165,13 +169,14 @@ fn a_cache_on_a_loopback_address_speaks_tls() {
     let fetch = format!("keyserver fetch {local} --key resnet {SAMPLE}");
     let text = home.ok(&format!("{fetch} --server-certificate cache/tls.crt"));
     let leased = text.lines().find(|line| line.contains("leased until")).unwrap();
-    assert!(leased.contains("Z (") && leased.ends_with(" s after 1970)"), "{leased}");
+    let at = leased.split_whitespace().last().unwrap();
+    assert!(at.ends_with('Z') && privet::attest::parse_time(at).is_some(), "{leased}");
     home.fails(
         4,
         &format!("{fetch} --server-certificate keys/tls.crt"),
         "its certificate is not the pinned one",
     );
-    home.fails(4, &fetch, "its certificate is not known");
+    home.fails(2, &fetch, "expected --server-certificate FILE");
     // Without TLS nobody is talked to.
     let mut stream = std::net::TcpStream::connect(&local).unwrap();
     std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -242,7 +247,10 @@ fn the_admin_socket_is_its_users_alone() {
     let other = dumps::Ordinary::new();
     let list = format!("keyserver key list --dir {}", home.at("keys").display());
     let (code, out, err) = common::text(other.command(&list).output().unwrap());
-    assert!(code == Some(4) && out.is_empty() && err.contains("no answer"), "{code:?} {out} {err}");
+    assert!(
+        code == Some(4) && out.is_empty() && err.contains("broke the connection before it answered"),
+        "{code:?} {out} {err}"
+    );
     assert!(home.ok(&list).contains("resnet"), "its own user");
     // A directory of somebody else's, in which this user's process listens.
     chown(home.at("keys"), Some(65534), Some(65534)).unwrap();

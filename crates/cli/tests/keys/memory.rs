@@ -77,15 +77,30 @@ fn look(service: &Service, secret: &[u8; 32]) -> Option<Found> {
 /// Looks until it is as expected: a request's last buffers are dropped a moment after its answer.
 #[track_caller]
 fn assert_found(service: &Service, what: &str, secret: &[u8; 32], expected: Found) {
+    assert!(is_found(service, what, secret, expected, || false), "nothing ends this");
+}
+
+/// The same, unless `is_over` comes first: then whether it is does not matter any more.
+#[track_caller]
+fn is_found(
+    service: &Service,
+    what: &str,
+    secret: &[u8; 32],
+    expected: Found,
+    is_over: impl Fn() -> bool,
+) -> bool {
     let start = Instant::now();
-    loop {
-        let Some(found) = look(service, secret) else { return };
-        if found == expected {
-            return;
+    for looks in 1.. {
+        let found = look(service, secret);
+        if is_over() {
+            return false;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}: {found:?}, expected {expected:?}");
+        let Some(found) = found.filter(|found| *found != expected) else { break };
+        let is_late = looks > 20 && start.elapsed() > Duration::from_secs(10);
+        assert!(!is_late, "{what}: {found:?}, expected {expected:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
+    true
 }
 
 fn content(home: &Home, dir: &str) -> [u8; 32] {
@@ -120,9 +135,17 @@ fn a_server_keeps_no_content_key_and_one_master_key() {
 /// And the lease ends, by the system's own clock, with the server gone.
 #[test]
 fn a_cache_keeps_a_leased_key_in_one_place_until_the_lease_ends() {
+    // A machine that is too slow for a lease gets a longer one.
+    let long_enough = [15, 60, 240].into_iter().find(|&seconds| a_lease_is_kept_until_it_ends(seconds));
+    assert!(long_enough.is_some(), "this machine is too slow for a lease of 240 s");
+}
+
+/// Whether the lease lasted until all was seen that has to be while it does.
+fn a_lease_is_kept_until_it_ends(seconds: u64) -> bool {
     let home = Home::new();
     set_up(&home);
-    let short = fs::read_to_string(home.at("resnet.toml")).unwrap().replace("seconds = 3600", "seconds = 15");
+    let lease = format!("seconds = {seconds}");
+    let short = fs::read_to_string(home.at("resnet.toml")).unwrap().replace("seconds = 3600", &lease);
     fs::write(home.at("resnet.toml"), &short).unwrap();
     home.ok("keyserver policy set --dir keys resnet.toml");
     let (server, address) = home.start(&format!("keyserver serve --dir keys {SAMPLE}"));
@@ -136,16 +159,25 @@ fn a_cache_keeps_a_leased_key_in_one_place_until_the_lease_ends() {
     let ends = serde_json::from_str::<serde_json::Value>(line).unwrap()["not_after"].as_u64().unwrap();
     let key = content(&home, "owner");
     let held = Found { base64: 1, ..NOWHERE };
-    assert_found(&cache, "a lease", &key, held);
+    let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // What the machine did too late says nothing.
+    let is_over = || now() + 1 >= ends;
+    if !is_found(&cache, "a lease", &key, held, is_over) {
+        return false;
+    }
     assert_eq!(server.end(Signal::SIGTERM), Some(0));
 
     // A restart without the server, as long as the lease lasts.
     cache.end(Signal::SIGKILL);
     let (cache, _) = home.start(&serve);
-    home.ok(&fetch);
-    assert_found(&cache, "a lease after a restart", &key, held);
-    let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    assert!(now() < ends, "this machine is too slow for a lease of 15 s");
+    let (code, text) = home.run(&fetch);
+    if is_over() {
+        return false;
+    }
+    assert_eq!(code, Some(0), "{text}");
+    if !is_found(&cache, "a lease after a restart", &key, held, is_over) {
+        return false;
+    }
     while now() <= ends {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -155,6 +187,7 @@ fn a_cache_keeps_a_leased_key_in_one_place_until_the_lease_ends() {
     let (cache, _) = home.start(&serve);
     home.fails(4, &fetch, "no lease of this key");
     assert_eq!(cache.end(Signal::SIGTERM), Some(0));
+    true
 }
 
 #[test]

@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{digits, finish, lowering, output, privet};
-
-/// How long anything may take that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{PATIENCE, digits, finish, lowering, output, privet};
 
 /// Stands in for ssh: drops options, and runs the command on this machine, in a directory of the host's own.
 const FAKE: &str = r#"#!/bin/sh
@@ -42,7 +39,7 @@ impl Site {
         fs::write(site.at("bin/ssh"), script).unwrap();
         fs::set_permissions(site.at("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         // Held until all three are known, so that they differ.
-        let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = [(); 3].map(|()| reserve());
         let hosts = ports.each_ref().map(|port| port.local_addr().unwrap().to_string());
         drop(ports);
         let mut setup = site.privet("setup");
@@ -134,6 +131,14 @@ impl Site {
         let left = || self.processes(dir).is_empty() && files(&self.at(dir)).is_empty();
         assert!(soon(left), "{:?}, {:?}", self.processes(dir), files(&self.at(dir)));
     }
+}
+
+/// A port for whoever listens there next. The system soon hands out ports again, to whoever runs at the same time; on Linux a
+/// process has a loopback address of its own.
+pub(crate) fn reserve() -> TcpListener {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let own = format!("127.{}.{middle}.{low}:0", 64 + high % 64);
+    TcpListener::bind(own).or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap()
 }
 
 /// A launch that runs. Dropping it, as a failing test does, kills it.

@@ -1,18 +1,18 @@
 //! With a real sshd on a loopback port, where one is found: `PRIVET_SSHD`, or that of the system.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::output;
-use crate::site::{Site, soon};
+use crate::site::{Site, reserve, soon};
 use crate::{killed, whole_run};
 
 /// A running sshd. Dropping it ends it.
 struct Sshd {
     process: Child,
-    port: u16,
+    address: SocketAddr,
     home: tempfile::TempDir,
 }
 
@@ -36,16 +36,17 @@ impl Sshd {
             let mut keygen = Command::new("ssh-keygen");
             run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(key)))?;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = reserve().local_addr().unwrap();
+        let (ip, port) = (address.ip(), address.port());
         let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
+            "ListenAddress {ip}\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nMaxStartups 100\n",
             at("host").display(),
             at("user.pub").display()
         );
         fs::write(at("sshd_config"), config).unwrap();
         let public = fs::read_to_string(at("host.pub")).unwrap();
-        fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {public}")).unwrap();
+        fs::write(at("known_hosts"), format!("[{ip}]:{port} {public}")).unwrap();
         let client = format!(
             "IdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile {}\nLogLevel ERROR\n",
             at("user").display(),
@@ -58,12 +59,12 @@ impl Sshd {
         sshd.arg("-D").arg("-E").arg(at("log")).arg("-f").arg(at("sshd_config"));
         let process = sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = process.map_err(|e| e.to_string())?;
-        let sshd = Self { process, port, home };
-        if !soon(|| TcpStream::connect(("127.0.0.1", port)).is_ok()) {
+        let sshd = Self { process, address, home };
+        if !soon(|| TcpStream::connect(address).is_ok()) {
             return Err("sshd does not listen".to_owned());
         }
         let mut ssh = Command::new("sh");
-        ssh.arg("-c").arg(format!("{} -p {port} -o BatchMode=yes 127.0.0.1 true", sshd.ssh()));
+        ssh.arg("-c").arg(format!("{} -p {port} -o BatchMode=yes {ip} true", sshd.ssh()));
         run(&mut ssh).map(|()| sshd)
     }
 
@@ -102,7 +103,7 @@ fn three_parties_over_a_real_sshd() {
         Ok(sshd) => sshd,
         Err(why) => return eprintln!("SKIPPED: launch is not tested with a real sshd: {why}"),
     };
-    let host = format!("127.0.0.1:{}", sshd.port);
+    let host = sshd.address.to_string();
     let hosts = [&host[..]; 3].join(",");
     let site = sshd.site();
     fs::create_dir(site.at("hosts")).unwrap();

@@ -2,9 +2,8 @@
 
 use privet_plan::{Op, Window, WireId};
 
-use super::max_pool::{pool, pool_window};
+use super::max_pool::{pool, pool_facts, pool_window};
 use crate::lower::reciprocal_bits;
-use crate::window::every_window_reads;
 use crate::{Args, Fact, Lowering, OpError, Operator, Tensor, WindowSpec};
 
 /// Average over windows.
@@ -22,11 +21,7 @@ impl Operator for AveragePool {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
-        let (window, out) = pool_window(&self.window, &x.shape)?;
-        every_window_reads(&window, &x.shape[2..], &out)?;
-        Ok(vec![Fact::float(x.shape[..2].iter().copied().chain(out).collect())])
+        pool_facts(&self.window, inputs)
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {

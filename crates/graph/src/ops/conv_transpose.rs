@@ -48,9 +48,7 @@ impl Operator for ConvTranspose {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let (x, w) = (inputs.get(0, "input")?, inputs.get(1, "weight")?);
-        x.expect_float("input")?;
-        w.expect_float("weight")?;
+        let (x, w) = (inputs.float(0, "input")?, inputs.float(1, "weight")?);
         let (filters, axes) = self.resolve(&x.shape, &w.shape)?;
         if let Some(bias) = inputs.optional(2) {
             bias.expect_float("bias")?;

@@ -25,9 +25,7 @@ impl Operator for Gemm {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let (a, b) = (inputs.get(0, "A")?, inputs.get(1, "B")?);
-        a.expect_float("A")?;
-        b.expect_float("B")?;
+        let (a, b) = (inputs.float(0, "A")?, inputs.float(1, "B")?);
         let (&[a0, a1], &[b0, b1]) = (a.shape.as_slice(), b.shape.as_slice()) else {
             return Err(OpError::mismatch("A and B", "matrices", format!("{:?} and {:?}", a.shape, b.shape)));
         };

@@ -59,8 +59,7 @@ impl Operator for GlobalMaxPool {
 }
 
 fn facts(inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-    let x = inputs.get(0, "input")?;
-    x.expect_float("input")?;
+    let x = inputs.float(0, "input")?;
     if x.shape.len() < 3 || x.shape[2..].iter().any(|d| !(1..1 << 24).contains(d)) {
         return Err(OpError::mismatch(
             "input",

@@ -25,7 +25,7 @@ impl Operator for HardSigmoid {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        facts(inputs)
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -45,7 +45,7 @@ impl Operator for HardSwish {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        facts(inputs)
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -58,12 +58,6 @@ impl Operator for HardSwish {
         let gate = hard_sigmoid(ctx, x, 1.0 / 6.0, 0.5)?;
         Ok(vec![ctx.multiply(x, gate)])
     }
-}
-
-fn facts(inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-    let x = inputs.get(0, "input")?;
-    x.expect_float("input")?;
-    Ok(vec![Fact::float(x.shape.clone())])
 }
 
 /// `relu(z) - relu(z - 1)` with z = alpha·x + beta, both truncating what alpha's fractional bits added.

@@ -34,8 +34,7 @@ impl Operator for InstanceNormalization {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
+        let x = inputs.float(0, "input")?;
         if x.shape.len() < 3 {
             return Err(OpError::mismatch("input", "[N, C, spatial..]", format!("{:?}", x.shape)));
         }
@@ -95,8 +94,7 @@ impl Operator for MeanVarianceNormalization {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "X")?;
-        x.expect_float("X")?;
+        let x = inputs.float(0, "X")?;
         self.permutation(&x.shape)?;
         Ok(vec![Fact::float(x.shape.clone())])
     }

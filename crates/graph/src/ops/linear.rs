@@ -16,9 +16,7 @@ impl Operator for Linear {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let (x, w) = (inputs.get(0, "input")?, inputs.get(1, "weight")?);
-        x.expect_float("input")?;
-        w.expect_float("weight")?;
+        let (x, w) = (inputs.float(0, "input")?, inputs.float(1, "weight")?);
         let (Some((last, rest)), &[k, n]) = (x.shape.split_last(), w.shape.as_slice()) else {
             return Err(OpError::mismatch(
                 "operands",

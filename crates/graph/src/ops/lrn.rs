@@ -37,8 +37,7 @@ impl Operator for Lrn {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "X")?;
-        x.expect_float("X")?;
+        let x = inputs.float(0, "X")?;
         if x.shape.len() < 2 {
             return Err(OpError::mismatch("X", "[N, C, ..]", format!("{:?}", x.shape)));
         }

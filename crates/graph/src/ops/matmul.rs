@@ -17,9 +17,7 @@ impl Operator for MatMul {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let (a, b) = (inputs.get(0, "A")?, inputs.get(1, "B")?);
-        a.expect_float("A")?;
-        b.expect_float("B")?;
+        let (a, b) = (inputs.float(0, "A")?, inputs.float(1, "B")?);
         Ok(vec![Fact::float(Geometry::of(&a.shape, &b.shape)?.result())])
     }
 

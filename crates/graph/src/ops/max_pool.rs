@@ -20,11 +20,7 @@ impl Operator for MaxPool {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
-        let (window, out) = pool_window(&self.window, &x.shape)?;
-        every_window_reads(&window, &x.shape[2..], &out)?;
-        Ok(vec![Fact::float(x.shape[..2].iter().copied().chain(out).collect())])
+        pool_facts(&self.window, inputs)
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -58,6 +54,14 @@ pub(super) fn pool_window(spec: &WindowSpec, x: &[usize]) -> Result<(Window, Vec
         OpError::mismatch("kernel_shape", "one size per spatial axis", format!("{:?}", spec.kernel))
     })?;
     spec.resolve(&kernel, &x[2..])
+}
+
+/// What a pooling operator gives, of which every window has to see an element.
+pub(super) fn pool_facts(spec: &WindowSpec, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
+    let x = inputs.float(0, "input")?;
+    let (window, out) = pool_window(spec, &x.shape)?;
+    every_window_reads(&window, &x.shape[2..], &out)?;
+    Ok(vec![Fact::float(x.shape[..2].iter().copied().chain(out).collect())])
 }
 
 /// Applies `f` to the elements (padding left out) and the index of every window.

@@ -15,9 +15,7 @@ impl Operator for PRelu {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let (x, slope) = (inputs.get(0, "input")?, inputs.get(1, "slope")?);
-        x.expect_float("input")?;
-        slope.expect_float("slope")?;
+        let (x, slope) = (inputs.float(0, "input")?, inputs.float(1, "slope")?);
         if broadcast::shape(&x.shape, &slope.shape)? != x.shape {
             return Err(OpError::mismatch(
                 "slope",

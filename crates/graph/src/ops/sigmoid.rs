@@ -15,9 +15,7 @@ impl Operator for Sigmoid {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
-        Ok(vec![Fact::float(x.shape.clone())])
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {

@@ -31,7 +31,7 @@ impl Operator for Tanh {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        facts(inputs)
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -50,7 +50,7 @@ impl Operator for Erf {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        facts(inputs)
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -69,7 +69,7 @@ impl Operator for Gelu {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        facts(inputs)
+        inputs.mapped_floats()
     }
 
     fn eval(&self, inputs: Args<'_, Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -91,12 +91,6 @@ impl Gelu {
         };
         x / 2.0 * (1.0 + s)
     }
-}
-
-fn facts(inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-    let x = inputs.get(0, "input")?;
-    x.expect_float("input")?;
-    Ok(vec![Fact::float(x.shape.clone())])
 }
 
 fn eval(inputs: Args<'_, Tensor>, f: impl Fn(f64) -> f64) -> Result<Vec<Tensor>, OpError> {

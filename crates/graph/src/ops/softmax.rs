@@ -23,8 +23,7 @@ impl Operator for Softmax {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        let x = inputs.get(0, "input")?;
-        x.expect_float("input")?;
+        let x = inputs.float(0, "input")?;
         axis("axis", self.axis, x.shape.len())?;
         Ok(vec![Fact::float(x.shape.clone())])
     }

@@ -15,7 +15,7 @@ impl Operator for Sqrt {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        inputs.get(0, "X")?.expect_float("X")?;
+        inputs.float(0, "X")?;
         elementwise_facts(inputs)
     }
 

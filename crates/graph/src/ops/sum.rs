@@ -15,7 +15,7 @@ impl Operator for Sum {
     }
 
     fn facts(&self, inputs: Args<'_, Fact>) -> Result<Vec<Fact>, OpError> {
-        inputs.get(0, "operands")?.expect_float("operands")?;
+        inputs.float(0, "operands")?;
         elementwise_facts(inputs)
     }
 

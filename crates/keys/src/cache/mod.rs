@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use privet_attest::policy::toml_problem;
 use privet_attest::{Attester, Policy, Verifier};
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +26,11 @@ use crate::clock::{SystemClock, Uptime};
 use crate::error::KeysError;
 use crate::fetch::Endpoint;
 use crate::kbs::Broker;
-use crate::net::tls::{ServerTls, ServerTrust, create};
+use crate::net::tls::{ServerTls, ServerTrust, TLS_CERTIFICATE_FILE, TLS_KEY_FILE, create};
 use crate::net::{Address, Limits, Server};
 use crate::policy::KeyPolicy;
 use crate::random::{Randomness as _, SystemRandomness};
-use crate::server::{check_dir, private_dir, read_config, read_text};
+use crate::server::{check_dir, config_problem, private_dir, read_config, read_text};
 pub use book::{CacheEvent, LeaseBook, LeaseInfo, Renewal};
 pub use sealing::SealingKey;
 
@@ -107,15 +106,9 @@ impl CacheConfig {
         match (&self.server_certificate, &self.server_policy) {
             (Some(certificate), None) => ServerTrust::pinned(&dir.join(certificate)),
             (None, Some(policy)) => {
-                let path = dir.join(policy);
-                let policy =
-                    Policy::parse(&read_text(&path)?).map_err(|e| KeysError::file(&path, e.to_string()))?;
-                Ok(ServerTrust::attested(verifier.clone(), policy))
+                Ok(ServerTrust::attested(verifier.clone(), read_policy(&dir.join(policy))?))
             }
-            _ => {
-                let problem = "expected server_certificate or server_policy, and not both";
-                Err(KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem))
-            }
+            _ => Err(one_of_both(dir)),
         }
     }
 
@@ -128,12 +121,46 @@ impl CacheConfig {
         let path = dir.join(CACHE_CONFIG_FILE);
         let text = read_config(&path, "privet keycache init")?;
         let config: Self =
-            toml::from_str(&text).map_err(|e| KeysError::file(&path, toml_problem(&text, &e)))?;
+            toml::from_str(&text).map_err(|e| KeysError::file(&path, config_problem(&text, &e)))?;
         if config.version != CONFIG_VERSION {
             let problem = format!("version {}, this program reads version {CONFIG_VERSION}", config.version);
             return Err(KeysError::file(&path, problem));
         }
         Ok(config)
+    }
+
+    /// Whether everything that a cache reads when it starts is there and can be read: what its server is known by, policies,
+    /// and, on a loopback address, TLS key and certificate.
+    ///
+    /// # Errors
+    /// What is missing or malformed, and what to do.
+    pub fn check(&self, dir: &Path) -> Result<(), KeysError> {
+        let wrong = |error| match error {
+            KeysError::Usage(problem) => KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem),
+            other => other,
+        };
+        let address = self.listen_address(dir).map_err(wrong)?;
+        self.server_address().map_err(wrong)?;
+        self.load_policies(dir)?;
+        match (&self.server_certificate, &self.server_policy) {
+            (Some(certificate), None) => drop(ServerTrust::pinned(&dir.join(certificate))?),
+            (None, Some(policy)) => drop(read_policy(&dir.join(policy))?),
+            _ => return Err(one_of_both(dir)),
+        }
+        match address {
+            Address::Tcp(_) => own_tls(dir).map(drop),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
+    fn server_address(&self) -> Result<Address, KeysError> {
+        match self.server.parse() {
+            Ok(Address::Unix(_)) | Err(_) => Err(KeysError::Usage(format!(
+                "server = {:?}: expected HOST:PORT of a key server",
+                self.server
+            ))),
+            Ok(address) => Ok(address),
+        }
     }
 
     fn listen_address(&self, dir: &Path) -> Result<Address, KeysError> {
@@ -197,6 +224,33 @@ impl CacheConfig {
     }
 }
 
+fn read_policy(path: &Path) -> Result<Policy, KeysError> {
+    Policy::parse(&read_text(path)?).map_err(|e| KeysError::file(path, e.to_string()))
+}
+
+fn one_of_both(dir: &Path) -> KeysError {
+    let problem = "expected server_certificate or server_policy, and not both";
+    KeysError::file(&dir.join(CACHE_CONFIG_FILE), problem)
+}
+
+/// A cache's own side of TLS, of files that whoever makes its directory has to put there.
+fn own_tls(dir: &Path) -> Result<ServerTls, KeysError> {
+    for name in [TLS_KEY_FILE, TLS_CERTIFICATE_FILE] {
+        let path = dir.join(name);
+        if !path.exists() {
+            let problem = format!(
+                "not found; a cache on a loopback address takes {TLS_KEY_FILE} and {TLS_CERTIFICATE_FILE} in its directory, \
+                 and workers are given the second. One command makes them: openssl req -x509 -newkey ec -pkeyopt \
+                 ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=cache -keyout {0}/{TLS_KEY_FILE} -out \
+                 {0}/{TLS_CERTIFICATE_FILE}",
+                dir.display()
+            );
+            return Err(KeysError::file(&path, problem));
+        }
+    }
+    ServerTls::load(dir)
+}
+
 /// What a cache proves itself with, whom it believes, where its leases are safe, and how much peers get.
 pub struct CacheSetting {
     /// Proves to the key server that this is a cache.
@@ -224,14 +278,10 @@ pub fn serve(
     let CacheSetting { attester, verifier, sealing, limits } = setting;
     let config = CacheConfig::load(dir)?;
     let address = config.listen_address(dir)?;
+    config.check(dir)?;
     let policies = config.load_policies(dir)?;
     let trust = config.trust(dir, &verifier)?;
-    let server =
-        config.server.parse().map_err(|e| KeysError::Usage(format!("server = {:?}: {e}", config.server)))?;
-    if matches!(server, Address::Unix(_)) {
-        return Err(KeysError::Usage("server: expected HOST:PORT".to_owned()));
-    }
-    let endpoint = Endpoint { address: server, trust: Some(trust), deadline: PATIENCE };
+    let endpoint = Endpoint { address: config.server_address()?, trust: Some(trust), deadline: PATIENCE };
     let renewal = Renewal { endpoint, attester };
     let path = dir.join(LEASES_FILE);
     let clocks = (Arc::new(SystemClock), Arc::new(Uptime::default()));
@@ -245,7 +295,7 @@ pub fn serve(
     let broker = Arc::new(broker);
     let server = match &address {
         Address::Unix(path) => Server::unix(path, broker, limits)?,
-        Address::Tcp(address) => Server::tcp(address, ServerTls::load(dir)?, broker, limits)?,
+        Address::Tcp(address) => Server::tcp(address, own_tls(dir)?, broker, limits)?,
     };
     book.renew();
     listening(server.address());

@@ -49,7 +49,10 @@ impl SealingKey {
         }
         let mode = fs::metadata(path).map_err(KeysError::io(path))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let problem = format!("this secret is accessible to other users (mode {mode:o}, expected 600)");
+            let problem = format!(
+                "this secret is accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",
+                path.display()
+            );
             return Err(KeysError::file(path, problem));
         }
         let raw = Zeroizing::new(fs::read(path).map_err(KeysError::io(path))?);

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use super::handshake::{Wanted, answer_problem, connect_problem, handshake_problem};
 use super::tls::ServerTrust;
 use super::{Address, session_cookie};
 use crate::error::KeysError;
@@ -51,20 +52,26 @@ impl Connection {
             match address {
                 Address::Tcp(address) => {
                     let host = host_of(address);
-                    let trust = trust
-                        .ok_or_else(|| fail("its certificate is not known; name the file".to_owned()))?;
-                    let name = ServerName::try_from(host).map_err(|e| fail(e.to_string()))?;
+                    let unknown = "its certificate is not known: --server-certificate names it, or --server-policy for \
+                                   a server with --ra-tls";
+                    let trust = trust.ok_or_else(|| fail(unknown.to_owned()))?;
+                    let name = ServerName::try_from(host)
+                        .map_err(|_| fail("this is not the name or address of a host".to_owned()))?;
                     let connector = TlsConnector::from(trust.config(attester)?);
                     let stream = TcpStream::connect(address)
                         .await
-                        .map_err(|e| fail(format!("cannot connect: {e}")))?;
+                        .map_err(|e| fail(connect_problem(&e, Wanted::Keys)))?;
                     let _ = stream.set_nodelay(true);
-                    let stream = connector.connect(name, stream).await.map_err(|e| fail(tls_problem(&e)))?;
+                    let stream = connector
+                        .connect(name, stream)
+                        .await
+                        .map_err(|e| fail(handshake_problem(&e, Wanted::Keys)))?;
                     Ok::<_, KeysError>((converse(stream).await.map_err(fail)?, None))
                 }
                 Address::Unix(path) => {
-                    let stream =
-                        UnixStream::connect(path).await.map_err(|e| fail(format!("cannot connect: {e}")))?;
+                    let stream = UnixStream::connect(path)
+                        .await
+                        .map_err(|e| fail(connect_problem(&e, Wanted::Keys)))?;
                     let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                     Ok((converse(stream).await.map_err(fail)?, uid))
                 }
@@ -102,13 +109,18 @@ impl Connection {
             .map_err(|_| KeysError::Internal("a request does not encode"))?;
         let sender = &mut self.sender;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| fail(format!("no answer: {e}")))?;
+            let unanswered = |e: hyper::Error| fail(answer_problem(&e, Wanted::Keys));
+            let response = sender.send_request(request).await.map_err(unanswered)?;
             let status = response.status();
             let cookie =
                 response.headers().get(SET_COOKIE).and_then(|v| v.to_str().ok()).and_then(session_cookie);
             let cookie = cookie.map(str::to_owned);
             let body = Limited::new(response.into_body(), wire::MAX_REPLY_BYTES).collect().await;
-            let body = body.map_err(|e| fail(format!("its answer broke off or is too long: {e}")))?;
+            let body = body.map_err(|e| {
+                let is_long = e.is::<http_body_util::LengthLimitError>();
+                let long = || format!("its answer is longer than {} bytes", wire::MAX_REPLY_BYTES);
+                fail(if is_long { long() } else { answer_problem(&*e, Wanted::Keys) })
+            })?;
             Ok::<_, KeysError>((status, cookie, Zeroizing::new(body.to_bytes().to_vec())))
         };
         let late = |_| KeysError::Deadline { peer: peer.clone(), seconds: self.deadline.as_secs() };
@@ -137,19 +149,6 @@ impl Connection {
     /// Whose process listens, on a Unix socket.
     pub(crate) fn peer_uid(&self) -> Option<u32> {
         self.peer_uid
-    }
-}
-
-/// Why a handshake failed, in words: rustls has the reasons of its verifiers as they are in Rust only.
-fn tls_problem(error: &std::io::Error) -> String {
-    use rustls::{CertificateError, Error};
-
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
-            "TLS: its certificate is not the pinned one".to_owned()
-        }
-        Some(Error::InvalidCertificate(CertificateError::Other(why))) => format!("TLS: {}", why.0),
-        _ => format!("TLS: {error}"),
     }
 }
 

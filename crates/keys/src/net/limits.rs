@@ -40,16 +40,20 @@ impl Limits {
     }
 }
 
-/// An address has too many connections.
-pub(super) struct TooMany;
+/// An address has too many places.
+#[derive(Debug)]
+pub struct TooMany;
 
-/// Who has how many connections.
+/// Who has how many places: connections, or whatever else one address should not have all of. A /64 of IPv6 is one address.
 #[derive(Default)]
-pub(super) struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+pub struct Crowd(Mutex<HashMap<IpAddr, usize>>);
 
 impl Crowd {
-    /// A place for a connection from this address, if it has fewer than so many.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Result<Place, TooMany> {
+    /// A place for this address, if it has fewer than so many.
+    ///
+    /// # Errors
+    /// It has as many.
+    pub fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Result<Place, TooMany> {
         let from = network(from);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(from).or_default();
@@ -62,8 +66,8 @@ impl Crowd {
     }
 }
 
-/// A connection's place, given back when it is dropped.
-pub(super) struct Place {
+/// A place in a [`Crowd`], given back when it is dropped.
+pub struct Place {
     crowd: Arc<Crowd>,
     from: IpAddr,
 }

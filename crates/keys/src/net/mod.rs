@@ -1,6 +1,7 @@
 //! HTTP over TLS or a Unix socket: servers, and the client's side.
 
 pub(crate) mod client;
+pub(crate) mod handshake;
 mod limits;
 mod server;
 pub(crate) mod tls;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::kbs::{Broker, Credential, Problem, Refusal, Reply, refused, wire};
-pub use limits::Limits;
+pub use limits::{Crowd, Limits, Place, TooMany};
 pub use server::{Accepted, Server, Speaker};
 
 /// Where a server is.

@@ -62,6 +62,8 @@ pub struct Accepted {
     /// The public key (DER of its SubjectPublicKeyInfo) of the attested certificate that was shown on it; none for a fixed
     /// certificate.
     pub public_key: Option<Arc<[u8]>>,
+    /// The peer's address.
+    pub from: IpAddr,
 }
 
 /// What speaks a protocol of its own on the connections of a [`Server`].
@@ -97,8 +99,8 @@ impl Server {
         Self::listen(address, tls, Speech::Http(handler), limits)
     }
 
-    /// Listens on TCP, over TLS, for another protocol than HTTP. Of the limits, the time for a request does not count, and an
-    /// address may connect as often a minute as it could send requests.
+    /// Listens on TCP, over TLS, for another protocol than HTTP. Of the limits, the time for a request counts only when the server
+    /// is told to stop, and an address may connect as often a minute as it could send requests.
     ///
     /// # Errors
     /// If the address cannot be had.
@@ -112,7 +114,7 @@ impl Server {
     }
 
     fn listen(address: &str, tls: ServerTls, speech: Speech, limits: Limits) -> Result<Self, KeysError> {
-        let runtime = runtime()?;
+        let runtime = runtime(&limits)?;
         let fail = |source| KeysError::Listen { address: address.to_owned(), source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(fail)?;
         let bound = listener.local_addr().map_err(fail)?.to_string();
@@ -134,7 +136,7 @@ impl Server {
             }
             remove_file(path).map_err(KeysError::io(path))?;
         }
-        let runtime = runtime()?;
+        let runtime = runtime(&limits)?;
         let listener = {
             let _inside = runtime.enter();
             UnixListener::bind(path).map_err(KeysError::io(path))?
@@ -304,7 +306,7 @@ impl Connection {
                 match &shared.speech {
                     Speech::Http(handler) => speak(stream, Some(from.ip()), handler, shared).await,
                     Speech::Other(speaker) => {
-                        let connection = Accepted { stream, public_key: offer.public_key };
+                        let connection = Accepted { stream, public_key: offer.public_key, from: from.ip() };
                         speaker.clone().speak(connection).await;
                     }
                 }
@@ -360,9 +362,11 @@ async fn until<T>(stop: &AtomicBool, work: impl Future<Output = T>) -> Option<T>
     }
 }
 
-fn runtime() -> Result<Runtime, KeysError> {
+fn runtime(limits: &Limits) -> Result<Runtime, KeysError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Those that work on requests, and two that make evidence for handshakes; every one has a stack.
+        .max_blocking_threads(limits.workers + 2)
         .enable_all()
         .build()
         .map_err(|_| KeysError::Internal("the operating system gave no threads"))

@@ -9,19 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use privet_attest::ratls::{AttestedIdentity, Authenticator, Freshness, client_config, server_config};
 use privet_attest::{AttestError, Attester, Policy, Verifier};
-
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use privet_tls::Rule;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
-use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, ServerConfig};
 use zeroize::Zeroizing;
 
 use crate::error::KeysError;
@@ -73,26 +65,28 @@ impl ServerTls {
     /// If a file is missing or malformed, or the key can be read by others.
     pub fn load(dir: &Path) -> Result<Self, KeysError> {
         let key_path = dir.join(TLS_KEY_FILE);
-        let mode = fs::metadata(&key_path).map_err(KeysError::io(&key_path))?.permissions().mode() & 0o777;
+        let found = fs::metadata(&key_path);
+        let found =
+            found.map_err(KeysError::missing(&key_path, "privet keyserver init makes it for a server"))?;
+        let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let problem =
-                format!("this private key is accessible to other users (mode {mode:o}, expected 600)");
+            let problem = format!(
+                "this private key is accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",
+                key_path.display()
+            );
             return Err(KeysError::file(&key_path, problem));
         }
         let key = PrivateKeyDer::from_pem_slice(&read(&key_path)?)
             .map_err(|e| KeysError::file(&key_path, format!("not a private key in PEM: {e}")))?;
         let path = dir.join(TLS_CERTIFICATE_FILE);
         let chain = certificates(&path)?;
-        let fail = |e: Error| KeysError::file(&path, format!("not usable with {TLS_KEY_FILE}: {e}"));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(fail)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(fail)?;
+        let fail = |e: Error| {
+            let problem = format!("not usable with {TLS_KEY_FILE}, to which it has to belong ({e})");
+            KeysError::file(&path, problem)
+        };
+        let own = privet_tls::certified(chain, key).map_err(fail)?;
+        let mut config = privet_tls::server(own, None).map_err(fail)?;
         config.alpn_protocols = vec![HTTP.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
         Ok(Self(Kind::Fixed(Arc::new(config))))
     }
 
@@ -167,11 +161,7 @@ pub fn make_certificate(dir: &Path, names: &[String]) -> Result<(), KeysError> {
         return Err(KeysError::Usage(problem));
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(usage)?;
-    let mut params = CertificateParams::new(names.to_vec()).map_err(usage)?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "privet keyserver");
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2120, 1, 1);
+    let params = privet_tls::self_signed("privet keyserver", names).map_err(usage)?;
     let certificate = params.self_signed(&key).map_err(usage)?;
     create(&dir.join(TLS_KEY_FILE), 0o600, Zeroizing::new(key.serialize_pem()).as_bytes())?;
     create(&dir.join(TLS_CERTIFICATE_FILE), 0o644, certificate.pem().as_bytes())
@@ -204,17 +194,12 @@ impl ServerTrust {
     /// # Errors
     /// If the file is missing or holds no certificate.
     pub fn pinned(path: &Path) -> Result<Self, KeysError> {
-        let certificate = certificates(path)?.swap_remove(0);
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let pinned = Arc::new(Pinned { certificate, provider: provider.clone() });
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|_| KeysError::Internal("TLS 1.3 is not there"))?
-            .dangerous()
-            .with_custom_certificate_verifier(pinned)
-            .with_no_client_auth();
+        let pinned = Arc::new(Pinned(certificates(path)?.swap_remove(0)));
+        let mut config =
+            privet_tls::client(pinned, None).map_err(|_| KeysError::Internal("TLS 1.3 is not there"))?;
         config.alpn_protocols = vec![HTTP.to_vec()];
-        config.resumption = Resumption::disabled();
+        // The name is the one in the certificate, and what stands in front of a server may choose by it.
+        config.enable_sni = true;
         Ok(Self(Trust::Pinned(Arc::new(config))))
     }
 
@@ -258,47 +243,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeysError> 
     }
 }
 
-/// Accepts exactly one certificate; that the server holds its key is the handshake signature's part.
+/// Accepts exactly one certificate.
 #[derive(Debug)]
-struct Pinned {
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
+struct Pinned(CertificateDer<'static>);
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
+impl Rule for Pinned {
+    fn check(
         &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        certificate: &CertificateDer<'_>,
+        _others: &[CertificateDer<'_>],
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.certificate {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), CertificateError> {
+        if *certificate == self.0 { Ok(()) } else { Err(CertificateError::ApplicationVerificationFailure) }
     }
 }

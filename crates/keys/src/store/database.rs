@@ -77,16 +77,21 @@ impl Database {
 
     /// Opens a database.
     pub(crate) fn open(path: &Path, source: &MasterSource) -> Result<Self, KeysError> {
-        let mode = std::fs::metadata(path).map_err(KeysError::io(path))?.permissions().mode() & 0o777;
+        let found =
+            std::fs::metadata(path).map_err(KeysError::missing(path, "privet keyserver init makes it"))?;
+        let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let problem = format!("accessible to other users (mode {mode:o}, expected 600)");
+            let problem = format!(
+                "accessible to other users (mode {mode:o}, expected 600); run: chmod 600 {}",
+                path.display()
+            );
             return Err(KeysError::file(path, problem));
         }
         let inner = match redb::Database::open(path) {
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(KeysError::Busy { path: path.to_owned() });
             }
-            opened => opened.map_err(|e| failure(path, e))?,
+            opened => opened.map_err(|e| damaged(path, e))?,
         };
         let header = Self::header(path, &inner)?;
         if header.version != VERSION {
@@ -264,6 +269,18 @@ fn place(table: &str, key: &[u8]) -> Vec<u8> {
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, KeysError> {
     postcard::to_stdvec(value).map_err(|_| KeysError::Internal("a record does not encode"))
+}
+
+/// Why a file is not opened as a database; words of the database itself come last.
+fn damaged(path: &Path, error: impl Into<redb::Error>) -> KeysError {
+    let (path, problem) = match failure(path, error) {
+        KeysError::Store { path, problem } => (path, problem),
+        // What is not from the system is the database's.
+        KeysError::Io { path, source } if source.raw_os_error().is_none() => (path, source.to_string()),
+        other => return other,
+    };
+    let advice = "this is not a store of privet keyserver, or it is damaged: put a backup of it in its place";
+    KeysError::Store { path, problem: format!("{advice} ({problem})") }
 }
 
 fn failure(path: &Path, error: impl Into<redb::Error>) -> KeysError {

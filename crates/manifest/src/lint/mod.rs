@@ -10,6 +10,7 @@ mod schema;
 
 use std::fmt;
 
+use privet_lint::Severity;
 use serde::Serialize;
 
 use crate::ManifestError;
@@ -17,18 +18,6 @@ use document::Document;
 
 /// Larger files are no manifests.
 pub const MAX_MANIFEST_BYTES: usize = 16 << 20;
-
-/// How bad it is. Ordered: the worst is the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The host gets what the enclave should protect.
-    Insecure,
-    /// More is accepted, or less is said, than should be.
-    Weak,
-    /// Worth knowing.
-    Note,
-}
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -47,12 +36,7 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Insecure => "INSECURE",
-            Severity::Weak => "weak",
-            Severity::Note => "note",
-        };
-        write!(f, "{severity}: {}: {} [{}]", self.key, self.message, self.rule)
+        write!(f, "{}: {}: {} [{}]", self.severity, self.key, self.message, self.rule)
     }
 }
 

@@ -1,20 +1,13 @@
-//! What TLS may do here: version 1.3, one protocol, pinned certificates, no resumption.
+//! What TLS may do here: one protocol, between parties that have pinned each other's certificates.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use privet_tls::Rule;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    PeerIncompatible, ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, OtherError, ServerConfig};
 
 use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, PinnedPeer};
@@ -25,30 +18,17 @@ pub const ALPN: &str = "privet/1";
 
 /// Configuration of a connecting party that accepts `peer` only.
 pub(super) fn client(identity: &Identity, peer: &PinnedPeer) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { peers: vec![peer.clone()], provider }))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
+    let own = Arc::new(SingleCertAndKey::from(identity.certified()));
+    let mut config = privet_tls::client(Arc::new(Pinned(vec![peer.clone()])), Some(own))?;
     config.alpn_protocols = vec![ALPN.as_bytes().to_vec()];
-    config.resumption = Resumption::disabled();
-    // Certificates are pinned: the name would only tell eavesdroppers whom we talk to.
-    config.enable_sni = false;
     Ok(config)
 }
 
 /// Configuration of a listening party for one handshake, and what that handshake's client offered as protocol.
 pub(super) fn server(identity: &Identity, peers: &[PinnedPeer]) -> Result<(ServerConfig, Arc<Offer>), Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
     let offer = Arc::new(Offer { certified: identity.certified(), protocols: Mutex::new(None) });
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::new(Pinned { peers: peers.to_vec(), provider }))
-        .with_cert_resolver(offer.clone());
+    let mut config = privet_tls::server(offer.clone(), Some(Arc::new(Pinned(peers.to_vec()))))?;
     config.alpn_protocols = vec![ALPN.as_bytes().to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
     Ok((config, offer))
 }
 
@@ -101,79 +81,20 @@ impl fmt::Display for Unpinned {
 
 impl std::error::Error for Unpinned {}
 
-/// Accepts exactly the pinned end-entity certificates; that the peer holds the key is the handshake signature's part.
+/// Accepts exactly the pinned end-entity certificates.
 #[derive(Debug)]
-struct Pinned {
-    peers: Vec<PinnedPeer>,
-    provider: Arc<CryptoProvider>,
-}
+struct Pinned(Vec<PinnedPeer>);
 
-impl Pinned {
-    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
-        if self.peers.iter().any(|peer| peer.certificate == *certificate) {
+impl Rule for Pinned {
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _others: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        if self.0.iter().any(|peer| peer.certificate == *certificate) {
             return Ok(());
         }
-        let unpinned = Unpinned(Fingerprint::of(certificate));
-        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(unpinned)))))
+        Err(CertificateError::Other(OtherError(Arc::new(Unpinned(Fingerprint::of(certificate))))))
     }
-}
-
-/// The part of a verifier of [`Pinned`] that is the same for servers and clients, each of which has a trait of its own.
-macro_rules! handshake_signatures {
-    () => {
-        /// TLS 1.2 is never negotiated; if it were, no signature of it is valid.
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _cert: &CertificateDer<'_>,
-            _dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.provider.signature_verification_algorithms.supported_schemes()
-        }
-    };
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity).map(|()| ServerCertVerified::assertion())
-    }
-
-    handshake_signatures!();
-}
-
-impl ClientCertVerifier for Pinned {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity).map(|()| ClientCertVerified::assertion())
-    }
-
-    handshake_signatures!();
 }

@@ -22,12 +22,25 @@ use rustls::{
 };
 
 pub const KIND: FrameKind = FrameKind::new(0x100);
-pub const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
+/// Longer than anything takes that has to happen, on any machine.
+pub const LONG: Duration = Duration::from_secs(60);
+pub const PATIENCE: Option<Duration> = Some(LONG);
+/// As milliseconds, for peers that answer.
+pub const PATIENT: u64 = 60_000;
 
-/// Short enough for tests, long enough for a busy machine.
+/// With this wait for a frame. Whoever is waited for to connect comes.
 pub fn deadlines(wait_ms: u64) -> Deadlines {
-    let seconds = Duration::from_secs(8);
-    Deadlines { connect: seconds, handshake: seconds, wait: Duration::from_millis(wait_ms) }
+    Deadlines { connect: LONG, handshake: LONG, wait: Duration::from_millis(wait_ms) }
+}
+
+/// An address at which nobody listens yet, and nobody but the caller will. Ports that the system hands out are soon handed
+/// out again, to whoever runs at the same time; on Linux a process has a loopback address of its own.
+pub fn reserved() -> String {
+    let id = std::process::id();
+    let [_, high, middle, low] = id.to_be_bytes();
+    let own = format!("127.{}.{middle}.{low}:0", 64 + high % 64);
+    let socket = TcpListener::bind(own).or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+    socket.local_addr().unwrap().to_string()
 }
 
 /// A server's listener that knows `client`, and both identities.

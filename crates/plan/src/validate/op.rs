@@ -16,279 +16,312 @@ const MAX_PLAYERS: usize = 1 << 25;
 const MAX_LOOKED_UP: [usize; 2] = [1 << 31, 1 << 33];
 
 impl Plan {
-    fn param(&self, id: ParamId) -> Result<(&[usize], u8), String> {
-        let spec = self.params.get(id.index()).ok_or_else(|| format!("no parameter {}", id.0))?;
-        Ok((&spec.shape, spec.frac_bits))
-    }
-
     pub(super) fn check_op(&self, step: &Step) -> Result<(), String> {
-        let operand = |i: usize| &self.steps[step.inputs[i].index()];
-        let same_shape = |i: usize| expect_shape(&step.shape, &operand(i).shape);
-        let scale = |expected: u32| {
-            let found = u32::from(step.frac_bits);
-            if found == expected { Ok(()) } else { Err(format!("scale {found}, expected {expected}")) }
-        };
-        let operand_scale = || u32::from(operand(0).frac_bits);
-        let width_ok = |width: u8| {
-            let (full, width) = (self.ring.bits() - 1, u32::from(width));
-            if width < 2 || width > full { Err(format!("width {width}, 2 to {full} fit")) } else { Ok(()) }
-        };
-        let sign_width = |width: u8| {
-            width_ok(width)?;
-            let bits = operand(0).range.bits;
-            if width < bits { Err(format!("width {width} for {bits} bits")) } else { Ok(()) }
-        };
-        let shift_ok = |shift: u8| {
-            let (most, shift) = (self.ring.bits() - 2, u32::from(shift));
-            if shift > most { Err(format!("shift {shift}, at most {most} fits")) } else { Ok(()) }
-        };
+        Check { plan: self, step }.op()
+    }
+}
+
+/// A step, next to what it refers to.
+struct Check<'a> {
+    plan: &'a Plan,
+    step: &'a Step,
+}
+
+impl Check<'_> {
+    fn op(&self) -> Result<(), String> {
+        let Self { plan, step } = *self;
         match &step.op {
             Op::Input { input } => {
-                let spec = self.inputs.get(*input as usize).ok_or_else(|| format!("no input {input}"))?;
+                let spec = plan.inputs.get(*input as usize).ok_or_else(|| format!("no input {input}"))?;
                 expect_shape(&step.shape, &spec.shape)?;
-                scale(u32::from(self.frac_bits))
+                self.scale(u32::from(plan.frac_bits))
             }
             Op::Combine { coefficients, .. } => {
-                if coefficients.len() != step.inputs.len() {
-                    return Err(format!(
-                        "{} coefficients for {} operands",
-                        coefficients.len(),
-                        step.inputs.len()
-                    ));
+                let (found, operands) = (coefficients.len(), step.inputs.len());
+                if found != operands {
+                    return Err(format!("{found} coefficients for {operands} operands"));
                 }
-                (0..step.inputs.len()).try_for_each(same_shape)
+                (0..operands).try_for_each(|i| self.same_shape(i))
             }
-            Op::Conv { weight, bias, groups, window } => {
-                let (w, w_scale) = self.param(*weight)?;
-                let x = &operand(0).shape;
-                let groups = *groups as usize;
-                if x.len() < 3 || w.len() != x.len() || !window.is_well_formed(x.len() - 2) {
-                    return Err(format!(
-                        "kernel {w:?} or window {window:?} does not fit an operand of shape {x:?}"
-                    ));
-                }
-                if groups == 0 || w[0] % groups != 0 || w[1] * groups != x[1] {
-                    return Err(format!("{groups} groups of kernel {w:?} on {} channels", x[1]));
-                }
-                if w[2..].iter().zip(&window.kernel).any(|(&a, &b)| a != b as usize) {
-                    return Err(format!("kernel {w:?} but window {:?}", window.kernel));
-                }
-                self.check_bias(*bias, w[0], step.frac_bits)?;
-                let spatial =
-                    window.output(&x[2..], false).ok_or("the kernel is larger than the padded operand")?;
-                check_work(window, &x[2..], &spatial)?;
-                let expected: Vec<usize> = [x[0], w[0]].into_iter().chain(spatial).collect();
-                expect_shape(&step.shape, &expected)?;
-                scale(operand_scale() + u32::from(w_scale))
-            }
-            Op::MatMul { weight, bias } => {
-                let (w, w_scale) = self.param(*weight)?;
-                let x = &operand(0).shape;
-                if w.len() != 2 || x.is_empty() || x[x.len() - 1] != w[0] {
-                    return Err(format!("matrix product of {x:?} and {w:?}"));
-                }
-                self.check_bias(*bias, w[1], step.frac_bits)?;
-                let expected: Vec<usize> = x[..x.len() - 1].iter().copied().chain([w[1]]).collect();
-                expect_shape(&step.shape, &expected)?;
-                scale(operand_scale() + u32::from(w_scale))
-            }
+            Op::Conv { weight, bias, groups, window } => self.conv(*weight, *bias, *groups as usize, window),
+            Op::MatMul { weight, bias } => self.mat_mul(*weight, *bias),
             Op::Scale { factor } => {
                 let (w, w_scale) = self.param(*factor)?;
                 expect_broadcast(w, &step.shape)?;
-                same_shape(0)?;
-                scale(operand_scale() + u32::from(w_scale))
+                self.same_shape(0)?;
+                self.scale(self.operand_scale() + u32::from(w_scale))
             }
             Op::AddParam { param } => {
                 let (w, w_scale) = self.param(*param)?;
                 expect_broadcast(w, &step.shape)?;
-                same_shape(0)?;
-                scale(operand_scale())?;
-                scale(u32::from(w_scale))
+                self.same_shape(0)?;
+                self.scale(self.operand_scale())?;
+                self.scale(u32::from(w_scale))
             }
             Op::Multiply => {
-                (0..2).try_for_each(same_shape)?;
-                scale(operand_scale() + u32::from(operand(1).frac_bits))
+                (0..2).try_for_each(|i| self.same_shape(i))?;
+                self.scale(self.operand_scale() + u32::from(self.operand(1).frac_bits))
             }
-            Op::BatchMatMul => {
-                let (a, b) = (&operand(0).shape, &operand(1).shape);
-                let (([batch_a @ .., m, k], [batch_b @ .., k_b, n]), true) =
-                    ((&a[..], &b[..]), a.len() == b.len())
-                else {
-                    return Err(format!("matrix product of {a:?} and {b:?}"));
-                };
-                if batch_a != batch_b || k != k_b {
-                    return Err(format!("matrix product of {a:?} and {b:?}"));
-                }
-                expect_shape(&step.shape, &[batch_a, &[*m, *n]].concat())?;
-                scale(operand_scale() + u32::from(operand(1).frac_bits))
-            }
+            Op::BatchMatMul => self.batch_mat_mul(),
             Op::AxisMap { axis, rows, coefficient_bits } => {
-                let mut expected = operand(0).shape.clone();
-                let Some(size) = expected.get_mut(*axis as usize) else {
-                    return Err(format!("axis {axis} of {expected:?}"));
-                };
-                let wild = |tap: &&Tap| {
-                    tap.index as usize >= *size || tap.coefficient.unsigned_abs() > MAX_COEFFICIENT
-                };
-                if let Some(tap) = rows.iter().flatten().find(wild) {
-                    return Err(format!("{tap:?} on an axis of {size}"));
-                }
-                if rows.len().max(rows.iter().map(Vec::len).sum()) > MAX_TERMS {
-                    return Err(format!("more than {MAX_TERMS} rows or terms"));
-                }
-                *size = rows.len();
-                expect_shape(&step.shape, &expected)?;
-                scale(operand_scale() + u32::from(*coefficient_bits))
+                self.axis_map(*axis as usize, rows, *coefficient_bits)
             }
             Op::NonNegative { width } => {
                 check_compared(&step.shape)?;
-                same_shape(0)?;
-                sign_width(*width)?;
-                scale(0)
+                self.same_shape(0)?;
+                self.sign_width(*width)?;
+                self.scale(0)
             }
             Op::Select { width } => {
-                let (x, t) = (&operand(0).shape, &operand(1).shape);
+                let (x, t) = (&self.operand(0).shape, &self.operand(1).shape);
                 check_compared(t)?;
                 if x != t && (t.is_empty() || t[1..] != x[..]) {
                     return Err(format!("chooses elements of {t:?} by {x:?}"));
                 }
                 expect_shape(&step.shape, t)?;
-                sign_width(*width)?;
-                scale(u32::from(operand(1).frac_bits))
+                self.sign_width(*width)?;
+                self.scale(u32::from(self.operand(1).frac_bits))
             }
-            Op::Table { entries } => {
-                same_shape(0)?;
-                if !entries.len().is_power_of_two() || !(2..=MAX_ENTRIES).contains(&entries.len()) {
-                    return Err(format!(
-                        "a table of {} entries, 2, 4, .. {MAX_ENTRIES} are supported",
-                        entries.len()
-                    ));
-                }
-                check_compared(&step.shape)?;
-                if entries.len().ilog2() >= self.ring.bits() {
-                    return Err(format!("{} entries in a {}-bit ring", entries.len(), self.ring.bits()));
-                }
-                let limit = 1i64 << (self.ring.bits() - 2);
-                if entries.iter().any(|e| !(-limit..limit).contains(e)) {
-                    return Err("an entry of the table does not fit the ring".to_owned());
-                }
-                if product([entries.len()].into_iter().chain(step.shape.iter().copied()))
-                    .is_none_or(|n| n > MAX_LOOKED_UP[usize::from(entries.len() > MAX_ENTRIES_WITHOUT_KEYS)])
-                {
-                    return Err(format!("a table of {} entries for {:?}", entries.len(), step.shape));
-                }
-                Ok(())
-            }
+            Op::Table { entries } => self.table(entries),
             Op::AveragePool { window, reciprocal_bits, .. } => {
-                check_pool(window, &operand(0).shape, &step.shape)?;
-                if *reciprocal_bits == 0 || u32::from(*reciprocal_bits) > self.ring.bits() - 2 {
+                check_pool(window, &self.operand(0).shape, &step.shape)?;
+                if *reciprocal_bits == 0 || u32::from(*reciprocal_bits) > plan.ring.bits() - 2 {
                     return Err(format!("{reciprocal_bits} bits of reciprocal"));
                 }
-                scale(operand_scale() + u32::from(*reciprocal_bits))
+                self.scale(self.operand_scale() + u32::from(*reciprocal_bits))
             }
             Op::MaxPool { window, width } => {
-                check_pool(window, &operand(0).shape, &step.shape)?;
-                check_tournament(window, &operand(0).shape, &step.shape)?;
-                width_ok(*width)?;
-                if u32::from(*width) <= u32::from(operand(0).range.bits) {
+                check_pool(window, &self.operand(0).shape, &step.shape)?;
+                check_tournament(window, &self.operand(0).shape, &step.shape)?;
+                self.width(*width)?;
+                if u32::from(*width) <= u32::from(self.operand(0).range.bits) {
                     return Err(format!("width {width} does not hold a difference of two operands"));
                 }
-                scale(operand_scale())
+                self.scale(self.operand_scale())
             }
             Op::Trunc { shift } => {
                 check_compared(&step.shape)?;
-                same_shape(0)?;
-                shift_ok(*shift)?;
+                self.same_shape(0)?;
+                self.shift(*shift)?;
                 if *shift == 0 {
                     return Err("truncates nothing".to_owned());
                 }
-                scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
+                self.truncated_scale(*shift)
             }
             Op::Relu { shift, width } => {
                 check_compared(&step.shape)?;
-                same_shape(0)?;
-                shift_ok(*shift)?;
-                width_ok(*width)?;
-                if shift >= width || *width < operand(0).range.bits {
-                    return Err(format!(
-                        "width {width} for shift {shift} and {} bits",
-                        operand(0).range.bits
-                    ));
+                self.same_shape(0)?;
+                self.shift(*shift)?;
+                self.width(*width)?;
+                let bits = self.operand(0).range.bits;
+                if shift >= width || *width < bits {
+                    return Err(format!("width {width} for shift {shift} and {bits} bits"));
                 }
-                scale(operand_scale().checked_sub(u32::from(*shift)).ok_or("truncates below scale 0")?)
+                self.truncated_scale(*shift)
             }
             Op::Reshape => {
-                let expected: usize = operand(0).shape.iter().product();
+                let expected: usize = self.operand(0).shape.iter().product();
                 let found: usize = step.shape.iter().product();
                 if expected != found {
                     return Err(format!("reshapes {expected} elements to {:?}", step.shape));
                 }
-                scale(operand_scale())
+                self.scale(self.operand_scale())
             }
             Op::Transpose { perm } => {
-                let x = &operand(0).shape;
+                let x = &self.operand(0).shape;
                 let mut sorted = perm.clone();
                 sorted.sort_unstable();
                 if !sorted.iter().copied().eq(0..x.len() as u32) {
                     return Err(format!("{perm:?} does not permute {} axes", x.len()));
                 }
                 expect_shape(&step.shape, &perm.iter().map(|&a| x[a as usize]).collect::<Vec<_>>())?;
-                scale(operand_scale())
+                self.scale(self.operand_scale())
             }
-            Op::Slice { starts, steps } => {
-                let x = &operand(0).shape;
-                if [starts.len(), steps.len(), step.shape.len()].iter().any(|&n| n != x.len()) {
-                    return Err(format!("slice of {} axes on {x:?}", starts.len()));
-                }
-                for axis in 0..x.len() {
-                    let last =
-                        i64::from(starts[axis]) + (step.shape[axis] as i64 - 1) * i64::from(steps[axis]);
-                    if steps[axis] == 0
-                        || starts[axis] as usize >= x[axis]
-                        || last < 0
-                        || last >= x[axis] as i64
-                    {
-                        return Err(format!("slice leaves axis {axis} of {x:?}"));
-                    }
-                }
-                scale(operand_scale())
-            }
+            Op::Slice { starts, steps } => self.slice(starts, steps),
             Op::Pad { before } => {
-                let x = &operand(0).shape;
+                let x = &self.operand(0).shape;
                 let fits = |a: usize| before[a] as usize + x[a] <= step.shape[a];
                 if before.len() != x.len() || step.shape.len() != x.len() || !(0..x.len()).all(fits) {
                     return Err(format!("padding {before:?} of {x:?} does not fit {:?}", step.shape));
                 }
-                scale(operand_scale())
+                self.scale(self.operand_scale())
             }
-            Op::Concat { axis } => {
-                let mut expected = operand(0).shape.clone();
-                let axis = *axis as usize;
-                if axis >= expected.len() {
-                    return Err(format!("axis {axis} of {expected:?}"));
-                }
-                expected[axis] = 0;
-                for i in 0..step.inputs.len() {
-                    let shape = &operand(i).shape;
-                    let fits = shape.len() == expected.len()
-                        && (0..shape.len()).all(|a| a == axis || shape[a] == expected[a]);
-                    if !fits || operand(i).frac_bits != step.frac_bits {
-                        return Err(format!("operand {i} of shape {shape:?} does not join {expected:?}"));
-                    }
-                    expected[axis] += shape[axis];
-                }
-                expect_shape(&step.shape, &expected)
-            }
+            Op::Concat { axis } => self.concat(*axis as usize),
         }
     }
 
-    fn check_bias(&self, bias: Option<ParamId>, channels: usize, frac_bits: u8) -> Result<(), String> {
+    fn conv(
+        &self,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        groups: usize,
+        window: &Window,
+    ) -> Result<(), String> {
+        let (w, w_scale) = self.param(weight)?;
+        let x = &self.operand(0).shape;
+        if x.len() < 3 || w.len() != x.len() || !window.is_well_formed(x.len() - 2) {
+            return Err(format!("kernel {w:?} or window {window:?} does not fit an operand of shape {x:?}"));
+        }
+        if groups == 0 || w[0] % groups != 0 || w[1] * groups != x[1] {
+            return Err(format!("{groups} groups of kernel {w:?} on {} channels", x[1]));
+        }
+        if w[2..].iter().zip(&window.kernel).any(|(&a, &b)| a != b as usize) {
+            return Err(format!("kernel {w:?} but window {:?}", window.kernel));
+        }
+        self.bias(bias, w[0])?;
+        let spatial = window.output(&x[2..], false).ok_or("the kernel is larger than the padded operand")?;
+        check_work(window, &x[2..], &spatial)?;
+        let expected: Vec<usize> = [x[0], w[0]].into_iter().chain(spatial).collect();
+        expect_shape(&self.step.shape, &expected)?;
+        self.scale(self.operand_scale() + u32::from(w_scale))
+    }
+
+    fn mat_mul(&self, weight: ParamId, bias: Option<ParamId>) -> Result<(), String> {
+        let (w, w_scale) = self.param(weight)?;
+        let x = &self.operand(0).shape;
+        if w.len() != 2 || x.is_empty() || x[x.len() - 1] != w[0] {
+            return Err(format!("matrix product of {x:?} and {w:?}"));
+        }
+        self.bias(bias, w[1])?;
+        let expected: Vec<usize> = x[..x.len() - 1].iter().copied().chain([w[1]]).collect();
+        expect_shape(&self.step.shape, &expected)?;
+        self.scale(self.operand_scale() + u32::from(w_scale))
+    }
+
+    fn batch_mat_mul(&self) -> Result<(), String> {
+        let (a, b) = (&self.operand(0).shape, &self.operand(1).shape);
+        let (([batch_a @ .., m, k], [batch_b @ .., k_b, n]), true) = ((&a[..], &b[..]), a.len() == b.len())
+        else {
+            return Err(format!("matrix product of {a:?} and {b:?}"));
+        };
+        if batch_a != batch_b || k != k_b {
+            return Err(format!("matrix product of {a:?} and {b:?}"));
+        }
+        expect_shape(&self.step.shape, &[batch_a, &[*m, *n]].concat())?;
+        self.scale(self.operand_scale() + u32::from(self.operand(1).frac_bits))
+    }
+
+    fn axis_map(&self, axis: usize, rows: &[Vec<Tap>], coefficient_bits: u8) -> Result<(), String> {
+        let mut expected = self.operand(0).shape.clone();
+        let Some(size) = expected.get_mut(axis) else {
+            return Err(format!("axis {axis} of {expected:?}"));
+        };
+        let wild =
+            |tap: &&Tap| tap.index as usize >= *size || tap.coefficient.unsigned_abs() > MAX_COEFFICIENT;
+        if let Some(tap) = rows.iter().flatten().find(wild) {
+            return Err(format!("{tap:?} on an axis of {size}"));
+        }
+        if rows.len().max(rows.iter().map(Vec::len).sum()) > MAX_TERMS {
+            return Err(format!("more than {MAX_TERMS} rows or terms"));
+        }
+        *size = rows.len();
+        expect_shape(&self.step.shape, &expected)?;
+        self.scale(self.operand_scale() + u32::from(coefficient_bits))
+    }
+
+    fn table(&self, entries: &[i64]) -> Result<(), String> {
+        let (shape, bits, count) = (&self.step.shape, self.plan.ring.bits(), entries.len());
+        self.same_shape(0)?;
+        if !count.is_power_of_two() || !(2..=MAX_ENTRIES).contains(&count) {
+            return Err(format!("a table of {count} entries, 2, 4, .. {MAX_ENTRIES} are supported"));
+        }
+        check_compared(shape)?;
+        if count.ilog2() >= bits {
+            return Err(format!("{count} entries in a {bits}-bit ring"));
+        }
+        let limit = 1i64 << (bits - 2);
+        if entries.iter().any(|e| !(-limit..limit).contains(e)) {
+            return Err("an entry of the table does not fit the ring".to_owned());
+        }
+        let most = MAX_LOOKED_UP[usize::from(count > MAX_ENTRIES_WITHOUT_KEYS)];
+        if product([count].into_iter().chain(shape.iter().copied())).is_none_or(|n| n > most) {
+            return Err(format!("a table of {count} entries for {shape:?}"));
+        }
+        Ok(())
+    }
+
+    fn slice(&self, starts: &[u32], steps: &[i32]) -> Result<(), String> {
+        let (x, shape) = (&self.operand(0).shape, &self.step.shape);
+        if [starts.len(), steps.len(), shape.len()].iter().any(|&n| n != x.len()) {
+            return Err(format!("slice of {} axes on {x:?}", starts.len()));
+        }
+        for axis in 0..x.len() {
+            let last = i64::from(starts[axis]) + (shape[axis] as i64 - 1) * i64::from(steps[axis]);
+            if steps[axis] == 0 || starts[axis] as usize >= x[axis] || last < 0 || last >= x[axis] as i64 {
+                return Err(format!("slice leaves axis {axis} of {x:?}"));
+            }
+        }
+        self.scale(self.operand_scale())
+    }
+
+    fn concat(&self, axis: usize) -> Result<(), String> {
+        let mut expected = self.operand(0).shape.clone();
+        if axis >= expected.len() {
+            return Err(format!("axis {axis} of {expected:?}"));
+        }
+        expected[axis] = 0;
+        for i in 0..self.step.inputs.len() {
+            let operand = self.operand(i);
+            let shape = &operand.shape;
+            let fits = shape.len() == expected.len()
+                && (0..shape.len()).all(|a| a == axis || shape[a] == expected[a]);
+            if !fits || operand.frac_bits != self.step.frac_bits {
+                return Err(format!("operand {i} of shape {shape:?} does not join {expected:?}"));
+            }
+            expected[axis] += shape[axis];
+        }
+        expect_shape(&self.step.shape, &expected)
+    }
+
+    fn operand(&self, i: usize) -> &Step {
+        &self.plan.steps[self.step.inputs[i].index()]
+    }
+
+    fn operand_scale(&self) -> u32 {
+        u32::from(self.operand(0).frac_bits)
+    }
+
+    fn param(&self, id: ParamId) -> Result<(&[usize], u8), String> {
+        let spec = self.plan.params.get(id.index()).ok_or_else(|| format!("no parameter {}", id.0))?;
+        Ok((&spec.shape, spec.frac_bits))
+    }
+
+    fn bias(&self, bias: Option<ParamId>, channels: usize) -> Result<(), String> {
         let Some(id) = bias else { return Ok(()) };
-        let (shape, scale) = self.param(id)?;
-        if shape == [channels] && scale == frac_bits {
+        let ((shape, scale), expected) = (self.param(id)?, self.step.frac_bits);
+        if shape == [channels] && scale == expected {
             return Ok(());
         }
-        Err(format!("bias {shape:?} at scale {scale}, expected [{channels}] at scale {frac_bits}"))
+        Err(format!("bias {shape:?} at scale {scale}, expected [{channels}] at scale {expected}"))
+    }
+
+    fn same_shape(&self, i: usize) -> Result<(), String> {
+        expect_shape(&self.step.shape, &self.operand(i).shape)
+    }
+
+    fn scale(&self, expected: u32) -> Result<(), String> {
+        let found = u32::from(self.step.frac_bits);
+        if found == expected { Ok(()) } else { Err(format!("scale {found}, expected {expected}")) }
+    }
+
+    fn truncated_scale(&self, shift: u8) -> Result<(), String> {
+        self.scale(self.operand_scale().checked_sub(u32::from(shift)).ok_or("truncates below scale 0")?)
+    }
+
+    fn width(&self, width: u8) -> Result<(), String> {
+        let (full, width) = (self.plan.ring.bits() - 1, u32::from(width));
+        if width < 2 || width > full { Err(format!("width {width}, 2 to {full} fit")) } else { Ok(()) }
+    }
+
+    fn sign_width(&self, width: u8) -> Result<(), String> {
+        self.width(width)?;
+        let bits = self.operand(0).range.bits;
+        if width < bits { Err(format!("width {width} for {bits} bits")) } else { Ok(()) }
+    }
+
+    fn shift(&self, shift: u8) -> Result<(), String> {
+        let (most, shift) = (self.plan.ring.bits() - 2, u32::from(shift));
+        if shift > most { Err(format!("shift {shift}, at most {most} fits")) } else { Ok(()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use privet_attest::policy::toml_problem;
 use privet_plan::{Channels, Preprocess};
 
 use super::{InputError, MAX_PIXELS, read_at_most};
@@ -90,7 +91,14 @@ fn from_file(file: &str) -> Result<Preprocess, InputError> {
 /// The preprocessing that the bytes of the file `origin` declare.
 pub(crate) fn parse(origin: &str, bytes: &[u8]) -> Result<Preprocess, InputError> {
     let refused = |reason: String| InputError::Preprocess { origin: origin.into(), reason };
-    let preprocess = toml::from_slice(bytes).map_err(|e| refused(e.to_string()))?;
+    let wrong = |e: toml::de::Error| {
+        let text = String::from_utf8_lossy(bytes);
+        format!(
+            "{}; expected a file that says how a picture becomes an input (docs/cli.md)",
+            toml_problem(&text, &e)
+        )
+    };
+    let preprocess = toml::from_slice(bytes).map_err(|e| refused(wrong(e)))?;
     check_preprocess(origin, &preprocess)?;
     Ok(preprocess)
 }

@@ -27,6 +27,7 @@ pub fn load_inputs(plan: &Plan, given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, M
 /// As there.
 pub fn load_inputs_for(inputs: &[InputSpec], given: &[PathBuf]) -> Result<Vec<ArrayD<f32>>, ModelError> {
     if let ([only], [file]) = (inputs, given) {
+        check_name(only, file)?;
         return Ok(vec![load_one(&NamedFile::parse(inputs, file).file, only)?]);
     }
     if let [file] = given
@@ -121,6 +122,19 @@ pub fn fixed_inputs(plan: &Plan, arrays: &[ArrayD<f32>]) -> Result<Vec<Vec<i64>>
         array.iter().enumerate().map(encode).collect()
     };
     plan.inputs.iter().zip(arrays).enumerate().map(encode).collect()
+}
+
+/// Refuses `NAME=FILE` where the model's only input has another name.
+fn check_name(only: &InputSpec, given: &Path) -> Result<(), ModelError> {
+    let named = given.to_str().and_then(|text| text.split_once('='));
+    match named.filter(|(name, file)| *name != only.name && !given.exists() && Path::new(file).exists()) {
+        Some((name, _)) => Err(ModelError::Inputs(format!(
+            "--input {}: the model has no input {name:?}, its only input is {:?}; the file's name alone will do",
+            given.display(),
+            only.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn load_one(file: &Path, spec: &InputSpec) -> Result<ArrayD<f32>, ModelError> {

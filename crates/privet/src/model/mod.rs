@@ -42,7 +42,7 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 #[non_exhaustive]
 pub enum ModelError {
     /// The model file is not read.
-    #[error("model {}: {source}", path.display())]
+    #[error("model {}", said_once(path, source))]
     Onnx {
         /// The model file.
         path: PathBuf,
@@ -144,6 +144,12 @@ pub enum ModelError {
         /// What is wrong with it.
         source: PlanError,
     },
+}
+
+/// A path and what is wrong with its file, which may begin with the path itself.
+fn said_once(path: &Path, error: &OnnxError) -> String {
+    let (path, text) = (path.display().to_string(), error.to_string());
+    if text.starts_with(&path) { text } else { format!("{path}: {text}") }
 }
 
 /// A compiled model.

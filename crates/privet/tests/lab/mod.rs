@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use privet::client::{self, ClientOptions};
 use privet::dealer::{self, DealerOptions};
@@ -15,6 +15,9 @@ use privet::model::{CompileOptions, LoadedModel, compile, fixed_inputs};
 use privet::server::{self, ServerOptions};
 use privet::setup::{SetupOptions, setup};
 use privet::{Error, Event, Observer, PartyConfig, PartyRole, Preprocess, Report, input};
+
+/// Longer than anything takes that has to happen, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keeps warnings and tells where a party listens.
 pub struct Watcher {
@@ -53,7 +56,7 @@ impl Service {
         let stop = Arc::new(AtomicBool::new(false));
         let (own_stop, own_watcher) = (stop.clone(), watcher.clone());
         let thread = std::thread::spawn(move || run(own_stop, &*own_watcher));
-        let address = receiver.recv_timeout(Duration::from_secs(20)).expect("the service listens");
+        let address = receiver.recv_timeout(PATIENCE).expect("the service listens");
         Self { address, watcher, stop, thread: Some(thread) }
     }
 
@@ -73,7 +76,8 @@ impl Service {
 
     /// Waits until a warning with this text appears.
     pub fn expect_warning(&self, text: &str) {
-        for _ in 0..200 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             if self.warnings().contains(text) {
                 return;
             }
@@ -142,9 +146,9 @@ impl Lab {
 
     pub fn config_in(&self, parties: &str, name: &str, role: PartyRole) -> PartyConfig {
         let mut config = PartyConfig::load(&self.path(parties).join(name), role).unwrap();
-        config.deadlines.wait = Duration::from_secs(20);
-        config.deadlines.connect = Duration::from_secs(5);
-        config.deadlines.handshake = Duration::from_secs(3);
+        config.deadlines.wait = PATIENCE;
+        config.deadlines.connect = PATIENCE;
+        config.deadlines.handshake = PATIENCE;
         config
     }
 

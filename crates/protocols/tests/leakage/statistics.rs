@@ -1,18 +1,32 @@
 //! Tests of uniformity with false-alarm rates.
+//!
+//! How far counts are from what is expected is their relative entropy D (Kullback and Leibler) in nats, times the number n of samples. A
+//! chi-square will not do: so far out, where a small rate is shared by thousands of statistics, few samples a cell exceed what
+//! tables say more often. With five in each of 16 cells it is above 100 with a probability between 2^-36 and 2^-29, where the table has
+//! 2^-46. With k cells, E e^(t nD) is (1 - t)^-((k - 1) / 2) for very many samples (Wilks) and at most the square of that for any number (Agrawal,
+//! Finite-sample concentration of the multinomial in relative entropy, 2020). For five or more in a cell it is below
+//! (1 - t)^-(0.55 (k - 1)): a test computes it. So is nD above y with a probability below e^-y (e y / f)^f, f = 0.55 (k - 1); f adds up for
+//! sums of independent statistics.
 
-use statrs::distribution::{ChiSquared, ContinuousCDF};
-
-/// Chi-square statistics that share one false-alarm rate (Bonferroni: each of n has an n-th of it).
+/// Statistics that share one false-alarm rate (Bonferroni: each of n has an n-th of it).
 pub(crate) struct Family {
-    /// How often a correct build may fail, if all that is tested is uniform.
+    /// How often a correct build may fail at most, if all that is tested is uniform.
     rate: f64,
     members: Vec<Member>,
 }
 
 struct Member {
     name: String,
+    /// n D.
     statistic: f64,
-    freedom: f64,
+    /// k - 1; twice that for two lots of counts.
+    freedom: usize,
+}
+
+/// n D of counts whose cells are expected to be as large as this.
+fn divergence(counts: &[u64], expected: impl Fn(usize) -> f64) -> f64 {
+    let term = |(i, &c): (usize, &u64)| if c == 0 { 0.0 } else { c as f64 * (c as f64 / expected(i)).ln() };
+    counts.iter().enumerate().map(term).sum()
 }
 
 impl Family {
@@ -23,19 +37,17 @@ impl Family {
     /// Whether counts are those of a uniform distribution.
     pub(crate) fn uniform(&mut self, name: impl FnOnce() -> String, counts: &[u64]) {
         let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-        assert!(expected >= 5.0, "{}: too few samples for a chi-square test", name());
-        let statistic = counts.iter().map(|&c| (c as f64 - expected).powi(2) / expected).sum();
-        self.add(name, statistic, counts.len());
+        assert!(expected >= 5.0, "{}: too few samples to say much", name());
+        self.add(name, divergence(counts, |_| expected), counts.len() - 1);
     }
 
-    /// Whether two lots of counts come from one distribution.
+    /// Whether two lots of counts come from one distribution. Its statistic is the least of the sums of both lots' n D from one and the
+    /// same distribution, so it is below that sum for the true one.
     pub(crate) fn equal(&mut self, name: impl FnOnce() -> String, a: &[u64], b: &[u64]) {
         let [of_a, of_b] = [a, b].map(|counts| counts.iter().sum::<u64>() as f64);
-        let ratio = (of_b / of_a).sqrt();
-        let term = |(&a, &b): (&u64, &u64)| {
-            (a as f64 * ratio - b as f64 / ratio).powi(2) / ((a + b) as f64).max(1.0)
-        };
-        self.add(name, a.iter().zip(b).map(term).sum(), a.len());
+        let expected = |i: usize, of: f64| (a[i] + b[i]) as f64 * of / (of_a + of_b);
+        let statistic = divergence(a, |i| expected(i, of_a)) + divergence(b, |i| expected(i, of_b));
+        self.add(name, statistic, 2 * (a.len() - 1));
     }
 
     /// Whether the bytes of one frame are uniform. At least five samples a cell; less than 40 bytes tell nothing by themselves.
@@ -51,10 +63,9 @@ impl Family {
         }
     }
 
-    fn add(&mut self, name: impl FnOnce() -> String, statistic: f64, cells: usize) {
-        // Names are only needed for what might fail: nothing below the rate of a lone test does.
-        let freedom = (cells - 1) as f64;
-        let name = if statistic > 2.0 * freedom { name() } else { String::new() };
+    fn add(&mut self, name: impl FnOnce() -> String, statistic: f64, freedom: usize) {
+        // Names are only needed for what might fail: every bound is above this.
+        let name = if statistic > freedom as f64 { name() } else { String::new() };
         self.members.push(Member { name, statistic, freedom });
     }
 
@@ -64,10 +75,10 @@ impl Family {
         let each = self.rate / self.members.len() as f64;
         let mut bounds = std::collections::BTreeMap::new();
         for member in &self.members {
-            let bound = *bounds.entry(member.freedom as u64).or_insert_with(|| bound(member.freedom, each));
+            let bound = *bounds.entry(member.freedom).or_insert_with(|| bound(member.freedom, each));
             assert!(
                 member.statistic < bound,
-                "{}: chi-square {:.0} with {} degrees of freedom; at most {bound:.0} of {} are expected",
+                "{}: {:.0} nats from what is expected with {} degrees of freedom; at most {bound:.0} of {} are",
                 member.name,
                 member.statistic,
                 member.freedom,
@@ -81,13 +92,17 @@ impl Family {
     }
 }
 
-/// The statistic that a uniform sample exceeds with this probability.
-fn bound(freedom: f64, probability: f64) -> f64 {
-    let distribution = ChiSquared::new(freedom).unwrap();
+/// What the power of moments is for each degree of freedom.
+const POWER: f64 = 0.55;
+
+/// What n D exceeds with a probability below this.
+fn bound(freedom: usize, probability: f64) -> f64 {
+    let freedom = POWER * freedom as f64;
+    let exponent = |y: f64| y - freedom * (1.0 + (y / freedom).ln());
     let (mut low, mut high) = (freedom, 100.0 * freedom + 1000.0);
     while high - low > 1e-3 {
         let middle = f64::midpoint(low, high);
-        if distribution.sf(middle) > probability { low = middle } else { high = middle }
+        if exponent(middle) < -probability.ln() { low = middle } else { high = middle }
     }
     high
 }
@@ -167,28 +182,103 @@ fn dependent(rows: &[Vec<u64>], samples: usize, traced: bool) -> Option<Vec<usiz
     None
 }
 
-#[test]
-fn bounds_are_those_of_tables() {
-    for (freedom, probability, expected) in [(255.0, 0.05, 293.248), (15.0, 0.01, 30.578)] {
-        assert!((bound(freedom, probability) - expected).abs() < 0.01, "{}", bound(freedom, probability));
-    }
-    // What tables do not list: the known tail of two degrees of freedom, exp(-x/2).
-    assert!((bound(2.0, 1e-15) - 2.0 * 15.0 * std::f64::consts::LN_10).abs() < 0.01);
+/// ln n!
+#[cfg(test)]
+fn ln_factorial(n: u64) -> f64 {
+    (2..=n).map(|i| (i as f64).ln()).sum()
 }
 
-/// The statistic of Pearson's test of homogeneity, from expected counts.
+/// All counts of so many samples in so many cells, with their probabilities.
+#[cfg(test)]
+fn all_counts(samples: u64, cells: usize) -> Vec<(Vec<u64>, f64)> {
+    let mut all = vec![(Vec::new(), samples, ln_factorial(samples) - samples as f64 * (cells as f64).ln())];
+    for cell in 0..cells {
+        let next = |(counts, left, ln): (Vec<u64>, u64, f64)| {
+            let least = if cell + 1 == cells { left } else { 0 };
+            let one = move |c| ([&counts[..], &[c]].concat(), left - c, ln - ln_factorial(c));
+            (least..=left).map(one).collect::<Vec<_>>()
+        };
+        all = all.into_iter().flat_map(next).collect();
+    }
+    all.into_iter().map(|(counts, _, ln)| (counts, ln.exp())).collect()
+}
+
+/// ln E e^(t nD), exactly: of so many samples in so many cells, a power of two of them. The coefficient of z^n in the product of one series for
+/// each cell, sum of e^(t c ln(c/m)) m^c / c! z^c with m = n/k; z is such that what counts is neither too large nor too small for a float.
+#[cfg(test)]
+fn ln_moment(samples: usize, cells: usize, t: f64) -> f64 {
+    let mean = samples as f64 / cells as f64;
+    let term = |c: usize| {
+        let tilted = if c == 0 { 0.0 } else { t * c as f64 * (c as f64 / mean).ln() };
+        (tilted - t * c as f64 + c as f64 * mean.ln() - mean - ln_factorial(c as u64)).exp()
+    };
+    let mut series: Vec<f64> = (0..=samples).map(term).collect();
+    let mut scale = 0.0;
+    for _ in 0..cells.ilog2() {
+        let product = |n: usize| series[..=n].iter().zip(series[..=n].iter().rev()).map(|(a, b)| a * b).sum();
+        let squared: Vec<f64> = (0..=samples).map(product).collect();
+        let largest = squared.iter().copied().fold(0.0, f64::max);
+        series = squared.iter().map(|v| v / largest).collect();
+        scale = 2.0 * scale + largest.ln();
+    }
+    // By the probability of n under Poisson's distribution, which the total of independent cells has.
+    let n = samples as f64;
+    let total = n * n.ln() - n - ln_factorial(samples as u64);
+    scale + series[samples].ln() + t * n - total
+}
+
+#[test]
+fn moments_are_below_what_bounds_are_made_of() {
+    for (samples, cells) in [(80, 16), (120, 16), (160, 16), (640, 16), (1024, 16), (1280, 256)] {
+        for t in [0.3, 0.5, 0.7, 0.8, 0.85, 0.9] {
+            let power = ln_moment(samples, cells, t) / -(1.0 - t).ln() / (cells - 1) as f64;
+            assert!((0.45..POWER).contains(&power), "{samples} in {cells}, t = {t}: {power}");
+        }
+    }
+}
+
+/// By the exact distribution, bounds hold, and are not far too large.
+#[test]
+fn bounds_are_exceeded_as_rarely_as_they_say() {
+    let statistic = |add: &dyn Fn(&mut Family)| {
+        let mut family = Family::new(1.0);
+        add(&mut family);
+        family.members[0].statistic
+    };
+    for (samples, cells) in [(10, 2), (600, 2), (60, 3), (40, 4)] {
+        let all = all_counts(samples, cells);
+        assert!((all.iter().map(|(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-9);
+        for probability in [1e-2, 1e-4, 1e-6] {
+            let bound = bound(cells - 1, probability);
+            let beyond = |counts: &[u64]| statistic(&|f| f.uniform(String::new, counts)) >= bound;
+            let found: f64 = all.iter().filter(|(counts, _)| beyond(counts)).map(|(_, p)| p).sum();
+            assert!(found <= probability, "{samples} in {cells}: {found}, at most {probability}");
+            let is_possible = samples as f64 * (cells as f64).ln() > 2.0 * bound;
+            assert!(found > probability / 1e4 || !is_possible, "{samples} in {cells}: {found}");
+        }
+    }
+    let lots = [all_counts(15, 3), all_counts(24, 3)];
+    for probability in [1e-2, 1e-4] {
+        let bound = bound(4, probability);
+        let both = lots[0].iter().flat_map(|a| lots[1].iter().map(move |b| (a, b)));
+        let beyond = both.filter(|((a, _), (b, _))| statistic(&|f| f.equal(String::new, a, b)) >= bound);
+        let found: f64 = beyond.map(|((_, p), (_, q))| p * q).sum();
+        assert!(found <= probability, "two lots: {found}, at most {probability}");
+    }
+}
+
+/// The statistic of two lots is the entropy of both together less that of each.
 #[test]
 fn samples_of_different_sizes_are_compared() {
     let (a, b) = ([10, 20, 30], [40, 20, 60]);
-    let (of_a, of_b) = (60.0, 120.0);
-    let cell = |found: u64, both: u64, of: f64| {
-        let expected = both as f64 * of / (of_a + of_b);
-        (found as f64 - expected).powi(2) / expected
+    let entropy = |counts: &[u64]| {
+        let n: u64 = counts.iter().sum();
+        counts.iter().map(|&c| -(c as f64) * (c as f64 / n as f64).ln()).sum::<f64>()
     };
-    let expected: f64 = (0..3).map(|i| cell(a[i], a[i] + b[i], of_a) + cell(b[i], a[i] + b[i], of_b)).sum();
+    let expected = entropy(&[50, 40, 90]) - entropy(&a) - entropy(&b);
     let mut family = Family::new(1.0);
     family.equal(String::new, &a, &b);
-    assert!((family.members[0].statistic - expected).abs() < 1e-9, "{expected}");
+    assert!((family.members[0].statistic - expected).abs() < 1e-9 && expected > 1.0, "{expected}");
 }
 
 /// Uniform bits: 200 positions of 300 samples.

@@ -17,7 +17,7 @@ const LANES: usize = 4;
 /// Halves to a vector; a vector's masks have a bit for each.
 const HALVES: usize = 2 * LANES;
 
-/// The round keys, each in all four lanes.
+/// The round keys, each in all four lanes. There are none where the running CPU lacks the instructions of the passes.
 pub(super) struct Keys {
     rounds: [__m512i; 11],
 }
@@ -37,78 +37,8 @@ impl Keys {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        // SAFETY: the features were just detected; a `Keys` exists nowhere else, so all methods may rely on them.
+        // SAFETY: the features were just detected; a `Keys` exists nowhere else, so callers of all methods may rely on them.
         runs.then(|| unsafe { schedule(key) })
-    }
-
-    pub(super) fn blocks(&self, blocks: &[u128], tweak: u128, out: &mut [u128]) {
-        // SAFETY: the features as in `new`.
-        unsafe { blocks_loop(self, blocks, tweak, out) }
-    }
-
-    pub(super) fn descend(
-        &self,
-        nodes: &mut [u128],
-        words: &[Word],
-        x: &[Doubled],
-        bit: u32,
-        sums: &mut [u128],
-    ) {
-        // SAFETY: the features as in `new`.
-        unsafe { descend_loop(self, nodes, words, x, bit, sums) }
-    }
-
-    pub(super) fn split(
-        &self,
-        nodes: &mut [u128],
-        differences: &[u128],
-        alpha: &[Doubled],
-        bit: u32,
-        words: &mut [Word],
-    ) {
-        // SAFETY: the features as in `new`.
-        unsafe { split_loop(self, nodes, differences, alpha, bit, words) }
-    }
-
-    pub(super) fn children(&self, nodes: &[u128], words: &[Word], left: &mut [u128], right: &mut [u128]) {
-        // SAFETY: the features as in `new`.
-        unsafe { children_loop(self, nodes, words, left, right) }
-    }
-
-    /// Of at most [`BATCH`] trees.
-    pub(super) fn look_up(
-        &self,
-        nodes: &[u128],
-        tweak: u128,
-        words: &[Word],
-        x: &[Doubled],
-        sums: &[u128],
-        shares: &mut [u64],
-    ) {
-        // SAFETY: the features as in `new`.
-        let masks = unsafe { look_up_loop(self, nodes, tweak, words, x, sums) };
-        let (halves, _) = masks.as_chunks::<8>();
-        for (share, [low, high]) in shares.iter_mut().zip(halves.as_chunks::<2>().0) {
-            *share = one_of_two(*low) | one_of_two(*high) << 32;
-        }
-    }
-
-    pub(super) fn leaves_below(
-        &self,
-        nodes: &[u128],
-        differences: &[u128],
-        tweak: u128,
-        alpha: &[Doubled],
-        words: &mut [Word],
-    ) {
-        // SAFETY: the features as in `new`.
-        unsafe { leaves_below_loop(self, nodes, differences, tweak, alpha, words) }
-    }
-
-    /// The sum of all entries whose bit is 1.
-    pub(super) fn sum_selected<'a>(&self, words: impl Iterator<Item = (&'a u128, &'a [u64; 128])>) -> u64 {
-        // SAFETY: the features as in `new`.
-        unsafe { sum_loop(words) }
     }
 }
 
@@ -351,149 +281,180 @@ fn pipeline<const HASHES: usize, const VECTORS: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn blocks_loop(keys: &Keys, blocks: &[u128], tweak: u128, out: &mut [u128]) {
-    let n = blocks.len().min(out.len());
-    let (blocks, out) = (blocks.as_ptr(), out.as_mut_ptr());
-    let (tweak, zero) = (in_all_lanes(tweak), _mm512_setzero_si512());
-    // SAFETY: here and in the functions below, places are below n, which is the length of the shortest slice.
-    let head = |place| unsafe { [[_mm512_xor_si512(load(blocks, place), tweak)], [zero]] };
-    // SAFETY: as above.
-    let tail = |place, [h]: [__m512i; 1]| unsafe { store(out, place, h) };
-    pipeline::<1, 4>(keys, n, head, tail);
-}
+impl Keys {
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn blocks(&self, blocks: &[u128], tweak: u128, out: &mut [u128]) {
+        let n = blocks.len().min(out.len());
+        let (blocks, out) = (blocks.as_ptr(), out.as_mut_ptr());
+        let (tweak, zero) = (in_all_lanes(tweak), _mm512_setzero_si512());
+        // SAFETY: here and in the passes below, places are below n, which is the length of the shortest slice.
+        let head = |place| unsafe { [[_mm512_xor_si512(load(blocks, place), tweak)], [zero]] };
+        // SAFETY: as above.
+        let tail = |place, [h]: [__m512i; 1]| unsafe { store(out, place, h) };
+        pipeline::<1, 4>(self, n, head, tail);
+    }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn descend_loop(keys: &Keys, nodes: &mut [u128], words: &[Word], x: &[Doubled], bit: u32, sums: &mut [u128]) {
-    let n = nodes.len().min(words.len()).min(x.len()).min(sums.len());
-    let (nodes, words, x, sums) = (nodes.as_mut_ptr(), words.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-    let bit = _mm512_set1_epi64(1 << bit);
-    // SAFETY: as in `blocks_loop`.
-    let head = |place: Place| unsafe {
-        let s = load(nodes, place);
-        _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(place.at + 2 * n).cast());
-        [[s], [correction(words, place, s)]]
-    };
-    // SAFETY: as in `blocks_loop`.
-    let tail = |place, [left]: [__m512i; 1]| unsafe {
-        let (s, x, before) = (load(nodes, place), load(x, place), load(sums, place));
-        let (goes_left, goes_right) = (_mm512_testn_epi64_mask(x, bit), _mm512_test_epi64_mask(x, bit));
-        let passed = _mm512_mask_mov_epi64(before, goes_left, sum(before, left, s));
-        // Not stored under the mask, which takes longer.
-        store(sums, place, opaque(passed));
-        store(nodes, place, _mm512_mask_xor_epi64(left, goes_right, left, s));
-    };
-    pipeline::<1, 4>(keys, n, head, tail);
-}
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn descend(
+        &self,
+        nodes: &mut [u128],
+        words: &[Word],
+        x: &[Doubled],
+        bit: u32,
+        sums: &mut [u128],
+    ) {
+        let n = nodes.len().min(words.len()).min(x.len()).min(sums.len());
+        let (nodes, words, x, sums) = (nodes.as_mut_ptr(), words.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let bit = _mm512_set1_epi64(1 << bit);
+        // SAFETY: as in `Self::blocks`.
+        let head = |place: Place| unsafe {
+            let s = load(nodes, place);
+            _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(place.at + 2 * n).cast());
+            [[s], [correction(words, place, s)]]
+        };
+        // SAFETY: as in `Self::blocks`.
+        let tail = |place, [left]: [__m512i; 1]| unsafe {
+            let (s, x, before) = (load(nodes, place), load(x, place), load(sums, place));
+            let (goes_left, goes_right) = (_mm512_testn_epi64_mask(x, bit), _mm512_test_epi64_mask(x, bit));
+            let passed = _mm512_mask_mov_epi64(before, goes_left, sum(before, left, s));
+            // Not stored under the mask, which takes longer.
+            store(sums, place, opaque(passed));
+            store(nodes, place, _mm512_mask_xor_epi64(left, goes_right, left, s));
+        };
+        pipeline::<1, 4>(self, n, head, tail);
+    }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn split_loop(
-    keys: &Keys,
-    nodes: &mut [u128],
-    differences: &[u128],
-    alpha: &[Doubled],
-    bit: u32,
-    words: &mut [Word],
-) {
-    let n = nodes.len().min(differences.len()).min(alpha.len()).min(words.len());
-    let (nodes, words) = (nodes.as_mut_ptr(), words.as_mut_ptr());
-    let (differences, alpha) = (differences.as_ptr(), alpha.as_ptr());
-    let (bit, zero) = (_mm512_set1_epi64(1 << bit), _mm512_setzero_si512());
-    // SAFETY: as in `blocks_loop`.
-    let head = |place| unsafe {
-        let (s, difference) = (load(nodes, place), opaque(load(differences, place)));
-        let goes_left = _mm512_testn_epi64_mask(load(alpha, place), bit);
-        let add = _mm512_maskz_mov_epi64(goes_left, difference);
-        [[s, _mm512_xor_si512(s, difference)], [zero, add]]
-    };
-    // SAFETY: as in `blocks_loop`.
-    let tail = |place, [h_0, h_1]: [__m512i; 2]| unsafe {
-        let s = opaque(load(nodes, place));
-        let goes_right = _mm512_test_epi64_mask(load(alpha, place), bit);
-        let word = _mm512_xor_si512(h_0, h_1);
-        let left = _mm512_ternarylogic_epi64::<0x78>(h_0, lowest(s), word);
-        store(words, place, word);
-        store(nodes, place, opaque(_mm512_mask_xor_epi64(left, goes_right, left, s)));
-    };
-    pipeline::<2, 2>(keys, n, head, tail);
-}
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn split(
+        &self,
+        nodes: &mut [u128],
+        differences: &[u128],
+        alpha: &[Doubled],
+        bit: u32,
+        words: &mut [Word],
+    ) {
+        let n = nodes.len().min(differences.len()).min(alpha.len()).min(words.len());
+        let (nodes, words) = (nodes.as_mut_ptr(), words.as_mut_ptr());
+        let (differences, alpha) = (differences.as_ptr(), alpha.as_ptr());
+        let (bit, zero) = (_mm512_set1_epi64(1 << bit), _mm512_setzero_si512());
+        // SAFETY: as in `Self::blocks`.
+        let head = |place| unsafe {
+            let (s, difference) = (load(nodes, place), opaque(load(differences, place)));
+            let goes_left = _mm512_testn_epi64_mask(load(alpha, place), bit);
+            let add = _mm512_maskz_mov_epi64(goes_left, difference);
+            [[s, _mm512_xor_si512(s, difference)], [zero, add]]
+        };
+        // SAFETY: as in `Self::blocks`.
+        let tail = |place, [h_0, h_1]: [__m512i; 2]| unsafe {
+            let s = opaque(load(nodes, place));
+            let goes_right = _mm512_test_epi64_mask(load(alpha, place), bit);
+            let word = _mm512_xor_si512(h_0, h_1);
+            let left = _mm512_ternarylogic_epi64::<0x78>(h_0, lowest(s), word);
+            store(words, place, word);
+            store(nodes, place, opaque(_mm512_mask_xor_epi64(left, goes_right, left, s)));
+        };
+        pipeline::<2, 2>(self, n, head, tail);
+    }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn children_loop(keys: &Keys, nodes: &[u128], words: &[Word], left: &mut [u128], right: &mut [u128]) {
-    let n = nodes.len().min(words.len()).min(left.len()).min(right.len());
-    let (nodes, words) = (nodes.as_ptr(), words.as_ptr());
-    let (left, right) = (left.as_mut_ptr(), right.as_mut_ptr());
-    // SAFETY: as in `blocks_loop`.
-    let head = |place| unsafe {
-        let s = load(nodes, place);
-        [[s], [correction(words, place, s)]]
-    };
-    // SAFETY: as in `blocks_loop`.
-    let tail = |place, [child]: [__m512i; 1]| unsafe {
-        store(left, place, child);
-        store(right, place, _mm512_xor_si512(child, load(nodes, place)));
-    };
-    pipeline::<1, 4>(keys, n, head, tail);
-}
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn children(&self, nodes: &[u128], words: &[Word], left: &mut [u128], right: &mut [u128]) {
+        let n = nodes.len().min(words.len()).min(left.len()).min(right.len());
+        let (nodes, words) = (nodes.as_ptr(), words.as_ptr());
+        let (left, right) = (left.as_mut_ptr(), right.as_mut_ptr());
+        // SAFETY: as in `Self::blocks`.
+        let head = |place| unsafe {
+            let s = load(nodes, place);
+            [[s], [correction(words, place, s)]]
+        };
+        // SAFETY: as in `Self::blocks`.
+        let tail = |place, [child]: [__m512i; 1]| unsafe {
+            store(left, place, child);
+            store(right, place, _mm512_xor_si512(child, load(nodes, place)));
+        };
+        pipeline::<1, 4>(self, n, head, tail);
+    }
 
-/// For every vector a mask: of the two bits of a block at most one is 1, and their sum is the share.
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn look_up_loop(
-    keys: &Keys,
-    nodes: &[u128],
-    tweak: u128,
-    words: &[Word],
-    x: &[Doubled],
-    sums: &[u128],
-) -> [u8; BATCH / LANES] {
-    let n = nodes.len().min(words.len()).min(x.len()).min(sums.len()).min(BATCH);
-    let (nodes, words, x, sums) = (nodes.as_ptr(), words.as_ptr(), x.as_ptr(), sums.as_ptr());
-    let mut masks = [0; BATCH / LANES];
-    let out = masks.as_mut_ptr();
-    let (tweak, low, one) = (in_all_lanes(tweak), _mm512_set1_epi64(127), _mm512_set1_epi64(1));
-    let starts = in_all_lanes(64 << 64);
-    // SAFETY: as in `blocks_loop`.
-    let head = |place| unsafe {
-        let s = load(nodes, place);
-        [[_mm512_xor_si512(s, tweak)], [correction(words, place, s)]]
-    };
-    // SAFETY: as in `blocks_loop`; there is a mask for each vector.
-    let tail = |place: Place, [leaf]: [__m512i; 1]| unsafe {
-        let index = _mm512_sub_epi64(_mm512_and_si512(load(x, place), low), starts);
-        // No bit in the half where the index is not: it is shifted by more than there is.
-        let bit = _mm512_sllv_epi64(one, index);
-        let leaf = _mm512_xor_si512(leaf, lowest(opaque(load(sums, place))));
-        out.add(place.at / LANES).write(place.mask & _mm512_test_epi64_mask(leaf, bit));
-    };
-    pipeline::<1, 4>(keys, n, head, tail);
-    masks
-}
+    /// Of at most [`BATCH`] trees.
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn look_up(
+        &self,
+        nodes: &[u128],
+        tweak: u128,
+        words: &[Word],
+        x: &[Doubled],
+        sums: &[u128],
+        shares: &mut [u64],
+    ) {
+        let n = nodes.len().min(words.len()).min(x.len()).min(sums.len()).min(BATCH);
+        let (nodes, words, x, sums) = (nodes.as_ptr(), words.as_ptr(), x.as_ptr(), sums.as_ptr());
+        // One for every vector: of the two bits of a block at most one is 1, and their sum is the share.
+        let mut masks = [0; BATCH / LANES];
+        let out = masks.as_mut_ptr();
+        let (tweak, low, one) = (in_all_lanes(tweak), _mm512_set1_epi64(127), _mm512_set1_epi64(1));
+        let starts = in_all_lanes(64 << 64);
+        // SAFETY: as in `Self::blocks`.
+        let head = |place| unsafe {
+            let s = load(nodes, place);
+            [[_mm512_xor_si512(s, tweak)], [correction(words, place, s)]]
+        };
+        // SAFETY: as in `Self::blocks`; there is a mask for each vector.
+        let tail = |place: Place, [leaf]: [__m512i; 1]| unsafe {
+            let index = _mm512_sub_epi64(_mm512_and_si512(load(x, place), low), starts);
+            // No bit in the half where the index is not: it is shifted by more than there is.
+            let bit = _mm512_sllv_epi64(one, index);
+            let leaf = _mm512_xor_si512(leaf, lowest(opaque(load(sums, place))));
+            out.add(place.at / LANES).write(place.mask & _mm512_test_epi64_mask(leaf, bit));
+        };
+        pipeline::<1, 4>(self, n, head, tail);
+        let (halves, _) = masks.as_chunks::<8>();
+        for (share, [low, high]) in shares.iter_mut().zip(halves.as_chunks::<2>().0) {
+            *share = one_of_two(*low) | one_of_two(*high) << 32;
+        }
+    }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
-fn leaves_below_loop(
-    keys: &Keys,
-    nodes: &[u128],
-    differences: &[u128],
-    tweak: u128,
-    alpha: &[Doubled],
-    words: &mut [Word],
-) {
-    let n = nodes.len().min(differences.len()).min(alpha.len()).min(words.len());
-    let (nodes, differences) = (nodes.as_ptr(), differences.as_ptr());
-    let (alpha, words) = (alpha.as_ptr(), words.as_mut_ptr());
-    let (tweak, low, zero) = (in_all_lanes(tweak), _mm512_set1_epi64(127), _mm512_setzero_si512());
-    let (ends, ones) = (in_all_lanes(128 << 64 | 64), _mm512_set1_epi64(-1));
-    // SAFETY: as in `blocks_loop`.
-    let head = |place| unsafe {
-        let s = _mm512_xor_si512(load(nodes, place), tweak);
-        // How many bits of a half are not below α; 64 and more leave none.
-        let others = _mm512_sub_epi64(ends, _mm512_and_si512(load(alpha, place), low));
-        let below = _mm512_srlv_epi64(ones, _mm512_max_epi64(others, zero));
-        [[s, _mm512_xor_si512(s, load(differences, place))], [below, zero]]
-    };
-    // SAFETY: as in `blocks_loop`.
-    let tail = |place, [h_0, h_1]: [__m512i; 2]| unsafe { store(words, place, _mm512_xor_si512(h_0, h_1)) };
-    pipeline::<2, 2>(keys, n, head, tail);
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,vaes")]
+    pub(super) fn leaves_below(
+        &self,
+        nodes: &[u128],
+        differences: &[u128],
+        tweak: u128,
+        alpha: &[Doubled],
+        words: &mut [Word],
+    ) {
+        let n = nodes.len().min(differences.len()).min(alpha.len()).min(words.len());
+        let (nodes, differences) = (nodes.as_ptr(), differences.as_ptr());
+        let (alpha, words) = (alpha.as_ptr(), words.as_mut_ptr());
+        let (tweak, low, zero) = (in_all_lanes(tweak), _mm512_set1_epi64(127), _mm512_setzero_si512());
+        let (ends, ones) = (in_all_lanes(128 << 64 | 64), _mm512_set1_epi64(-1));
+        // SAFETY: as in `Self::blocks`.
+        let head = |place| unsafe {
+            let s = _mm512_xor_si512(load(nodes, place), tweak);
+            // How many bits of a half are not below α; 64 and more leave none.
+            let others = _mm512_sub_epi64(ends, _mm512_and_si512(load(alpha, place), low));
+            let below = _mm512_srlv_epi64(ones, _mm512_max_epi64(others, zero));
+            [[s, _mm512_xor_si512(s, load(differences, place))], [below, zero]]
+        };
+        // SAFETY: as in `Self::blocks`.
+        let tail =
+            |place, [h_0, h_1]: [__m512i; 2]| unsafe { store(words, place, _mm512_xor_si512(h_0, h_1)) };
+        pipeline::<2, 2>(self, n, head, tail);
+    }
+
+    /// The sum of all entries whose bit is 1: eight at a time under eight bits of mask.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn sum_selected<'a>(&self, words: impl Iterator<Item = (&'a u128, &'a [u64; 128])>) -> u64 {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (bits, entries) in words {
+            let (eights, _) = entries.as_chunks::<8>();
+            for (i, (mask, eight)) in bits.to_le_bytes().into_iter().zip(eights).enumerate() {
+                // SAFETY: eight entries are one vector.
+                let eight = opaque(unsafe { _mm512_maskz_loadu_epi64(u8::MAX, eight.as_ptr().cast()) });
+                sums[i % 4] = _mm512_mask_add_epi64(sums[i % 4], mask, sums[i % 4], eight);
+            }
+        }
+        let [a, b, c, d] = sums;
+        _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d))) as u64
+    }
 }
 
 /// Bit 2i or bit 2i + 1 of a mask, of which at most one is 1, to bit i.
@@ -505,20 +466,4 @@ fn one_of_two(mask: [u8; 8]) -> u64 {
     bits = (bits | bits >> 4) & 0x00ff_00ff_00ff_00ff;
     bits = (bits | bits >> 8) & 0x0000_ffff_0000_ffff;
     (bits | bits >> 16) & 0xffff_ffff
-}
-
-/// Eight entries at a time under eight bits of mask.
-#[target_feature(enable = "avx512f")]
-fn sum_loop<'a>(words: impl Iterator<Item = (&'a u128, &'a [u64; 128])>) -> u64 {
-    let mut sums = [_mm512_setzero_si512(); 4];
-    for (bits, entries) in words {
-        let (eights, _) = entries.as_chunks::<8>();
-        for (i, (mask, eight)) in bits.to_le_bytes().into_iter().zip(eights).enumerate() {
-            // SAFETY: eight entries are one vector.
-            let eight = opaque(unsafe { _mm512_maskz_loadu_epi64(u8::MAX, eight.as_ptr().cast()) });
-            sums[i % 4] = _mm512_mask_add_epi64(sums[i % 4], mask, sums[i % 4], eight);
-        }
-    }
-    let [a, b, c, d] = sums;
-    _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d))) as u64
 }

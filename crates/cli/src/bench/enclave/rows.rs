@@ -123,7 +123,7 @@ impl Measured {
     /// [`Measured::label`], and what protected it, if anything did.
     pub(super) fn described(&self) -> String {
         match self.backend.as_str() {
-            super::variants::NATIVE => self.label(),
+            NATIVE => self.label(),
             backend => format!("{} ({backend})", self.label()),
         }
     }
@@ -230,6 +230,12 @@ impl Spread {
         Some(Self { median: rank(0.5)?, p95: rank(0.95)? })
     }
 }
+
+/// What protects a run in the clear.
+pub(super) const NATIVE: &str = "native";
+
+/// What protects a worker on a machine without trusted hardware: nothing.
+pub(super) const SAMPLE: &str = "sample-INSECURE";
 
 /// The files of a run.
 pub(super) struct Files<'a> {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::process::{self, Done};
-use super::rows::{Files, Measured, Run, SAMPLES, StageRun, Variant, sample_line};
+use super::rows::{Files, Measured, NATIVE, Run, SAMPLE, SAMPLES, StageRun, Variant, sample_line};
 use super::sampler::Sampler;
 use crate::exit::{Code, Failure};
 use crate::plain::{self, Resident};
@@ -226,10 +226,8 @@ impl Case<'_> {
         })?;
         let (worker, sampler) = sampled.context("a worker that was started")?;
         let (sampler, start) = (sampler?, Instant::now());
-        let mut ask: Vec<String> =
-            ["enclave", "ask", &site.worker, "--policy", "worker.toml", "--repeat", &repeat]
-                .map(str::to_owned)
-                .into();
+        let mut ask: Vec<String> = tee::ask(&site.worker).map(str::to_owned).into();
+        ask.extend(["--repeat".to_owned(), repeat]);
         for file in given {
             let (name, file) =
                 file.rsplit_once('=').map_or((String::new(), &*file), |(n, f)| (format!("{n}="), f));
@@ -255,6 +253,10 @@ impl Case<'_> {
                 .with_context(|| format!("the worker did not say {event}"))
         };
         let load = number("ready", "seconds_since_key")?;
+        // Of a resident model once, before all inferences; of stages with every one.
+        let opened = number("ready", "decrypt_seconds")?;
+        let answered = events.iter().filter(|line| line["event"] == "answered");
+        let decrypted: Vec<Option<f64>> = answered.map(|line| line["decrypt_seconds"].as_f64()).collect();
         let mut measured = Measured {
             bytes: all_bytes(&home.join("worker").join(tee::SEALED))?,
             peak_rss_bytes: Some(number("ended", "peak_memory_bytes")? as u64),
@@ -264,9 +266,13 @@ impl Case<'_> {
             ..self.measured(variant, parts, SAMPLE)
         };
         let took: Vec<AnswerSaid> = serde_json::from_value(answer["answers"].clone())?;
-        measured.runs.extend(took.iter().skip(1).map(|took| Run {
+        measured.runs.extend(took.iter().enumerate().skip(1).map(|(i, took)| Run {
             load: Some(load),
-            decrypt: None,
+            decrypt: match variant {
+                Variant::Worker => Some(opened),
+                // One client asks: answers are in its order.
+                _ => decrypted.get(i).copied().flatten(),
+            },
             compute: took.compute_seconds,
             transfer: Some((took.seconds - took.compute_seconds - took.queue_seconds).max(0.0)),
             total: took.seconds,
@@ -316,12 +322,6 @@ impl Case<'_> {
         Err(Failure::error(Code::Mismatch, text))
     }
 }
-
-/// What protects a run in the clear.
-pub(super) const NATIVE: &str = "native";
-
-/// What protects a worker on a machine without trusted hardware: nothing.
-pub(super) const SAMPLE: &str = "sample-INSECURE";
 
 /// One answer, as `privet enclave ask --json` says it.
 #[derive(Deserialize)]
