@@ -189,7 +189,7 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<Programs> {
         PathBuf::from("Cargo.toml"),
         other_version(&std::fs::read_to_string(root.join("Cargo.toml"))?)?,
     );
-    for part in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "crates", "xtask"] {
+    for part in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "assets", "crates", "xtask"] {
         mirror(&root.join(part), &copy.join(part), &mut |file| {
             file.strip_prefix(root).ok().and_then(|file| edited.get(file)).cloned()
         })?;
