@@ -108,13 +108,17 @@ fn ask<'a>(
         _ => Link::open(next, attester, crossing)?,
     };
     let tensors = open.sealer.named(tensors);
-    let answer = match open.ask(&tensors) {
-        Err(EnclaveError::Peer { .. } | EnclaveError::Refused { .. }) if open.has_answered => {
-            open = Link::open(next, attester, crossing)?;
-            open.ask(&tensors)
-        }
-        answer => answer,
+    let mut answer = open.ask(&tensors);
+    let again = match &answer {
+        Err(EnclaveError::Peer { .. } | EnclaveError::Refused { .. }) => open.has_answered,
+        // It was fresh a moment ago; nothing has been sent.
+        Err(EnclaveError::Stale { .. }) => true,
+        _ => false,
     };
+    if again {
+        open = Link::open(next, attester, crossing)?;
+        answer = open.ask(&tensors);
+    }
     if answer.is_ok() {
         *link = Some(open);
     }
