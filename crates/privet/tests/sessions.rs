@@ -193,11 +193,11 @@ fn a_server_that_is_to_stop_makes_the_inference_that_is_agreed_on() {
 fn an_input_that_does_not_come_is_given_up_with_a_reason_on_both_sides() {
     let lab = Lab::new(&["client"]);
     lab.prepare("model", &["client"], 2);
-    let server = lab.server_online_hurried("model", Duration::from_millis(300));
+    let server = lab.server_online_hurried("model", Duration::from_secs(3));
     let agreed = open(&lab, &server.address, 2, &Silent).unwrap();
-    server.expect_warning("no input within 3");
+    server.expect_warning("no input within ");
     let error = ask(agreed, 1).err().unwrap().to_string();
-    assert!(error.contains("no input within 3") && error.contains("its one-time material lost"), "{error}");
+    assert!(error.contains("no input within ") && error.contains("its one-time material lost"), "{error}");
     drop(server);
     assert_eq!(unused(&lab), [1, 1]);
     lab.answers("model", &[6]);
