@@ -18,10 +18,6 @@ pub enum Swap {
     Locked,
 }
 
-/// From this size on, buffers ask the system for large pages.
-#[cfg(target_os = "linux")]
-const LARGE_PAGE: usize = 2 << 20;
-
 /// Pages of its own for secret bytes. Wiped when dropped; left out of core dumps on Linux. No `Debug`, no `Clone`.
 pub struct SecretBuffer {
     pages: MmapMut,
@@ -39,11 +35,6 @@ impl SecretBuffer {
         let pages = MmapMut::map_anon(len.max(1).next_multiple_of(8)).map_err(fail)?;
         #[cfg(target_os = "linux")]
         pages.advise(memmap2::Advice::DontDump).map_err(fail)?;
-        // A fault for each 4 KiB takes longer than decrypting them. Where there are no large pages, it stays at that.
-        #[cfg(target_os = "linux")]
-        if len >= LARGE_PAGE {
-            let _ = pages.advise(memmap2::Advice::HugePage);
-        }
         if swap == Swap::Locked {
             pages.lock().map_err(fail)?;
         }
