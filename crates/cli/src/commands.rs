@@ -167,6 +167,9 @@ pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Inputs of a session that are decoded before it begins.
+const KEPT_BYTES: usize = 64 << 20;
+
 fn ask(
     config: PartyConfig,
     args: &OnlineArgs,
@@ -187,20 +190,22 @@ fn ask(
         return Err(Failure::error(Code::Usage, text));
     }
     // Files are read before anything is agreed on, so that a wrong one costs no material. A pipe is read when the inference waits
-    // for it. Only the first is kept: there may be many.
+    // for it. Those beyond a bound are read again then: the time that it takes shows to the server.
     let wait = config.deadlines.wait;
-    let mut first = None;
-    for group in groups.iter().filter(|group| !has_pipe(&plan, group)) {
-        let integers = inputs(&plan, group, wait)?;
-        first.get_or_insert(integers);
+    let mut kept = 0;
+    let mut early: Vec<Option<Vec<Vec<i64>>>> = Vec::with_capacity(groups.len());
+    for group in &groups {
+        let integers = if has_pipe(&plan, group) { None } else { Some(inputs(&plan, group, wait)?) };
+        kept += integers.iter().flatten().map(|values| size_of::<i64>() * values.len()).sum::<usize>();
+        let is_kept = early.is_empty() || kept <= KEPT_BYTES;
+        early.push(integers.filter(|_| is_kept));
     }
-    let mut first = first.filter(|_| !has_pipe(&plan, &groups[0]));
     let mut raw = args.raw.as_deref().map(Raw::create).transpose()?;
     let options = ClientOptions { reveal_to: args.reveal_to.into(), ..options };
     let mut agreed = Session::open(config, &options, groups.len() as u64, observer)?;
     let mut n = 0;
     let (answer, report) = loop {
-        let given = first.take().map_or_else(|| inputs(&plan, &groups[n], wait), Ok);
+        let given = early[n].take().map_or_else(|| inputs(&plan, &groups[n], wait), Ok);
         let integers = match given {
             Ok(integers) => integers,
             Err(error) => {

@@ -1,9 +1,12 @@
 //! Running sealed models in enclaves, and asking those that do: `enclave`.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -99,11 +102,14 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     let stop = signals::wipe_flag()?;
     let answers = Arc::new(AtomicU64::new(0));
     let (is_json, counted) = (args.json, answers.clone());
+    let teller = Teller::start()?;
+    let says = teller.lines.clone();
     let tell = move |event: &WorkerEvent| {
         if matches!(event, WorkerEvent::Answered { .. }) {
             counted.fetch_add(1, Ordering::SeqCst);
         }
-        tell(backend, is_json, event);
+        // What does not fit is left out.
+        let _ = words(backend, is_json, event).map(|said| says.try_send(said));
     };
     let hold = Hold::of(args);
     let load =
@@ -115,9 +121,57 @@ fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
             cpu_seconds: resources::cpu_seconds(),
             peak_memory_bytes: resources::peak_memory_bytes(),
         };
-        print_line(&Row { backend: backend.name(), line: ended })?;
+        let row = Row { backend: backend.name(), line: ended };
+        let _ = teller.lines.try_send(Said::Out(serde_json::to_string(&row)?));
     }
+    teller.finish();
     Ok(())
+}
+
+/// Lines that a worker keeps for who reads them.
+const MAX_LINES: usize = 1024;
+/// How long a worker that ends waits for its last lines to be read.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A line, and where it goes.
+enum Said {
+    Out(String),
+    Err(String),
+}
+
+/// Prints on a thread of its own: who does not read what a worker says, does not keep it from wiping its weights in time.
+struct Teller {
+    lines: SyncSender<Said>,
+    printed: Receiver<Infallible>,
+}
+
+impl Teller {
+    fn start() -> anyhow::Result<Self> {
+        let (lines, said) = sync_channel(MAX_LINES);
+        let (done, printed) = sync_channel(0);
+        let printing = move || {
+            // Dropped at the end.
+            let _done: SyncSender<Infallible> = done;
+            for line in said {
+                // Nobody reads it if this fails.
+                match line {
+                    Said::Out(text) => drop(print(&text)),
+                    Said::Err(text) => drop(writeln!(io::stderr(), "{text}")),
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("lines".to_owned())
+            .spawn(printing)
+            .context("no thread to print on")?;
+        Ok(Self { lines, printed })
+    }
+
+    /// Waits for the last lines, but not for long.
+    fn finish(self) {
+        drop(self.lines);
+        let _ = self.printed.recv_timeout(LAST_LINES);
+    }
 }
 
 fn attester(kind: AttesterKind, allow: bool) -> anyhow::Result<Arc<dyn Attester>> {
@@ -156,8 +210,8 @@ enum Line<'a> {
     Ended { answers: u64, cpu_seconds: f64, peak_memory_bytes: u64 },
 }
 
-/// What happened, on stdout as JSON, or in words: the address on stdout, the rest on stderr.
-fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
+/// What happened, for stdout as JSON, or in words: the address for stdout, the rest for stderr.
+fn words(backend: Tee, is_json: bool, event: &WorkerEvent) -> Option<Said> {
     let line = match event {
         WorkerEvent::Listening(address) => Line::Listening { address },
         WorkerEvent::Key { took, ends } => {
@@ -179,17 +233,12 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         WorkerEvent::Renewed { ends } => Line::Renewed { ends: *ends, ends_utc: seconds_text(*ends) },
         WorkerEvent::NotRenewed(detail) => Line::NotRenewed { detail },
     };
-    // Nobody reads it if this fails.
     if is_json {
-        let _ = print_line(&Row { backend: backend.name(), line });
-        return;
+        return serde_json::to_string(&Row { backend: backend.name(), line }).ok().map(Said::Out);
     }
     let mark = if backend == Tee::Sample { "sample, INSECURE: " } else { "" };
     let text = match line {
-        Line::Listening { address } => {
-            let _ = print(&format!("listening on {address}"));
-            return;
-        }
+        Line::Listening { address } => return Some(Said::Out(format!("listening on {address}"))),
         Line::Key { seconds, ends_utc, .. } => {
             format!("got the key in {seconds:.3} s, to be used until {ends_utc} unless it is renewed")
         }
@@ -200,13 +249,13 @@ fn tell(backend: Tee, is_json: bool, event: &WorkerEvent) {
         Line::FirstAnswer { seconds_since_key } => {
             format!("first answer {seconds_since_key:.3} s after the key came")
         }
-        Line::Answered { .. } | Line::Ended { .. } => return,
+        Line::Answered { .. } | Line::Ended { .. } => return None,
         Line::Refused { reason, detail } => format!("refused a client: {reason}: {detail}"),
         Line::Failed { detail } => format!("failed: {detail}"),
         Line::Renewed { ends_utc, .. } => format!("the key may be used until {ends_utc}"),
         Line::NotRenewed { detail } => format!("the key is not renewed yet: {detail}"),
     };
-    eprintln!("{mark}{}", printable_line(&text));
+    Some(Said::Err(format!("{mark}{}", printable_line(&text))))
 }
 
 /// What `privet enclave ask --json` prints.

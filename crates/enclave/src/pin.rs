@@ -2,7 +2,8 @@
 //!
 //! A worker's evidence says which program runs, not whose model it was given: the same program with other arguments serves another
 //! owner's. But that program verifies the model's signature under the key that it names, and names no other to its clients. So a
-//! client that knows the owner's verifying key and accepts the program knows whose model answers.
+//! client that knows the owner's verifying key and accepts the program knows whose model answers, if that worker has the whole of it:
+//! whom a worker asks for later stages is up to its arguments.
 
 use privet_seal::{ModelId, ModelVersion, Release, SealDigest, VerifyingKey};
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use privet::keys::Address;
 use privet::seal::{KeyId, KeyVersion, ModelId, SealDigest, VerifyingKey};
 
@@ -155,6 +155,7 @@ pub(crate) enum Held {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("owner").args(["release", "verifying_key", "model_digest"]).multiple(true))]
 pub(crate) struct AskArgs {
     /// The worker.
     #[arg(value_name = "HOST:PORT", value_parser = address)]
@@ -177,8 +178,8 @@ pub(crate) struct AskArgs {
     /// Instead of a release file: who has to have signed it, as 64 hexadecimal digits or a file with them.
     #[arg(long, value_name = "HEX|FILE")]
     pub(crate) verifying_key: Option<String>,
-    /// Oldest version of the model that is asked.
-    #[arg(long, value_name = "N", value_parser = model_version)]
+    /// Oldest version of the model that is asked, with --release, --verifying-key or --model-digest: numbers without an owner say nothing.
+    #[arg(long, value_name = "N", value_parser = model_version, requires = "owner")]
     pub(crate) min_version: Option<NonZeroU64>,
     /// The only model that is asked.
     #[arg(long, value_name = "UUID")]

@@ -120,10 +120,10 @@ impl Rates {
     }
 }
 
-/// One customer has a whole /64 of IPv6.
+/// One customer has a whole /64 of IPv6. A listener for both sees addresses of IPv4 as `::ffff:192.0.2.1`.
 pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
     }
 }
@@ -143,7 +143,10 @@ mod tests {
         assert!(enter("192.0.2.1").is_some());
         let held = [enter("2001:db8::1"), enter("2001:db8::2")];
         assert!(held.iter().all(Option::is_some) && enter("2001:db8::3").is_none(), "the same network");
-        drop((two, held));
+        let mapped = [enter("::ffff:192.0.2.3"), enter("192.0.2.3")];
+        assert!(mapped.iter().all(Option::is_some) && enter("::ffff:192.0.2.3").is_none(), "the same host");
+        assert!(enter("::ffff:192.0.2.4").is_some(), "another host");
+        drop((two, held, mapped));
         assert!(crowd.0.lock().unwrap().is_empty());
     }
 

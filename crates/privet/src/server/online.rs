@@ -14,7 +14,7 @@ use crate::session::{Steps, Stopwatch, message};
 use crate::store::{
     BundleId, EpochId, Material, Prefetch, Purpose, Rollback, Sessions, Status, Transaction, crash_point,
 };
-use crate::wire::{self, Choice, MAX_BUNDLES, Offer, ServerHello, Take, refusal};
+use crate::wire::{self, Choice, MAX_BUNDLES, OFFERED, Offer, ServerHello, Take, refusal};
 
 /// What a client asks for.
 pub(super) struct Request {
@@ -190,7 +190,7 @@ impl Server<'_> {
         let purpose = self.purpose(client, mask.epoch);
         let material = Material::attach(&self.database, &self.config.state);
         // Each offer is of bundles that were not offered before.
-        for _ in 0..MAX_BUNDLES {
+        for _ in 0..MAX_BUNDLES.div_ceil(OFFERED as u64) {
             let mut gone = Vec::new();
             for &id in &asked.offered {
                 if material.status(id, &purpose)? == Some(Status::Burnt) {
@@ -210,6 +210,7 @@ impl Server<'_> {
             }
             let Offer(offered) = wire::receive(channel)?;
             channel.count_round();
+            self.check_more(channel)?;
             asked.offered = offered.into();
             is_answer = true;
         }

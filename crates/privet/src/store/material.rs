@@ -226,6 +226,9 @@ impl<'a> Material<'a> {
 
     /// Burns those of `ids` that are unused and for this purpose. Returns how many.
     pub(crate) fn discard(&self, purpose: &Purpose, ids: &[BundleId]) -> Result<usize, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let ready = self.ready(purpose)?;
         let held: Vec<BundleId> = ids.iter().copied().filter(|id| ready.contains(id)).collect();
         held.iter().try_for_each(|&id| self.drop_unused(id, purpose.peer))?;
