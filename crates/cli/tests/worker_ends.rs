@@ -7,10 +7,12 @@ mod home;
 mod site;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{digits, output, privet, signal};
+use common::{digits, output, privet, signal, until};
 use home::SAMPLE;
 use nix::sys::signal::Signal;
 use site::{RELEASE, Site, ask, ends, json};
@@ -26,6 +28,28 @@ fn a_worker_that_waits_for_its_key_stops_when_it_is_told_to() {
     let _asks = silent.accept().unwrap();
     signal(&worker.child, Signal::SIGTERM);
     assert_eq!(ends(&mut worker), Some(0));
+}
+
+#[test]
+fn lines_that_nobody_reads_do_not_keep_a_worker() {
+    let site = Site::new(&digits("digits.onnx"));
+    let line = format!("{} --json", site.worker(RELEASE));
+    let mut worker = site.home.command(&line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // The first line only: what comes behind it fills the pipe, whose other end stays open.
+    let mut out = BufReader::with_capacity(1, worker.stdout.take().unwrap());
+    let mut listening = String::new();
+    out.read_line(&mut listening).unwrap();
+    let address = json(&listening)["address"].as_str().unwrap().to_owned();
+    // More lines than the pipe (64 KiB) and the worker keep.
+    site.home.ok(&ask(&address, &format!("{RELEASE} --repeat 3000")));
+    signal(&worker, Signal::SIGTERM);
+    until("the worker ends", || worker.try_wait().unwrap().is_some());
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    // What was kept is whole lines.
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert!(rest.len() >= 60_000, "{} bytes: the pipe was never full", rest.len());
+    assert!(rest.lines().filter(|line| json(line)["event"] == "answered").count() >= 300);
 }
 
 #[test]

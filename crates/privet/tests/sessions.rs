@@ -359,6 +359,43 @@ fn say(lab: &Lab, server: &Service, wanted: u64, offers: usize) -> Result<Vec<Fr
 }
 
 #[test]
+fn offers_of_nothing_do_not_keep_a_server_that_is_to_stop() {
+    let lab = Lab::new(&["client"]);
+    lab.prepare("model", &["client"], 2);
+    let server = lab.server_online("model");
+    let ClientHello::Online { plan, epoch, session, reveal_to, .. } = hello(&lab) else {
+        panic!("another hello")
+    };
+    let config = lab.config("client", PartyRole::Client);
+    let pinned = &config.peer(PartyRole::Server).unwrap().pinned;
+    let mut channel =
+        TlsConnector::connect(&server.address, &config.identity, pinned, config.deadlines).unwrap();
+    let nothing = |n: u8| [0, 1, 2, 3].map(|i| [16 * n + i; 16]);
+    greet(
+        &mut channel,
+        &ClientHello::Online { plan, epoch, session, inferences: 1, offer: nothing(1), reveal_to },
+    );
+    recv_hello(&mut channel).unwrap();
+    for n in 2..5 {
+        let choice = channel.recv(1 << 16).unwrap();
+        let choice: Choice = postcard::from_bytes(&choice.payload).unwrap();
+        assert!(choice.take.is_none());
+        if n == 4 {
+            server.ask_to_stop();
+        }
+        send(&mut channel, &nothing(n));
+    }
+    match channel.recv(1 << 16) {
+        Err(NetError::Refused { reason, .. }) => {
+            assert!(reason.contains("the server is stopping"), "{reason}")
+        }
+        other => panic!("expected a refusal, found {:?}", other.map(|frame| frame.kind)),
+    }
+    assert_eq!(server.join().inferences, 0);
+    assert_eq!(unused(&lab), [2, 2]);
+}
+
+#[test]
 fn a_client_that_breaks_the_rules_is_refused_by_the_server() {
     let lab = Lab::new(&["client", "other"]);
     lab.prepare("model", &["client", "other"], 3);
