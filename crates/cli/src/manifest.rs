@@ -26,8 +26,8 @@ use crate::worker_files;
 const ACTIVATIONS: u64 = 128 << 20;
 /// What servers of keys hold.
 const SERVER_MEMORY: u64 = 64 << 20;
-/// Of a worker besides those that multiply: main, connections, keys and their renewal, decryption of what comes next.
-const WORKER_THREADS: u32 = 16;
+/// Of a worker besides those that multiply: main, connections, keys and their renewal, decryption of what comes next, its lines.
+const WORKER_THREADS: u32 = 17;
 /// Of servers of keys: main, connections, requests, handshakes.
 const SERVER_THREADS: u32 = 60;
 /// Most files of a directory.
